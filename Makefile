@@ -1,0 +1,58 @@
+# pgsplice. `make help` lists what can be done.
+# One file, read from top to bottom: flags, library, program, tests, tools. Variants (sanitizers, fuzzers)
+# are the same rules with another BUILD folder and other flags.
+
+BUILD   ?= build
+CC      ?= gcc
+PREFIX  ?= /usr/local
+DESTDIR ?=
+
+VERSION := 0.1.0
+
+OPTIMIZE  ?= -O2 -g
+SANITIZE  ?=
+WARNINGS  := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wvla \
+             -Wno-sign-conversion -Wpointer-arith -Wundef -Werror
+CPPFLAGS  += -Iinclude -D_GNU_SOURCE -DPGSPLICE_VERSION='"$(VERSION)"'
+CFLAGS    += -std=gnu11 $(OPTIMIZE) $(WARNINGS) $(SANITIZE) -fno-strict-aliasing -fstack-protector-strong \
+             -pthread -MMD -MP
+LDFLAGS   += $(SANITIZE) -pthread
+LDLIBS    += -luring -lwolfssl -linih -lidn
+
+# The ring is chosen at link time (include/io/ring.h): the kernel's for the program, the simulated one for
+# tests/sim. So it is not in the library.
+SOURCES     := $(wildcard src/*/*.c)
+RING_SOURCE := src/io/ring_uring.c
+LIB_SOURCES := $(filter-out $(RING_SOURCE),$(SOURCES))
+LIB_OBJECTS := $(LIB_SOURCES:%.c=$(BUILD)/%.o)
+RING_OBJECT := $(RING_SOURCE:%.c=$(BUILD)/%.o)
+LIB         := $(BUILD)/libpgsplice.a
+
+UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/unit/test_*.c))
+RING_TESTS := $(patsubst tests/ring/%.c,$(BUILD)/tests/ring/%,$(wildcard tests/ring/test_*.c))
+SIM_TESTS  := $(patsubst tests/sim/%.c,$(BUILD)/tests/sim/%,$(wildcard tests/sim/test_*.c))
+
+.DEFAULT_GOAL := all
+.PHONY: all
+all: $(BUILD)/pgsplice
+
+$(BUILD)/pgsplice: $(BUILD)/src/main.o $(RING_OBJECT) $(LIB)
+	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+$(LIB): $(LIB_OBJECTS)
+	@rm -f $@
+	ar rcs $@ $^
+
+$(BUILD)/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
+
+$(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(RING_OBJECT) $(LIB)
+	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
+
+.SECONDARY:
+-include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
+
+.PHONY: unit
+unit: $(UNIT_TESTS)
+	@for test in $(UNIT_TESTS); do echo "== $$test"; $$test || exit 1; done

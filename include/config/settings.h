@@ -1,0 +1,180 @@
+/* settings.h - every setting of [pgbouncer] and [pgsplice], one table row each.
+ *
+ * A row of the table serves the parser, SHOW CONFIG, SET, the manual and the sample file. A field is
+ * named as its setting; a time has `_us` behind it and counts microseconds. Strings belong to the
+ * snapshot that holds the struct (config/snapshot.h) and are NULL where the setting has no value.
+ * Names, types, defaults and limits: tests/compat/settings.tsv.
+ *
+ * Pure: any thread. */
+#ifndef CONFIG_SETTINGS_H
+#define CONFIG_SETTINGS_H
+
+#include "base/base.h"
+
+enum pool_mode { POOL_MODE_SESSION, POOL_MODE_TRANSACTION, POOL_MODE_STATEMENT };
+
+enum auth_type {
+    AUTH_ANY,
+    AUTH_TRUST,
+    AUTH_PLAIN,
+    AUTH_MD5,
+    AUTH_CERT,
+    AUTH_HBA,
+    AUTH_LDAP,
+    AUTH_PAM,
+    AUTH_SCRAM_SHA_256,
+};
+
+struct settings {
+    /* [pgbouncer] */
+    const char *admin_users; /* list */
+    bool application_name_add_host;
+    const char *auth_dbname;
+    const char *auth_file;
+    const char *auth_hba_file;
+    const char *auth_ident_file;
+    const char *auth_ldap_options;
+    const char *auth_query;
+    enum auth_type auth_type;
+    const char *auth_user;
+    uint64_t autodb_idle_timeout_us;
+    uint64_t cancel_wait_timeout_us;
+    uint64_t client_idle_timeout_us;
+    uint64_t client_login_timeout_us;
+    const char *client_tls13_ciphers;
+    const char *client_tls_ca_file;
+    const char *client_tls_cert_file;
+    const char *client_tls_ciphers;
+    int client_tls_dheparams; /* enum{none,auto,legacy} */
+    const char *client_tls_ecdhcurve;
+    const char *client_tls_key_file;
+    const char *client_tls_protocols; /* list */
+    int client_tls_sslmode; /* enum{disable,allow,prefer,require,verify-ca,verify-full} */
+    const char *conffile;
+    int default_pool_size;
+    bool disable_pqexec;
+    uint64_t dns_max_ttl_us;
+    uint64_t dns_nxdomain_ttl_us;
+    uint64_t dns_zone_check_period_us;
+    uint64_t idle_transaction_timeout_us;
+    const char *ignore_startup_parameters; /* list */
+    const char *job_name;
+    const char *listen_addr; /* list */
+    int listen_backlog;
+    int listen_port;
+    bool log_connections;
+    bool log_disconnections;
+    bool log_pooler_errors;
+    bool log_stats;
+    const char *logfile;
+    const char *login_notify_message;
+    int max_client_conn;
+    int max_db_client_connections;
+    int max_db_connections;
+    unsigned max_packet_size;
+    int max_prepared_statements;
+    int max_user_client_connections;
+    int max_user_connections;
+    int min_pool_size;
+    int peer_id;
+    const char *pidfile;
+    int pkt_buf;
+    enum pool_mode pool_mode;
+    uint64_t pool_idle_timeout_us;
+    uint64_t query_timeout_us;
+    int query_wait_notify;
+    uint64_t query_wait_timeout_us;
+    int reserve_pool_size;
+    uint64_t reserve_pool_timeout_us;
+    const char *resolv_conf;
+    int sbuf_loopcnt;
+    int scram_iterations;
+    uint64_t server_check_delay_us;
+    const char *server_check_query;
+    uint64_t server_connect_timeout_us;
+    bool server_fast_close;
+    uint64_t server_idle_timeout_us;
+    uint64_t server_lifetime_us;
+    uint64_t server_login_retry_us;
+    const char *server_reset_query;
+    bool server_reset_query_always;
+    bool server_round_robin;
+    const char *server_tls13_ciphers;
+    const char *server_tls_ca_file;
+    const char *server_tls_cert_file;
+    const char *server_tls_ciphers;
+    const char *server_tls_key_file;
+    const char *server_tls_protocols; /* list */
+    int server_tls_sslmode; /* enum{disable,allow,prefer,require,verify-ca,verify-full} */
+    bool so_reuseport;
+    int stats_period;
+    const char *stats_users; /* list */
+    uint64_t suspend_timeout_us;
+    bool syslog;
+    int syslog_facility; /* enum{auth,authpriv,daemon,user,local0..local7} */
+    const char *syslog_ident;
+    int tcp_defer_accept;
+    bool tcp_keepalive;
+    int tcp_keepcnt;
+    int tcp_keepidle;
+    int tcp_keepintvl;
+    int tcp_socket_buffer;
+    int tcp_user_timeout;
+    const char *track_extra_parameters; /* list */
+    uint64_t transaction_timeout_us;
+    const char *unix_socket_dir;
+    const char *unix_socket_group;
+    int unix_socket_mode;
+    const char *user;
+    int verbose;
+    /* [pgsplice] */
+    int worker_threads;             /* 0: one for each core that this process may run on */
+    uint64_t busy_poll_us;          /* how long a worker spins before it sleeps; 0: not at all */
+    int receive_buffer_bytes;       /* size of one receive buffer, 1 KiB to 64 KiB */
+    int receive_buffer_count_max;   /* most receive buffers of a worker, a power of two */
+    int server_connect_parallel;    /* connections of one pool that may be opened at a time */
+    uint64_t server_login_retry_max_us; /* the growing pause between attempts ends here: 32 s */
+};
+
+enum setting_kind {
+    SETTING_BOOL,
+    SETTING_INT,
+    SETTING_UINT,
+    SETTING_TIME_US, /* in the file: seconds, a fraction allowed */
+    SETTING_ENUM,
+    SETTING_STRING,
+    SETTING_LIST,
+    SETTING_PATH,
+};
+
+struct setting_name {
+    const char *name;
+    int value;
+};
+
+struct setting {
+    const char *section; /* "pgbouncer" or "pgsplice" */
+    const char *name;
+    enum setting_kind kind;
+    size_t offset;             /* of the field in struct settings */
+    const char *default_text;  /* as SHOW CONFIG prints it; NULL: none */
+    int64_t min, max;          /* of numbers and times (seconds) */
+    const struct setting_name *names; /* of enumerations, ends with a NULL name */
+    bool on_reload;            /* false: only a restart takes a new value */
+    const char *unused_reason; /* not NULL: accepted, but has no effect (yet), and why */
+    const char *meaning;       /* one sentence for the manual */
+};
+
+/* In the order of SHOW CONFIG. */
+extern const struct setting settings_table[];
+extern const size_t settings_count;
+
+/* NULL: no such setting. */
+const struct setting *setting_find(const char *section, const char *name);
+
+/* The value as SHOW CONFIG prints it (durations with %g in seconds, octal modes in decimal).
+ * NULL: a string without a value. `text` is used when the value must be made. */
+const char *setting_format(const struct setting *setting, const struct settings *settings,
+                           char text[64]);
+
+#endif
