@@ -3,7 +3,7 @@
 # are the same rules with another BUILD folder and other flags.
 
 BUILD   ?= build
-CC      ?= gcc
+CC      := $(if $(filter default,$(origin CC)),gcc,$(CC))
 PREFIX  ?= /usr/local
 DESTDIR ?=
 
