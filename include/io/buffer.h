@@ -56,6 +56,12 @@ static inline struct buffer *buffer_reference(struct buffer *buffer)
     return buffer;
 }
 
+/* Seven eighths of the receive buffers are held: from now on what waits should be copied. */
+static inline bool buffer_pool_is_scarce(const struct buffer_pool *pool)
+{
+    return pool->receive_used >= pool->receive_count_max - pool->receive_count_max / 8;
+}
+
 void buffer_destroy(struct buffer_pool *pool, struct buffer *buffer);
 
 static inline void buffer_release(struct buffer_pool *pool, struct buffer *buffer)

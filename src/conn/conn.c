@@ -1,0 +1,466 @@
+#include "conn/conn.h"
+
+#include <errno.h>
+#include <string.h>
+
+static void receive_done(struct op *op, const struct completion *completion);
+static void send_done(struct op *op, const struct completion *completion);
+static void connect_done(struct op *op, const struct completion *completion);
+
+bool conn_loop_init(struct conn_loop *loop, struct ring *ring, struct buffer_pool *buffers,
+                    uint32_t span_count_max)
+{
+    *loop = (struct conn_loop){.ring = ring, .buffers = buffers};
+    list_init(&loop->to_flush);
+    list_init(&loop->starved);
+    list_init(&loop->lingering);
+    list_init(&loop->closed);
+    return slab_init(&loop->spans, "spans", sizeof(struct span), span_count_max);
+}
+
+void conn_loop_release(struct conn_loop *loop)
+{
+    slab_release(&loop->spans);
+}
+
+/* ---- spans ---- */
+
+bool span_queue_push(struct span_queue *queue, struct conn_loop *loop, struct buffer *buffer,
+                     uint32_t offset, uint32_t bytes)
+{
+    struct span *span = queue->last;
+
+    assert(bytes > 0);
+    assert(offset + bytes <= buffer->bytes_max);
+    if (span != NULL && span->buffer == buffer && span->offset + span->bytes == offset) {
+        /* Safe while in flight: a send takes what it was given, and only that much is taken off. */
+        span->bytes += bytes;
+        queue->bytes += bytes;
+        return true;
+    }
+    span = slab_take(&loop->spans);
+    if (unlikely(span == NULL))
+        return false;
+    *span = (struct span){.buffer = buffer_reference(buffer), .offset = offset, .bytes = bytes};
+    if (queue->last != NULL)
+        queue->last->next = span;
+    else
+        queue->first = span;
+    queue->last = span;
+    queue->span_count++;
+    queue->bytes += bytes;
+    return true;
+}
+
+bool span_queue_push_copy(struct span_queue *queue, struct conn_loop *loop, const void *data,
+                          size_t bytes)
+{
+    const uint8_t *from = data;
+    struct span *last = queue->last;
+
+    /* Room behind the last span, if it ends where its parked buffer was filled to. */
+    if (last != NULL && last->buffer->parked_class < PARKED_CLASSES &&
+        last->buffer->reference_count == 1 && bytes > 0) {
+        uint32_t end = last->offset + last->bytes;
+        uint32_t count = (uint32_t)MIN(bytes, last->buffer->bytes_max - end);
+
+        memcpy(last->buffer->data + end, from, count);
+        last->bytes += count;
+        queue->bytes += count;
+        from += count;
+        bytes -= count;
+    }
+    while (bytes > 0) {
+        uint32_t count = (uint32_t)MIN(bytes, (size_t)BUFFER_PARKED_BYTES_MAX);
+        struct buffer *buffer = buffer_park(loop->buffers, count);
+        bool pushed;
+
+        if (unlikely(buffer == NULL))
+            return false;
+        memcpy(buffer->data, from, count);
+        pushed = span_queue_push(queue, loop, buffer, 0, count);
+        buffer_release(loop->buffers, buffer);
+        if (unlikely(!pushed))
+            return false;
+        from += count;
+        bytes -= count;
+    }
+    return true;
+}
+
+static void span_queue_pop(struct span_queue *queue, struct conn_loop *loop)
+{
+    struct span *span = queue->first;
+
+    queue->first = span->next;
+    if (queue->first == NULL)
+        queue->last = NULL;
+    queue->span_count--;
+    queue->bytes -= span->bytes;
+    buffer_release(loop->buffers, span->buffer);
+    slab_give(&loop->spans, span);
+}
+
+void span_queue_clear(struct span_queue *queue, struct conn_loop *loop)
+{
+    while (queue->first != NULL)
+        span_queue_pop(queue, loop);
+    assert(queue->bytes == 0);
+}
+
+/* ---- opening ---- */
+
+static void conn_init(struct conn *conn, struct conn_loop *loop, int fd,
+                      const struct conn_events *events)
+{
+    *conn = (struct conn){
+        .receive_op.done = receive_done,
+        .send_op.done = send_done,
+        .events = events,
+        .loop = loop,
+        .fd = fd,
+        .state = CONN_OPEN,
+    };
+    list_init(&conn->link);
+    list_init(&conn->starved_link);
+    loop->conn_count++;
+}
+
+void conn_open(struct conn *conn, struct conn_loop *loop, int fd, const struct conn_events *events)
+{
+    conn_init(conn, loop, fd, events);
+}
+
+int conn_connect(struct conn *conn, struct conn_loop *loop, const struct sockaddr *address,
+                 socklen_t address_bytes, const struct conn_events *events)
+{
+    int fd = ring_socket(loop->ring, address->sa_family);
+
+    if (fd < 0)
+        return fd;
+    conn_init(conn, loop, fd, events);
+    conn->is_connecting = true;
+    conn->send_op.done = connect_done;
+    ring_connect(loop->ring, &conn->send_op, fd, address, address_bytes);
+    return 0;
+}
+
+int conn_detach(struct conn *conn)
+{
+    int fd = conn->fd;
+
+    assert(conn->state == CONN_OPEN);
+    assert(conn_is_quiet(conn));
+    assert(conn->out.first == NULL);
+    list_remove(&conn->link);
+    list_remove(&conn->starved_link);
+    conn->state = CONN_GONE;
+    conn->fd = -1;
+    conn->loop->conn_count--;
+    return fd;
+}
+
+/* ---- closing ---- */
+
+/* Nothing is in flight any more: `gone` is due. */
+static void close_if_quiet(struct conn *conn)
+{
+    assert(conn->state == CONN_CLOSING);
+    if (!conn_is_quiet(conn))
+        return;
+    span_queue_clear(&conn->out, conn->loop);
+    list_remove(&conn->link);
+    list_push_back(&conn->loop->closed, &conn->link);
+}
+
+static void close_now(struct conn *conn)
+{
+    list_remove(&conn->link);
+    conn->linger_until_us = 0;
+    ring_cancel(conn->loop->ring, &conn->receive_op);
+    ring_cancel(conn->loop->ring, &conn->send_op);
+    close_if_quiet(conn);
+}
+
+void conn_close(struct conn *conn, bool flush)
+{
+    if (conn->state != CONN_OPEN)
+        return;
+    conn->state = CONN_CLOSING;
+    conn->receive_wanted = false;
+    list_remove(&conn->starved_link);
+    list_remove(&conn->link);
+    if (!flush || conn->is_connecting || conn->out.first == NULL) {
+        close_now(conn);
+        return;
+    }
+    conn->linger_until_us = conn->loop->now_us + CONN_LINGER_US;
+    ring_cancel(conn->loop->ring, &conn->receive_op);
+    if (conn->send_op.started)
+        list_push_back(&conn->loop->lingering, &conn->link);
+    else
+        list_push_back(&conn->loop->to_flush, &conn->link);
+}
+
+/* ---- sending ---- */
+
+static void send_start(struct conn *conn)
+{
+    struct iovec vector[RING_SEND_VECTOR_MAX];
+    size_t count = 0;
+
+    for (struct span *span = conn->out.first; span != NULL && count < RING_SEND_VECTOR_MAX;
+         span = span->next)
+        vector[count++] = (struct iovec){span->buffer->data + span->offset, span->bytes};
+    ring_send(conn->loop->ring, &conn->send_op, conn->fd, vector, count);
+    if (conn->state == CONN_CLOSING)
+        list_push_back(&conn->loop->lingering, &conn->link);
+}
+
+static void flush_later(struct conn *conn)
+{
+    if (!conn->send_op.started && list_is_empty(&conn->link))
+        list_push_back(&conn->loop->to_flush, &conn->link);
+}
+
+bool conn_push(struct conn *conn, struct buffer *buffer, uint32_t offset, uint32_t bytes)
+{
+    if (unlikely(conn->state != CONN_OPEN))
+        return true;
+    if (unlikely(buffer->parked_class == PARKED_CLASSES &&
+                 buffer_pool_is_scarce(conn->loop->buffers)))
+        return conn_push_copy(conn, buffer->data + offset, bytes);
+    if (unlikely(!span_queue_push(&conn->out, conn->loop, buffer, offset, bytes)))
+        return false;
+    flush_later(conn);
+    return true;
+}
+
+bool conn_push_copy(struct conn *conn, const void *data, size_t bytes)
+{
+    if (unlikely(conn->state != CONN_OPEN))
+        return true;
+    if (unlikely(!span_queue_push_copy(&conn->out, conn->loop, data, bytes)))
+        return false;
+    if (bytes > 0)
+        flush_later(conn);
+    return true;
+}
+
+void conn_push_queue(struct conn *conn, struct span_queue *queue)
+{
+    if (queue->first == NULL)
+        return;
+    if (unlikely(conn->state != CONN_OPEN)) {
+        span_queue_clear(queue, conn->loop);
+        return;
+    }
+    if (conn->out.last != NULL)
+        conn->out.last->next = queue->first;
+    else
+        conn->out.first = queue->first;
+    conn->out.last = queue->last;
+    conn->out.span_count += queue->span_count;
+    conn->out.bytes += queue->bytes;
+    *queue = (struct span_queue){0};
+    flush_later(conn);
+}
+
+static void ended(struct conn *conn, int error)
+{
+    if (conn->has_ended)
+        return;
+    conn->has_ended = true;
+    conn->receive_wanted = false;
+    conn->events->ended(conn, error);
+}
+
+static void send_done(struct op *op, const struct completion *completion)
+{
+    struct conn *conn = OWNER_OF(op, struct conn, send_op);
+    uint32_t sent;
+
+    if (completion->result < 0) {
+        if (conn->state == CONN_OPEN && completion->result != -ECANCELED)
+            ended(conn, -completion->result);
+        /* The owner closes in `ended`; what was queued cannot go out any more. */
+        if (conn->state == CONN_OPEN)
+            conn_close(conn, false);
+        else
+            close_now(conn);
+        return;
+    }
+    sent = (uint32_t)completion->result;
+    while (sent > 0) {
+        struct span *span = conn->out.first;
+
+        assert(span != NULL);
+        if (sent < span->bytes) {
+            span->offset += sent;
+            span->bytes -= sent;
+            conn->out.bytes -= sent;
+            break;
+        }
+        sent -= span->bytes;
+        span_queue_pop(&conn->out, conn->loop);
+    }
+    if (conn->state == CONN_CLOSING) {
+        list_remove(&conn->link);
+        if (conn->out.first == NULL || conn->linger_until_us == 0)
+            close_now(conn);
+        else
+            list_push_back(&conn->loop->to_flush, &conn->link);
+        return;
+    }
+    if (conn->out.first != NULL)
+        flush_later(conn);
+    else if (conn->tell_quiet && conn_is_quiet(conn)) {
+        conn->tell_quiet = false;
+        conn->events->quiet(conn);
+        return;
+    }
+    if (conn->was_full && conn->out.span_count <= CONN_FULL_SPANS / 2 &&
+        conn->out.bytes <= CONN_FULL_BYTES / 2) {
+        conn->was_full = false;
+        conn->events->drained(conn);
+    }
+}
+
+static void connect_done(struct op *op, const struct completion *completion)
+{
+    struct conn *conn = OWNER_OF(op, struct conn, send_op);
+
+    conn->is_connecting = false;
+    conn->send_op.done = send_done;
+    if (conn->state == CONN_CLOSING) {
+        close_now(conn);
+        return;
+    }
+    conn->events->connected(conn, -completion->result);
+    if (conn->state == CONN_OPEN && completion->result < 0)
+        conn_close(conn, false);
+}
+
+/* ---- receiving ---- */
+
+void conn_resume(struct conn *conn)
+{
+    if (conn->state != CONN_OPEN || conn->has_ended)
+        return;
+    conn->receive_wanted = true;
+    if (!conn->receive_op.started && list_is_empty(&conn->starved_link))
+        ring_receive(conn->loop->ring, &conn->receive_op, conn->fd);
+}
+
+void conn_pause(struct conn *conn)
+{
+    conn->receive_wanted = false;
+    list_remove(&conn->starved_link);
+    ring_cancel(conn->loop->ring, &conn->receive_op);
+}
+
+bool conn_quiesce(struct conn *conn)
+{
+    conn_pause(conn);
+    conn->tell_quiet = !conn_is_quiet(conn) || conn->out.first != NULL;
+    return !conn->tell_quiet;
+}
+
+static void receive_done(struct op *op, const struct completion *completion)
+{
+    struct conn *conn = OWNER_OF(op, struct conn, receive_op);
+    struct conn_loop *loop = conn->loop;
+
+    if (completion->result > 0) {
+        if (likely(conn->state == CONN_OPEN && !conn->has_ended))
+            conn->events->received(conn, completion->buffer, (uint32_t)completion->result);
+        buffer_release(loop->buffers, completion->buffer);
+        if (likely(completion->more))
+            return;
+    } else if (completion->result == 0) {
+        if (conn->state == CONN_OPEN)
+            ended(conn, 0);
+    } else if (completion->result == -ENOBUFS) {
+        if (conn->state == CONN_OPEN && conn->receive_wanted) {
+            list_push_back(&loop->starved, &conn->starved_link);
+            return;
+        }
+    } else if (completion->result != -ECANCELED) {
+        if (conn->state == CONN_OPEN)
+            ended(conn, -completion->result);
+    }
+    if (op->started)
+        return;
+    if (conn->state == CONN_CLOSING) {
+        if (conn->linger_until_us == 0)
+            close_if_quiet(conn);
+        return;
+    }
+    if (conn->state == CONN_OPEN && conn->receive_wanted && !conn->has_ended)
+        ring_receive(loop->ring, op, conn->fd);
+    else if (conn->state == CONN_OPEN && conn->tell_quiet && conn->out.first == NULL &&
+             conn_is_quiet(conn)) {
+        conn->tell_quiet = false;
+        conn->events->quiet(conn);
+    }
+}
+
+/* ---- the turn ---- */
+
+static bool can_receive(const struct conn_loop *loop)
+{
+    return loop->buffers->receive_used < loop->buffers->receive_count_max;
+}
+
+void conn_loop_flush(struct conn_loop *loop)
+{
+    struct list again;
+
+    while (!list_is_empty(&loop->to_flush)) {
+        struct conn *conn = OWNER_OF(list_front(&loop->to_flush), struct conn, link);
+
+        list_remove(&conn->link);
+        send_start(conn);
+    }
+    /* Those that starve again come back behind the others. With no buffer to be had the next one given
+     * back brings us here again. */
+    list_init(&again);
+    if (can_receive(loop))
+        list_append_all(&again, &loop->starved);
+    while (!list_is_empty(&again)) {
+        struct conn *conn = OWNER_OF(list_front(&again), struct conn, starved_link);
+
+        list_remove(&conn->starved_link);
+        ring_receive(loop->ring, &conn->receive_op, conn->fd);
+    }
+    while (!list_is_empty(&loop->lingering)) {
+        struct conn *conn = OWNER_OF(list_front(&loop->lingering), struct conn, link);
+
+        if (conn->linger_until_us > loop->now_us)
+            break;
+        close_now(conn);
+    }
+    while (!list_is_empty(&loop->closed)) {
+        struct conn *conn = OWNER_OF(list_front(&loop->closed), struct conn, link);
+
+        list_remove(&conn->link);
+        assert(conn_is_quiet(conn));
+        assert(conn->state == CONN_CLOSING);
+        ring_close(loop->ring, conn->fd);
+        conn->fd = -1;
+        conn->state = CONN_GONE;
+        assert(loop->conn_count > 0);
+        loop->conn_count--;
+        conn->events->gone(conn);
+    }
+}
+
+uint64_t conn_loop_next_us(const struct conn_loop *loop)
+{
+    /* Re-armed sends and receives are in the ring already; only what lingers needs the clock. */
+    if (!list_is_empty(&loop->closed) || !list_is_empty(&loop->to_flush))
+        return loop->now_us;
+    if (list_is_empty(&loop->lingering))
+        return UINT64_MAX;
+    return OWNER_OF(list_front(&loop->lingering), struct conn, link)->linger_until_us;
+}
