@@ -12,6 +12,7 @@
 
 #include "base/assert.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
