@@ -35,11 +35,15 @@ struct core_ports {
     void (*post_control)(struct core *core, struct letter *letter);
     void (*post_job)(struct core *core, struct job *job);
     void (*random)(struct core *core, void *out, size_t bytes);
+    /* Whom control's letters are opened by: a struct resolution to be answered with
+     * resolution_returned, a struct handover of a console session. */
+    letter_open *resolver_open;
+    letter_open *console_open;
 };
 
 enum shutdown_mode { SHUTDOWN_NONE, SHUTDOWN_WAIT_FOR_CLIENTS, SHUTDOWN_WAIT_FOR_SERVERS };
 
-enum { POOL_BUCKETS = 1024, KEY_BUCKETS = 16384 };
+enum { POOL_BUCKETS = 1024, KEY_BUCKETS = 16384, DATABASE_FLAGS_MAX = 256 };
 
 struct core_options {
     unsigned index, count;  /* this core, and how many there are */
@@ -66,9 +70,10 @@ struct core {
     const uint8_t *mock_key;
     unsigned index, count;
 
-    struct slab clients, logins, servers, server_logins, pools, cancels, scram_cache;
+    struct slab clients, logins, servers, server_logins, pools, cancels, resolutions, scram_cache;
     struct list pool_list;     /* all pools of this core */
     struct list login_list;    /* clients that have no pool yet, cancel requests too */
+    struct list cancel_list;   /* cancel requests on their way */
     struct list scram_entries; /* keys made from plain passwords; see login.c */
     struct pool *pool_buckets[POOL_BUCKETS];
     uint32_t key_buckets[KEY_BUCKETS]; /* cancel key -> client's slab index + 1, chained in client */
@@ -76,7 +81,12 @@ struct core {
     uint64_t id_last;
     bool is_paused; /* PAUSE of everything */
     enum shutdown_mode shutdown;
-    unsigned waiting_count_on_pause;
+    /* PAUSE db, DISABLE db: kept by name, since pools come and go. */
+    struct database_flags {
+        char name[DATABASE_NAME_BYTES_MAX];
+        bool is_paused, is_disabled;
+    } database_flags[DATABASE_FLAGS_MAX];
+    unsigned database_flags_count;
 };
 
 must_check bool core_init(struct core *core, const struct core_options *options);
@@ -102,6 +112,10 @@ must_check bool core_kill_client(struct core *core, uint64_t id);
 /* Servers that keep a PAUSE from being complete: active, or being tested. */
 unsigned core_busy_servers(const struct core *core, const char *database);
 
+bool core_database_is_paused(const struct core *core, const char *database);
+bool core_database_is_disabled(const struct core *core, const char *database);
+void core_disable(struct core *core, const char *database, bool disable);
+
 /* A number that no other client or server of the process has. */
 static inline uint64_t core_next_id(struct core *core)
 {
@@ -126,6 +140,12 @@ struct peer_name {
     uint8_t address[16];
     uint32_t pid;   /* of the process at the other end of a unix socket, 0: not known */
 };
+
+/* TCP_NODELAY, keepalive and buffer sizes as configured. */
+void core_tune_socket(struct core *core, int fd, int family);
+
+/* Length of a unix address, abstract ones ("@name", first byte 0) included. */
+socklen_t unix_address_bytes(const struct sockaddr_storage *address);
 
 void peer_name_from(struct peer_name *name, const struct sockaddr_storage *address);
 /* "127.0.0.1", "::1", "unix"; without brackets. */

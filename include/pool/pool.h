@@ -31,6 +31,7 @@ struct pool {
     struct pool *bucket_next;
     struct core *core;
     const struct database_config *database; /* of the core's snapshot; replaced with it */
+    struct database_config orphan;          /* `database` of a retired pool: its entry is gone */
     const struct user_config *user_config;  /* of the server user, or NULL */
     struct pool_settings settings;
     struct usage *database_usage, *user_usage;
@@ -66,7 +67,9 @@ struct pool {
     uint64_t retry_at_us, retry_pause_us;
     char last_error[POOL_ERROR_BYTES];
     char last_sqlstate[6];
-    uint64_t last_launch_us;
+    bool is_launching; /* guards pool_launch and loops over servers against themselves */
+    uint64_t last_lifetime_us;
+    unsigned cancel_count;       /* cancel requests under way */
 
     /* Keys for the SCRAM login at the server. */
     bool has_client_key;         /* learned from a client's own login */
@@ -101,7 +104,10 @@ void pool_client_enters(struct pool *pool, struct client *client);
 /* A client needs a server. True: it is linked (client->server) and may send. False: it waits in line, or the
  * client was closed with an error. */
 must_check bool pool_want_server(struct pool *pool, struct client *client);
-/* A waiting client has gone. */
+/* A client waited too long: it is closed with `reason`, and with what the server said last, if it is the server's
+ * fault. */
+void pool_client_timed_out(struct pool *pool, struct client *client, const char *reason);
+/* The client's end: it is in no list any more. */
 void pool_client_leaves(struct pool *pool, struct client *client);
 
 /* A server is ready for the next client: to the first waiter, else idle. May close it instead (PAUSE,
@@ -122,6 +128,9 @@ void pool_resume(struct pool *pool);
 /* All servers end as soon as they are free; the welcome is forgotten. */
 void pool_retire_servers(struct pool *pool, const char *reason);
 void pool_close_clients(struct pool *pool, const char *message);
+
+/* The answer of control to a resolution. The context is the core. */
+void resolution_returned(struct letter *letter, void *core);
 
 void pool_fill_row(const struct pool *pool, struct pool_row *row, uint64_t now_us);
 

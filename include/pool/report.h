@@ -58,7 +58,8 @@ struct core_counts {
 /* A request of control: the core fills in rows from `cursor` on, at most `row_max` at a time so that a large
  * table does not hold up its clients, and posts the letter back. Control posts it again while `more`. */
 struct report {
-    struct letter letter;
+    struct letter letter; /* `open` must be report_open on the way there */
+    letter_open *answered;
     enum report_kind kind;
     uint32_t cursor; /* 0 at first */
     bool more;
@@ -68,11 +69,11 @@ struct report {
         struct socket_row *sockets;
     } rows;
     struct core_counts counts;
+    char database[DATABASE_NAME_BYTES_MAX]; /* of REPORT_COUNTS: busy servers of this one only; "": all */
     void *owner; /* control's */
 };
 
-struct core;
-/* The core's part: fills in what fits. */
-void core_fill_report(struct core *core, struct report *report);
+/* The context is the core; fills in what fits and posts the report back to control. */
+void report_open(struct letter *letter, void *core);
 
 #endif
