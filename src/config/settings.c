@@ -691,7 +691,8 @@ void settings_print_markdown(FILE *file)
             fprintf(file, " | `%s`", setting->default_text);
         fprintf(file, " | %s | %s", setting->on_reload ? "reload" : "restart", setting->meaning);
         if (setting->unused_reason != NULL)
-            fprintf(file, " **No effect:** %s.", setting->unused_reason);
+            fprintf(file, " **%s:** %s.", setting->judge != NULL ? "Note" : "No effect",
+                    setting->unused_reason);
         fprintf(file, " |\n");
     }
 }
