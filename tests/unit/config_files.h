@@ -43,9 +43,9 @@ static inline void test_report(void *context, enum log_level level, const char *
     assert_null(strchr(text, '\n'));
     if (reported->bytes + strlen(text) + 16 > sizeof(reported->text))
         return;
-    reported->bytes += (size_t)snprintf(reported->text + reported->bytes,
-                                        sizeof(reported->text) - reported->bytes, "%s %s\n",
-                                        log_level_name(level), text);
+    reported->bytes +=
+        (size_t)snprintf(reported->text + reported->bytes, sizeof(reported->text) - reported->bytes,
+                         "%s %s\n", log_level_name(level), text);
 }
 
 static inline size_t count_lines(const char *text, const char *start)

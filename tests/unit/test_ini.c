@@ -16,8 +16,8 @@ static void trace_item(void *context, const struct ini_item *item)
     int bytes;
 
     if (item->kind == INI_SECTION)
-        bytes = snprintf(trace->text + trace->bytes, room, "[%s]@%d\n", item->name,
-                         item->place.line);
+        bytes =
+            snprintf(trace->text + trace->bytes, room, "[%s]@%d\n", item->name, item->place.line);
     else
         bytes = snprintf(trace->text + trace->bytes, room, "%s=%s@%d\n", item->name, item->value,
                          item->place.line);
@@ -258,8 +258,8 @@ static void files_that_include_each_other_end(void **state)
     static struct reported reported;
     const struct test_file self[] = {{"f", "%include f\n%include f\n%include f\n"}, {NULL, NULL}};
     char wide_text[4000] = "";
-    const struct test_file wide[] = {{"f", wide_text}, {"g", wide_text + 1100}, {"h", ""},
-                                     {NULL, NULL}};
+    const struct test_file wide[] = {
+        {"f", wide_text}, {"g", wide_text + 1100}, {"h", ""}, {NULL, NULL}};
 
     (void)state;
     assert_int_equal(read_files(self, &trace, &reported), 1);
@@ -281,8 +281,9 @@ static void a_missing_main_file_is_a_mistake(void **state)
     memset(&reported, 0, sizeof(reported));
     snapshot = snapshot_load("/nonexistent/pgsplice.ini", test_report, &reported);
     assert_null(snapshot);
-    assert_string_equal(reported.text, "ERROR could not read file \"/nonexistent/pgsplice.ini\": No "
-                                       "such file or directory\n");
+    assert_string_equal(reported.text,
+                        "ERROR could not read file \"/nonexistent/pgsplice.ini\": No "
+                        "such file or directory\n");
     reported.bytes = 0;
     snapshot = snapshot_load("/", test_report, &reported);
     assert_null(snapshot);

@@ -1,4 +1,5 @@
-/* test_settings.c - the table of settings against PgBouncer's, the manual and the sample; values. */
+/* test_settings.c - the table of settings against PgBouncer's, the manual and the sample; values.
+ */
 #include "config_files.h"
 
 #include "config/database.h"
@@ -31,9 +32,10 @@ static const char *next_cell(char **row)
 static const char *kind_in_table(const struct setting *setting)
 {
     static const char *const kinds[] = {
-        [SETTING_BOOL] = "bool",     [SETTING_INT] = "int",       [SETTING_UINT] = "uint",
-        [SETTING_ENUM] = "enum{",    [SETTING_STRING] = "string", [SETTING_LIST] = "list",
-        [SETTING_PATH] = "path",     [SETTING_TIME_US] = "duration-us",
+        [SETTING_BOOL] = "bool",          [SETTING_INT] = "int",
+        [SETTING_UINT] = "uint",          [SETTING_ENUM] = "enum{",
+        [SETTING_STRING] = "string",      [SETTING_LIST] = "list",
+        [SETTING_PATH] = "path",          [SETTING_TIME_US] = "duration-us",
         [SETTING_SHORT_TIME_US] = "none",
     };
 
@@ -166,7 +168,8 @@ static void the_sample_has_every_setting(void **state)
         const struct setting *setting = &settings_table[index];
         const char *text = setting->default_text == NULL ? "" : setting->default_text;
 
-        snprintf(line, sizeof(line), "\n;%s =%s%s\n", setting->name, *text == '\0' ? "" : " ", text);
+        snprintf(line, sizeof(line), "\n;%s =%s%s\n", setting->name, *text == '\0' ? "" : " ",
+                 text);
         if (strstr(sample, line) != NULL)
             continue;
         snprintf(line, sizeof(line), "\n%s = ", setting->name);
@@ -358,7 +361,7 @@ static void strings_are_taken_as_they_stand(void **state)
 static void short_times_have_units(void **state)
 {
     static const char *const cases[][2] = {
-        {"0", "0"},       {"50", "50us"},        {"50us", "50us"}, {"1ms", "1000us"},
+        {"0", "0"},         {"50", "50us"},       {"50us", "50us"},    {"1ms", "1000us"},
         {"0.5ms", "500us"}, {"0.00005s", "50us"}, {"1s", "1000000us"}, {"50 us", "50us"},
     };
     static const char *const mistakes[] = {"", "us", "-1", "1m", "50 u s", "2s", "1e9", "0x10us"};
@@ -434,7 +437,8 @@ static void what_would_weaken_security_is_refused(void **state)
 static void what_has_no_effect_is_said_once(void **state)
 {
     (void)state;
-    snapshot_release(load_warned("[pgbouncer]\npkt_buf = 8192\n", "WARNING pkt_buf has no effect: "));
+    snapshot_release(
+        load_warned("[pgbouncer]\npkt_buf = 8192\n", "WARNING pkt_buf has no effect: "));
     snapshot_release(load_silent("[pgbouncer]\npkt_buf = 4096\nauth_hba_file =\nauth_user =\n"));
     snapshot_release(load_warned("[pgbouncer]\nauth_user = joe", "auth_user has no effect: "));
     snapshot_release(load_warned("[pgbouncer]\nmax_prepared_statements = 0", "has no effect"));
