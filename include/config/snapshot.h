@@ -94,7 +94,9 @@ struct pool_settings {
 struct snapshot *snapshot_load(const char *path, log_report *report, void *context) must_check;
 
 /* The same for a RELOAD: settings that only a restart changes keep the value that they have in
- * `running`; a warning names those that the file would change. */
+ * `running`, and a warning names those that the file would change; when the auth_file cannot be
+ * opened, its users stay. All else comes from the files alone: what is gone from them is gone or at
+ * its default. */
 struct snapshot *snapshot_reload(const struct snapshot *running, const char *path,
                                  log_report *report, void *context) must_check;
 

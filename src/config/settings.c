@@ -349,6 +349,16 @@ static void set_number(const struct setting *setting, struct settings *settings,
 static_assert(sizeof(enum auth_type) == sizeof(int), "enumerations are stored as int");
 static_assert(sizeof(enum pool_mode) == sizeof(int), "enumerations are stored as int");
 
+static const char *name_of(const struct setting *setting, int64_t value)
+{
+    const struct setting_name *name = setting->names;
+
+    while (name->name != NULL && name->value != (int)value)
+        name++;
+    assert(name->name != NULL);
+    return name->name;
+}
+
 const char *setting_format(const struct setting *setting, const struct settings *settings,
                            char text[64])
 {
@@ -359,11 +369,7 @@ const char *setting_format(const struct setting *setting, const struct settings 
     value = get_number(setting, settings);
     switch (setting->kind) {
     case SETTING_ENUM:
-        for (const struct setting_name *name = setting->names; name->name != NULL; name++)
-            if (name->value == (int)value)
-                return name->name;
-        assert(!"a value without a name");
-        break;
+        return name_of(setting, value);
     case SETTING_TIME_US:
         snprintf(text, 64, "%g", (double)value / (double)US_PER_S);
         break;
@@ -549,7 +555,9 @@ static bool cut_note(const char *value, char *text, size_t text_bytes)
 static bool parse_string(struct parse *parse, const char *value, struct settings *settings)
 {
     const struct setting *setting = parse->setting;
+    const char **field = setting_string(setting, settings);
 
+    assert(field != NULL);
     if (setting->offset == AT(auth_ldap_options) && strlen(value) > LDAP_OPTIONS_BYTES_MAX) {
         config_mistake(parse->report, parse->place, "%s is longer than %d bytes", setting->name,
                        LDAP_OPTIONS_BYTES_MAX);
@@ -560,7 +568,7 @@ static bool parse_string(struct parse *parse, const char *value, struct settings
                        "auth_dbname: \"pgbouncer\" is the console, not a database");
         return false;
     }
-    *setting_string(setting, settings) = value;
+    *field = value;
     return true;
 }
 

@@ -201,8 +201,25 @@ static void take_item(void *context, const struct ini_item *item)
     }
 }
 
+/* On RELOAD a file that cannot be opened must not lock everybody out: its users stay. */
+static void keep_running_users(struct loader *loader, const struct snapshot *running)
+{
+    static const struct config_place nowhere;
+    struct user_config *user;
+
+    for (size_t index = 0; index < running->user_count; index++) {
+        if (!running->users[index].is_in_auth_file)
+            continue;
+        user = arena_alloc(loader->scratch, sizeof(*user));
+        user_config_init(user, running->users[index].name);
+        user->secret = running->users[index].secret;
+        user->is_in_auth_file = true;
+        named_add(loader->scratch, &loader->users, user->name, user, FROM_AUTH_FILE, &nowhere);
+    }
+}
+
 /* No mistake here fails the load: PgBouncer starts without its auth_file too. */
-static void read_auth_file(struct loader *loader)
+static void read_auth_file(struct loader *loader, const struct snapshot *running)
 {
     const char *path = loader->draft.settings.auth_file;
     struct config_place place = {.file = path};
@@ -218,6 +235,8 @@ static void read_auth_file(struct loader *loader)
     if (text == NULL) {
         config_say(&loader->report, LEVEL_ERROR, NULL, "could not open auth_file %.500s: %s", path,
                    strerror(errno));
+        if (running != NULL)
+            keep_running_users(loader, running);
         return;
     }
     userlist_init(&userlist, text);
@@ -507,7 +526,7 @@ struct snapshot *snapshot_load_through(config_open *open, void *open_context, co
     /* What could not be read may have held the section. */
     if (!loader.has_pgbouncer && loader.report.mistake_count == 0)
         config_mistake(&loader.report, &whole_file, "there is no section [pgbouncer]");
-    read_auth_file(&loader);
+    read_auth_file(&loader, running);
     say_unused_entries(&loader);
     say_unused_settings(&loader);
     finish_databases(&loader);

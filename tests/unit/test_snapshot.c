@@ -324,6 +324,26 @@ static void a_reload_keeps_what_only_a_restart_changes(void **state)
     snapshot_release(next);
 }
 
+static void a_reload_without_its_auth_file_keeps_the_users(void **state)
+{
+    static struct reported reported;
+    const struct test_file before[] = {{"t.ini", "[pgbouncer]\nauth_file = u\n[users]\nann =\n"},
+                                       {"u", "\"joe\" \"1\""},
+                                       {NULL, NULL}};
+    const struct test_file after[] = {{"t.ini", "[pgbouncer]\nauth_file = u\n"}, {NULL, NULL}};
+    struct snapshot *running = load_files(before, &reported);
+    struct snapshot *next = snapshot_load_through(test_open, (void *)(uintptr_t)after, "t.ini",
+                                                  running, test_report, &reported);
+
+    (void)state;
+    assert_non_null(next);
+    snapshot_release(running);
+    assert_reported(&reported, "ERROR could not open auth_file u");
+    assert_int_equal(next->user_count, 1);
+    assert_string_equal(snapshot_find_user(next, "joe")->secret, "1");
+    snapshot_release(next);
+}
+
 static void lists_hold_whole_names(void **state)
 {
     (void)state;
@@ -400,6 +420,7 @@ int main(void)
         cmocka_unit_test(user_beats_database_beats_global),
         cmocka_unit_test(set_makes_a_whole_copy),
         cmocka_unit_test(a_reload_keeps_what_only_a_restart_changes),
+        cmocka_unit_test(a_reload_without_its_auth_file_keeps_the_users),
         cmocka_unit_test(lists_hold_whole_names),
         cmocka_unit_test(references_are_counted_between_threads),
         cmocka_unit_test(many_entries_are_no_burden),
