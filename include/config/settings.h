@@ -1,15 +1,21 @@
 /* settings.h - every setting of [pgbouncer] and [pgsplice], one table row each.
  *
- * A row of the table serves the parser, SHOW CONFIG, SET, the manual and the sample file. A field is
- * named as its setting; a time has `_us` behind it and counts microseconds. Strings belong to the
- * snapshot that holds the struct (config/snapshot.h) and are NULL where the setting has no value.
- * Names, types, defaults and limits: tests/compat/settings.tsv.
+ * A row of the table serves the parser, SHOW CONFIG, SET, the manual and the sample file. A field
+ * is named as its setting; a time has `_us` behind it and counts microseconds. Strings belong to
+ * the snapshot that holds the struct (config/snapshot.h) and are NULL where the setting has no
+ * value. Names, types, defaults and limits: tests/compat/settings.tsv.
  *
- * Pure: any thread. */
+ * Numbers are written as in C (0x10, 010), truth values as 0 and 1, times in seconds with a
+ * fraction, names in lower case. Behind those (not behind strings) ` ; note` and ` # note` are
+ * dropped with a warning.
+ *
+ * Pure: any thread. Assumes the "C" locale, which no part of the program changes. */
 #ifndef CONFIG_SETTINGS_H
 #define CONFIG_SETTINGS_H
 
-#include "base/base.h"
+#include "config/report.h"
+
+#include <stdio.h>
 
 enum pool_mode { POOL_MODE_SESSION, POOL_MODE_TRANSACTION, POOL_MODE_STATEMENT };
 
@@ -24,6 +30,18 @@ enum auth_type {
     AUTH_PAM,
     AUTH_SCRAM_SHA_256,
 };
+
+/* client_tls_sslmode and server_tls_sslmode */
+enum tls_mode {
+    TLS_MODE_DISABLE,
+    TLS_MODE_ALLOW,
+    TLS_MODE_PREFER,
+    TLS_MODE_REQUIRE,
+    TLS_MODE_VERIFY_CA,
+    TLS_MODE_VERIFY_FULL,
+};
+
+enum tls_dheparams { TLS_DHEPARAMS_NONE, TLS_DHEPARAMS_AUTO, TLS_DHEPARAMS_LEGACY };
 
 struct settings {
     /* [pgbouncer] */
@@ -45,12 +63,12 @@ struct settings {
     const char *client_tls_ca_file;
     const char *client_tls_cert_file;
     const char *client_tls_ciphers;
-    int client_tls_dheparams; /* enum{none,auto,legacy} */
+    int client_tls_dheparams; /* enum tls_dheparams */
     const char *client_tls_ecdhcurve;
     const char *client_tls_key_file;
     const char *client_tls_protocols; /* list */
-    int client_tls_sslmode; /* enum{disable,allow,prefer,require,verify-ca,verify-full} */
-    const char *conffile;
+    int client_tls_sslmode;           /* enum tls_mode */
+    const char *conffile; /* never NULL in a snapshot: the file that was read if none is named */
     int default_pool_size;
     bool disable_pqexec;
     uint64_t dns_max_ttl_us;
@@ -105,13 +123,13 @@ struct settings {
     const char *server_tls_ciphers;
     const char *server_tls_key_file;
     const char *server_tls_protocols; /* list */
-    int server_tls_sslmode; /* enum{disable,allow,prefer,require,verify-ca,verify-full} */
+    int server_tls_sslmode;           /* enum tls_mode */
     bool so_reuseport;
     int stats_period;
     const char *stats_users; /* list */
     uint64_t suspend_timeout_us;
     bool syslog;
-    int syslog_facility; /* enum{auth,authpriv,daemon,user,local0..local7} */
+    int syslog_facility; /* LOG_DAEMON and so on, of <syslog.h> */
     const char *syslog_ident;
     int tcp_defer_accept;
     bool tcp_keepalive;
@@ -126,13 +144,13 @@ struct settings {
     const char *unix_socket_group;
     int unix_socket_mode;
     const char *user;
-    int verbose;
+    int verbose; /* -1: not in the file, the count of -v holds */
     /* [pgsplice] */
-    int worker_threads;             /* 0: one for each core that this process may run on */
-    uint64_t busy_poll_us;          /* how long a worker spins before it sleeps; 0: not at all */
-    int receive_buffer_bytes;       /* size of one receive buffer, 1 KiB to 64 KiB */
-    int receive_buffer_count_max;   /* most receive buffers of a worker, a power of two */
-    int server_connect_parallel;    /* connections of one pool that may be opened at a time */
+    int worker_threads;           /* 0: one for each core that this process may run on */
+    uint64_t busy_poll_us;        /* how long a worker spins before it sleeps; 0: not at all */
+    int receive_buffer_bytes;     /* size of one receive buffer, 1 KiB to 64 KiB */
+    int receive_buffer_count_max; /* most receive buffers of a worker, a power of two */
+    int server_connect_parallel;  /* connections of one pool that may be opened at a time */
     uint64_t server_login_retry_max_us; /* the growing pause between attempts ends here: 32 s */
 };
 
@@ -145,6 +163,7 @@ enum setting_kind {
     SETTING_STRING,
     SETTING_LIST,
     SETTING_PATH,
+    SETTING_SHORT_TIME_US, /* in the file: microseconds, or a number with the unit us, ms or s */
 };
 
 struct setting_name {
@@ -156,16 +175,20 @@ struct setting {
     const char *section; /* "pgbouncer" or "pgsplice" */
     const char *name;
     enum setting_kind kind;
-    size_t offset;             /* of the field in struct settings */
-    const char *default_text;  /* as SHOW CONFIG prints it; NULL: none */
-    int64_t min, max;          /* of numbers and times (seconds) */
+    size_t offset;                    /* of the field in struct settings */
+    const char *default_text;         /* as SHOW CONFIG prints it; NULL: none */
+    int64_t min, max;                 /* of numbers and times (seconds) */
     const struct setting_name *names; /* of enumerations, ends with a NULL name */
-    bool on_reload;            /* false: only a restart takes a new value */
-    const char *unused_reason; /* not NULL: accepted, but has no effect (yet), and why */
-    const char *meaning;       /* one sentence for the manual */
+    bool on_reload;                   /* false: only a restart takes a new value */
+    const char *unused_reason;        /* not NULL: accepted, but has no effect (yet), and why */
+    const char *meaning;              /* one sentence for the manual */
+    /* NULL, or judges a value of the right form: LEVEL_ERROR refuses it, LEVEL_WARNING takes it and
+     * says why not gladly, LEVEL_LOG has nothing to say. With it, unused_reason is for the manual
+     * only. */
+    enum log_level (*judge)(const struct setting *setting, int64_t value, const char **why);
 };
 
-/* In the order of SHOW CONFIG. */
+/* In the order of SHOW CONFIG, those of [pgsplice] at the end. */
 extern const struct setting settings_table[];
 extern const size_t settings_count;
 
@@ -176,5 +199,27 @@ const struct setting *setting_find(const char *section, const char *name);
  * NULL: a string without a value. `text` is used when the value must be made. */
 const char *setting_format(const struct setting *setting, const struct settings *settings,
                            char text[64]);
+
+/* The defaults; strings are literals. conffile stays NULL. */
+void settings_set_defaults(struct settings *settings);
+
+/* Puts the value that stands in a file (or in SET) into the field, or names the mistake in `report`
+ * and leaves the field alone. A string is not copied: `value` has to live as long as `settings`. */
+bool setting_parse(const struct setting *setting, const char *value, struct settings *settings,
+                   struct config_report *report, const struct config_place *place) must_check;
+
+/* Copies one field; strings as pointers. */
+void setting_copy(const struct setting *setting, struct settings *to, const struct settings *from);
+
+/* Both have the value that SHOW CONFIG would print alike. */
+bool setting_is_equal(const struct setting *setting, const struct settings *a,
+                      const struct settings *b);
+
+/* The field of a setting that is a string, a list or a path; NULL for other kinds. */
+const char **setting_string(const struct setting *setting, struct settings *settings);
+
+/* The first half of conf/SETTINGS.md; the second is entry_options_print_markdown in
+ * config/database.h. tests/unit/test_settings.c compares. */
+void settings_print_markdown(FILE *file);
 
 #endif

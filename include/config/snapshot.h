@@ -1,43 +1,43 @@
 /* snapshot.h - the whole configuration as one immutable value with a reference count.
  *
- * Control builds a new one for each RELOAD and sends it to every worker; a worker swaps it between two
- * completions and gives the old one back. Nothing in it changes after snapshot_load has returned
- * (the reference count apart), so any thread may read it. All strings and arrays live in one arena that
- * is freed with the last reference. snapshot_load blocks and allocates: control only.
+ * Control builds a new one for each RELOAD and sends it to every worker; a worker swaps it between
+ * two completions and gives the old one back. Nothing in it changes after snapshot_load has
+ * returned (the reference count apart), so any thread may read it. All strings and arrays live in
+ * one arena that is freed with the last reference. snapshot_load blocks and allocates: control
+ * only.
  *
- * A load is all or nothing: with one mistake in any file no snapshot is made and the old one stays. */
+ * A load is all or nothing: with one mistake in any file no snapshot is made and the old one stays.
+ * All mistakes are reported (LEVEL_ERROR), not only the first. One kind of LEVEL_ERROR does not
+ * fail the load, as in PgBouncer: an auth_file that is missing or broken (users before the broken
+ * line count). */
 #ifndef CONFIG_SNAPSHOT_H
 #define CONFIG_SNAPSHOT_H
 
-#include "base/log.h"
+#include "config/file.h"
 #include "config/settings.h"
 
 #include <stdatomic.h>
-#include <stdio.h>
-
-
-
-typedef void log_report(void *context, enum log_level level, const char *text);
 
 enum load_balance_hosts { LOAD_BALANCE_DISABLE, LOAD_BALANCE_ROUND_ROBIN };
 
-/* "Not set" is -1 in the fields below that may inherit; unset strings are NULL. Sizes and limits hold
- * what the file says; snapshot_pool_settings makes the effective value of a pool out of them. */
+/* "Not set" is -1 in the fields below that may inherit; unset strings are NULL. Sizes and limits
+ * hold what the file says; snapshot_pool_settings makes the effective value of a pool out of them.
+ */
 struct database_config {
-    const char *name;        /* as clients ask for it */
-    const char *dbname;      /* on the server; never NULL */
-    const char *host;        /* NULL: unix socket in unix_socket_dir */
-    uint16_t port;           /* default 5432 */
-    const char *user;        /* forced user, or NULL */
+    const char *name;   /* as clients ask for it */
+    const char *dbname; /* on the server; never NULL */
+    const char *host;   /* NULL: unix socket in unix_socket_dir */
+    uint16_t port;      /* default 5432 */
+    const char *user;   /* forced user, or NULL */
     const char *password;
     const char *auth_user, *auth_query, *auth_dbname;
     int pool_size, min_pool_size, reserve_pool_size;
     const char *connect_query;
-    int pool_mode; /* enum pool_mode or -1 */
+    int pool_mode;                 /* enum pool_mode or -1 */
     int64_t query_wait_timeout_us; /* -1: not set, 0: never */
     enum load_balance_hosts load_balance_hosts;
     int max_db_connections, max_db_client_connections; /* <= 0: the global value */
-    int64_t server_lifetime_us;                        /* -1: not set */
+    int64_t server_lifetime_us;                        /* -1: not set (0 in the file) */
     const char *client_encoding, *datestyle, *timezone, *application_name;
     bool is_auto; /* the `*` entry: `name` is "*", and dbname "*" stands for the asked name */
 };
@@ -50,7 +50,8 @@ struct user_config {
     int pool_size, reserve_pool_size;
     int max_user_connections, max_user_client_connections; /* <= 0: the global value */
     int64_t query_timeout_us, query_wait_timeout_us, idle_transaction_timeout_us,
-        transaction_timeout_us, client_idle_timeout_us; /* -1: not set */
+        transaction_timeout_us, client_idle_timeout_us; /* -1: not set (for all but
+                                                         * query_wait_timeout 0 in the file) */
 };
 
 struct peer_config {
@@ -78,8 +79,8 @@ struct snapshot {
  * global). */
 struct pool_settings {
     enum pool_mode pool_mode;
-    int pool_size;         /* 0: no limit */
-    int min_pool_size;     /* capped by pool_size */
+    int pool_size;     /* 0: no limit */
+    int min_pool_size; /* capped by pool_size */
     int reserve_pool_size;
     int max_db_connections, max_user_connections;               /* 0: no limit */
     int max_db_client_connections, max_user_client_connections; /* 0: no limit */
@@ -91,22 +92,39 @@ struct pool_settings {
  * (level, text with file and line). Returns NULL when there was a mistake, else a snapshot with one
  * reference. */
 struct snapshot *snapshot_load(const char *path, log_report *report, void *context) must_check;
+
+/* The same for a RELOAD: settings that only a restart changes keep the value that they have in
+ * `running`, and a warning names those that the file would change; when the auth_file cannot be
+ * opened, its users stay. All else comes from the files alone: what is gone from them is gone or at
+ * its default. */
+struct snapshot *snapshot_reload(const struct snapshot *running, const char *path,
+                                 log_report *report, void *context) must_check;
+
+/* Both of them with files that come from `open`: tests and fuzzers. `running` may be NULL. */
+struct snapshot *snapshot_load_through(config_open *open, void *open_context, const char *path,
+                                       const struct snapshot *running, log_report *report,
+                                       void *context) must_check;
+
+/* Any thread. The last release frees, so it may take the time of a few thousand free calls. */
 void snapshot_reference(struct snapshot *snapshot);
 void snapshot_release(struct snapshot *snapshot);
 
-/* A copy of `base` with one [pgbouncer] or [pgsplice] setting changed (console SET): NULL when the key
- * or the value is wrong. */
+/* A copy of `base` with one [pgbouncer] or [pgsplice] setting changed (console SET): NULL when the
+ * key or the value is wrong. A setting that only a restart changes is checked and then left as it
+ * is, as PgBouncer does. Users, databases and peers are those of `base`. */
 struct snapshot *snapshot_with_setting(const struct snapshot *base, const char *name,
                                        const char *value) must_check;
 
-/* Exact name, else the `*` entry, else NULL. Never the console's "pgbouncer". */
+/* Exact name, else the `*` entry, else NULL. NULL for the console's "pgbouncer" and for names that
+ * no database can have (DATABASE_NAME_BYTES_MAX). */
 const struct database_config *snapshot_find_database(const struct snapshot *snapshot,
                                                      const char *name);
 /* NULL: not known. */
 const struct user_config *snapshot_find_user(const struct snapshot *snapshot, const char *name);
 
 void snapshot_pool_settings(const struct snapshot *snapshot, const struct database_config *database,
-                            const struct user_config *user /* or NULL */, struct pool_settings *out);
+                            const struct user_config *user /* or NULL */,
+                            struct pool_settings *out);
 
 /* True when `name` stands in a comma (or blank) separated list such as admin_users. */
 bool list_contains(const char *list, const char *name, bool ignore_case);

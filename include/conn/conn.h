@@ -122,8 +122,6 @@ void conn_pause(struct conn *conn);
 must_check bool conn_push(struct conn *conn, struct buffer *buffer, uint32_t offset, uint32_t bytes);
 /* Queues a copy. */
 must_check bool conn_push_copy(struct conn *conn, const void *data, size_t bytes);
-/* Moves all of `queue` to the outgoing queue. */
-void conn_push_queue(struct conn *conn, struct span_queue *queue);
 
 static inline bool conn_is_full(struct conn *conn)
 {
@@ -156,6 +154,8 @@ must_check bool span_queue_push(struct span_queue *queue, struct conn_loop *loop
 /* Queues a copy in parked buffers, so that receive buffers go back at once. */
 must_check bool span_queue_push_copy(struct span_queue *queue, struct conn_loop *loop, const void *data,
                                      size_t bytes);
+/* Moves all of `rest` behind `queue`. */
+void span_queue_join(struct span_queue *queue, struct span_queue *rest);
 void span_queue_clear(struct span_queue *queue, struct conn_loop *loop);
 
 #endif

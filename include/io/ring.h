@@ -77,6 +77,14 @@ int ring_socket(struct ring *ring, int family) must_check;
 /* shutdown(2) of both directions: started receives and sends on it end. */
 void ring_shutdown(struct ring *ring, int fd);
 
+/* The address of the other end, or of ours, and for a unix socket the other end's process (0: not known).
+ * Plain system calls. Negative errno. */
+int ring_peer_address(struct ring *ring, int fd, struct sockaddr_storage *address) must_check;
+int ring_local_address(struct ring *ring, int fd, struct sockaddr_storage *address) must_check;
+uint32_t ring_peer_pid(struct ring *ring, int fd);
+/* Options of a TCP socket (keepalive, buffer sizes, TCP_NODELAY); failures are ignored. */
+void ring_set_option(struct ring *ring, int fd, int level, int option, int value);
+
 /* Lets ring_turn of `other_fd`'s ring return (IORING_OP_MSG_RING). Not for the own ring. */
 int ring_fd(const struct ring *ring);
 void ring_wake(struct ring *ring, int other_fd);

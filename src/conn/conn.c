@@ -108,6 +108,20 @@ void span_queue_clear(struct span_queue *queue, struct conn_loop *loop)
     assert(queue->bytes == 0);
 }
 
+void span_queue_join(struct span_queue *queue, struct span_queue *rest)
+{
+    if (rest->first == NULL)
+        return;
+    if (queue->last != NULL)
+        queue->last->next = rest->first;
+    else
+        queue->first = rest->first;
+    queue->last = rest->last;
+    queue->span_count += rest->span_count;
+    queue->bytes += rest->bytes;
+    *rest = (struct span_queue){0};
+}
+
 /* ---- opening ---- */
 
 static void conn_init(struct conn *conn, struct conn_loop *loop, int fd,
@@ -247,24 +261,6 @@ bool conn_push_copy(struct conn *conn, const void *data, size_t bytes)
     return true;
 }
 
-void conn_push_queue(struct conn *conn, struct span_queue *queue)
-{
-    if (queue->first == NULL)
-        return;
-    if (unlikely(conn->state != CONN_OPEN)) {
-        span_queue_clear(queue, conn->loop);
-        return;
-    }
-    if (conn->out.last != NULL)
-        conn->out.last->next = queue->first;
-    else
-        conn->out.first = queue->first;
-    conn->out.last = queue->last;
-    conn->out.span_count += queue->span_count;
-    conn->out.bytes += queue->bytes;
-    *queue = (struct span_queue){0};
-    flush_later(conn);
-}
 
 static void ended(struct conn *conn, int error)
 {

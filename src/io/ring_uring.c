@@ -357,6 +357,39 @@ int ring_socket(struct ring *ring, int family)
     return fd < 0 ? -errno : fd;
 }
 
+int ring_peer_address(struct ring *ring, int fd, struct sockaddr_storage *address)
+{
+    socklen_t bytes = sizeof(*address);
+
+    (void)ring;
+    return getpeername(fd, (struct sockaddr *)address, &bytes) < 0 ? -errno : 0;
+}
+
+int ring_local_address(struct ring *ring, int fd, struct sockaddr_storage *address)
+{
+    socklen_t bytes = sizeof(*address);
+
+    (void)ring;
+    return getsockname(fd, (struct sockaddr *)address, &bytes) < 0 ? -errno : 0;
+}
+
+uint32_t ring_peer_pid(struct ring *ring, int fd)
+{
+    struct ucred credentials;
+    socklen_t bytes = sizeof(credentials);
+
+    (void)ring;
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &bytes) < 0)
+        return 0;
+    return (uint32_t)credentials.pid;
+}
+
+void ring_set_option(struct ring *ring, int fd, int level, int option, int value)
+{
+    (void)ring;
+    (void)setsockopt(fd, level, option, &value, sizeof(value));
+}
+
 void ring_shutdown(struct ring *ring, int fd)
 {
     struct io_uring_sqe *sqe = sqe_take(ring);

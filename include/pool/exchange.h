@@ -1,0 +1,62 @@
+/* exchange.h - counts what a server still owes: has everything that the client asked been answered?
+ *
+ * PostgreSQL answers each Query, FunctionCall and Sync with one ReadyForQuery (protocol: "Message Flow").
+ * So a server may go back when ReadyForQuery says 'I', every one of those has been answered, and no extended
+ * batch is open (Parse, Bind ... without their Sync).
+ *
+ * COPY IN bends the rule: while the backend reads COPY data it throws Sync and Flush away
+ * (PostgreSQL: src/backend/commands/copyfromparse.c, CopyGetData). libpq's PQexecParams sends a Sync right
+ * behind Execute, and a second one after CopyDone: two Syncs, one ReadyForQuery. An error in the middle leaves
+ * it open on which side of the error a Sync was read. Where the count may be too low the exchange is
+ * `uncertain`: the server must prove by a query of our own that it has nothing left to say before anybody
+ * else gets it. Where it is too high the client keeps its server: slow, never wrong.
+ *
+ * Pure: a value, no I/O. */
+#ifndef POOL_EXCHANGE_H
+#define POOL_EXCHANGE_H
+
+#include "base/assert.h"
+
+enum { EXCHANGE_RUNS_MAX = 8 };
+
+enum exchange_run_kind {
+    RUN_QUERY,    /* Query or FunctionCall: one ReadyForQuery each */
+    RUN_SYNC,     /* Sync, with the batch before it: one ReadyForQuery each */
+    RUN_EXTENDED, /* an open batch: none by itself */
+    RUN_COPY_END, /* CopyDone or CopyFail: none by itself */
+};
+
+struct exchange_run {
+    uint32_t count;
+    uint8_t kind;
+};
+
+struct exchange {
+    struct exchange_run runs[EXCHANGE_RUNS_MAX]; /* oldest first */
+    uint8_t run_count;
+    bool in_copy_in;    /* the server reads COPY data, and the client has not ended it */
+    bool sync_ignored;  /* a Sync was taken to be thrown away by COPY IN */
+    bool is_uncertain;  /* the count may be too low: probe before reuse */
+};
+
+static inline void exchange_reset(struct exchange *exchange)
+{
+    exchange->run_count = 0;
+    exchange->in_copy_in = false;
+    exchange->sync_ignored = false;
+    exchange->is_uncertain = false;
+}
+
+/* A client's message of this type goes to the server. */
+void exchange_sent(struct exchange *exchange, uint8_t type);
+
+/* The server's message of this type: only G, W, E and Z matter; others may be told too. */
+void exchange_received(struct exchange *exchange, uint8_t type);
+
+/* Everything is answered; with ReadyForQuery 'I' the exchange is over. */
+static inline bool exchange_is_answered(const struct exchange *exchange)
+{
+    return exchange->run_count == 0;
+}
+
+#endif

@@ -1,0 +1,143 @@
+/* pool.h - the servers and the clients of one (database, server user): who waits, who is free, who may open.
+ *
+ * A pool lives on one core (core_index_of). Servers are in exactly one of the lists below, clients that have
+ * logged in too. Idle servers: the last released is taken first (server_round_robin: the first). Waiters:
+ * first in, first out. Limits: pool_size and the reserve are the pool's own; max_db_connections and
+ * max_user_connections are counted for the process (usage.h). */
+#ifndef POOL_POOL_H
+#define POOL_POOL_H
+
+#include "pool/core.h"
+#include "pool/report.h"
+
+/* Counts servers that are connecting or logging in, too. */
+enum { POOL_ADDRESSES_MAX = 16, POOL_WELCOME_BYTES = 2048, POOL_ERROR_BYTES = 256 };
+
+/* Addresses of the database's host; asked from control, which asks a helper (DNS). */
+struct resolution {
+    struct letter letter;
+    struct pool *pool; /* NULL once the pool is gone */
+    unsigned core_index;
+    bool in_flight;
+    char host[1024];
+    uint16_t port;
+    unsigned address_count;
+    struct sockaddr_storage addresses[POOL_ADDRESSES_MAX];
+    char error[128];
+};
+
+struct pool {
+    struct list link;         /* in the core's list */
+    struct pool *bucket_next;
+    struct core *core;
+    const struct database_config *database; /* of the core's snapshot; replaced with it */
+    struct database_config orphan;          /* `database` of a retired pool: its entry is gone */
+    const struct user_config *user_config;  /* of the server user, or NULL */
+    struct pool_settings settings;
+    struct usage *database_usage, *user_usage;
+    char database_name[DATABASE_NAME_BYTES_MAX];
+    char user_name[USER_NAME_BYTES_MAX]; /* towards the server */
+
+    struct list idle_clients;    /* logged in, no exchange */
+    struct list active_clients;  /* linked to a server */
+    struct list waiting_clients; /* want a server, oldest first */
+    struct list welcome_clients; /* wait for the pool's first server login, oldest first */
+    unsigned client_count, waiting_count, welcome_count;
+
+    struct list idle_servers;    /* the next to be taken first */
+    struct list active_servers;  /* have a client */
+    struct list tested_servers;  /* run a reset, check or probe query */
+    struct list login_servers;   /* connecting, logging in */
+    struct list canceled_servers;/* free, but a cancel request is on its way to them */
+    unsigned server_count, idle_count, login_count, tested_count;
+
+    struct timer timer;          /* maintenance, three times a second while there is something to do */
+    bool is_paused, is_disabled;
+    bool is_retired;             /* the database is gone: freed when empty */
+
+    /* Cached from the first login: what every client is told. */
+    bool has_welcome;
+    struct buffer *default_params; /* tracked values as a fresh server reports them */
+    uint16_t welcome_bytes;
+    uint8_t welcome[POOL_WELCOME_BYTES]; /* ParameterStatus of untracked parameters */
+
+    /* Attempts to open servers. */
+    bool last_login_failed;
+    bool server_said_error;      /* it answered with an error; else it could not be reached */
+    uint64_t retry_at_us, retry_pause_us;
+    char last_error[POOL_ERROR_BYTES];
+    char last_sqlstate[6];
+    bool is_launching; /* guards pool_launch and loops over servers against themselves */
+    uint64_t last_lifetime_us;
+    unsigned cancel_count;       /* cancel requests under way */
+
+    /* Keys for the SCRAM login at the server. */
+    bool has_client_key;         /* learned from a client's own login */
+    uint8_t client_key[32], server_key[32];
+    bool has_salted_password;    /* made from a plain password by a helper, for this salt */
+    uint8_t salted_password[32];
+    uint8_t salt[64];
+    uint8_t salt_bytes;
+    uint32_t salt_iterations;
+
+    struct resolution *resolution;
+    uint64_t resolved_until_us;
+    unsigned address_count, address_next;
+    struct sockaddr_storage addresses[POOL_ADDRESSES_MAX];
+
+    struct pool_stats stats;
+    uint64_t empty_since_us;
+};
+
+/* The pool, made if need be. `database` is of the core's snapshot. NULL: no memory. */
+struct pool *pool_find_or_make(struct core *core, const struct database_config *database,
+                               const char *database_name, const char *user_name);
+struct pool *pool_find(struct core *core, const char *database_name, const char *user_name);
+void pool_release_all(struct core *core);
+
+/* Takes the configuration of the core's snapshot again. */
+void pool_update_settings(struct pool *pool);
+
+/* A client that has logged in enters the pool: it is welcomed, or waits for the first server. */
+void pool_client_enters(struct pool *pool, struct client *client);
+
+/* A client needs a server. True: it is linked (client->server) and may send. False: it waits in line, or the
+ * client was closed with an error. */
+must_check bool pool_want_server(struct pool *pool, struct client *client);
+/* A client waited too long: it is closed with `reason`, and with what the server said last, if it is the server's
+ * fault. */
+void pool_client_timed_out(struct pool *pool, struct client *client, const char *reason);
+/* The client's end: it is in no list any more. */
+void pool_client_leaves(struct pool *pool, struct client *client);
+
+/* A server is ready for the next client: to the first waiter, else idle. May close it instead (PAUSE,
+ * retired, lifetime). */
+void pool_server_free(struct pool *pool, struct server *server);
+/* A server's login has succeeded for the first time or again: the welcome is made. */
+void pool_server_logged_in(struct pool *pool, struct server *server);
+/* `said_error`: the server answered with an ErrorResponse of `sqlstate`. */
+void pool_server_failed(struct pool *pool, const char *text, const char *sqlstate, bool said_error);
+/* A server is gone for good: its place may be taken. */
+void pool_server_gone(struct pool *pool);
+
+/* Opens servers as far as waiters want and limits allow. */
+void pool_launch(struct pool *pool);
+
+void pool_pause(struct pool *pool);
+void pool_resume(struct pool *pool);
+/* All servers end as soon as they are free; the welcome is forgotten. */
+void pool_retire_servers(struct pool *pool, const char *reason);
+void pool_close_clients(struct pool *pool, const char *message);
+
+/* The answer of control to a resolution. The context is the core. */
+void resolution_returned(struct letter *letter, void *core);
+
+void pool_fill_row(const struct pool *pool, struct pool_row *row, uint64_t now_us);
+
+/* True while no exchange may start. */
+static inline bool pool_is_stopped(const struct pool *pool)
+{
+    return pool->is_paused || pool->core->is_paused;
+}
+
+#endif

@@ -1,0 +1,79 @@
+/* report.h - rows that a core fills in for the console's SHOW tables. Plain values, copied between threads.
+ *
+ * Columns: tests/compat/show_columns.tsv. */
+#ifndef POOL_REPORT_H
+#define POOL_REPORT_H
+
+#include "io/mailbox.h"
+
+struct pool_stats {
+    uint64_t server_assignment_count;
+    uint64_t xact_count, query_count;
+    uint64_t received_bytes, sent_bytes; /* from clients, from servers */
+    uint64_t xact_us, query_us, wait_us;
+    uint64_t client_parse_count, server_parse_count, bind_count;
+    uint64_t client_login_count;
+};
+
+struct pool_row {
+    char database[DATABASE_NAME_BYTES_MAX];
+    char user[USER_NAME_BYTES_MAX];
+    unsigned cl_active, cl_waiting, cl_active_cancel_req, cl_waiting_cancel_req;
+    unsigned sv_active, sv_active_cancel, sv_being_canceled, sv_idle, sv_used, sv_tested, sv_login;
+    unsigned client_count;     /* of the pool, all states */
+    uint64_t maxwait_us;
+    int pool_mode;             /* enum pool_mode */
+    bool is_paused;            /* by PAUSE db, or KILL */
+    struct pool_stats stats;
+};
+
+/* A client or a server. */
+struct socket_row {
+    bool is_server;
+    char user[USER_NAME_BYTES_MAX];
+    char database[DATABASE_NAME_BYTES_MAX];
+    const char *state; /* static text: active, idle, waiting, used, tested, new ... */
+    char address[64];
+    unsigned port;
+    char local_address[64];
+    unsigned local_port;
+    uint64_t connect_us, request_us; /* monotonic */
+    uint64_t wait_us;
+    bool close_needed;
+    uint64_t pointer, link; /* 0: none */
+    uint32_t remote_pid;
+    char application_name[128];
+    uint64_t id;
+};
+
+enum report_kind { REPORT_POOLS, REPORT_CLIENTS, REPORT_SERVERS, REPORT_COUNTS };
+
+struct core_counts {
+    unsigned pools, clients, login_clients, free_clients;
+    unsigned servers, free_servers; /* idle */
+    unsigned busy_servers;          /* keep a PAUSE from being complete */
+    unsigned connections;           /* conns that are not gone, listeners apart */
+};
+
+/* A request of control: the core fills in rows from `cursor` on, at most `row_max` at a time so that a large
+ * table does not hold up its clients, and posts the letter back. Control posts it again while `more`. */
+struct report {
+    struct letter letter; /* `open` must be report_open on the way there */
+    letter_open *answered;
+    enum report_kind kind;
+    uint32_t cursor; /* 0 at first */
+    bool more;
+    uint32_t row_count, row_max;
+    union {
+        struct pool_row *pools;
+        struct socket_row *sockets;
+    } rows;
+    struct core_counts counts;
+    char database[DATABASE_NAME_BYTES_MAX]; /* of REPORT_COUNTS: busy servers of this one only; "": all */
+    void *owner; /* control's */
+};
+
+/* The context is the core; fills in what fits and posts the report back to control. */
+void report_open(struct letter *letter, void *core);
+
+#endif

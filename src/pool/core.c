@@ -1,0 +1,503 @@
+#include "pool/core.h"
+
+#include "pool/cancel.h"
+#include "pool/client.h"
+#include "pool/command.h"
+#include "pool/login.h"
+#include "pool/server.h"
+#include "pool/server_login.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/un.h>
+
+enum { POOLS_MAX = 65536, SPANS_PER_CONN = 64, SCRAM_CACHE_MAX = 65536, RESOLUTIONS_MAX = 4096 };
+
+bool core_init(struct core *core, const struct core_options *options)
+{
+    uint32_t conns = options->client_count_max;
+
+    memset(core, 0, sizeof(*core));
+    core->snapshot = options->snapshot;
+    core->usage = options->usage;
+    core->ports = options->ports;
+    core->ports_context = options->ports_context;
+    core->mock_key = options->mock_key;
+    core->index = options->index;
+    core->count = options->count;
+    list_init(&core->pool_list);
+    list_init(&core->login_list);
+    list_init(&core->cancel_list);
+    list_init(&core->scram_entries);
+    timers_init(&core->timers, options->now_us);
+    param_table_init(&core->params, options->param_names, options->buffers);
+    if (!conn_loop_init(&core->loop, options->ring, options->buffers,
+                        conns * SPANS_PER_CONN + 65536))
+        return false;
+    core->loop.now_us = options->now_us;
+    if (slab_init(&core->clients, "clients", sizeof(struct client), conns) &&
+        slab_init(&core->logins, "logins", sizeof(struct login), conns) &&
+        slab_init(&core->servers, "servers", sizeof(struct server), conns) &&
+        slab_init(&core->server_logins, "server logins", sizeof(struct server_login), conns) &&
+        slab_init(&core->pools, "pools", sizeof(struct pool), POOLS_MAX) &&
+        slab_init(&core->cancels, "cancels", sizeof(struct cancel), conns) &&
+        slab_init(&core->resolutions, "resolutions", sizeof(struct resolution), RESOLUTIONS_MAX) &&
+        slab_init(&core->scram_cache, "scram keys", login_scram_entry_bytes(), SCRAM_CACHE_MAX))
+        return true;
+    core_release(core);
+    return false;
+}
+
+void core_release(struct core *core)
+{
+    pool_release_all(core);
+    slab_release(&core->clients);
+    slab_release(&core->logins);
+    slab_release(&core->servers);
+    slab_release(&core->server_logins);
+    slab_release(&core->pools);
+    slab_release(&core->cancels);
+    slab_release(&core->resolutions);
+    slab_release(&core->scram_cache);
+    conn_loop_release(&core->loop);
+}
+
+void core_end_turn(struct core *core)
+{
+    conn_loop_flush(&core->loop);
+}
+
+uint64_t core_next_us(const struct core *core)
+{
+    uint64_t timers_us = timers_next_us(&core->timers);
+    uint64_t conns_us = conn_loop_next_us(&core->loop);
+
+    return MIN(timers_us, conns_us);
+}
+
+void core_accept(struct core *core, int fd)
+{
+    client_accept(core, fd);
+}
+
+/* ---- configuration ---- */
+
+void core_set_snapshot(struct core *core, struct snapshot *snapshot)
+{
+    struct snapshot *old = core->snapshot;
+
+    core->snapshot = snapshot;
+    login_forget_keys(core);
+    list_for_each_safe(link, &core->pool_list) {
+        struct pool *pool = OWNER_OF(link, struct pool, link);
+        const struct database_config *before = pool->database;
+        const struct database_config *after = snapshot_find_database(snapshot, pool->database_name);
+
+        if (after == NULL) {
+            /* The clients' answers may still look at the entry: it must be one of the new snapshot. */
+            pool->is_retired = true;
+            pool->database = &pool->orphan;
+            pool->orphan = *before;
+            pool->orphan.name = pool->orphan.dbname = pool->database_name;
+            pool->orphan.host = pool->orphan.user = pool->orphan.password = NULL;
+            pool->orphan.connect_query = NULL;
+            pool->orphan.client_encoding = pool->orphan.datestyle = NULL;
+            pool->orphan.timezone = pool->orphan.application_name = NULL;
+            pool_update_settings(pool);
+            pool_close_clients(pool, "database removed");
+            pool_retire_servers(pool, "database removed");
+            pool_resume(pool);
+            continue;
+        }
+        pool->is_retired = false;
+        pool->database = after;
+        pool_update_settings(pool);
+        /* Another secret may log in where the old one failed. */
+        pool->has_salted_password = false;
+        pool->has_client_key = false;
+        pool->retry_at_us = 0;
+        if (database_config_moved(before, after))
+            pool_retire_servers(pool, "database configuration changed");
+        pool_resume(pool);
+    }
+    for (uint32_t index = 0; index < core->clients.touched_count; index++) {
+        struct client *client = slab_at(&core->clients, index);
+
+        /* A timeout may have come nearer. */
+        if (client->state > CLIENT_FREE && client->state < CLIENT_CLOSING)
+            client_arm_timer(client);
+    }
+    snapshot_release(old);
+}
+
+/* ---- control ---- */
+
+static struct database_flags *flags_find(const struct core *core, const char *database)
+{
+    for (unsigned i = 0; i < core->database_flags_count; i++)
+        if (strcmp(core->database_flags[i].name, database) == 0)
+            return (struct database_flags *)&core->database_flags[i];
+    return NULL;
+}
+
+static struct database_flags *flags_make(struct core *core, const char *database)
+{
+    struct database_flags *flags = flags_find(core, database);
+
+    if (flags != NULL)
+        return flags;
+    for (unsigned i = 0; i < DATABASE_FLAGS_MAX; i++) {
+        flags = &core->database_flags[i];
+        if (i >= core->database_flags_count || (!flags->is_paused && !flags->is_disabled)) {
+            *flags = (struct database_flags){0};
+            snprintf(flags->name, sizeof(flags->name), "%s", database);
+            core->database_flags_count = MAX(core->database_flags_count, i + 1);
+            return flags;
+        }
+    }
+    log_write(LEVEL_WARNING, "more than %d databases are paused or disabled", DATABASE_FLAGS_MAX);
+    return NULL;
+}
+
+bool core_database_is_paused(const struct core *core, const char *database)
+{
+    const struct database_flags *flags = flags_find(core, database);
+
+    return flags != NULL && flags->is_paused;
+}
+
+bool core_database_is_disabled(const struct core *core, const char *database)
+{
+    const struct database_flags *flags = flags_find(core, database);
+
+    return flags != NULL && flags->is_disabled;
+}
+
+void core_disable(struct core *core, const char *database, bool disable)
+{
+    struct database_flags *flags = flags_make(core, database);
+
+    if (flags != NULL)
+        flags->is_disabled = disable;
+}
+
+/* Calls `act` for the pools of one database, or all. */
+static void each_pool(struct core *core, const char *database, void (*act)(struct pool *pool))
+{
+    list_for_each_safe(link, &core->pool_list) {
+        struct pool *pool = OWNER_OF(link, struct pool, link);
+
+        if (database == NULL || strcmp(pool->database_name, database) == 0)
+            act(pool);
+    }
+}
+
+static void act_pause(struct pool *pool)
+{
+    pool->is_paused = core_database_is_paused(pool->core, pool->database_name);
+    pool_pause(pool);
+}
+
+static void act_resume(struct pool *pool)
+{
+    pool->is_paused = core_database_is_paused(pool->core, pool->database_name);
+    pool_resume(pool);
+}
+
+static void act_reconnect(struct pool *pool)
+{
+    pool_retire_servers(pool, "close_needed");
+}
+
+static void act_kill(struct pool *pool)
+{
+    struct database_flags *flags = flags_make(pool->core, pool->database_name);
+
+    if (flags != NULL)
+        flags->is_paused = true;
+    pool->is_paused = true;
+    pool_close_clients(pool, "database removed");
+    pool_retire_servers(pool, "database removed");
+    pool_pause(pool);
+}
+
+void core_pause(struct core *core, const char *database)
+{
+    if (database == NULL) {
+        core->is_paused = true;
+    } else {
+        struct database_flags *flags = flags_make(core, database);
+
+        if (flags != NULL)
+            flags->is_paused = true;
+    }
+    each_pool(core, database, act_pause);
+}
+
+void core_resume(struct core *core, const char *database)
+{
+    if (database == NULL) {
+        core->is_paused = false;
+    } else {
+        struct database_flags *flags = flags_find(core, database);
+
+        if (flags != NULL)
+            flags->is_paused = false;
+    }
+    each_pool(core, database, act_resume);
+}
+
+void core_reconnect(struct core *core, const char *database)
+{
+    each_pool(core, database, act_reconnect);
+}
+
+void core_kill(struct core *core, const char *database)
+{
+    each_pool(core, database, act_kill);
+    if (database != NULL) {
+        struct database_flags *flags = flags_make(core, database);
+
+        if (flags != NULL)
+            flags->is_paused = true;
+    }
+}
+
+static void act_fail_waiting(struct pool *pool)
+{
+    while (!list_is_empty(&pool->waiting_clients))
+        client_close_error(OWNER_OF(list_front(&pool->waiting_clients), struct client, link),
+                           "server shutting down", NULL);
+    while (!list_is_empty(&pool->welcome_clients))
+        client_close_error(OWNER_OF(list_front(&pool->welcome_clients), struct client, link),
+                           "server shutting down", NULL);
+}
+
+void core_shutdown(struct core *core, enum shutdown_mode mode)
+{
+    core->shutdown = mode;
+    if (mode == SHUTDOWN_WAIT_FOR_SERVERS) {
+        each_pool(core, NULL, act_fail_waiting);
+        core_pause(core, NULL);
+    }
+}
+
+bool core_kill_client(struct core *core, uint64_t id)
+{
+    for (uint32_t index = 0; index < core->clients.touched_count; index++) {
+        struct client *client = slab_at(&core->clients, index);
+
+        if (client->state >= CLIENT_WELCOME && client->state < CLIENT_CLOSING && client->id == id) {
+            client_close_error(client, "admin forced disconnect", NULL);
+            return true;
+        }
+    }
+    return false;
+}
+
+unsigned core_busy_servers(const struct core *core, const char *database)
+{
+    unsigned count = 0;
+
+    list_for_each(link, &core->pool_list) {
+        const struct pool *pool = OWNER_OF(link, struct pool, link);
+
+        if (database == NULL || strcmp(pool->database_name, database) == 0)
+            count += pool->server_count - pool->idle_count - pool->login_count;
+    }
+    return count;
+}
+
+void command_open(struct letter *letter, void *context)
+{
+    struct command *command = OWNER_OF(letter, struct command, letter);
+    struct core *core = context;
+    const char *database = command->has_database ? command->database : NULL;
+
+    switch (command->kind) {
+    case COMMAND_SNAPSHOT:
+        core_set_snapshot(core, command->snapshot);
+        command->snapshot = NULL;
+        break;
+    case COMMAND_PAUSE:
+        core_pause(core, database);
+        break;
+    case COMMAND_RESUME:
+        core_resume(core, database);
+        break;
+    case COMMAND_RECONNECT:
+        core_reconnect(core, database);
+        break;
+    case COMMAND_DISABLE:
+    case COMMAND_ENABLE:
+        core_disable(core, command->database, command->kind == COMMAND_DISABLE);
+        break;
+    case COMMAND_KILL:
+        core_kill(core, database);
+        break;
+    case COMMAND_KILL_CLIENT:
+        command->found = core_kill_client(core, command->id);
+        break;
+    case COMMAND_SHUTDOWN:
+        core_shutdown(core, command->shutdown);
+        break;
+    }
+    letter->open = command->answered;
+    core->ports->post_control(core, letter);
+}
+
+/* ---- reports ---- */
+
+static void report_pools(struct core *core, struct report *report)
+{
+    uint32_t position = 0;
+
+    list_for_each(link, &core->pool_list) {
+        if (position++ < report->cursor)
+            continue;
+        if (report->row_count == report->row_max) {
+            report->more = true;
+            return;
+        }
+        pool_fill_row(OWNER_OF(link, struct pool, link), &report->rows.pools[report->row_count++],
+                      core->loop.now_us);
+        report->cursor++;
+    }
+}
+
+static void report_clients(struct core *core, struct report *report)
+{
+    for (; report->cursor < core->clients.touched_count; report->cursor++) {
+        struct client *client = slab_at(&core->clients, report->cursor);
+
+        if (client->state < CLIENT_CANCEL || client->state >= CLIENT_CLOSING)
+            continue;
+        if (report->row_count == report->row_max) {
+            report->more = true;
+            return;
+        }
+        client_fill_row(client, &report->rows.sockets[report->row_count++], core->loop.now_us);
+    }
+}
+
+static void report_servers(struct core *core, struct report *report)
+{
+    for (; report->cursor < core->servers.touched_count; report->cursor++) {
+        struct server *server = slab_at(&core->servers, report->cursor);
+
+        if (server->state <= SERVER_FREE || server->state >= SERVER_CLOSING)
+            continue;
+        if (report->row_count == report->row_max) {
+            report->more = true;
+            return;
+        }
+        server_fill_row(server, &report->rows.sockets[report->row_count++], core->loop.now_us);
+    }
+}
+
+static void report_counts(struct core *core, struct report *report)
+{
+    struct core_counts *counts = &report->counts;
+
+    *counts = (struct core_counts){0};
+    list_for_each(link, &core->pool_list) {
+        const struct pool *pool = OWNER_OF(link, struct pool, link);
+
+        counts->pools++;
+        counts->clients += pool->client_count;
+        counts->servers += pool->server_count;
+        counts->free_servers += pool->idle_count;
+    }
+    list_for_each(link, &core->login_list)
+        counts->login_clients++;
+    counts->free_clients = core->clients.touched_count - core->clients.used_count;
+    counts->busy_servers = core_busy_servers(core, report->database[0] != '\0' ? report->database : NULL);
+    counts->connections = (unsigned)core->loop.conn_count;
+}
+
+void report_open(struct letter *letter, void *context)
+{
+    struct report *report = OWNER_OF(letter, struct report, letter);
+    struct core *core = context;
+
+    report->row_count = 0;
+    report->more = false;
+    switch (report->kind) {
+    case REPORT_POOLS:
+        report_pools(core, report);
+        break;
+    case REPORT_CLIENTS:
+        report_clients(core, report);
+        break;
+    case REPORT_SERVERS:
+        report_servers(core, report);
+        break;
+    case REPORT_COUNTS:
+        report_counts(core, report);
+        break;
+    }
+    letter->open = report->answered;
+    core->ports->post_control(core, letter);
+}
+
+/* ---- addresses ---- */
+
+void peer_name_from(struct peer_name *name, const struct sockaddr_storage *address)
+{
+    const struct sockaddr_in *v4 = (const struct sockaddr_in *)address;
+    const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)address;
+
+    *name = (struct peer_name){.family = (uint8_t)address->ss_family};
+    if (address->ss_family == AF_INET) {
+        name->port = ntohs(v4->sin_port);
+        memcpy(name->address, &v4->sin_addr, 4);
+    } else if (address->ss_family == AF_INET6) {
+        name->port = ntohs(v6->sin6_port);
+        memcpy(name->address, &v6->sin6_addr, 16);
+    }
+}
+
+void peer_name_host(const struct peer_name *name, char text[64])
+{
+    strcpy(text, "unix");
+    if (name->family == AF_INET || name->family == AF_INET6)
+        (void)inet_ntop(name->family, name->address, text, 64);
+}
+
+socklen_t unix_address_bytes(const struct sockaddr_storage *address)
+{
+    const struct sockaddr_un *un = (const struct sockaddr_un *)address;
+    size_t path_bytes = un->sun_path[0] == '\0'
+                            ? 1 + strnlen(un->sun_path + 1, sizeof(un->sun_path) - 1)
+                            : strnlen(un->sun_path, sizeof(un->sun_path) - 1) + 1;
+
+    return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + path_bytes);
+}
+
+void core_tune_socket(struct core *core, int fd, int family)
+{
+    const struct settings *settings = &core->snapshot->settings;
+    struct ring *ring = core->loop.ring;
+
+    if (family != AF_INET && family != AF_INET6)
+        return;
+    ring_set_option(ring, fd, IPPROTO_TCP, TCP_NODELAY, 1);
+    if (settings->tcp_socket_buffer > 0) {
+        ring_set_option(ring, fd, SOL_SOCKET, SO_SNDBUF, settings->tcp_socket_buffer);
+        ring_set_option(ring, fd, SOL_SOCKET, SO_RCVBUF, settings->tcp_socket_buffer);
+    }
+    if (settings->tcp_user_timeout > 0)
+        ring_set_option(ring, fd, IPPROTO_TCP, TCP_USER_TIMEOUT, settings->tcp_user_timeout);
+    if (!settings->tcp_keepalive)
+        return;
+    ring_set_option(ring, fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+    if (settings->tcp_keepcnt > 0)
+        ring_set_option(ring, fd, IPPROTO_TCP, TCP_KEEPCNT, settings->tcp_keepcnt);
+    if (settings->tcp_keepidle > 0)
+        ring_set_option(ring, fd, IPPROTO_TCP, TCP_KEEPIDLE, settings->tcp_keepidle);
+    if (settings->tcp_keepintvl > 0)
+        ring_set_option(ring, fd, IPPROTO_TCP, TCP_KEEPINTVL, settings->tcp_keepintvl);
+}

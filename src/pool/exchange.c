@@ -1,0 +1,139 @@
+#include "pool/exchange.h"
+
+#include <string.h>
+
+static void run_add(struct exchange *exchange, enum exchange_run_kind kind)
+{
+    struct exchange_run *last =
+        exchange->run_count > 0 ? &exchange->runs[exchange->run_count - 1] : NULL;
+
+    if (last != NULL && last->kind == kind) {
+        last->count++;
+        return;
+    }
+    if (exchange->run_count == EXCHANGE_RUNS_MAX) {
+        /* No client does this: count it where it is sure to be counted. */
+        last->count++;
+        exchange->is_uncertain = true;
+        return;
+    }
+    exchange->runs[exchange->run_count++] = (struct exchange_run){.count = 1, .kind = (uint8_t)kind};
+}
+
+static void run_remove(struct exchange *exchange, unsigned index)
+{
+    assert(index < exchange->run_count);
+    exchange->run_count--;
+    memmove(&exchange->runs[index], &exchange->runs[index + 1],
+            (exchange->run_count - index) * sizeof(exchange->runs[0]));
+}
+
+void exchange_sent(struct exchange *exchange, uint8_t type)
+{
+    switch (type) {
+    case 'Q':
+    case 'F':
+        if (exchange->in_copy_in)
+            exchange->is_uncertain = true; /* the backend ends the COPY with an error and eats this */
+        run_add(exchange, RUN_QUERY);
+        break;
+    case 'S':
+        if (exchange->in_copy_in) {
+            exchange->sync_ignored = true;
+            break;
+        }
+        /* The batch and its Sync become one; so a pipeline of any length is one run. */
+        if (exchange->run_count > 0 &&
+            exchange->runs[exchange->run_count - 1].kind == RUN_EXTENDED)
+            exchange->run_count--;
+        run_add(exchange, RUN_SYNC);
+        break;
+    case 'P':
+    case 'B':
+    case 'D':
+    case 'E':
+    case 'C':
+        if (exchange->in_copy_in)
+            exchange->is_uncertain = true;
+        run_add(exchange, RUN_EXTENDED);
+        break;
+    case 'c':
+    case 'f':
+        if (exchange->in_copy_in)
+            exchange->in_copy_in = false;
+        else if (exchange->run_count > 0)
+            run_add(exchange, RUN_COPY_END); /* outside of COPY the backend ignores it */
+        break;
+    default: /* CopyData, Flush: no answer, no state */
+        break;
+    }
+}
+
+static void copy_in_began(struct exchange *exchange)
+{
+    struct exchange_run *head = &exchange->runs[0];
+    unsigned next = 1;
+
+    if (exchange->run_count == 0) {
+        exchange->is_uncertain = true; /* COPY that nobody asked for */
+        return;
+    }
+    if (head->count > 1 && head->kind != RUN_EXTENDED)
+        exchange->is_uncertain = true; /* what follows in this run is read as COPY data */
+    if (head->kind == RUN_SYNC) {
+        /* The batch's own Sync is thrown away: the batch is open again. */
+        exchange->sync_ignored = true;
+        if (head->count == 1)
+            head->kind = RUN_EXTENDED;
+    } else if (head->kind == RUN_COPY_END) {
+        return;
+    }
+    while (next < exchange->run_count && exchange->runs[next].kind == RUN_SYNC) {
+        exchange->sync_ignored = true;
+        run_remove(exchange, next);
+    }
+    if (next < exchange->run_count && exchange->runs[next].kind != RUN_COPY_END)
+        exchange->is_uncertain = true;
+    exchange->in_copy_in = next == exchange->run_count;
+}
+
+static void ready_for_query(struct exchange *exchange)
+{
+    exchange->in_copy_in = false;
+    while (exchange->run_count > 0 && (exchange->runs[0].kind == RUN_EXTENDED ||
+                                       exchange->runs[0].kind == RUN_COPY_END))
+        run_remove(exchange, 0);
+    if (exchange->run_count == 0) {
+        exchange->is_uncertain = true; /* an answer too many */
+        return;
+    }
+    if (--exchange->runs[0].count == 0)
+        run_remove(exchange, 0);
+    while (exchange->run_count > 0 && exchange->runs[0].kind == RUN_COPY_END)
+        run_remove(exchange, 0);
+}
+
+void exchange_received(struct exchange *exchange, uint8_t type)
+{
+    switch (type) {
+    case 'Z':
+        ready_for_query(exchange);
+        break;
+    case 'G':
+    case 'W':
+        copy_in_began(exchange);
+        break;
+    case 'E':
+        /* After an error in a batch everything up to the next Sync is skipped, a Query too; after one in
+         * COPY IN a Sync that we took for thrown away may still be answered. */
+        if (exchange->sync_ignored)
+            exchange->is_uncertain = true;
+        if (exchange->run_count > 1 && exchange->runs[0].kind == RUN_EXTENDED &&
+            exchange->runs[1].kind == RUN_QUERY)
+            exchange->is_uncertain = true;
+        exchange->in_copy_in = false;
+        break;
+    default:
+        break;
+    }
+}

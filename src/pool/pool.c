@@ -1,0 +1,704 @@
+/* pool.c - who waits, who is free, who may open. */
+#include "pool/pool.h"
+
+#include "pool/client.h"
+#include "pool/server.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/un.h>
+
+enum { MAINTENANCE_US = 333 * 1000 };
+
+static void maintenance_fired(struct timer *timer, uint64_t now_us);
+
+static uint32_t pool_hash(const char *database, const char *user)
+{
+    uint32_t hash = 2166136261u;
+
+    for (; *database != '\0'; database++)
+        hash = (hash ^ (uint8_t)*database) * 16777619u;
+    hash *= 16777619u;
+    for (; *user != '\0'; user++)
+        hash = (hash ^ (uint8_t)*user) * 16777619u;
+    return hash ^ hash >> 15;
+}
+
+unsigned core_index_of(const char *database, const char *user, unsigned core_count)
+{
+    return pool_hash(database, user) % core_count;
+}
+
+struct pool *pool_find(struct core *core, const char *database_name, const char *user_name)
+{
+    struct pool *pool = core->pool_buckets[pool_hash(database_name, user_name) / 256 % POOL_BUCKETS];
+
+    while (pool != NULL && (strcmp(pool->database_name, database_name) != 0 ||
+                            strcmp(pool->user_name, user_name) != 0))
+        pool = pool->bucket_next;
+    return pool;
+}
+
+void pool_update_settings(struct pool *pool)
+{
+    const struct snapshot *snapshot = pool->core->snapshot;
+
+    pool->user_config = snapshot_find_user(snapshot, pool->user_name);
+    snapshot_pool_settings(snapshot, pool->database, pool->user_config, &pool->settings);
+}
+
+struct pool *pool_find_or_make(struct core *core, const struct database_config *database,
+                               const char *database_name, const char *user_name)
+{
+    struct pool *pool = pool_find(core, database_name, user_name);
+    struct pool **bucket;
+
+    if (pool != NULL) {
+        /* A database that was dropped and has come back. */
+        pool->is_retired = false;
+        pool->database = database;
+        return pool;
+    }
+    if (strlen(database_name) >= sizeof(pool->database_name) ||
+        strlen(user_name) >= sizeof(pool->user_name))
+        return NULL;
+    pool = slab_take(&core->pools);
+    if (pool == NULL)
+        return NULL;
+    memset(pool, 0, sizeof(*pool));
+    pool->core = core;
+    pool->database = database;
+    strcpy(pool->database_name, database_name);
+    strcpy(pool->user_name, user_name);
+    pool->database_usage = usage_find(core->usage, USAGE_DATABASE, database_name);
+    pool->user_usage = usage_find(core->usage, USAGE_USER, user_name);
+    if (pool->database_usage == NULL || pool->user_usage == NULL) {
+        slab_give(&core->pools, pool);
+        return NULL;
+    }
+    list_init(&pool->link);
+    list_init(&pool->idle_clients);
+    list_init(&pool->active_clients);
+    list_init(&pool->waiting_clients);
+    list_init(&pool->welcome_clients);
+    list_init(&pool->idle_servers);
+    list_init(&pool->active_servers);
+    list_init(&pool->tested_servers);
+    list_init(&pool->login_servers);
+    list_init(&pool->canceled_servers);
+    timer_init(&pool->timer, maintenance_fired);
+    pool_update_settings(pool);
+    pool->is_paused = core_database_is_paused(core, database_name);
+    list_push_back(&core->pool_list, &pool->link);
+    bucket = &core->pool_buckets[pool_hash(database_name, user_name) / 256 % POOL_BUCKETS];
+    pool->bucket_next = *bucket;
+    *bucket = pool;
+    return pool;
+}
+
+/* Frees a pool without clients and servers. */
+static void pool_forget(struct pool *pool)
+{
+    struct core *core = pool->core;
+    struct pool **link =
+        &core->pool_buckets[pool_hash(pool->database_name, pool->user_name) / 256 % POOL_BUCKETS];
+
+    assert(pool->client_count == 0);
+    assert(pool->server_count == 0);
+    while (*link != pool)
+        link = &(*link)->bucket_next;
+    *link = pool->bucket_next;
+    timer_stop(&pool->timer);
+    list_remove(&pool->link);
+    params_release(&core->params, pool->default_params);
+    if (pool->resolution != NULL) {
+        pool->resolution->pool = NULL;
+        if (!pool->resolution->in_flight)
+            slab_give(&core->resolutions, pool->resolution);
+    }
+    explicit_bzero(pool->client_key, sizeof(pool->client_key));
+    explicit_bzero(pool->salted_password, sizeof(pool->salted_password));
+    slab_give(&core->pools, pool);
+}
+
+void pool_release_all(struct core *core)
+{
+    list_for_each_safe(link, &core->pool_list)
+        pool_forget(OWNER_OF(link, struct pool, link));
+}
+
+static void arm_maintenance(struct pool *pool)
+{
+    if (!timer_is_set(&pool->timer))
+        timer_set(&pool->core->timers, &pool->timer, pool->core->loop.now_us + MAINTENANCE_US);
+}
+
+/* ---- clients ---- */
+
+void pool_client_enters(struct pool *pool, struct client *client)
+{
+    pool->empty_since_us = 0;
+    arm_maintenance(pool);
+    if (pool->has_welcome)
+        client_welcome(client);
+    else
+        pool_launch(pool);
+}
+
+static void error_hint(const struct pool *pool, char hint[128])
+{
+    uint64_t now_us = pool->core->loop.now_us;
+
+    if (pool->retry_at_us > now_us)
+        snprintf(hint, 128, "The next attempt to connect to the server is in %.1f seconds.",
+                 (double)(pool->retry_at_us - now_us) / (double)US_PER_S);
+    else
+        snprintf(hint, 128, "A new attempt to connect to the server is under way.");
+}
+
+void pool_client_timed_out(struct pool *pool, struct client *client, const char *reason)
+{
+    char detail[POOL_ERROR_BYTES + 64];
+    char hint[128];
+    struct pg_error error = {.severity = SEVERITY_FATAL, .message = reason};
+
+    if (pool->last_login_failed) {
+        snprintf(detail, sizeof(detail), "The last connection to the server failed: %s",
+                 pool->last_error);
+        error_hint(pool, hint);
+        error.detail = detail;
+        error.hint = hint;
+    }
+    client_close_pg_error(client, &error);
+}
+
+bool pool_want_server(struct pool *pool, struct client *client)
+{
+    struct core *core = pool->core;
+    struct list *link = list_front(&pool->idle_servers);
+
+    assert(client->state == CLIENT_IDLE);
+    if (likely(link != NULL && list_is_empty(&pool->waiting_clients) && !pool_is_stopped(pool))) {
+        struct server *server = OWNER_OF(link, struct server, link);
+        const struct settings *settings = &core->snapshot->settings;
+
+        if (likely(core->loop.now_us - server->idle_since_us <= settings->server_check_delay_us ||
+                   settings->server_check_query == NULL ||
+                   settings->server_check_query[0] == '\0')) {
+            if (likely(server_link(server, client)))
+                return true;
+            if (client->state == CLIENT_IDLE) {
+                client->wait_since_us = core->loop.now_us;
+                client_become(client, CLIENT_PREPARING);
+                client_arm_timer(client);
+            }
+            return false;
+        }
+        server_start_check(server); /* then it goes to the first waiter */
+    }
+    if (pool->last_login_failed && pool->server_said_error && pool->server_count == 0 &&
+        pool->retry_at_us > core->loop.now_us) {
+        char message[POOL_ERROR_BYTES + 128];
+        char detail[POOL_ERROR_BYTES + 64];
+        char hint[128];
+        struct pg_error error = {
+            .severity = SEVERITY_FATAL, .message = message, .detail = detail, .hint = hint};
+
+        snprintf(message, sizeof(message),
+                 "server login has been failing, cached error: %s (server_login_retry)",
+                 pool->last_error);
+        snprintf(detail, sizeof(detail), "The server said: %s", pool->last_error);
+        error_hint(pool, hint);
+        client_close_pg_error(client, &error);
+        return false;
+    }
+    client->wait_since_us = core->loop.now_us;
+    client->is_notified = false;
+    client_become(client, CLIENT_WAITING);
+    client_arm_timer(client);
+    if (core->shutdown == SHUTDOWN_WAIT_FOR_SERVERS) {
+        client_close_error(client, "server shutting down", NULL);
+        return false;
+    }
+    arm_maintenance(pool);
+    pool_launch(pool);
+    return false;
+}
+
+void pool_client_leaves(struct pool *pool, struct client *client)
+{
+    (void)client;
+    assert(pool->client_count > 0);
+    pool->client_count--;
+    arm_maintenance(pool);
+}
+
+/* ---- servers ---- */
+
+static uint64_t lifetime_of(const struct pool *pool)
+{
+    return pool->settings.server_lifetime_us;
+}
+
+void pool_server_free(struct pool *pool, struct server *server)
+{
+    struct list *waiter;
+
+    assert(server->state == SERVER_IDLE);
+    if (pool_is_stopped(pool)) {
+        server_close(server, "pause mode");
+        return;
+    }
+    if (pool->is_retired) {
+        server_close(server, "database configuration changed");
+        return;
+    }
+    /* Closed after one use, and spaced otherwise: see maintenance. */
+    if (lifetime_of(pool) == 0 && server->has_served) {
+        server_close(server, "server lifetime over");
+        return;
+    }
+    waiter = list_front(&pool->waiting_clients);
+    if (waiter != NULL) {
+        struct client *client = OWNER_OF(waiter, struct client, link);
+
+        if (server_link(server, client))
+            client_linked(client);
+        else if (client->state == CLIENT_WAITING)
+            client_become(client, CLIENT_PREPARING);
+        return;
+    }
+    arm_maintenance(pool);
+}
+
+void pool_server_logged_in(struct pool *pool, struct server *server)
+{
+    struct core *core = pool->core;
+
+    if (pool->last_login_failed)
+        log_write(LEVEL_LOG, "pool %s/%s: the server can be reached again", pool->database_name,
+                  pool->user_name);
+    pool->last_login_failed = false;
+    pool->server_said_error = false;
+    pool->retry_pause_us = 0;
+    pool->retry_at_us = 0;
+    if (!pool->has_welcome) {
+        pool->has_welcome = true;
+        params_release(&core->params, pool->default_params);
+        pool->default_params = server->params != NULL ? buffer_reference(server->params) : NULL;
+    }
+    while (!list_is_empty(&pool->welcome_clients))
+        client_welcome(OWNER_OF(list_front(&pool->welcome_clients), struct client, link));
+}
+
+void pool_server_failed(struct pool *pool, const char *text, const char *sqlstate, bool said_error)
+{
+    struct core *core = pool->core;
+    const struct settings *settings = &core->snapshot->settings;
+    uint64_t pause_us = settings->server_login_retry_us;
+    uint64_t pause_max_us = MAX(settings->server_login_retry_max_us, pause_us);
+
+    /* Several attempts of one burst fail together: the pause grows once. */
+    if (pool->retry_at_us <= core->loop.now_us) {
+        pool->retry_pause_us = pool->retry_pause_us == 0 ? pause_us : pool->retry_pause_us * 2;
+        pool->retry_pause_us = MIN(pool->retry_pause_us, pause_max_us);
+        pool->retry_at_us = core->loop.now_us + pool->retry_pause_us;
+    }
+    if (!pool->last_login_failed || strcmp(pool->last_error, text) != 0)
+        log_write(LEVEL_WARNING, "pool %s/%s: connecting to the server failed: %s; next attempt in %.1f s",
+                  pool->database_name, pool->user_name, text,
+                  (double)pool->retry_pause_us / (double)US_PER_S);
+    pool->last_login_failed = true;
+    pool->server_said_error = said_error;
+    snprintf(pool->last_error, sizeof(pool->last_error), "%s", text);
+    snprintf(pool->last_sqlstate, sizeof(pool->last_sqlstate), "%s", sqlstate != NULL ? sqlstate : "");
+    arm_maintenance(pool);
+    /* Only an answer of the server fails those who wait, and only when no server is left that could serve. */
+    if (!said_error || pool->server_count > pool->login_count)
+        return;
+    for (int i = 0; i < 2; i++) {
+        struct list *list = i == 0 ? &pool->welcome_clients : &pool->waiting_clients;
+
+        while (!list_is_empty(list)) {
+            struct client *client = OWNER_OF(list_front(list), struct client, link);
+
+            client_close_error(client, pool->last_error,
+                               pool->last_sqlstate[0] != '\0' ? pool->last_sqlstate : NULL);
+        }
+    }
+}
+
+void pool_server_gone(struct pool *pool)
+{
+    pool_launch(pool);
+    arm_maintenance(pool);
+}
+
+/* ---- opening ---- */
+
+/* One host of the entry: a literal address or a path needs nobody's help. */
+static bool literal_address(const struct pool *pool, const char *host, struct sockaddr_storage *address)
+{
+    struct sockaddr_in *v4 = (struct sockaddr_in *)address;
+    struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)address;
+    struct sockaddr_un *un = (struct sockaddr_un *)address;
+    uint16_t port = pool->database->port;
+
+    memset(address, 0, sizeof(*address));
+    if (host[0] == '/' || host[0] == '@') {
+        int bytes = snprintf(un->sun_path, sizeof(un->sun_path), "%s/.s.PGSQL.%u", host, port);
+
+        if (bytes < 0 || (size_t)bytes >= sizeof(un->sun_path))
+            return false;
+        if (host[0] == '@')
+            un->sun_path[0] = '\0';
+        un->sun_family = AF_UNIX;
+        return true;
+    }
+    if (inet_pton(AF_INET, host, &v4->sin_addr) == 1) {
+        v4->sin_family = AF_INET;
+        v4->sin_port = htons(port);
+        return true;
+    }
+    if (inet_pton(AF_INET6, host, &v6->sin6_addr) == 1) {
+        v6->sin6_family = AF_INET6;
+        v6->sin6_port = htons(port);
+        return true;
+    }
+    return false;
+}
+
+void resolution_returned(struct letter *letter, void *context)
+{
+    struct resolution *resolution = OWNER_OF(letter, struct resolution, letter);
+    struct core *core = context;
+    struct pool *pool = resolution->pool;
+    const struct settings *settings = &core->snapshot->settings;
+
+    resolution->in_flight = false;
+    if (pool == NULL) {
+        slab_give(&core->resolutions, resolution);
+        return;
+    }
+    if (resolution->address_count == 0) {
+        log_write(LEVEL_WARNING, "pool %s/%s: host name lookup of %s failed: %s", pool->database_name,
+                  pool->user_name, resolution->host, resolution->error);
+        pool->resolved_until_us = core->loop.now_us + settings->dns_nxdomain_ttl_us;
+        pool->address_count = 0;
+        pool_server_failed(pool, "server DNS lookup failed", NULL, false);
+        return;
+    }
+    pool->address_count = MIN(resolution->address_count, (unsigned)POOL_ADDRESSES_MAX);
+    memcpy(pool->addresses, resolution->addresses, pool->address_count * sizeof(pool->addresses[0]));
+    pool->resolved_until_us = core->loop.now_us + settings->dns_max_ttl_us;
+    pool_launch(pool);
+}
+
+/* True: pool->addresses may be used. False: the answer is still to come, or there is none. */
+static bool pool_resolve(struct pool *pool)
+{
+    struct core *core = pool->core;
+    const char *host = pool->database->host;
+
+    if (host == NULL || host[0] == '\0')
+        host = core->snapshot->settings.unix_socket_dir != NULL &&
+                       core->snapshot->settings.unix_socket_dir[0] != '\0'
+                   ? core->snapshot->settings.unix_socket_dir
+                   : "/tmp";
+    if (strchr(host, ',') == NULL && literal_address(pool, host, &pool->addresses[0])) {
+        pool->address_count = 1;
+        return true;
+    }
+    if (pool->resolved_until_us > core->loop.now_us)
+        return pool->address_count > 0;
+    if (pool->resolution == NULL) {
+        pool->resolution = slab_take(&core->resolutions);
+        if (pool->resolution == NULL)
+            return false;
+        memset(pool->resolution, 0, sizeof(*pool->resolution));
+    }
+    if (pool->resolution->in_flight)
+        return false;
+    pool->resolution->in_flight = true;
+    pool->resolution->pool = pool;
+    pool->resolution->core_index = core->index;
+    pool->resolution->port = pool->database->port;
+    pool->resolution->address_count = 0;
+    pool->resolution->letter.open = core->ports->resolver_open;
+    snprintf(pool->resolution->host, sizeof(pool->resolution->host), "%s", host);
+    core->ports->post_control(core, &pool->resolution->letter);
+    return false;
+}
+
+/* Room for one more server in the database's or the user's limit: an idle one of another pool gives way. */
+static bool evict_idle(struct pool *pool, bool of_user)
+{
+    struct server *oldest = NULL;
+
+    list_for_each(link, &pool->core->pool_list) {
+        struct pool *other = OWNER_OF(link, struct pool, link);
+
+        if (of_user ? other->user_usage != pool->user_usage
+                    : other->database_usage != pool->database_usage)
+            continue;
+        list_for_each(server_link, &other->idle_servers) {
+            struct server *server = OWNER_OF(server_link, struct server, link);
+
+            if (oldest == NULL || server->idle_since_us < oldest->idle_since_us)
+                oldest = server;
+        }
+    }
+    if (oldest == NULL)
+        return false;
+    server_close(oldest, "evicted");
+    return true;
+}
+
+static bool take_limit(struct pool *pool, bool of_user, bool for_client)
+{
+    atomic_int *count = of_user ? &pool->user_usage->server_count : &pool->database_usage->server_count;
+    int limit = of_user ? pool->settings.max_user_connections : pool->settings.max_db_connections;
+
+    if (usage_take(count, limit))
+        return true;
+    return for_client && evict_idle(pool, of_user) && usage_take(count, limit);
+}
+
+static bool launch_one(struct pool *pool, bool for_client)
+{
+    unsigned index;
+
+    if (!take_limit(pool, false, for_client))
+        return false;
+    if (!take_limit(pool, true, for_client)) {
+        usage_give(&pool->database_usage->server_count);
+        return false;
+    }
+    index = pool->address_next++ % pool->address_count;
+    if (pool->database->load_balance_hosts == LOAD_BALANCE_DISABLE && !pool->last_login_failed)
+        pool->address_next = index; /* stay until a connect fails */
+    if (server_launch(pool, &pool->addresses[index]) == NULL) {
+        usage_give(&pool->database_usage->server_count);
+        usage_give(&pool->user_usage->server_count);
+        pool_server_failed(pool, "cannot connect", NULL, false);
+        return false;
+    }
+    return true;
+}
+
+/* May one more be opened for a client? Takes from the reserve when the first waiter has waited for it. */
+static bool has_room(struct pool *pool)
+{
+    const struct settings *settings = &pool->core->snapshot->settings;
+    uint64_t now_us = pool->core->loop.now_us;
+    int size = pool->settings.pool_size;
+    struct list *first;
+
+    if (size == 0 || (int)pool->server_count < size)
+        return true;
+    first = list_front(&pool->waiting_clients);
+    if (pool->settings.reserve_pool_size <= 0 || settings->reserve_pool_timeout_us == 0 ||
+        first == NULL || (int)pool->server_count >= size + pool->settings.reserve_pool_size ||
+        now_us - OWNER_OF(first, struct client, link)->wait_since_us <
+            settings->reserve_pool_timeout_us ||
+        pool->login_count > 0)
+        return false;
+    log_write(LEVEL_WARNING, "C-%p: %s/%s taking connection from reserve_pool",
+              (void *)OWNER_OF(first, struct client, link), pool->database_name, pool->user_name);
+    return true;
+}
+
+void pool_launch(struct pool *pool)
+{
+    struct core *core = pool->core;
+    unsigned parallel = (unsigned)core->snapshot->settings.server_connect_parallel;
+    unsigned wanted = pool->waiting_count;
+
+    if (pool->welcome_count > 0 && wanted == 0)
+        wanted = 1; /* one login makes the welcome for all of them */
+    if (wanted <= pool->login_count + pool->tested_count || pool->is_launching || pool->is_retired)
+        return;
+    /* A paused pool still makes its first connection?  No: the welcome waits for RESUME (PgBouncer). */
+    if (pool_is_stopped(pool) || core->shutdown == SHUTDOWN_WAIT_FOR_SERVERS)
+        return;
+    if (pool->last_login_failed && pool->retry_at_us > core->loop.now_us)
+        return;
+    pool->is_launching = true;
+    while (wanted > pool->login_count + pool->tested_count && pool->login_count < parallel &&
+           /* after a failure one server goes ahead and tries */
+           !(pool->last_login_failed && pool->login_count > 0) && has_room(pool) &&
+           pool_resolve(pool) && launch_one(pool, true))
+        ;
+    pool->is_launching = false;
+}
+
+/* ---- upkeep ---- */
+
+/* Servers that are free may have served their time. */
+static void retire_idle(struct pool *pool)
+{
+    struct core *core = pool->core;
+    const struct settings *settings = &core->snapshot->settings;
+    uint64_t now_us = core->loop.now_us;
+    uint64_t lifetime_us = lifetime_of(pool);
+    int size = MAX(pool->settings.pool_size, 1);
+
+    pool->is_launching = true; /* closing one must not open, and so evict, another */
+    list_for_each_safe(link, &pool->idle_servers) {
+        struct server *server = OWNER_OF(link, struct server, link);
+
+        if (server->close_needed) {
+            server_close(server, server->close_reason);
+        } else if (pool->settings.pool_size > 0 &&
+                   (int)pool->server_count >
+                       pool->settings.pool_size + MAX(pool->settings.reserve_pool_size, 0)) {
+            server_close(server, "too many servers in the pool");
+        } else if (settings->server_idle_timeout_us > 0 &&
+                   now_us - server->idle_since_us > settings->server_idle_timeout_us &&
+                   (int)pool->server_count > pool->settings.min_pool_size) {
+            server_close(server, "server idle timeout");
+        } else if (lifetime_us > 0 && now_us - server->connect_us > lifetime_us &&
+                   now_us - pool->last_lifetime_us >= lifetime_us / (uint64_t)size) {
+            /* Not all at once: new ones have to be opened for them. */
+            pool->last_lifetime_us = now_us;
+            server_close(server, "server lifetime over");
+        }
+    }
+    pool->is_launching = false;
+}
+
+static void keep_minimum(struct pool *pool)
+{
+    struct core *core = pool->core;
+
+    if (pool->settings.min_pool_size <= 0 ||
+        (int)pool->server_count >= pool->settings.min_pool_size || pool->is_retired ||
+        pool_is_stopped(pool) || core->shutdown != SHUTDOWN_NONE || pool->login_count > 0 ||
+        (pool->client_count == 0 && pool->database->user == NULL) ||
+        (pool->last_login_failed && pool->retry_at_us > core->loop.now_us))
+        return;
+    if (pool_resolve(pool))
+        (void)!launch_one(pool, false);
+}
+
+static void maintenance_fired(struct timer *timer, uint64_t now_us)
+{
+    struct pool *pool = OWNER_OF(timer, struct pool, timer);
+    const struct settings *settings = &pool->core->snapshot->settings;
+    bool is_auto = pool->database->is_auto;
+    uint64_t forget_after_us = is_auto ? settings->autodb_idle_timeout_us : settings->pool_idle_timeout_us;
+
+    if (is_auto && settings->pool_idle_timeout_us > 0 &&
+        (forget_after_us == 0 || settings->pool_idle_timeout_us < forget_after_us))
+        forget_after_us = settings->pool_idle_timeout_us;
+    if (pool_is_stopped(pool))
+        pool_pause(pool);
+    retire_idle(pool);
+    keep_minimum(pool);
+    pool_launch(pool);
+    if (pool->client_count > 0 || pool->server_count > 0) {
+        pool->empty_since_us = 0;
+        arm_maintenance(pool);
+        return;
+    }
+    if (pool->empty_since_us == 0)
+        pool->empty_since_us = now_us;
+    if (pool->is_retired || (forget_after_us > 0 && !pool->is_paused &&
+                             now_us - pool->empty_since_us >= forget_after_us)) {
+        if (!pool->is_retired)
+            log_write(LEVEL_LOG, "cleaning up idle pool for user %s on db %s because: pool idle timeout "
+                                 "(age= %llus)",
+                      pool->user_name, pool->database_name,
+                      (unsigned long long)((now_us - pool->empty_since_us) / US_PER_S));
+        pool_forget(pool);
+        return;
+    }
+    if (forget_after_us > 0 || (pool->settings.min_pool_size > 0 && pool->database->user != NULL))
+        arm_maintenance(pool);
+}
+
+/* ---- control ---- */
+
+void pool_pause(struct pool *pool)
+{
+    while (!list_is_empty(&pool->idle_servers))
+        server_close(OWNER_OF(list_front(&pool->idle_servers), struct server, link), "pause mode");
+}
+
+void pool_resume(struct pool *pool)
+{
+    arm_maintenance(pool);
+    pool_launch(pool);
+}
+
+void pool_retire_servers(struct pool *pool, const char *reason)
+{
+    struct list *const lists[] = {&pool->idle_servers, &pool->login_servers, &pool->active_servers,
+                                  &pool->tested_servers, &pool->canceled_servers};
+
+    pool->has_welcome = false;
+    pool->resolved_until_us = 0;
+    pool->address_count = 0;
+    pool->is_launching = true;
+    for (size_t i = 0; i < COUNT_OF(lists); i++)
+        list_for_each_safe(link, lists[i]) {
+            struct server *server = OWNER_OF(link, struct server, link);
+
+            server->close_needed = true;
+            server->close_reason = reason;
+            if (i < 2)
+                server_close(server, reason);
+        }
+    pool->is_launching = false;
+    pool_launch(pool);
+}
+
+void pool_close_clients(struct pool *pool, const char *message)
+{
+    struct list *const lists[] = {&pool->idle_clients, &pool->active_clients, &pool->waiting_clients,
+                                  &pool->welcome_clients};
+
+    for (size_t i = 0; i < COUNT_OF(lists); i++)
+        while (!list_is_empty(lists[i]))
+            client_close_error(OWNER_OF(list_front(lists[i]), struct client, link), message, NULL);
+}
+
+void pool_fill_row(const struct pool *pool, struct pool_row *row, uint64_t now_us)
+{
+    const struct settings *settings = &pool->core->snapshot->settings;
+    struct list *first = list_front(&pool->waiting_clients);
+    struct list *first_welcome = list_front(&pool->welcome_clients);
+
+    *row = (struct pool_row){0};
+    strcpy(row->database, pool->database_name);
+    strcpy(row->user, pool->user_name);
+    row->cl_waiting = pool->waiting_count + pool->welcome_count;
+    row->cl_active = pool->client_count - row->cl_waiting;
+    row->client_count = pool->client_count;
+    list_for_each(link, &pool->active_servers)
+        row->sv_active++;
+    list_for_each(link, &pool->canceled_servers)
+        row->sv_being_canceled++;
+    list_for_each(link, &pool->idle_servers) {
+        struct server *server = OWNER_OF(link, struct server, link);
+
+        if (now_us - server->idle_since_us > settings->server_check_delay_us)
+            row->sv_used++;
+        else
+            row->sv_idle++;
+    }
+    row->sv_tested = pool->tested_count;
+    row->sv_login = pool->login_count;
+    row->cl_active_cancel_req = pool->cancel_count;
+    row->sv_active_cancel = pool->cancel_count;
+    if (first != NULL)
+        row->maxwait_us = now_us - OWNER_OF(first, struct client, link)->wait_since_us;
+    if (first_welcome != NULL)
+        row->maxwait_us = MAX(row->maxwait_us,
+                              now_us - OWNER_OF(first_welcome, struct client, link)->state_since_us);
+    row->pool_mode = (int)pool->settings.pool_mode;
+    row->is_paused = pool->is_paused;
+    row->stats = pool->stats;
+}

@@ -1,0 +1,822 @@
+/* server.c - see the header for the states. Sent bytes go through exchange.c's count; received bytes are walked
+ * message by message and forwarded from where they lie. */
+#include "pool/server.h"
+
+#include "pool/cancel.h"
+#include "pool/client.h"
+#include "pool/server_login.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { GATHER_BYTES_MAX = 32 * 1024 };
+
+static const unsigned server_may_become[SERVER_STATES] = {
+    [SERVER_LOGIN] = BIT(SERVER_TESTED) | BIT(SERVER_IDLE) | BIT(SERVER_ACTIVE) |
+                     BIT(SERVER_PREPARING) | BIT(SERVER_CLOSING),
+    [SERVER_TESTED] = BIT(SERVER_TESTED) | BIT(SERVER_IDLE) | BIT(SERVER_CANCELED) |
+                      BIT(SERVER_ACTIVE) | BIT(SERVER_PREPARING) | BIT(SERVER_CLOSING),
+    [SERVER_IDLE] = BIT(SERVER_TESTED) | BIT(SERVER_ACTIVE) | BIT(SERVER_PREPARING) |
+                    BIT(SERVER_CLOSING),
+    [SERVER_CANCELED] = BIT(SERVER_TESTED) | BIT(SERVER_IDLE) | BIT(SERVER_ACTIVE) |
+                        BIT(SERVER_PREPARING) | BIT(SERVER_CLOSING),
+    [SERVER_PREPARING] = BIT(SERVER_ACTIVE) | BIT(SERVER_CLOSING),
+    [SERVER_ACTIVE] = BIT(SERVER_TESTED) | BIT(SERVER_IDLE) | BIT(SERVER_CANCELED) |
+                      BIT(SERVER_ACTIVE) | BIT(SERVER_PREPARING) | BIT(SERVER_CLOSING),
+    [SERVER_CLOSING] = BIT(SERVER_FREE),
+};
+
+static const struct conn_events server_events;
+static void server_settle(struct server *server);
+
+void server_log(const struct server *server, enum log_level level, const char *format, ...)
+{
+    char text[1024];
+    struct peer_name name;
+    char host[64];
+    va_list arguments;
+
+    if (!log_is_wanted(level))
+        return;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof(text), format, arguments);
+    va_end(arguments);
+    peer_name_from(&name, &server->address);
+    peer_name_host(&name, host);
+    log_write(level, name.family == AF_INET6 ? "S-%p: %s/%s@[%s]:%u %s" : "S-%p: %s/%s@%s:%u %s",
+              (const void *)server, server->pool->database_name, server->pool->user_name, host,
+              name.family == AF_UNIX ? server->pool->database->port : name.port, text);
+}
+
+/* The one place where a server changes its state, and with it its list and the pool's counts. */
+static void server_become(struct server *server, enum server_state state)
+{
+    struct pool *pool = server->pool;
+    struct core *core = server_core(server);
+
+    assert(server_may_become[server->state] & BIT(state));
+    list_remove(&server->link);
+    pool->idle_count -= server->state == SERVER_IDLE;
+    pool->tested_count -= server->state == SERVER_TESTED;
+    pool->login_count -= server->state == SERVER_LOGIN;
+    server->state = (uint8_t)state;
+    server->state_since_us = core->loop.now_us;
+    switch (state) {
+    case SERVER_TESTED:
+        pool->tested_count++;
+        list_push_back(&pool->tested_servers, &server->link);
+        break;
+    case SERVER_IDLE:
+        pool->idle_count++;
+        server->idle_since_us = core->loop.now_us;
+        if (core->snapshot->settings.server_round_robin)
+            list_push_back(&pool->idle_servers, &server->link);
+        else
+            list_push_front(&pool->idle_servers, &server->link);
+        break;
+    case SERVER_CANCELED:
+        list_push_back(&pool->canceled_servers, &server->link);
+        break;
+    case SERVER_PREPARING:
+    case SERVER_ACTIVE:
+        list_push_back(&pool->active_servers, &server->link);
+        break;
+    case SERVER_FREE:
+    case SERVER_LOGIN:
+    case SERVER_CLOSING:
+    case SERVER_STATES:
+        break;
+    }
+}
+
+/* ---- opening ---- */
+
+static void connect_timer_fired(struct timer *timer, uint64_t now_us)
+{
+    struct server *server = OWNER_OF(timer, struct server, timer);
+
+    (void)now_us;
+    if (server->state != SERVER_LOGIN)
+        return;
+    pool_server_failed(server->pool, "connect timeout", NULL, false);
+    server_close(server, "connect timeout");
+}
+
+struct server *server_launch(struct pool *pool, const struct sockaddr_storage *address)
+{
+    struct core *core = pool->core;
+    const struct settings *settings = &core->snapshot->settings;
+    struct server *server = slab_take(&core->servers);
+    struct server_login *login = NULL;
+    socklen_t address_bytes = sizeof(*address);
+    int error = -ENOMEM;
+
+    if (server == NULL)
+        return NULL;
+    login = slab_take(&core->server_logins);
+    if (login == NULL)
+        goto fail;
+    memset(server, 0, sizeof(*server));
+    memset(login, 0, sizeof(*login));
+    if (address->ss_family == AF_INET)
+        address_bytes = sizeof(struct sockaddr_in);
+    else if (address->ss_family == AF_INET6)
+        address_bytes = sizeof(struct sockaddr_in6);
+    else if (address->ss_family == AF_UNIX)
+        address_bytes = unix_address_bytes(address);
+    error = conn_connect(&server->conn, &core->loop, (const struct sockaddr *)address, address_bytes,
+                         &server_events);
+    if (error < 0)
+        goto fail;
+    server->pool = pool;
+    server->login = login;
+    login->server = server;
+    server->address = *address;
+    server->id = core_next_id(core);
+    server->connect_us = core->loop.now_us;
+    server->request_us = core->loop.now_us;
+    server->status = 'I';
+    server->counts_in_usage = true;
+    list_init(&server->link);
+    timer_init(&server->timer, connect_timer_fired);
+    server->state = SERVER_LOGIN;
+    server->state_since_us = core->loop.now_us;
+    list_push_back(&pool->login_servers, &server->link);
+    pool->server_count++;
+    pool->login_count++;
+    if (settings->server_connect_timeout_us > 0)
+        timer_set(&core->timers, &server->timer,
+                  core->loop.now_us + settings->server_connect_timeout_us);
+    return server;
+fail:
+    if (login != NULL)
+        slab_give(&core->server_logins, login);
+    slab_give(&core->servers, server);
+    log_write(LEVEL_WARNING, "cannot open a server connection for %s/%s: %s", pool->database_name,
+              pool->user_name, strerror(-error));
+    return NULL;
+}
+
+static void server_connected(struct conn *conn, int error)
+{
+    struct server *server = OWNER_OF(conn, struct server, conn);
+    const struct settings *settings = &server_core(server)->snapshot->settings;
+    struct sockaddr_storage local;
+
+    if (error != 0) {
+        server_log(server, LEVEL_WARNING, "connect failed: %s", strerror(error));
+        pool_server_failed(server->pool, "connect failed", NULL, false);
+        server_close(server, "connect failed");
+        return;
+    }
+    core_tune_socket(server_core(server), conn->fd, server->address.ss_family);
+    if (settings->log_connections) {
+        if (server->address.ss_family != AF_UNIX &&
+            ring_local_address(conn->loop->ring, conn->fd, &local) == 0) {
+            struct peer_name name;
+            char host[64];
+
+            peer_name_from(&name, &local);
+            peer_name_host(&name, host);
+            server_log(server, LEVEL_LOG, "new connection to server (from %s:%u)", host, name.port);
+        } else {
+            server_log(server, LEVEL_LOG, "new connection to server");
+        }
+    }
+    server_login_start(server);
+    if (server->state == SERVER_LOGIN)
+        conn_resume(conn);
+}
+
+/* ---- queries of the pooler's own ---- */
+
+static bool push_query(struct server *server, const char *text)
+{
+    uint8_t header[FRAME_HEADER_BYTES] = {'Q'};
+    size_t text_bytes = strlen(text) + 1;
+
+    bytes_put_u32(header + 1, (uint32_t)(4 + text_bytes));
+    return conn_push_copy(&server->conn, header, sizeof(header)) &&
+           conn_push_copy(&server->conn, text, text_bytes);
+}
+
+static void start_test(struct server *server, enum server_test test, const char *query)
+{
+    server->test = (uint8_t)test;
+    server->test_failed = false;
+    server->test_answered = false;
+    server_become(server, SERVER_TESTED);
+    if (!push_query(server, query))
+        server_close(server, "out of memory");
+}
+
+void server_start_check(struct server *server)
+{
+    const char *query = server_core(server)->snapshot->settings.server_check_query;
+
+    assert(server->state == SERVER_IDLE);
+    if (query == NULL || strcmp(query, "<empty>") == 0 || query[0] == '\0')
+        start_test(server, TEST_PROBE, "");
+    else
+        start_test(server, TEST_CHECK, query);
+}
+
+/* What is due before the next client: first the end of cancel requests (they must hit nothing else), then the
+ * probe, then the reset. */
+static void server_settle(struct server *server)
+{
+    const struct settings *settings = &server_core(server)->snapshot->settings;
+
+    assert(server->client == NULL);
+    assert(server->status == 'I');
+    if (server->close_needed) {
+        server_close(server, server->close_reason);
+    } else if (server->cancel_count > 0) {
+        server_become(server, SERVER_CANCELED);
+    } else if (server->needs_probe) {
+        server->needs_probe = false;
+        start_test(server, TEST_PROBE, "");
+    } else if (server->needs_reset && settings->server_reset_query != NULL &&
+               settings->server_reset_query[0] != '\0') {
+        server->needs_reset = false;
+        start_test(server, TEST_RESET, settings->server_reset_query);
+    } else {
+        server->needs_reset = false;
+        exchange_reset(&server->exchange);
+        if (server->state != SERVER_IDLE)
+            server_become(server, SERVER_IDLE);
+        pool_server_free(server->pool, server);
+    }
+}
+
+static void test_done(struct server *server)
+{
+    struct pool *pool = server->pool;
+    enum server_test test = server->test;
+
+    if (test == TEST_PROBE && !server->test_answered)
+        return; /* what came was owed to somebody else; ours is still to come */
+    server->test = TEST_NONE;
+    if (server->status != 'I' || (server->test_failed && test != TEST_CONNECT)) {
+        server_close(server, test == TEST_RESET     ? "reset query failed"
+                             : test == TEST_CONNECT ? "exec_on_connect query failed"
+                                                    : "test query failed");
+        return;
+    }
+    if (test == TEST_CONNECT)
+        pool_server_logged_in(pool, server);
+    server_settle(server);
+}
+
+/* ---- with a client ---- */
+
+bool server_link(struct server *server, struct client *client)
+{
+    struct core *core = server_core(server);
+    char query[PARAMS_COUNT_MAX * 200];
+
+    assert(server->state == SERVER_IDLE);
+    assert(server->client == NULL);
+    assert(client->server == NULL);
+    assert(exchange_is_answered(&server->exchange));
+    assert(server->cancel_count == 0);
+    server->client = client;
+    client->server = server;
+    server->has_served = true;
+    server->request_us = core->loop.now_us;
+    server->pool->stats.server_assignment_count++;
+    if (likely(server->params == client->params) ||
+        !params_write_set(&core->params, client->params, server->params, query, sizeof(query))) {
+        server_become(server, SERVER_ACTIVE);
+        return true;
+    }
+    server->test_failed = false;
+    server_become(server, SERVER_PREPARING);
+    if (!push_query(server, query))
+        server_close(server, "out of memory");
+    return false;
+}
+
+/* After SET: where both know a value, the server's spelling is the client's from now on. */
+static bool adopt_params(struct server *server, struct client *client)
+{
+    struct core *core = server_core(server);
+    const char *values[PARAMS_COUNT_MAX];
+    struct buffer *set;
+
+    params_values(&core->params, client->params, values);
+    for (unsigned i = 0; i < core->params.names->count; i++)
+        if (values[i] != NULL && params_value(server->params, i) != NULL)
+            values[i] = params_value(server->params, i);
+    set = params_intern(&core->params, values);
+    if (set == NULL)
+        return false;
+    params_release(&core->params, client->params);
+    client->params = set;
+    return true;
+}
+
+static void preparing_done(struct server *server)
+{
+    struct client *client = server->client;
+
+    if (server->test_failed || server->status != 'I' || !adopt_params(server, client)) {
+        server_close(server, "invalid server parameter");
+        return;
+    }
+    server_become(server, SERVER_ACTIVE);
+    client_linked(client);
+}
+
+/* Parts the two; the caller says what becomes of each. */
+static struct client *server_unlink(struct server *server)
+{
+    struct client *client = server->client;
+
+    assert(client->server == server);
+    server->client = NULL;
+    client->server = NULL;
+    return client;
+}
+
+static bool server_is_clean(const struct server *server)
+{
+    const struct client *client = server->client;
+
+    return server->state == SERVER_ACTIVE && server->status == 'I' &&
+           exchange_is_answered(&server->exchange) && server->frame.body_left == 0 &&
+           server->frame.held_count == 0 && client->frame.body_left == 0;
+}
+
+static void server_finish(struct server *server, bool session_over)
+{
+    const struct settings *settings = &server_core(server)->snapshot->settings;
+
+    server->needs_probe = server->exchange.is_uncertain;
+    server->needs_reset = session_over || settings->server_reset_query_always;
+    conn_resume(&server->conn);
+    server_settle(server);
+}
+
+void server_drop_client(struct server *server, const char *reason)
+{
+    bool clean = server_is_clean(server);
+    bool mid_answer = server->state == SERVER_ACTIVE && server->frame.body_left > 0;
+
+    server_unlink(server)->is_mid_answer = mid_answer;
+    if (!clean) {
+        server_close(server, reason);
+        return;
+    }
+    server_finish(server, server->pool->settings.pool_mode == POOL_MODE_SESSION);
+}
+
+/* ReadyForQuery in an exchange. */
+static void active_ready(struct server *server)
+{
+    struct client *client = server->client;
+    struct pool *pool = server->pool;
+    struct core *core = server_core(server);
+    uint64_t now_us = core->loop.now_us;
+
+    if (client->query_since_us != 0) {
+        pool->stats.query_us += now_us - client->query_since_us;
+        client->query_since_us = 0;
+    }
+    if (server->status != 'I') {
+        if (pool->settings.pool_mode == POOL_MODE_STATEMENT)
+            server_close(server, "transaction blocks not allowed in statement pooling mode");
+        else
+            client_arm_timer(client);
+        return;
+    }
+    if (client->xact_since_us != 0) {
+        pool->stats.xact_us += now_us - client->xact_since_us;
+        client->xact_since_us = 0;
+    }
+    if (!exchange_is_answered(&server->exchange))
+        return;
+    if (pool->settings.pool_mode == POOL_MODE_SESSION) {
+        if (server->close_needed && core->snapshot->settings.server_fast_close)
+            server_close(server, server->close_reason);
+        else
+            client_arm_timer(client);
+        return;
+    }
+    server_unlink(server);
+    client_unlinked(client);
+    server_finish(server, false);
+}
+
+/* ---- what the server sends ---- */
+
+static void parameter_status(struct server *server, const uint8_t *body, size_t bytes)
+{
+    struct core *core = server_core(server);
+    struct reader reader;
+    const char *name;
+    const char *value;
+    struct buffer *set;
+    int index;
+
+    reader_init(&reader, body, bytes);
+    name = reader_get_string(&reader);
+    value = reader_get_string(&reader);
+    if (name == NULL || value == NULL) {
+        server_close(server, "broken ParameterStatus packet");
+        return;
+    }
+    index = param_names_find(core->params.names, name);
+    if (index < 0)
+        return;
+    set = params_with(&core->params, server->params, (unsigned)index, value);
+    if (set == NULL) {
+        server_close(server, "failed to store ParameterStatus");
+        return;
+    }
+    params_release(&core->params, server->params);
+    server->params = set;
+    if (server->state == SERVER_ACTIVE) {
+        struct client *client = server->client;
+
+        set = params_with(&core->params, client->params, (unsigned)index, value);
+        if (set == NULL) {
+            server_close(server, "failed to store ParameterStatus");
+            return;
+        }
+        params_release(&core->params, client->params);
+        client->params = set;
+    }
+}
+
+static void log_server_error(const struct server *server, const char *what, const uint8_t *body,
+                             size_t bytes)
+{
+    struct error_fields fields;
+
+    if (!error_fields_read(body, bytes, &fields))
+        server_log(server, LEVEL_WARNING, "%s: broken ErrorResponse", what);
+    else
+        server_log(server, LEVEL_WARNING, "%s: %s %s", what, fields.severity, fields.message);
+}
+
+/* A header was read. Decides whether the body is looked at. May close the server. */
+static void message_began(struct server *server)
+{
+    uint8_t type = server->frame.type;
+
+    switch (server->state) {
+    case SERVER_ACTIVE:
+        if (unlikely(type < 'A' && (type < '1' || type > '3'))) {
+            server_close(server, "unknown pkt from server");
+            return;
+        }
+        if (type == 'E' || type == 'G' || type == 'W')
+            exchange_received(&server->exchange, type);
+        server->looks_at_body = type == 'Z' || type == 'S';
+        break;
+    case SERVER_LOGIN:
+        server->looks_at_body = true;
+        break;
+    case SERVER_TESTED:
+    case SERVER_PREPARING:
+        server->looks_at_body = type == 'Z' || type == 'S' || type == 'E' || type == 'I';
+        if (type == 'G' || type == 'W' || type == 'H')
+            server_close(server, "unexpected COPY in a query of the pooler");
+        break;
+    case SERVER_IDLE:
+    case SERVER_CANCELED:
+        server->looks_at_body = type == 'S' || type == 'E';
+        if (type == 'N' || type == 'A')
+            server_log(server, LEVEL_WARNING, "dropped a message (%c) that came while no client is linked",
+                       type);
+        else if (!server->looks_at_body)
+            server_close(server, "idle server got dirty");
+        break;
+    default:
+        break;
+    }
+    if (server->state != SERVER_CLOSING && server->looks_at_body &&
+        server->frame.body_left > GATHER_BYTES_MAX)
+        server_close(server, "bad pkt header");
+    else if (server->state != SERVER_CLOSING && type == 'Z' && server->frame.body_left != 1)
+        server_close(server, "bad pkt header");
+}
+
+/* A message that is looked at is there as a whole; in an exchange it has been forwarded already. */
+static void message_complete(struct server *server, uint8_t type, const uint8_t *body, size_t bytes)
+{
+    if (server->state == SERVER_LOGIN) {
+        if (!server_login_message(server, type, body, bytes))
+            return;
+        timer_stop(&server->timer);
+        server_login_end(server);
+        if (server->pool->database->connect_query != NULL) {
+            start_test(server, TEST_CONNECT, server->pool->database->connect_query);
+        } else {
+            pool_server_logged_in(server->pool, server);
+            if (server->state == SERVER_LOGIN)
+                server_settle(server);
+        }
+        return;
+    }
+    if (type == 'S') {
+        parameter_status(server, body, bytes);
+        return;
+    }
+    if (type == 'Z') {
+        server->status = body[0];
+        if (server->status != 'I' && server->status != 'T' && server->status != 'E') {
+            server_close(server, "bad pkt header");
+            return;
+        }
+    }
+    switch (server->state) {
+    case SERVER_ACTIVE:
+        assert(type == 'Z');
+        exchange_received(&server->exchange, 'Z');
+        active_ready(server);
+        break;
+    case SERVER_TESTED:
+        if (type == 'I') {
+            server->test_answered = true;
+        } else if (type == 'E') {
+            server->test_failed = true;
+            log_server_error(server, "query of the pooler failed", body, bytes);
+        } else {
+            test_done(server);
+        }
+        break;
+    case SERVER_PREPARING:
+        if (type == 'E') {
+            server->test_failed = true;
+            log_server_error(server, "setting parameters failed", body, bytes);
+        } else if (type == 'Z') {
+            preparing_done(server);
+        }
+        break;
+    default:
+        if (type == 'E') {
+            log_server_error(server, "server ended an idle connection", body, bytes);
+            server_close(server, "server conn crashed?");
+        }
+        break;
+    }
+}
+
+static void forward(struct server *server, struct buffer *buffer, size_t from, size_t to)
+{
+    struct client *client = server->client;
+
+    if (from == to || server->state != SERVER_ACTIVE)
+        return;
+    if (unlikely(!conn_push(&client->conn, buffer, (uint32_t)from, (uint32_t)(to - from)))) {
+        server_close(server, "out of memory");
+        return;
+    }
+    if (unlikely(conn_is_full(&client->conn)))
+        conn_pause(&server->conn);
+}
+
+/* Copies what has arrived of a body that is looked at. False: no memory. */
+static bool gather(struct server *server, const uint8_t *data, size_t bytes)
+{
+    if (server->gather == NULL) {
+        server->gather = buffer_park(server->conn.loop->buffers, MAX(server->frame.body_left, 1u));
+        server->gather_bytes = 0;
+        if (server->gather == NULL)
+            return false;
+    }
+    memcpy(server->gather->data + server->gather_bytes, data, bytes);
+    server->gather_bytes += (uint32_t)bytes;
+    return true;
+}
+
+static void gather_release(struct server *server)
+{
+    if (server->gather != NULL)
+        buffer_release(server->conn.loop->buffers, server->gather);
+    server->gather = NULL;
+    server->gather_bytes = 0;
+}
+
+static void server_received(struct conn *conn, struct buffer *buffer, uint32_t bytes)
+{
+    struct server *server = OWNER_OF(conn, struct server, conn);
+    struct frame *frame = &server->frame;
+    const uint8_t *data = buffer->data;
+    uint32_t limit_bytes = server_core(server)->snapshot->settings.max_packet_size;
+    size_t position = 0;
+    size_t from = 0; /* not forwarded yet */
+
+    server->request_us = conn->loop->now_us;
+    server->pool->stats.sent_bytes += bytes;
+    while (position < bytes) {
+        size_t count;
+
+        if (frame->body_left == 0) {
+            bool was_held = frame->held_count > 0;
+            enum frame_result result =
+                frame_read(frame, data + position, bytes - position, limit_bytes, &count);
+
+            if (result == FRAME_NEED_MORE) {
+                forward(server, buffer, from, position);
+                return;
+            }
+            if (result == FRAME_BAD) {
+                server_close(server, "bad pkt header");
+                return;
+            }
+            position += count;
+            message_began(server);
+            if (unlikely(server->state == SERVER_CLOSING))
+                return;
+            if (was_held) {
+                from = position;
+                if (server->state == SERVER_ACTIVE &&
+                    !conn_push_copy(&server->client->conn, frame->held, FRAME_HEADER_BYTES)) {
+                    server_close(server, "out of memory");
+                    return;
+                }
+            }
+        }
+        count = MIN((size_t)frame->body_left, bytes - position);
+        if (server->looks_at_body) {
+            const uint8_t *body = data + position;
+            size_t body_bytes = count;
+
+            if (server->gather != NULL || count < frame->body_left) {
+                if (!gather(server, body, count)) {
+                    server_close(server, "out of memory");
+                    return;
+                }
+                body = server->gather->data;
+                body_bytes = server->gather_bytes;
+            }
+            frame->body_left -= (uint32_t)count;
+            position += count;
+            if (frame->body_left == 0) {
+                server->looks_at_body = false;
+                forward(server, buffer, from, position);
+                from = position;
+                if (server->state != SERVER_CLOSING)
+                    message_complete(server, frame->type, body, body_bytes);
+                if (server->state == SERVER_CLOSING)
+                    return;
+                gather_release(server);
+            }
+        } else {
+            frame->body_left -= (uint32_t)count;
+            position += count;
+        }
+    }
+    forward(server, buffer, from, bytes);
+}
+
+static void server_drained(struct conn *conn)
+{
+    struct server *server = OWNER_OF(conn, struct server, conn);
+
+    if (server->client != NULL)
+        conn_resume(&server->client->conn);
+}
+
+/* ---- the end ---- */
+
+static void server_ended(struct conn *conn, int error)
+{
+    struct server *server = OWNER_OF(conn, struct server, conn);
+
+    if (error != 0)
+        server_log(server, LEVEL_DEBUG, "connection lost: %s", strerror(error));
+    if (server->state == SERVER_LOGIN)
+        pool_server_failed(server->pool, "server conn crashed?", NULL, false);
+    server_close(server, "server conn crashed?");
+}
+
+void server_close(struct server *server, const char *reason)
+{
+    struct core *core = server_core(server);
+    struct pool *pool = server->pool;
+    bool was_free = server->state == SERVER_IDLE;
+    bool mid_answer = server->state == SERVER_ACTIVE && server->frame.body_left > 0;
+
+    if (server->state == SERVER_CLOSING)
+        return;
+    if (core->snapshot->settings.log_disconnections)
+        server_log(server, LEVEL_LOG, "closing because: %s (age=%llus)", reason,
+                   (unsigned long long)((core->loop.now_us - server->connect_us) / US_PER_S));
+    timer_stop(&server->timer);
+    server_become(server, SERVER_CLOSING);
+    if (server->cancel_count > 0)
+        cancel_server_gone(core, server);
+    if (server->login != NULL)
+        server_login_end(server);
+    params_release(&core->params, server->params);
+    server->params = NULL;
+    if (was_free) {
+        static const uint8_t terminate[] = {'X', 0, 0, 0, 4};
+
+        (void)!conn_push_copy(&server->conn, terminate, sizeof(terminate));
+    }
+    conn_close(&server->conn, was_free);
+    usage_give(&pool->database_usage->server_count);
+    usage_give(&pool->user_usage->server_count);
+    assert(pool->server_count > 0);
+    pool->server_count--;
+    if (server->client != NULL) {
+        struct client *client = server_unlink(server);
+
+        client->is_mid_answer = mid_answer;
+        client_close_error(client, reason, NULL);
+    }
+    pool_server_gone(pool);
+}
+
+static void server_gone(struct conn *conn)
+{
+    struct server *server = OWNER_OF(conn, struct server, conn);
+    struct core *core = server_core(server);
+
+    assert(server->state == SERVER_CLOSING);
+    assert(server->client == NULL);
+    assert(server->login == NULL);
+    assert(server->cancel_count == 0);
+    gather_release(server);
+    server->state = SERVER_FREE;
+    slab_give(&core->servers, server);
+}
+
+void server_cancel_began(struct server *server)
+{
+    server->cancel_count++;
+}
+
+void server_cancel_ended(struct server *server)
+{
+    assert(server->cancel_count > 0);
+    server->cancel_count--;
+    if (server->cancel_count == 0 && server->state == SERVER_CANCELED)
+        server_settle(server);
+}
+
+static const struct conn_events server_events = {
+    .received = server_received,
+    .ended = server_ended,
+    .drained = server_drained,
+    .connected = server_connected,
+    .gone = server_gone,
+};
+
+static const char *server_state_text(const struct server *server, uint64_t now_us)
+{
+    const struct settings *settings = &server_core(server)->snapshot->settings;
+
+    switch (server->state) {
+    case SERVER_LOGIN:
+        return "new";
+    case SERVER_TESTED:
+        return "tested";
+    case SERVER_CANCELED:
+        return "being_canceled";
+    case SERVER_IDLE:
+        return now_us - server->idle_since_us > settings->server_check_delay_us ? "used" : "idle";
+    default:
+        return "active";
+    }
+}
+
+void server_fill_row(const struct server *server, struct socket_row *row, uint64_t now_us)
+{
+    struct core *core = server_core(server);
+    struct peer_name name;
+    struct sockaddr_storage local;
+    const char *application_name = params_value(server->params, PARAM_APPLICATION_NAME);
+
+    *row = (struct socket_row){.is_server = true, .state = server_state_text(server, now_us)};
+    snprintf(row->user, sizeof(row->user), "%s", server->pool->user_name);
+    snprintf(row->database, sizeof(row->database), "%s", server->pool->database_name);
+    peer_name_from(&name, &server->address);
+    peer_name_host(&name, row->address);
+    row->port = name.family == AF_UNIX ? server->pool->database->port : name.port;
+    if (ring_local_address(core->loop.ring, server->conn.fd, &local) == 0) {
+        peer_name_from(&name, &local);
+        peer_name_host(&name, row->local_address);
+        row->local_port = name.port;
+    }
+    row->connect_us = server->connect_us;
+    row->request_us = server->request_us;
+    if (server->client != NULL && server->client->query_since_us != 0)
+        row->wait_us = now_us - server->client->query_since_us;
+    row->close_needed = server->close_needed;
+    row->pointer = (uint64_t)(uintptr_t)server;
+    row->link = (uint64_t)(uintptr_t)server->client;
+    row->remote_pid = bytes_get_u32(server->key);
+    snprintf(row->application_name, sizeof(row->application_name), "%s",
+             application_name != NULL ? application_name : "");
+    row->id = server->id;
+}
