@@ -6,6 +6,8 @@
 #include "base/clock.h"
 
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -230,6 +232,35 @@ static void an_accepted_descriptor_is_that_client(void **state)
     probe_release(&accepts);
     probe_release(&receives);
     probe_release(&sends);
+}
+
+static void a_connection_knows_both_its_addresses(void **state)
+{
+    struct place place;
+    struct probe accepts;
+    struct far *far;
+    struct sockaddr_storage peer = {0}, local = {0};
+    int listen_fd = adapter_listen(&place);
+
+    (void)state;
+    probe_init(&accepts, listen_fd);
+    accepts.op.done = accept_done;
+    ring_accept(ring, &accepts.op, listen_fd);
+    far = adapter_connect(&place);
+    wait_for(accepts.fd_count == 1);
+    assert_int_equal(ring_local_address(ring, accepts.fds[0], &local), 0);
+    assert_memory_equal(&local, &place.address, place.bytes);
+    assert_int_equal(ring_peer_address(ring, accepts.fds[0], &peer), 0);
+    assert_int_equal(peer.ss_family, AF_INET);
+    assert_int_not_equal(((struct sockaddr_in *)&peer)->sin_port, 0);
+    ring_set_option(ring, accepts.fds[0], IPPROTO_TCP, TCP_NODELAY, 1);
+    assert_int_equal(ring_peer_address(ring, listen_fd, &peer), -ENOTCONN);
+    ring_cancel(ring, &accepts.op);
+    wait_for(!accepts.op.started);
+    ring_close(ring, accepts.fds[0]);
+    ring_close(ring, listen_fd);
+    far_close(far);
+    probe_release(&accepts);
 }
 
 /* ---- receive ---- */
@@ -930,6 +961,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         CASE(accept_gives_a_descriptor_for_each_client_until_cancelled),
         CASE(an_accepted_descriptor_is_that_client),
+        CASE(a_connection_knows_both_its_addresses),
         CASE(bytes_arrive_in_order_and_the_end_comes_once),
         CASE(the_end_is_told_again_when_asked_again),
         CASE(a_reset_ends_the_receive_with_econnreset),
