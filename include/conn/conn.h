@@ -86,8 +86,8 @@ struct conn {
     const struct conn_events *events;
     struct conn_loop *loop;
     struct span_queue out;
-    struct list link;          /* to_flush, lingering or closed */
-    struct list starved_link;
+    struct list link;          /* to_flush or closed */
+    struct list wait_link;     /* starved or lingering */
     int fd;
     uint8_t state;             /* enum conn_state */
     bool receive_wanted;

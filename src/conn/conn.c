@@ -136,7 +136,7 @@ static void conn_init(struct conn *conn, struct conn_loop *loop, int fd,
         .state = CONN_OPEN,
     };
     list_init(&conn->link);
-    list_init(&conn->starved_link);
+    list_init(&conn->wait_link);
     loop->conn_count++;
 }
 
@@ -167,7 +167,7 @@ int conn_detach(struct conn *conn)
     assert(conn_is_quiet(conn));
     assert(conn->out.first == NULL);
     list_remove(&conn->link);
-    list_remove(&conn->starved_link);
+    list_remove(&conn->wait_link);
     conn->state = CONN_GONE;
     conn->fd = -1;
     conn->loop->conn_count--;
@@ -190,6 +190,7 @@ static void close_if_quiet(struct conn *conn)
 static void close_now(struct conn *conn)
 {
     list_remove(&conn->link);
+    list_remove(&conn->wait_link);
     conn->linger_until_us = 0;
     ring_cancel(conn->loop->ring, &conn->receive_op);
     ring_cancel(conn->loop->ring, &conn->send_op);
@@ -202,17 +203,16 @@ void conn_close(struct conn *conn, bool flush)
         return;
     conn->state = CONN_CLOSING;
     conn->receive_wanted = false;
-    list_remove(&conn->starved_link);
+    list_remove(&conn->wait_link);
     list_remove(&conn->link);
     if (!flush || conn->is_connecting || conn->out.first == NULL) {
         close_now(conn);
         return;
     }
     conn->linger_until_us = conn->loop->now_us + CONN_LINGER_US;
+    list_push_back(&conn->loop->lingering, &conn->wait_link);
     ring_cancel(conn->loop->ring, &conn->receive_op);
-    if (conn->send_op.started)
-        list_push_back(&conn->loop->lingering, &conn->link);
-    else
+    if (!conn->send_op.started)
         list_push_back(&conn->loop->to_flush, &conn->link);
 }
 
@@ -227,8 +227,6 @@ static void send_start(struct conn *conn)
          span = span->next)
         vector[count++] = (struct iovec){span->buffer->data + span->offset, span->bytes};
     ring_send(conn->loop->ring, &conn->send_op, conn->fd, vector, count);
-    if (conn->state == CONN_CLOSING)
-        list_push_back(&conn->loop->lingering, &conn->link);
 }
 
 static void flush_later(struct conn *conn)
@@ -344,14 +342,14 @@ void conn_resume(struct conn *conn)
     if (conn->state != CONN_OPEN || conn->has_ended)
         return;
     conn->receive_wanted = true;
-    if (!conn->receive_op.started && list_is_empty(&conn->starved_link))
+    if (!conn->receive_op.started && list_is_empty(&conn->wait_link))
         ring_receive(conn->loop->ring, &conn->receive_op, conn->fd);
 }
 
 void conn_pause(struct conn *conn)
 {
     conn->receive_wanted = false;
-    list_remove(&conn->starved_link);
+    list_remove(&conn->wait_link);
     ring_cancel(conn->loop->ring, &conn->receive_op);
 }
 
@@ -378,7 +376,7 @@ static void receive_done(struct op *op, const struct completion *completion)
             ended(conn, 0);
     } else if (completion->result == -ENOBUFS) {
         if (conn->state == CONN_OPEN && conn->receive_wanted) {
-            list_push_back(&loop->starved, &conn->starved_link);
+            list_push_back(&loop->starved, &conn->wait_link);
             return;
         }
     } else if (completion->result != -ECANCELED) {
@@ -424,13 +422,13 @@ void conn_loop_flush(struct conn_loop *loop)
     if (can_receive(loop))
         list_append_all(&again, &loop->starved);
     while (!list_is_empty(&again)) {
-        struct conn *conn = OWNER_OF(list_front(&again), struct conn, starved_link);
+        struct conn *conn = OWNER_OF(list_front(&again), struct conn, wait_link);
 
-        list_remove(&conn->starved_link);
+        list_remove(&conn->wait_link);
         ring_receive(loop->ring, &conn->receive_op, conn->fd);
     }
     while (!list_is_empty(&loop->lingering)) {
-        struct conn *conn = OWNER_OF(list_front(&loop->lingering), struct conn, link);
+        struct conn *conn = OWNER_OF(list_front(&loop->lingering), struct conn, wait_link);
 
         if (conn->linger_until_us > loop->now_us)
             break;
@@ -458,5 +456,5 @@ uint64_t conn_loop_next_us(const struct conn_loop *loop)
         return loop->now_us;
     if (list_is_empty(&loop->lingering))
         return UINT64_MAX;
-    return OWNER_OF(list_front(&loop->lingering), struct conn, link)->linger_until_us;
+    return OWNER_OF(list_front(&loop->lingering), struct conn, wait_link)->linger_until_us;
 }

@@ -187,6 +187,8 @@ static void hand_over(struct pair *pair)
     memset(&pair->client, 0xdb, sizeof(pair->client));
     conn_open(&pair->client, &loop, fd, &events);
     conn_resume(&pair->client);
+    /* Nothing is queued any more; `drained` will not be said of a conn that was detached. */
+    conn_resume(&pair->server);
 }
 
 static void quiet(struct conn *conn)
