@@ -27,7 +27,8 @@ struct end {
     uint64_t out_stream, in_stream;
     uint64_t sent, total; /* of our stream */
     uint64_t got, expected;
-    bool reads_late; /* nothing until the faults have stopped */
+    bool reads_late;    /* nothing until the faults have stopped */
+    bool answers; /* sends nothing before it has got all */
 };
 
 struct pair {
@@ -83,6 +84,9 @@ static struct conn *other_of(struct conn *conn)
 static void pair_close(struct pair *pair, bool flush)
 {
     if (pair->is_accepted) {
+        /* Nothing is sent before a connect, not even then. */
+        if (pair->server.state == CONN_OPEN && pair->server.is_connecting)
+            pair->is_broken = true;
         conn_close(&pair->client, flush);
         conn_close(&pair->server, flush);
     }
@@ -214,8 +218,9 @@ static void accepted(struct op *op, const struct completion *completion)
         ring_accept(ring, op, listen_fd);
     if (completion->result < 0)
         return;
-    assert(ring_peer_address(ring, completion->result, &address) <= 0);
-    for (unsigned i = 0; i < pair_count; i++)
+    if (ring_peer_address(ring, completion->result, &address) < 0)
+        address.ss_family = 0;
+    for (unsigned i = 0; address.ss_family != 0 && i < pair_count; i++)
         if (pairs[i].index == ntohs(((struct sockaddr_in *)&address)->sin_port))
             pair = &pairs[i];
     if (pair == NULL) {
@@ -297,7 +302,8 @@ static void end_step(struct end *end)
 
     if (end->peer == NULL || (is_chaos && sim_below(sim, 3) == 0))
         return;
-    end_write(end, bytes);
+    if (!end->answers || end->got == end->expected)
+        end_write(end, bytes);
     if (!is_chaos || !end->reads_late)
         end_read(end, bytes);
     if (is_chaos && sim_below(sim, 3000) == 0) {
@@ -447,6 +453,7 @@ static uint64_t run(uint64_t seed)
                                         .in_stream = 2 * i + 1,
                                         .total = pair->client_end.expected,
                                         .expected = pair->client_end.total,
+                                        .answers = sim_below(sim, 2) == 0,
                                         .reads_late = sim_below(sim, 6) == 0};
     }
 
