@@ -331,8 +331,12 @@ static void connect_done(struct op *op, const struct completion *completion)
         return;
     }
     conn->events->connected(conn, -completion->result);
-    if (conn->state == CONN_OPEN && completion->result < 0)
+    if (conn->state != CONN_OPEN)
+        return;
+    if (completion->result < 0)
         conn_close(conn, false);
+    else if (conn->out.first != NULL)
+        flush_later(conn); /* queued while connecting */
 }
 
 /* ---- receiving ---- */
