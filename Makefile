@@ -56,3 +56,34 @@ $(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(RING_OBJECT) $(LIB)
 .PHONY: unit
 unit: $(UNIT_TESTS)
 	@for test in $(UNIT_TESTS); do echo "== $$test"; $$test || exit 1; done
+
+# ---- rings and simulation ----
+# The contract tests are linked twice: against the kernel's ring and against the simulated one. They, and the
+# simulation of conn, need the lower layers only.
+SIM_RING_OBJECT := $(BUILD)/tests/sim/ring_sim.o
+LOW_OBJECTS     := $(filter $(BUILD)/src/base/% $(BUILD)/src/io/% $(BUILD)/src/conn/%,$(LIB_OBJECTS))
+CONTRACT_TESTS  := $(BUILD)/tests/ring/contract_uring $(BUILD)/tests/ring/contract_sim
+
+$(BUILD)/tests/ring/contract_uring: $(BUILD)/tests/ring/test_contract.o $(BUILD)/tests/ring/adapter_uring.o \
+                                    $(RING_OBJECT) $(LOW_OBJECTS)
+	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
+
+$(BUILD)/tests/ring/contract_sim: $(BUILD)/tests/ring/test_contract.o $(BUILD)/tests/ring/adapter_sim.o \
+                                  $(SIM_RING_OBJECT) $(LOW_OBJECTS)
+	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
+
+$(BUILD)/tests/sim/test_conn_pair: $(BUILD)/tests/sim/test_conn_pair.o $(SIM_RING_OBJECT) $(LOW_OBJECTS)
+	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+$(BUILD)/tests/sim/test_%: $(BUILD)/tests/sim/test_%.o $(SIM_RING_OBJECT) $(LIB)
+	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+.PHONY: ring
+ring: $(CONTRACT_TESTS)
+	@for test in $(CONTRACT_TESTS); do echo "== $$test"; $$test || exit 1; done
+
+# One seed: make sim SEED=n. Build it with ASSERT_SLOW: make sim BUILD=build/sim OPTIMIZE="-O2 -g -DASSERT_SLOW".
+.PHONY: sim
+sim: $(SIM_TESTS)
+	@for test in $(SIM_TESTS); do echo "== $$test"; $$test $(SEED) || exit 1; done
+# ---- end of rings and simulation ----

@@ -21,6 +21,7 @@ enum { TIMER_LEVELS = 5, TIMER_SLOTS = 64 };
 
 struct timers {
     uint64_t tick; /* all slots up to here have been run */
+    uint64_t run_until_tick; /* of the last or the current timers_run */
     uint64_t occupied[TIMER_LEVELS];
     struct list slots[TIMER_LEVELS][TIMER_SLOTS];
 };
@@ -34,15 +35,16 @@ static inline bool timer_is_set(const struct timer *timer)
     return !list_is_empty(&timer->link);
 }
 
-/* Sets, or moves. A deadline in the past fires in the next timers_run. */
+/* Sets, or moves. A deadline in the past fires at the next tick; set by a callback, never in the same
+ * timers_run. */
 void timer_set(struct timers *timers, struct timer *timer, uint64_t deadline_us);
 void timer_stop(struct timer *timer);
 
 /* Fires what is due; a fired timer is stopped first and may be set again by its function. */
 void timers_run(struct timers *timers, uint64_t now_us);
 
-/* When timers_run should be called next: never later than the first deadline, UINT64_MAX when no timer is
- * set. May be earlier (a slot of a higher level must be spread). */
+/* When timers_run should be called next: at most a tick behind the first deadline, UINT64_MAX when no timer
+ * is set. May be earlier (a slot of a higher level must be spread). */
 uint64_t timers_next_us(const struct timers *timers);
 
 #endif

@@ -261,13 +261,11 @@ static struct io_uring_sqe *sqe_take(struct ring *ring)
 
 static struct io_uring_sqe *op_start(struct ring *ring, struct op *op)
 {
-    struct io_uring_sqe *sqe = sqe_take(ring);
-
     assert(!op->started);
     assert(op->done != NULL);
     op->started = true;
     op->cancelling = false;
-    return sqe;
+    return sqe_take(ring);
 }
 
 static void sqe_set_op(struct io_uring_sqe *sqe, struct op *op)

@@ -10,6 +10,7 @@ static unsigned level_shift(unsigned level)
 void timers_init(struct timers *timers, uint64_t now_us)
 {
     timers->tick = now_us >> TICK_SHIFT;
+    timers->run_until_tick = timers->tick;
     for (int level = 0; level < TIMER_LEVELS; level++) {
         timers->occupied[level] = 0;
         for (int slot = 0; slot < TIMER_SLOTS; slot++)
@@ -48,7 +49,9 @@ static void timer_place(struct timers *timers, struct timer *timer)
 void timer_set(struct timers *timers, struct timer *timer, uint64_t deadline_us)
 {
     list_remove(&timer->link);
-    timer->deadline_us = deadline_us;
+    /* Behind all that this run still has to do: a callback that sets its timer in the past would otherwise
+     * be called for each tick that the thread has slept. */
+    timer->deadline_us = MAX(deadline_us, timers->run_until_tick << TICK_SHIFT);
     timer_place(timers, timer);
 }
 
@@ -131,6 +134,7 @@ void timers_run(struct timers *timers, uint64_t now_us)
 {
     uint64_t now_tick = now_us >> TICK_SHIFT;
 
+    timers->run_until_tick = now_tick;
     while (timers->tick < now_tick) {
         uint64_t next = timers_next_tick(timers);
         struct list due;
