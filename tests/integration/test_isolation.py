@@ -1,14 +1,15 @@
 """Promise 1: a byte of one client's data never reaches another client, whatever the rest does.
 
 Each question carries a number; the answer is computed from it by PostgreSQL, so that an echo cannot
-pass for an answer, and names its client."""
+pass for an answer, and names its client. (PgBouncer 1.18 fails the pipelined ones: it may release a
+server on whose way half of the next request is.)"""
 
 import random
 import select
 import time
 
 import pgwire
-from harness import same, slow
+from harness import ours, same, slow
 from pgwire import bind, copy_data, copy_done, describe, execute, parse, query, sync
 
 MODULUS = 1000003
@@ -115,6 +116,7 @@ def converse(pooler, clients, seconds, seed, abandon=False):
     return total
 
 
+@ours
 @slow(30)
 def test_answers_reach_who_asked_with_few_servers(t):
     pooler = t.pooler(pool_mode="transaction", default_pool_size=2)
@@ -123,16 +125,19 @@ def test_answers_reach_who_asked_with_few_servers(t):
         console.wait_pool(cl_active=0, cl_waiting=0, sv_active=0)
 
 
+@ours
 @slow(30)
 def test_answers_reach_who_asked_with_one_server(t):
     assert converse(t.pooler(pool_mode="transaction", default_pool_size=1), 10, 2, 2) > 100
 
 
+@ours
 @slow(30)
 def test_answers_reach_who_asked_with_many_servers(t):
     assert converse(t.pooler(pool_mode="transaction", default_pool_size=20), 16, 2, 3) > 200
 
 
+@ours
 @slow(30)
 def test_answers_reach_who_asked_while_clients_vanish(t):
     pooler = t.pooler(pool_mode="transaction", default_pool_size=4, max_client_conn=500)
