@@ -409,7 +409,7 @@ class Pooler:
     """The program under test with a configuration of its own. Settings: None leaves one out."""
 
     def __init__(self, test, databases=None, users=None, userlist=None, args=(), start=True,
-                 name="pooler", extra="", **settings):
+                 name="pooler", extra="", as_root=False, **settings):
         self.test = test
         self.folder = os.path.join(test.folder, name)
         os.makedirs(self.folder, mode=0o755)
@@ -420,6 +420,7 @@ class Pooler:
         self.userlist_file = os.path.join(self.folder, "userlist.txt")
         self.stderr_file = os.path.join(self.folder, "stderr")
         self.args = list(args)
+        self.who = {} if as_root else as_os_user()
         self.process = None
         postgres = test.postgres
         self.databases = {"app": postgres.address("app"), "app2": postgres.address("app2")} \
@@ -478,8 +479,14 @@ class Pooler:
         """Starts it and does not wait."""
         with open(self.stderr_file, "ab") as stderr:
             self.process = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL, stdout=stderr,
-                                            stderr=stderr, cwd=self.folder, **as_os_user())
+                                            stderr=stderr, cwd=self.folder, **self.who)
         return self.process
+
+    def run_to_end(self, arguments=None, seconds=10):
+        """Runs the binary until it ends by itself; a CompletedProcess."""
+        command = self.command() if arguments is None else [POOLER_BIN, *arguments]
+        return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                              timeout=seconds, cwd=self.folder, **self.who)
 
     def start(self):
         self.launch()
