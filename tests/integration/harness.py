@@ -51,8 +51,13 @@ def slow(seconds):
     return mark
 
 
+def brief(value):
+    shown = repr(value)
+    return shown if len(shown) <= 600 else shown[:300] + " ... " + shown[-300:]
+
+
 def same(got, wanted, about=""):
-    assert got == wanted, f"{about + ': ' if about else ''}got {got!r}, wanted {wanted!r}"
+    assert got == wanted, f"{about + ': ' if about else ''}got {brief(got)}, wanted {brief(wanted)}"
 
 
 def matches(pattern, got):
@@ -503,9 +508,13 @@ class Pooler:
         eventually(listens, "the pooler listens", 10)
 
     def stop(self):
-        if self.process and self.process.poll() is None:
-            self.process.send_signal(signal.SIGQUIT)
-            self.wait_exit()
+        """Ends it, with clients or without: the second SIGINT does not wait for them."""
+        def ended():
+            if self.process.poll() is None:
+                self.process.send_signal(signal.SIGINT)
+            return self.process.poll() is not None
+        if self.process:
+            eventually(ended, "the pooler has ended")
 
     def signal(self, number):
         self.process.send_signal(number)

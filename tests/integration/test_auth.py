@@ -333,6 +333,7 @@ def test_channel_binding_is_refused(t):
         same(struct.unpack_from("!I", c.receive().body)[0], 12)
 
 
+@ours
 def test_malformed_first_messages_end_the_login(t):
     pooler = t.pooler(auth_type="scram-sha-256", userlist=secrets("plain"), client_login_timeout=2)
     raw = lambda size, data: message("p", text("SCRAM-SHA-256") + struct.pack("!i", size) + data)

@@ -163,6 +163,24 @@ def test_cancel_never_hits_the_next_client_of_the_server(t):
             canceller.vanish()
 
 
+def test_cancel_spares_short_reads_of_others(t):
+    # Reads that may share a server with the one that is cancelled: none of them may feel it.
+    pooler = t.pooler(pool_mode="transaction", default_pool_size=1, max_client_conn=500)
+    with pooler.connect() as victim, pooler.connect() as a, pooler.connect() as b:
+        for i in range(40):
+            victim.send(query("select count(*) from generate_series(1, 20000)"))
+            for c in (a, b):
+                c.send(query(f"select {i}") + extended(f"select {i + 1000}") + sync())
+            canceller = pooler.open()
+            canceller.send(pgwire.cancel_request(*victim.key))
+            result = victim.results()
+            same([e.sqlstate for e in result.errors] or result.rows, result.errors and ["57014"] or
+                 [("20000",)])
+            for c in (a, b):
+                same([c.results().value() for _ in range(2)], [str(i), str(i + 1000)])
+            canceller.vanish()
+
+
 def test_answers_of_a_cancelled_pipeline_stay_in_order(t):
     pooler = t.pooler(pool_mode="transaction")
     with pooler.connect() as c:

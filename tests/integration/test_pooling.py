@@ -5,7 +5,7 @@ import time
 
 import pgwire
 from harness import eventually, matches, ours, refused, same, slow, within
-from pgwire import copy_data, extended, flush, parse, query, sync
+from pgwire import copy_data, extended, flush, parse, query, ready, sync
 
 
 def pids(clients):
@@ -121,7 +121,7 @@ def three_servers(pooler):
 
 
 def test_last_released_server_is_used_first(t):
-    clients, order = three_servers(t.pooler(pool_mode="transaction"))
+    clients, order = three_servers(t.pooler(pool_mode="transaction", default_pool_size=3))
     same([clients[0].pid() for _ in range(5)], [order[2]] * 5)
     for c in clients:
         c.query("begin")
@@ -129,7 +129,8 @@ def test_last_released_server_is_used_first(t):
 
 
 def test_round_robin_uses_the_first_released_server(t):
-    clients, order = three_servers(t.pooler(pool_mode="transaction", server_round_robin=1))
+    clients, order = three_servers(t.pooler(pool_mode="transaction", default_pool_size=3,
+                                            server_round_robin=1))
     same([clients[0].pid() for _ in range(6)], order * 2)
 
 
@@ -217,15 +218,13 @@ def test_pool_size_0_is_no_limit(t):
 
 @ours
 def test_twenty_servers_are_opened_in_parallel(t):
-    # A server whose login takes 0.1 s each: one after the other would be 2 s.
+    # Each login takes 0.1 s: one after the other would be 2 s.
     def script(server):
         server.startup()
         time.sleep(0.1)
         server.send(server.WELCOME)
-        server.receive()
-        time.sleep(0.05)
-        server.send(pgwire.message("C", b"SELECT 0\0") + pgwire.ready())
-        server.receive()
+        while server.receive().type != "X":
+            server.send(pgwire.message("C", b"BEGIN\0") + ready("T"))
     fake = t.fake_server(script)
     pooler = t.pooler(pool_mode="transaction", default_pool_size=20,
                       databases={"app": t.fake_entry(fake)})
@@ -238,7 +237,7 @@ def test_twenty_servers_are_opened_in_parallel(t):
     for c in clients:
         c.send(query("begin"))
     for c in clients:
-        c.results()
+        same(c.results().status, "T")
     within(started, 0, 1.2, "opening 20 servers")
 
 
@@ -642,7 +641,7 @@ def test_reconnecting_after_database_address_changes_uses_the_new_one(t):
 @slow(20)
 def test_hosts_of_a_list_take_turns(t):
     entry = t.postgres.address(host="127.0.0.1,::1")
-    pooler = t.pooler(pool_mode="transaction", databases={"app": entry})
+    pooler = t.pooler(pool_mode="transaction", default_pool_size=4, databases={"app": entry})
     clients = [pooler.connect() for _ in range(4)]
     for c in clients:
         c.query("begin")

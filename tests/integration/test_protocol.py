@@ -114,6 +114,37 @@ def test_named_parse_then_flush_is_answered_at_once(t):
         same(c.receive().type, "Z")
 
 
+def test_named_statements_live_as_long_as_the_session(t):
+    pooler = t.pooler(pool_mode="session", default_pool_size=1)
+    with pooler.connect() as c:
+        same(c.batch(parse("mine", "select $1::int * 2")).types, "1Z")
+        for i in range(3):
+            same(c.batch(bind("", "mine", [i]) + execute()).value(), str(i * 2))
+        same(c.batch(describe("S", "mine")).types, "tTZ")
+        c.terminate()
+    with pooler.connect() as c:
+        same(c.batch(bind("", "mine", [1])).errors[0].sqlstate, "26000")
+        same(c.batch(parse("mine", "select 1")).types, "1Z")
+
+
+def test_mistakes_with_statement_names_keep_the_session(t):
+    with t.pooler(pool_mode="session").connect() as c:
+        same(c.batch(parse("twice", "select 1")).types, "1Z")
+        same(c.batch(parse("twice", "select 2")).errors[0].sqlstate, "42P05")
+        same(c.batch(bind("", "unknown")).errors[0].sqlstate, "26000")
+        same(c.batch(describe("S", "unknown")).errors[0].sqlstate, "26000")
+        same(c.batch(close("S", "unknown")).types, "3Z")
+        same(c.batch(bind("", "twice") + execute()).value(), "1")
+
+
+def test_describe_and_close_of_portals_pass(t):
+    with t.pooler(pool_mode="transaction").connect() as c:
+        result = c.batch(parse("", "select 1 as one") + bind("p") + describe("P", "p") +
+                         execute("p") + close("P", "p") + describe("S"))
+        same(result.types, "12TDC3tTZ")
+        same(result.columns, [("one", 23)])
+
+
 def test_parse_without_sync_holds_the_server(t):
     pooler = t.pooler(pool_mode="transaction", default_pool_size=1)
     with pooler.connect() as c, pooler.connect() as second, pooler.console() as console:
