@@ -38,7 +38,7 @@ static inline bool mailbox_post(struct mailbox *mailbox, struct letter *letter)
     do
         letter->next = last;
     while (!atomic_compare_exchange_weak_explicit(&mailbox->last, &last, letter,
-                                                  memory_order_release, memory_order_relaxed));
+                                                  memory_order_seq_cst, memory_order_relaxed));
     return last == NULL;
 }
 

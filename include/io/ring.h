@@ -82,6 +82,8 @@ void ring_shutdown(struct ring *ring, int fd);
 int ring_peer_address(struct ring *ring, int fd, struct sockaddr_storage *address) must_check;
 int ring_local_address(struct ring *ring, int fd, struct sockaddr_storage *address) must_check;
 uint32_t ring_peer_pid(struct ring *ring, int fd);
+/* The process at the other end of a unix socket runs as our own user. */
+bool ring_peer_is_same_user(struct ring *ring, int fd);
 /* Options of a TCP socket (keepalive, buffer sizes, TCP_NODELAY); failures are ignored. */
 void ring_set_option(struct ring *ring, int fd, int level, int option, int value);
 

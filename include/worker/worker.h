@@ -32,6 +32,9 @@ struct worker_options {
     /* Called from worker threads; must not block. */
     void (*post_control)(struct letter *letter);
     void (*post_job)(struct job *job);
+    /* Opened by control: struct resolution, and struct handover of console sessions. */
+    letter_open *resolver_open;
+    letter_open *console_open;
 };
 
 enum { WORKERS_MAX = 256, WORKER_LISTENERS_MAX = 64 };

@@ -384,6 +384,16 @@ uint32_t ring_peer_pid(struct ring *ring, int fd)
     return (uint32_t)credentials.pid;
 }
 
+bool ring_peer_is_same_user(struct ring *ring, int fd)
+{
+    struct ucred credentials;
+    socklen_t bytes = sizeof(credentials);
+
+    (void)ring;
+    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &bytes) == 0 &&
+           credentials.uid == geteuid();
+}
+
 void ring_set_option(struct ring *ring, int fd, int level, int option, int value)
 {
     (void)ring;

@@ -806,7 +806,7 @@ void client_fill_row(const struct client *client, struct socket_row *row, uint64
 
     *row = (struct socket_row){.state = client_state_text(client)};
     snprintf(row->user, sizeof(row->user), "%s", client_user(client));
-    snprintf(row->database, sizeof(row->database), "%s", client_database_name(client));
+    snprintf(row->database, sizeof(row->database), "%.63s", client_database_name(client));
     peer_name_host(&client->peer, row->address);
     row->port = client->peer.family == AF_UNIX ? (unsigned)core->snapshot->settings.listen_port
                                                : client->peer.port;

@@ -1,0 +1,1111 @@
+#include "pool/login.h"
+
+#include "crypto/md5.h"
+#include "crypto/secret.h"
+#include "pool/cancel.h"
+#include "wire/startup.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+
+enum { NO_VALUE = 0xffff };
+
+/* Keys of one user with a plain password, made once by a helper for a random salt. */
+struct scram_entry {
+    struct list link;
+    struct list waiters; /* login.key_link */
+    struct job job;
+    struct snapshot *snapshot; /* one reference: the user is of it */
+    const struct user_config *user;
+    bool is_ready;
+    bool is_stale; /* the configuration has changed: serves who waits, and goes */
+    struct scram_secret secret;
+    uint8_t salt[SCRAM_SALT_DEFAULT_BYTES];
+    uint32_t iterations;
+    uint8_t salted[SCRAM_KEY_BYTES];
+};
+
+static void authenticated(struct client *client);
+static void scram_offer(struct client *client);
+static void login_process(struct client *client);
+
+size_t login_scram_entry_bytes(void)
+{
+    return sizeof(struct scram_entry);
+}
+
+static void fail(struct client *client, const char *message)
+{
+    client_close_error(client, message, NULL);
+}
+
+static bool send_bytes(struct client *client, const struct writer *writer)
+{
+    assert(!writer->overflow);
+    if (conn_push_copy(&client->conn, writer->data, writer->bytes))
+        return true;
+    client_close_silently(client, "out of memory");
+    return false;
+}
+
+static void send_authentication(struct client *client, uint32_t code, const void *data, size_t bytes)
+{
+    uint8_t message[1024];
+    struct writer writer;
+
+    writer_init(&writer, message, sizeof(message));
+    message_authentication(&writer, code, data, bytes);
+    (void)!send_bytes(client, &writer);
+}
+
+/* ---- life ---- */
+
+bool login_start(struct client *client)
+{
+    struct core *core = client_core(client);
+    struct login *login = slab_take(&core->logins);
+
+    if (login == NULL)
+        return false;
+    memset(login, 0, sizeof(*login));
+    list_init(&login->key_link);
+    login->client = client;
+    login->phase = LOGIN_STARTUP;
+    client->login = login;
+    return true;
+}
+
+static void login_free(struct core *core, struct login *login)
+{
+    assert(login->client == NULL);
+    assert(!login->job_in_flight);
+    list_remove(&login->key_link);
+    if (login->input != NULL)
+        buffer_release(core->loop.buffers, login->input);
+    if (login->snapshot != NULL)
+        snapshot_release(login->snapshot);
+    secret_wipe(login, sizeof(*login));
+    slab_give(&core->logins, login);
+}
+
+void login_end(struct client *client)
+{
+    struct login *login = client->login;
+
+    client->login = NULL;
+    login->client = NULL;
+    list_remove(&login->key_link);
+    if (!login->job_in_flight)
+        login_free(client_core(client), login);
+}
+
+/* ---- input ---- */
+
+/* Appends to what was not used yet. False: closed. */
+static bool input_append(struct client *client, const uint8_t *data, size_t bytes)
+{
+    struct core *core = client_core(client);
+    struct login *login = client->login;
+    size_t total = login->input_bytes + bytes;
+
+    login->received_bytes += (uint32_t)bytes;
+    if (login->received_bytes > LOGIN_BYTES_MAX || total > BUFFER_PARKED_BYTES_MAX) {
+        fail(client, "bad packet header: too many bytes before login");
+        return false;
+    }
+    if (login->input == NULL || total > login->input->bytes_max) {
+        struct buffer *bigger = buffer_park(core->loop.buffers, total);
+
+        if (bigger == NULL) {
+            client_close_silently(client, "out of memory");
+            return false;
+        }
+        if (login->input != NULL) {
+            memcpy(bigger->data, login->input->data, login->input_bytes);
+            buffer_release(core->loop.buffers, login->input);
+        }
+        login->input = bigger;
+    }
+    memcpy(login->input->data + login->input_bytes, data, bytes);
+    login->input_bytes = (uint32_t)total;
+    return true;
+}
+
+static void input_consume(struct login *login, uint32_t bytes)
+{
+    assert(bytes <= login->input_bytes);
+    login->input_bytes -= bytes;
+    memmove(login->input->data, login->input->data + bytes, login->input_bytes);
+}
+
+void login_received(struct client *client, const uint8_t *data, size_t bytes)
+{
+    if (input_append(client, data, bytes))
+        login_process(client);
+}
+
+void login_received_late(struct client *client, const uint8_t *data, size_t bytes)
+{
+    struct handover *handover = &client->login->handover;
+
+    if (bytes > sizeof(handover->leftover) - handover->leftover_bytes) {
+        client_close_silently(client, "too many bytes before the welcome");
+        return;
+    }
+    memcpy(handover->leftover + handover->leftover_bytes, data, bytes);
+    handover->leftover_bytes += (uint32_t)bytes;
+}
+
+/* ---- startup packet ---- */
+
+struct parameters {
+    struct client *client;
+    bool in_options;
+    bool is_replication;
+};
+
+/* Keeps the value of a tracked parameter. */
+static bool keep_value(struct login *login, unsigned index, const char *value)
+{
+    struct handover *handover = &login->handover;
+    size_t bytes = strlen(value) + 1;
+
+    if (bytes > sizeof(handover->params) - handover->params_bytes)
+        return false;
+    login->param_values[index] = (char *)handover->params + handover->params_bytes;
+    memcpy(handover->params + handover->params_bytes, value, bytes);
+    handover->params_bytes = (uint16_t)(handover->params_bytes + bytes);
+    return true;
+}
+
+static bool each_parameter(void *context, const char *name, const char *value);
+
+static bool take_options(struct parameters *parameters, const char *options)
+{
+    struct login *login = parameters->client->login;
+    struct parameters inner = {.client = parameters->client, .in_options = true};
+    char scratch[1024];
+    bool form_is_bad;
+
+    if (startup_options(options, scratch, sizeof(scratch), each_parameter, &inner, &form_is_bad))
+        return true;
+    if (form_is_bad)
+        snprintf(login->error, sizeof(login->error),
+                 "unsupported options startup parameter: only '-c config=val' and "
+                 "'--config=val' are allowed");
+    return false;
+}
+
+static bool each_parameter(void *context, const char *name, const char *value)
+{
+    struct parameters *parameters = context;
+    struct client *client = parameters->client;
+    struct core *core = client_core(client);
+    struct login *login = client->login;
+    const char *ignored = core->snapshot->settings.ignore_startup_parameters;
+    int index;
+
+    if (!parameters->in_options) {
+        if (strcmp(name, "user") == 0) {
+            if (strlen(value) >= sizeof(login->handover.user)) {
+                strcpy(login->error, "username too long");
+                return false;
+            }
+            strcpy(login->handover.user, value);
+            return true;
+        }
+        if (strcmp(name, "database") == 0) {
+            if (strlen(value) >= sizeof(login->handover.database)) {
+                snprintf(login->error, sizeof(login->error), "no such database: %.64s...", value);
+                return false;
+            }
+            strcpy(login->handover.database, value);
+            return true;
+        }
+        if (strcmp(name, "options") == 0)
+            return take_options(parameters, value);
+        if (strcmp(name, "replication") == 0) {
+            parameters->is_replication =
+                strcasecmp(value, "database") == 0 || strcasecmp(value, "true") == 0 ||
+                strcasecmp(value, "on") == 0 || strcasecmp(value, "yes") == 0 || strcmp(value, "1") == 0;
+            if (!parameters->is_replication)
+                return true;
+            strcpy(login->error, "replication connections are not supported by this version of pgsplice");
+            return false;
+        }
+        if (strncmp(name, "_pq_.", 5) == 0) {
+            size_t bytes = strlen(name) + 1;
+
+            login->wants_negotiation = true;
+            if (bytes <= sizeof(login->unknown_options) - login->unknown_options_bytes) {
+                memcpy(login->unknown_options + login->unknown_options_bytes, name, bytes);
+                login->unknown_options_bytes = (uint16_t)(login->unknown_options_bytes + bytes);
+                login->unknown_options_count++;
+            }
+            return true;
+        }
+    }
+    index = param_names_find(core->params.names, name);
+    if (index >= 0) {
+        if (keep_value(login, (unsigned)index, value))
+            return true;
+        strcpy(login->error, "startup parameters are too long");
+        return false;
+    }
+    if (list_contains(ignored, name, false) ||
+        (parameters->in_options && list_contains(ignored, "options", false)))
+        return true;
+    client_log(client, LEVEL_WARNING, "unsupported startup parameter%s: %s=%s",
+               parameters->in_options ? " in options" : "", name, value);
+    snprintf(login->error, sizeof(login->error), "unsupported startup parameter%s: %.100s",
+             parameters->in_options ? " in options" : "", name);
+    return false;
+}
+
+/* "NAME - HOST:PORT", as application_name_add_host asks for. */
+static bool add_host(struct client *client)
+{
+    struct login *login = client->login;
+    const char *name = login->param_values[PARAM_APPLICATION_NAME];
+    char host[64];
+    char value[256];
+
+    peer_name_host(&client->peer, host);
+    if (client->peer.port != 0)
+        snprintf(value, sizeof(value), "%.120s - %s:%u", name != NULL ? name : "app", host,
+                 client->peer.port);
+    else
+        snprintf(value, sizeof(value), "%.120s - unix(%u):%d", name != NULL ? name : "app",
+                 client->peer.pid, client_core(client)->snapshot->settings.listen_port);
+    return keep_value(login, PARAM_APPLICATION_NAME, value);
+}
+
+static void negotiate(struct client *client)
+{
+    struct login *login = client->login;
+    uint8_t message[sizeof(login->unknown_options) + 32];
+    struct writer writer;
+    size_t begin;
+
+    writer_init(&writer, message, sizeof(message));
+    begin = message_begin(&writer, 'v');
+    writer_put_u32(&writer, 3 << 16);
+    writer_put_u32(&writer, login->unknown_options_count);
+    writer_put(&writer, login->unknown_options, login->unknown_options_bytes);
+    message_end(&writer, begin);
+    (void)!send_bytes(client, &writer);
+}
+
+/* max_db_client_connections and max_user_client_connections. False: closed. */
+static bool take_client_limits(struct client *client)
+{
+    struct core *core = client_core(client);
+    struct login *login = client->login;
+    const struct database_config *database =
+        snapshot_find_database(core->snapshot, login->handover.database);
+    const struct settings *settings = &core->snapshot->settings;
+    int database_limit = database != NULL && database->max_db_client_connections > 0
+                             ? database->max_db_client_connections
+                             : settings->max_db_client_connections;
+    int user_limit = login->user != NULL && login->user->max_user_client_connections > 0
+                         ? login->user->max_user_client_connections
+                         : settings->max_user_client_connections;
+
+    /* Names that nobody configured must not fill the table. */
+    if (login->is_console || (database == NULL && login->user == NULL))
+        return true;
+    client->user_usage = usage_find(core->usage, USAGE_USER, login->handover.user);
+    client->database_usage = usage_find(core->usage, USAGE_DATABASE, login->handover.database);
+    if (client->user_usage == NULL || client->database_usage == NULL) {
+        fail(client, "bouncer resources exhaustion");
+        return false;
+    }
+    if (!usage_take(&client->database_usage->client_count, database_limit)) {
+        fail(client, "client connections exceeded (max_db_client_connections)");
+        return false;
+    }
+    if (!usage_take(&client->user_usage->client_count, user_limit)) {
+        usage_give(&client->database_usage->client_count);
+        fail(client, "client connections exceeded (max_user_client_connections)");
+        return false;
+    }
+    client->counts_in_database = true;
+    return true;
+}
+
+/* ---- authentication ---- */
+
+static void scram_keys_made(struct letter *letter, void *context)
+{
+    struct scram_entry *entry = OWNER_OF(letter, struct scram_entry, job.letter);
+    struct core *core = context;
+    struct list waiters;
+
+    scram_secret_make(&entry->secret, entry->salted, entry->salt, sizeof(entry->salt),
+                      entry->iterations);
+    secret_wipe(entry->salted, sizeof(entry->salted));
+    entry->is_ready = true;
+    list_init(&waiters);
+    list_append_all(&waiters, &entry->waiters);
+    while (!list_is_empty(&waiters)) {
+        struct login *login = OWNER_OF(list_front(&waiters), struct login, key_link);
+
+        list_remove(&login->key_link);
+        login->secret = entry->secret;
+        scram_offer(login->client);
+    }
+    if (entry->is_stale) {
+        list_remove(&entry->link);
+        snapshot_release(entry->snapshot);
+        slab_give(&core->scram_cache, entry);
+    }
+}
+
+static void scram_keys_run(struct job *job)
+{
+    struct scram_entry *entry = OWNER_OF(job, struct scram_entry, job);
+
+    scram_salted_password(entry->user->secret, strlen(entry->user->secret), entry->salt,
+                          sizeof(entry->salt), entry->iterations, entry->salted);
+}
+
+void login_forget_keys(struct core *core)
+{
+    list_for_each_safe(link, &core->scram_entries) {
+        struct scram_entry *entry = OWNER_OF(link, struct scram_entry, link);
+
+        if (!entry->is_ready) {
+            entry->is_stale = true;
+            continue;
+        }
+        list_remove(&entry->link);
+        snapshot_release(entry->snapshot);
+        secret_wipe(entry, sizeof(*entry));
+        slab_give(&core->scram_cache, entry);
+    }
+}
+
+/* SCRAM with a plain secret: the keys are made once for each user, by a helper. */
+static void scram_keys_for_plain(struct client *client)
+{
+    struct core *core = client_core(client);
+    struct login *login = client->login;
+    struct scram_entry *entry;
+
+    list_for_each(link, &core->scram_entries) {
+        entry = OWNER_OF(link, struct scram_entry, link);
+        if (entry->user != login->user || entry->is_stale)
+            continue;
+        if (entry->is_ready) {
+            /* The last used first, so that a busy user is found at once. */
+            list_remove(&entry->link);
+            list_push_front(&core->scram_entries, &entry->link);
+            login->secret = entry->secret;
+            scram_offer(client);
+        } else {
+            login->phase = LOGIN_KEYS;
+            list_push_back(&entry->waiters, &login->key_link);
+        }
+        return;
+    }
+    entry = slab_take(&core->scram_cache);
+    if (entry == NULL) {
+        fail(client, "bouncer resources exhaustion");
+        return;
+    }
+    memset(entry, 0, sizeof(*entry));
+    list_init(&entry->link);
+    list_init(&entry->waiters);
+    entry->snapshot = login->snapshot;
+    snapshot_reference(entry->snapshot);
+    entry->user = login->user;
+    entry->iterations = (uint32_t)login->snapshot->settings.scram_iterations;
+    core->ports->random(core, entry->salt, sizeof(entry->salt));
+    entry->job = (struct job){
+        .letter.open = scram_keys_made,
+        .run = scram_keys_run,
+        .core_index = core->index,
+    };
+    list_push_front(&core->scram_entries, &entry->link);
+    login->phase = LOGIN_KEYS;
+    list_push_back(&entry->waiters, &login->key_link);
+    core->ports->post_job(core, &entry->job);
+}
+
+static void scram_offer(struct client *client)
+{
+    static const char mechanisms[] = SCRAM_MECHANISM "\0";
+
+    client->login->phase = LOGIN_SASL_FIRST;
+    send_authentication(client, AUTHENTICATION_SASL, mechanisms, sizeof(mechanisms));
+}
+
+static void scram_begin(struct client *client)
+{
+    struct core *core = client_core(client);
+    struct login *login = client->login;
+    const char *secret = login->user != NULL ? login->user->secret : "";
+
+    login->method = AUTH_SCRAM_SHA_256;
+    if (secret[0] != '\0' && scram_secret_parse(&login->secret, secret)) {
+        scram_offer(client);
+    } else if (secret[0] != '\0' && !md5_is_secret(secret)) {
+        scram_keys_for_plain(client);
+    } else {
+        /* Nobody, or somebody who has no key: an exchange that cannot succeed. */
+        scram_secret_mock(&login->secret, core->mock_key, login->handover.user,
+                          strlen(login->handover.user),
+                          (uint32_t)core->snapshot->settings.scram_iterations);
+        scram_offer(client);
+    }
+}
+
+static void authenticate(struct client *client)
+{
+    struct core *core = client_core(client);
+    struct login *login = client->login;
+    const char *secret = login->user != NULL ? login->user->secret : "";
+    struct scram_secret parsed;
+    const struct database_config *database;
+
+    login->method = (uint8_t)core->snapshot->settings.auth_type;
+    switch (login->method) {
+    case AUTH_ANY:
+        database = snapshot_find_database(core->snapshot, login->handover.database);
+        if (!login->is_console && database != NULL && database->user == NULL)
+            fail(client, "bouncer config error");
+        else
+            authenticated(client);
+        break;
+    case AUTH_TRUST:
+        if (login->user == NULL)
+            fail(client, "\"trust\" authentication failed");
+        else
+            authenticated(client);
+        break;
+    case AUTH_PLAIN:
+        login->phase = LOGIN_PASSWORD;
+        send_authentication(client, AUTHENTICATION_CLEARTEXT, NULL, 0);
+        break;
+    case AUTH_MD5:
+        if (scram_secret_parse(&parsed, secret)) {
+            scram_begin(client);
+            break;
+        }
+        core->ports->random(core, login->md5_salt, sizeof(login->md5_salt));
+        login->phase = LOGIN_PASSWORD;
+        send_authentication(client, AUTHENTICATION_MD5, login->md5_salt, sizeof(login->md5_salt));
+        break;
+    case AUTH_SCRAM_SHA_256:
+        scram_begin(client);
+        break;
+    default:
+        /* The configuration refuses what is not built in. */
+        fail(client, "bouncer config error");
+        break;
+    }
+}
+
+static void check_done(struct letter *letter, void *context)
+{
+    struct login *login = OWNER_OF(letter, struct login, job.letter);
+    bool same = scram_secret_check(&login->secret, login->salted);
+
+    login->job_in_flight = false;
+    secret_wipe(login->password, sizeof(login->password));
+    secret_wipe(login->salted, sizeof(login->salted));
+    if (login->client == NULL)
+        login_free(context, login);
+    else if (same)
+        authenticated(login->client);
+    else
+        fail(login->client, "password authentication failed");
+}
+
+static void check_run(struct job *job)
+{
+    struct login *login = OWNER_OF(job, struct login, job);
+
+    scram_salted_password(login->password, strlen(login->password), login->secret.salt,
+                          login->secret.salt_bytes, login->secret.iterations, login->salted);
+}
+
+/* A PasswordMessage, zero-terminated. */
+static void password_received(struct client *client, const char *password, size_t bytes)
+{
+    struct core *core = client_core(client);
+    struct login *login = client->login;
+    const char *secret = login->user != NULL ? login->user->secret : "";
+    bool right = false;
+
+    if (bytes == 0 || password[bytes - 1] != '\0' || strlen(password) != bytes - 1) {
+        fail(client, "bad packet");
+        return;
+    }
+    if (bytes == 1) {
+        fail(client, "empty password returned by client");
+        return;
+    }
+    if (login->method == AUTH_MD5) {
+        char made[MD5_TEXT_BYTES];
+
+        if (secret[0] != '\0' && !md5_is_secret(secret)) {
+            md5_make_secret(secret, strlen(secret), login->handover.user, strlen(login->handover.user),
+                            made);
+            secret = made;
+        }
+        right = secret[0] != '\0' &&
+                md5_check_answer(secret, login->md5_salt, password, bytes - 1);
+        secret_wipe(made, sizeof(made));
+    } else if (secret[0] != '\0' && scram_secret_parse(&login->secret, secret)) {
+        login->phase = LOGIN_CHECK;
+        memcpy(login->password, password, bytes);
+        login->job = (struct job){
+            .letter.open = check_done,
+            .run = check_run,
+            .core_index = core->index,
+        };
+        login->job_in_flight = true;
+        core->ports->post_job(core, &login->job);
+        return;
+    } else if (md5_is_secret(secret)) {
+        char made[MD5_TEXT_BYTES];
+
+        md5_make_secret(password, bytes - 1, login->handover.user, strlen(login->handover.user), made);
+        right = secret_equal(made, secret, MD5_TEXT_BYTES - 1);
+        secret_wipe(made, sizeof(made));
+    } else {
+        right = secret_text_equal(secret, strlen(secret), password, bytes - 1) && secret[0] != '\0';
+    }
+    if (right)
+        authenticated(client);
+    else
+        fail(client, "password authentication failed");
+}
+
+static void sasl_first(struct client *client, const uint8_t *body, size_t bytes)
+{
+    struct core *core = client_core(client);
+    struct login *login = client->login;
+    uint8_t random[SCRAM_NONCE_BYTES];
+    char nonce[SCRAM_NONCE_TEXT_BYTES_MAX];
+    uint8_t answer[SCRAM_SERVER_FIRST_ROOM];
+    struct writer writer;
+    struct reader reader;
+    const char *mechanism;
+    uint32_t data_bytes;
+    const uint8_t *data;
+
+    reader_init(&reader, body, bytes);
+    mechanism = reader_get_string(&reader);
+    data_bytes = reader_get_u32(&reader);
+    if (mechanism == NULL || strcmp(mechanism, SCRAM_MECHANISM) != 0) {
+        fail(client, "client selected an invalid SASL authentication mechanism");
+        return;
+    }
+    data = reader_get(&reader, data_bytes);
+    if (data == NULL || reader_left(&reader) != 0) {
+        fail(client, "SASL authentication failed");
+        return;
+    }
+    core->ports->random(core, random, sizeof(random));
+    scram_nonce_text(random, nonce);
+    writer_init(&writer, answer, sizeof(answer));
+    if (scram_server_start(&login->scram, data, data_bytes, nonce, &login->secret, &writer) !=
+        SCRAM_OK) {
+        fail(client, "SASL authentication failed");
+        return;
+    }
+    login->phase = LOGIN_SASL_FINAL;
+    send_authentication(client, AUTHENTICATION_SASL_CONTINUE, answer, writer.bytes);
+}
+
+static void sasl_final(struct client *client, const uint8_t *body, size_t bytes)
+{
+    struct login *login = client->login;
+    struct handover *handover = &login->handover;
+    uint8_t answer[SCRAM_SERVER_FINAL_ROOM];
+    struct writer writer;
+
+    writer_init(&writer, answer, sizeof(answer));
+    if (scram_server_finish(&login->scram, body, bytes, handover->client_key, &writer) != SCRAM_OK) {
+        fail(client, "SASL authentication failed");
+        return;
+    }
+    send_authentication(client, AUTHENTICATION_SASL_FINAL, answer, writer.bytes);
+    if (client->state == CLIENT_CLOSING)
+        return;
+    /* With the same secret at the server, the client's key opens it too. */
+    handover->has_scram_keys = true;
+    memcpy(handover->server_key, login->secret.server_key, sizeof(handover->server_key));
+    authenticated(client);
+}
+
+/* ---- after authentication ---- */
+
+static void enter_pool(struct client *client, const struct handover *handover,
+                       const struct database_config *database, const char *const *values)
+{
+    struct core *core = client_core(client);
+    const char *pool_user = database->user != NULL ? database->user : handover->user;
+    struct pool *pool = pool_find_or_make(core, database, handover->database, pool_user);
+
+    if (pool == NULL) {
+        fail(client, "no memory for pool");
+        return;
+    }
+    if (handover->has_scram_keys && database->user == NULL) {
+        pool->has_client_key = true;
+        memcpy(pool->client_key, handover->client_key, sizeof(pool->client_key));
+        memcpy(pool->server_key, handover->server_key, sizeof(pool->server_key));
+    }
+    if (handover->leftover_bytes > 0 &&
+        !span_queue_push_copy(&client->parked, client->conn.loop, handover->leftover,
+                              handover->leftover_bytes)) {
+        client_close_silently(client, "out of memory");
+        return;
+    }
+    client_enter_pool(client, pool, values);
+}
+
+/* Values in the order of names, each with its length before it, for the other core. */
+static void write_values(struct login *login, unsigned count)
+{
+    uint8_t packed[HANDOVER_PARAMS_BYTES];
+    struct writer writer;
+
+    writer_init(&writer, packed, sizeof(packed));
+    for (unsigned i = 0; i < count; i++) {
+        const char *value = login->param_values[i];
+
+        writer_put_u16(&writer, value != NULL ? (uint16_t)strlen(value) : NO_VALUE);
+        if (value != NULL)
+            writer_put_string(&writer, value);
+    }
+    if (writer.overflow)
+        writer.bytes = 0; /* longer than anybody's: the defaults then */
+    memcpy(login->handover.params, packed, writer.bytes);
+    login->handover.params_bytes = (uint16_t)writer.bytes;
+}
+
+static void read_values(const struct handover *handover, unsigned count, const char **values)
+{
+    struct reader reader;
+
+    reader_init(&reader, handover->params, handover->params_bytes);
+    for (unsigned i = 0; i < count; i++) {
+        values[i] = NULL;
+        if (reader_left(&reader) > 0 && reader_get_u16(&reader) != NO_VALUE)
+            values[i] = reader_get_string(&reader);
+    }
+}
+
+/* Leaves this core when the connection has fallen quiet. */
+static void move(struct client *client, enum handover_kind kind)
+{
+    struct login *login = client->login;
+    struct handover *handover = &login->handover;
+
+    handover->kind = kind;
+    handover->from_core = client_core(client)->index;
+    handover->peer = client->peer;
+    handover->id = client->id;
+    handover->connect_us = client->connect_us;
+    handover->is_admin = login->is_admin;
+    if (login->input_bytes > sizeof(handover->leftover)) {
+        client_close_silently(client, "too many bytes before the welcome");
+        return;
+    }
+    handover->leftover_bytes = login->input_bytes;
+    if (login->input_bytes > 0)
+        memcpy(handover->leftover, login->input->data, login->input_bytes);
+    login->input_bytes = 0;
+    client_become(client, CLIENT_MOVING);
+    if (conn_quiesce(&client->conn))
+        login_moved(client);
+}
+
+void login_moved(struct client *client)
+{
+    struct core *core = client_core(client);
+    struct login *login = client->login;
+    struct handover *handover = &login->handover;
+    bool is_console = handover->kind == HANDOVER_CONSOLE;
+    const struct database_config *database;
+    unsigned target = core->index;
+
+    handover->fd = conn_detach(&client->conn);
+    timer_stop(&client->timer);
+    if (handover->kind == HANDOVER_CLIENT) {
+        database = snapshot_find_database(core->snapshot, handover->database);
+        target = core_index_of(handover->database,
+                               database != NULL && database->user != NULL ? database->user
+                                                                          : handover->user,
+                               core->count);
+    } else if (handover->kind == HANDOVER_CANCEL) {
+        target = (core->index + 1) % core->count;
+    }
+    login->client = NULL;
+    client->login = NULL;
+    client_become(client, CLIENT_FREE);
+    slab_give(&core->clients, client);
+    handover->letter.open = is_console ? core->ports->console_open : handover_open;
+    if (is_console)
+        core->ports->post_control(core, &handover->letter);
+    else
+        core->ports->post_core(core, target, &handover->letter);
+}
+
+void handover_returned(struct letter *letter, void *context)
+{
+    struct handover *handover = OWNER_OF(letter, struct handover, letter);
+
+    login_free(context, OWNER_OF(handover, struct login, handover));
+}
+
+static void handover_give_back(struct core *core, struct handover *handover)
+{
+    handover->letter.open = handover_returned;
+    if (handover->from_core == core->index)
+        handover_returned(&handover->letter, core);
+    else
+        core->ports->post_core(core, handover->from_core, &handover->letter);
+}
+
+static void adopt_cancel(struct core *core, struct handover *handover)
+{
+    struct client *client;
+
+    if (client_find_key(core, handover->cancel_key) == NULL) {
+        if (++handover->hop_count < core->count) {
+            core->ports->post_core(core, (core->index + 1) % core->count, &handover->letter);
+            return;
+        }
+    } else {
+        client = client_adopt(core, handover);
+        if (client != NULL) {
+            client_become(client, CLIENT_CANCEL);
+            conn_resume(&client->conn);
+            if (!cancel_start(client, handover->cancel_key))
+                client_close_silently(client, "failed cancel request");
+            handover_give_back(core, handover);
+            return;
+        }
+    }
+    usage_give(&core->usage->client_count);
+    ring_close(core->loop.ring, handover->fd);
+    handover_give_back(core, handover);
+}
+
+void handover_open(struct letter *letter, void *context)
+{
+    struct handover *handover = OWNER_OF(letter, struct handover, letter);
+    struct core *core = context;
+    const char *values[PARAMS_COUNT_MAX];
+    const struct database_config *database;
+    struct client *client;
+
+    if (handover->kind == HANDOVER_CANCEL) {
+        adopt_cancel(core, handover);
+        return;
+    }
+    client = client_adopt(core, handover);
+    if (client == NULL) {
+        usage_give(&core->usage->client_count);
+        ring_close(core->loop.ring, handover->fd);
+        handover_give_back(core, handover);
+        return;
+    }
+    client->user_usage = usage_find(core->usage, USAGE_USER, handover->user);
+    client->database_usage = usage_find(core->usage, USAGE_DATABASE, handover->database);
+    client->counts_in_database = client->user_usage != NULL && client->database_usage != NULL;
+    /* The configuration may have changed on the way. */
+    database = snapshot_find_database(core->snapshot, handover->database);
+    read_values(handover, core->params.names->count, values);
+    if (database == NULL) {
+        char text[128];
+
+        snprintf(text, sizeof(text), "no such database: %s", handover->database);
+        fail(client, text);
+    } else {
+        conn_resume(&client->conn);
+        enter_pool(client, handover, database, values);
+    }
+    handover_give_back(core, handover);
+}
+
+static void authenticated(struct client *client)
+{
+    struct core *core = client_core(client);
+    struct login *login = client->login;
+    struct handover *handover = &login->handover;
+    const struct database_config *database;
+    char text[128];
+
+    login->phase = LOGIN_DONE;
+    if (login->is_console) {
+        move(client, HANDOVER_CONSOLE);
+        return;
+    }
+    database = snapshot_find_database(core->snapshot, handover->database);
+    if (database == NULL) {
+        snprintf(text, sizeof(text), "no such database: %s", handover->database);
+        fail(client, text);
+        return;
+    }
+    if (core_database_is_disabled(core, handover->database)) {
+        snprintf(text, sizeof(text), "database \"%s\" is disabled", handover->database);
+        fail(client, text);
+        return;
+    }
+    if (core->shutdown != SHUTDOWN_NONE) {
+        fail(client, "pooler is shutting down");
+        return;
+    }
+    if (!client->counts_in_database) {
+        /* auth_type any: a name that nobody configured. */
+        client->user_usage = usage_find(core->usage, USAGE_USER, handover->user);
+        client->database_usage = usage_find(core->usage, USAGE_DATABASE, handover->database);
+        if (client->user_usage == NULL || client->database_usage == NULL) {
+            fail(client, "bouncer resources exhaustion");
+            return;
+        }
+        (void)!usage_take(&client->database_usage->client_count, 0);
+        (void)!usage_take(&client->user_usage->client_count, 0);
+        client->counts_in_database = true;
+    }
+    if (core_index_of(handover->database, database->user != NULL ? database->user : handover->user,
+                      core->count) != core->index) {
+        write_values(login, core->params.names->count);
+        move(client, HANDOVER_CLIENT);
+        return;
+    }
+    if (login->input_bytes > sizeof(handover->leftover)) {
+        client_close_silently(client, "too many bytes before the welcome");
+        return;
+    }
+    handover->leftover_bytes = login->input_bytes;
+    if (login->input_bytes > 0)
+        memcpy(handover->leftover, login->input->data, login->input_bytes);
+    login->input_bytes = 0;
+    enter_pool(client, handover, database, login->param_values);
+    if (client->login != NULL)
+        login_end(client);
+}
+
+/* ---- the startup packet as a whole ---- */
+
+static bool is_named(const char *list, const char *user)
+{
+    return list != NULL && list_contains(list, user, false);
+}
+
+/* The console: who may use it is decided before any password is asked. False: closed. */
+static bool console_may_enter(struct client *client, bool *without_password)
+{
+    struct core *core = client_core(client);
+    struct login *login = client->login;
+    const struct settings *settings = &core->snapshot->settings;
+    const char *user = login->handover.user;
+    bool is_stats = is_named(settings->stats_users, user);
+
+    *without_password = false;
+    login->is_admin = is_named(settings->admin_users, user);
+    if (client->peer.family == AF_UNIX && strcmp(user, "pgbouncer") == 0 &&
+        ring_peer_is_same_user(core->loop.ring, client->conn.fd)) {
+        client_log(client, LEVEL_LOG, "pgbouncer access from unix socket");
+        login->is_admin = true;
+        *without_password = true;
+        return true;
+    }
+    if (login->is_admin || is_stats || settings->auth_type == AUTH_ANY)
+        return true;
+    fail(client, "not allowed");
+    return false;
+}
+
+static void startup_received(struct client *client, const struct startup_packet *packet)
+{
+    struct core *core = client_core(client);
+    struct login *login = client->login;
+    const struct settings *settings = &core->snapshot->settings;
+    struct parameters parameters = {.client = client};
+    bool layout_is_bad;
+    bool without_password = false;
+
+    login->snapshot = core->snapshot;
+    snapshot_reference(login->snapshot);
+    if (!startup_parameters(packet, each_parameter, &parameters, &layout_is_bad)) {
+        fail(client, layout_is_bad
+                         ? "invalid startup packet layout: expected terminator as last byte"
+                         : login->error);
+        return;
+    }
+    /* All of it is copied; what follows may hand over what came behind it. */
+    input_consume(login, packet->packet_bytes);
+    if (login->handover.user[0] == '\0') {
+        fail(client, "no username supplied");
+        return;
+    }
+    if (login->handover.database[0] == '\0') {
+        if (strlen(login->handover.user) >= sizeof(login->handover.database)) {
+            fail(client, "no such database");
+            return;
+        }
+        strcpy(login->handover.database, login->handover.user);
+    }
+    if (settings->application_name_add_host && !add_host(client)) {
+        fail(client, "startup parameters are too long");
+        return;
+    }
+    login->is_console = strcmp(login->handover.database, "pgbouncer") == 0;
+    login->user = snapshot_find_user(login->snapshot, login->handover.user);
+    if (!login->is_console &&
+        usage_count(&core->usage->client_count) > settings->max_client_conn) {
+        fail(client, "no more connections allowed (max_client_conn)");
+        return;
+    }
+    if (packet->minor > 0 || login->wants_negotiation)
+        negotiate(client);
+    if (client->state != CLIENT_LOGIN || !take_client_limits(client))
+        return;
+    if (login->is_console && !console_may_enter(client, &without_password))
+        return;
+    if (settings->log_connections)
+        client_log(client, LEVEL_LOG, "login attempt: db=%s user=%s tls=no replication=no",
+                   login->handover.database, login->handover.user);
+    if (without_password)
+        authenticated(client);
+    else
+        authenticate(client);
+}
+
+/* True: something was consumed, look again. */
+static bool process_startup(struct client *client)
+{
+    struct login *login = client->login;
+    struct startup_packet packet;
+    enum startup_kind kind = startup_read(login->input->data, login->input_bytes, &packet);
+    char text[64] = "bad packet header: '";
+    static const uint8_t no[] = {'N'};
+
+    switch (kind) {
+    case STARTUP_NEED_MORE:
+        return false;
+    case STARTUP_SSL_REQUEST:
+    case STARTUP_GSSENC_REQUEST:
+        if (login->input_bytes > packet.packet_bytes) {
+            fail(client, kind == STARTUP_SSL_REQUEST
+                             ? "received unencrypted data after SSL request"
+                             : "received unencrypted data after GSSAPI encryption request");
+            return false;
+        }
+        input_consume(login, packet.packet_bytes);
+        if (!conn_push_copy(&client->conn, no, sizeof(no)))
+            client_close_silently(client, "failed to nak SSL");
+        return false;
+    case STARTUP_CANCEL_REQUEST:
+        memcpy(login->handover.cancel_key, packet.body, 8);
+        if (client_find_key(client_core(client), login->handover.cancel_key) != NULL) {
+            client_become(client, CLIENT_CANCEL);
+            if (!cancel_start(client, login->handover.cancel_key))
+                client_close_silently(client, "failed cancel request");
+            else if (client->login != NULL)
+                login_end(client);
+        } else if (client_core(client)->count > 1) {
+            login->input_bytes = 0;
+            login->handover.hop_count = 1;
+            move(client, HANDOVER_CANCEL);
+        } else {
+            client_close_silently(client, "failed cancel request");
+        }
+        return false;
+    case STARTUP_VERSION_3:
+        startup_received(client, &packet);
+        return true;
+    case STARTUP_VERSION_2:
+        fail(client, "old V2 protocol not supported");
+        return false;
+    case STARTUP_TYPED_MESSAGE:
+        if (login->input->data[0] == 'p')
+            fail(client, "client password pkt before startup packet");
+        return false; /* anything else: until client_login_timeout, or the byte budget */
+    case STARTUP_BAD:
+        for (uint32_t i = 0; i < MIN(login->input_bytes, 8u); i++)
+            snprintf(text + strlen(text), sizeof(text) - strlen(text), "%02x", login->input->data[i]);
+        strcat(text, "'");
+        fail(client, text);
+        return false;
+    }
+    return false;
+}
+
+static bool process_message(struct client *client)
+{
+    struct login *login = client->login;
+    const uint8_t *data = login->input->data;
+    uint32_t length;
+
+    if (login->input_bytes == 0)
+        return false;
+    if (data[0] == 'X') {
+        client_close_silently(client, "client close request");
+        return false;
+    }
+    if (data[0] == 0) {
+        fail(client, "client re-sent startup pkt");
+        return false;
+    }
+    if (data[0] != 'p') {
+        fail(client, "bad packet");
+        return false;
+    }
+    if (login->input_bytes < FRAME_HEADER_BYTES)
+        return false;
+    length = bytes_get_u32(data + 1);
+    if (length < 4 || length - 4 > LOGIN_MESSAGE_BYTES_MAX) {
+        fail(client, "bad packet header: password message too long");
+        return false;
+    }
+    if (login->input_bytes < length + 1)
+        return false;
+    {
+        uint8_t body[LOGIN_MESSAGE_BYTES_MAX];
+        size_t bytes = length - 4;
+
+        /* Copied and consumed first: what follows may hand the login over. */
+        memcpy(body, data + FRAME_HEADER_BYTES, bytes);
+        secret_wipe(login->input->data, length + 1);
+        input_consume(login, length + 1);
+        if (login->phase == LOGIN_PASSWORD)
+            password_received(client, (const char *)body, bytes);
+        else if (login->phase == LOGIN_SASL_FIRST)
+            sasl_first(client, body, bytes);
+        else
+            sasl_final(client, body, bytes);
+        secret_wipe(body, bytes);
+    }
+    return client->state == CLIENT_LOGIN && client->login != NULL;
+}
+
+static void login_process(struct client *client)
+{
+    bool again = true;
+
+    while (again && client->state == CLIENT_LOGIN && client->login != NULL) {
+        switch (client->login->phase) {
+        case LOGIN_STARTUP:
+            again = client->login->input_bytes > 0 && process_startup(client);
+            break;
+        case LOGIN_PASSWORD:
+        case LOGIN_SASL_FIRST:
+        case LOGIN_SASL_FINAL:
+            again = process_message(client);
+            break;
+        default: /* a helper is at work; what comes now waits */
+            again = false;
+            break;
+        }
+    }
+}

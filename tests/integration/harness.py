@@ -1,0 +1,617 @@
+"""What a test stands on: a scratch PostgreSQL, a pooler with its own configuration, and waiting.
+
+A test is a function `test_...(t)`; `t` is a Test. Each test runs in a process of its own (runner.py),
+so whatever it leaves behind ends with that process group. Nothing here sleeps for a while and hopes:
+what has to happen is asked for, again and again, until it has happened or the time is over.
+
+The pooler is build/pgsplice, or what PGSPLICE_BIN names. Debian's PgBouncer works too, and that is how
+the tests of shared behaviour were checked; tests of what only we do are marked with @ours.
+"""
+
+import contextlib
+import os
+import pwd
+import re
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import threading
+import time
+
+import pgwire
+
+POSTGRES_BIN = os.environ.get("POSTGRES_BIN", "/usr/lib/postgresql/15/bin")
+TOP = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
+POOLER_BIN = os.path.abspath(os.environ.get("PGSPLICE_BIN", os.path.join(TOP, "build", "pgsplice")))
+OS_USER = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
+
+# Who can log in at the scratch PostgreSQL, and how. PASSWORD is everybody's.
+PASSWORD = "Pw-of-all-1"
+LOGINS = {"app": "trust", "other": "trust", "u_plain": "password", "u_md5": "md5",
+          "u_scram": "scram-sha-256"}
+
+
+class Skip(Exception):
+    pass
+
+
+def ours(function):
+    """A test of something that PgBouncer 1.18 lacks or does otherwise."""
+    function.ours = True
+    return function
+
+
+def slow(seconds):
+    """A test that may take longer than the usual limit."""
+    def mark(function):
+        function.seconds_max = seconds
+        return function
+    return mark
+
+
+def brief(value):
+    shown = repr(value)
+    return shown if len(shown) <= 600 else shown[:300] + " ... " + shown[-300:]
+
+
+def same(got, wanted, about=""):
+    assert got == wanted, f"{about + ': ' if about else ''}got {brief(got)}, wanted {brief(wanted)}"
+
+
+def matches(pattern, got):
+    assert re.search(pattern, got), f"{got!r} does not match {pattern!r}"
+
+
+@contextlib.contextmanager
+def refused(pattern=None, sqlstate=None, severity=None):
+    """The block must end in an ErrorResponse like this one."""
+    caught = []
+    try:
+        yield caught
+    except pgwire.PgError as error:
+        caught.append(error)
+    assert caught, f"no error, wanted {pattern or sqlstate}"
+    if pattern is not None:
+        assert re.fullmatch(pattern, caught[0].text), f"{caught[0]} does not match {pattern!r}"
+    if sqlstate is not None:
+        same(caught[0].sqlstate, sqlstate, str(caught[0]))
+    if severity is not None:
+        same(caught[0].severity, severity, str(caught[0]))
+
+
+def eventually(condition, what, seconds=5.0):
+    """Asks until the answer is true, and gives it back."""
+    end = time.monotonic() + seconds
+    pause = 0.002
+    while True:
+        answer = condition()
+        if answer:
+            return answer
+        assert time.monotonic() < end, f"not within {seconds} s: {what}"
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.05)
+
+
+def within(started, least, most, what):
+    """Checks a duration; `most` is generous because the machine may be busy."""
+    took = time.monotonic() - started
+    assert least <= took <= most, f"{what} took {took:.2f} s, wanted {least} to {most}"
+
+
+def free_port(slot):
+    """A port that nobody has, from a range of this slot's own (below the ephemeral ones)."""
+    for _ in range(200):
+        port = 20000 + slot * 1000 + struct.unpack("!H", os.urandom(2))[0] % 1000
+        with socket.socket(socket.AF_INET6) as six, socket.socket() as four:
+            six.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            try:
+                four.bind(("127.0.0.1", port))
+                six.bind(("::1", port))
+                return port
+            except OSError:
+                continue
+    raise AssertionError("no free port")
+
+
+def as_os_user():
+    return {"user": OS_USER, "group": OS_USER, "extra_groups": []} if os.geteuid() == 0 else {}
+
+
+def give_to_os_user(path):
+    if os.geteuid() == 0:
+        shutil.chown(path, OS_USER, OS_USER)
+
+
+def process_runs(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+# ---- PostgreSQL ---------------------------------------------------------------------------------
+
+class Postgres:
+    """One scratch server. Made once from nothing, then copied for each slot of the runner."""
+
+    HBA = "".join(f"{where} all {user}{address} {method}\n"
+                  for user, method in LOGINS.items() if method != "trust"
+                  for where, address in (("local", ""), ("host", " all"))) + (
+        "local all nobody_may reject\nhost all nobody_may all reject\n"
+        "local all all trust\nhost all all all trust\n"
+        "local replication all trust\nhost replication all all trust\n")
+
+    CONF = """
+listen_addresses = '127.0.0.1,::1'
+fsync = off
+synchronous_commit = off
+full_page_writes = off
+autovacuum = off
+max_connections = 120
+shared_buffers = 32MB
+max_wal_size = 256MB
+password_encryption = 'scram-sha-256'
+timezone = 'UTC'
+log_timezone = 'UTC'
+log_connections = on
+log_disconnections = on
+logging_collector = off
+"""
+
+    def __init__(self, folder, slot):
+        self.folder = folder
+        self.data = os.path.join(folder, "data")
+        self.sockets = folder
+        self.log = os.path.join(folder, "postgres.log")
+        self.port = free_port(slot)
+
+    @classmethod
+    def create(cls, folder):
+        """initdb and the roles; leaves it stopped."""
+        os.makedirs(folder, mode=0o755)
+        give_to_os_user(folder)
+        new = cls(folder, 0)
+        subprocess.run([f"{POSTGRES_BIN}/initdb", "-D", new.data, "-U", "postgres", "-A", "trust",
+                        "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions"],
+                       check=True, stdout=subprocess.DEVNULL, cwd="/", **as_os_user())
+        for name, content in (("pg_hba.conf", cls.HBA), ("postgresql.conf", cls.CONF)):
+            with open(os.path.join(new.data, name), "w") as file:
+                file.write(content)
+        new.start()
+        with new.connect(user="postgres", database="postgres") as admin:
+            for user, method in LOGINS.items():
+                admin.query(f"set password_encryption = '{'md5' if method == 'md5' else 'scram-sha-256'}'")
+                admin.query(f"create role {user} login superuser password '{PASSWORD}'")
+            admin.query("create role nobody_may login")
+            admin.query("create role limited login connection limit 0")
+            admin.query("create database app owner app")
+            admin.query("create database app2 owner app")
+        new.stop()
+        return new
+
+    def copy(self, folder, slot):
+        shutil.copytree(self.folder, folder, symlinks=True)
+        if os.geteuid() == 0:
+            subprocess.run(["chown", "-R", f"{OS_USER}:", folder], check=True)
+        return Postgres(folder, slot)
+
+    def pid(self):
+        try:
+            with open(os.path.join(self.data, "postmaster.pid")) as file:
+                return int(file.readline())
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def runs(self):
+        pid = self.pid()
+        return pid is not None and process_runs(pid)
+
+    def start(self):
+        with open(self.log, "ab") as log:
+            # A session of its own: it outlives the test that restarted it.
+            subprocess.Popen([f"{POSTGRES_BIN}/postgres", "-D", self.data, "-p", str(self.port),
+                              "-k", self.sockets], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                             cwd="/", start_new_session=True, **as_os_user())
+        self.wait_ready()
+
+    def wait_ready(self):
+        def ready():
+            try:
+                with self.connect(user="postgres", database="postgres"):
+                    return True
+            except (OSError, pgwire.PgError, pgwire.Closed):
+                return False
+        eventually(ready, "PostgreSQL accepts connections", 30)
+
+    def stop(self, how=signal.SIGINT):
+        pid = self.pid()
+        if pid is not None and process_runs(pid):
+            os.kill(pid, how)
+            eventually(lambda: not process_runs(pid), "PostgreSQL has ended", 20)
+
+    def connect(self, user="app", database="app", password=PASSWORD, **rest):
+        return pgwire.connect(self.port, user, database, password, **rest)
+
+    def value(self, sql, database="app"):
+        with self.connect(database=database) as client:
+            return client.value(sql)
+
+    def backends(self, user="app", database="app"):
+        """The pids of this user's backends, without the one that looks."""
+        with self.connect(user="postgres", database="postgres") as admin:
+            rows = admin.query("select pid from pg_stat_activity where "
+                               f"usename = '{user}' and datname = '{database}'").rows
+        return sorted(int(row[0]) for row in rows)
+
+    def clear(self):
+        """Ends whatever an earlier test left behind."""
+        with self.connect(user="postgres", database="postgres") as admin:
+            admin.query("select pg_terminate_backend(pid, 5000) from pg_stat_activity "
+                        "where backend_type = 'client backend' and pid <> pg_backend_pid()")
+
+    def address(self, database="app", **more):
+        """The value of a [databases] entry."""
+        words = {"host": "127.0.0.1", "port": self.port, "dbname": database, **more}
+        return " ".join(f"{key}={value}" for key, value in words.items() if value is not None)
+
+
+# ---- a PostgreSQL that misbehaves ---------------------------------------------------------------
+
+class FakeServer:
+    """Listens and lets `script(connection)` speak for PostgreSQL, in one thread per connection."""
+
+    def __init__(self, script, port):
+        self.script = script
+        self.port = port
+        self.accepted = 0
+        self.problems = []
+        self.listener = socket.create_server(("127.0.0.1", port))
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        while True:
+            try:
+                taken, _ = self.listener.accept()
+            except OSError:
+                return
+            self.accepted += 1
+            threading.Thread(target=self._serve, args=(taken,), daemon=True).start()
+
+    def _serve(self, taken):
+        with taken:
+            try:
+                self.script(FakeConnection(taken))
+            except (OSError, pgwire.Closed):
+                pass
+            except Exception as problem:  # shown by the test, which sees only silence otherwise
+                self.problems.append(problem)
+
+    def close(self):
+        self.listener.close()
+
+
+class FakeConnection:
+    """The server's end of one connection."""
+
+    def __init__(self, taken):
+        self.socket = taken
+        self.params = {}
+
+    def send(self, data):
+        self.socket.sendall(data)
+
+    def _exactly(self, count):
+        data = b""
+        while len(data) < count:
+            more = self.socket.recv(count - len(data))
+            if not more:
+                raise pgwire.Closed()
+            data += more
+        return data
+
+    def receive(self):
+        type_ = chr(self._exactly(1)[0])
+        size = struct.unpack("!I", self._exactly(4))[0]
+        return pgwire.Message(type_, self._exactly(size - 4))
+
+    def startup(self):
+        """Says N to encryption and gives the code of the first other packet."""
+        while True:
+            size, code = struct.unpack("!II", self._exactly(8))
+            body = self._exactly(size - 8)
+            if code in (pgwire.SSL_REQUEST, pgwire.GSSENC_REQUEST):
+                self.send(b"N")
+                continue
+            if code != pgwire.CANCEL_REQUEST:
+                words = body.split(b"\0")
+                self.params = {k.decode(): v.decode() for k, v in zip(words[0::2], words[1::2]) if k}
+            return code
+
+    WELCOME = (pgwire.auth(0) + pgwire.parameter_status("server_version", "15.0") +
+               pgwire.parameter_status("client_encoding", "UTF8") +
+               pgwire.parameter_status("DateStyle", "ISO, MDY") +
+               pgwire.parameter_status("TimeZone", "UTC") +
+               pgwire.parameter_status("standard_conforming_strings", "on") +
+               pgwire.parameter_status("IntervalStyle", "postgres") +
+               pgwire.parameter_status("application_name", "") +
+               pgwire.backend_key(4711) + pgwire.ready())
+
+    def welcome(self):
+        self.startup()
+        self.send(self.WELCOME)
+
+    def serve_one_value(self, value="1"):
+        """Answers every Query with one row until the other side leaves."""
+        row = struct.pack("!HI", 1, len(value)) + value.encode()
+        column = struct.pack("!H", 1) + b"v\0" + struct.pack("!IHIhIH", 0, 0, 25, -1, 0xFFFFFFFF, 0)
+        while True:
+            found = self.receive()
+            if found.type == "X":
+                return
+            if found.type == "Q" and found.body[:-1].strip() == b"":
+                self.send(pgwire.message("I") + pgwire.ready())
+            elif found.type == "Q":
+                self.send(pgwire.message("T", column) + pgwire.message("D", row) +
+                          pgwire.message("C", b"SELECT 1\0") + pgwire.ready())
+
+
+# ---- the pooler ---------------------------------------------------------------------------------
+
+class Console:
+    """A session with the database pgbouncer."""
+
+    def __init__(self, client):
+        self.client = client
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.client.vanish()
+
+    def table(self, command):
+        result = self.client.query(command)
+        names = [name for name, _ in result.columns]
+        return [dict(zip(names, row)) for row in result.rows]
+
+    def do(self, command, timeout=None):
+        """Runs a command and gives its tag."""
+        result = self.client.query(command, timeout)
+        same(len(result.tags), 1, f"{command}: {result.messages}")
+        return result.tags[0]
+
+    def pool(self, database="app", user="app"):
+        """The row of SHOW POOLS, numbers as numbers; empty when the pool is not there yet."""
+        for row in self.table("show pools"):
+            if (row["database"], row["user"]) == (database, user):
+                return {key: int(value) if value and value.isdigit() else value
+                        for key, value in row.items()}
+        return {}
+
+    def wait_pool(self, database="app", user="app", seconds=5.0, **wanted):
+        """Waits until the pool's counters are these."""
+        last = {}
+
+        def reached():
+            last.clear()
+            last.update(self.pool(database, user))
+            return bool(last) and all(last.get(key) == value for key, value in wanted.items())
+        try:
+            eventually(reached, f"pool {wanted}", seconds)
+        except AssertionError:
+            seen = {key: last.get(key) for key in wanted}
+            raise AssertionError(f"pool {database}/{user}: got {seen}, wanted {wanted}") from None
+        return last
+
+    def config(self, key):
+        return next(row["value"] for row in self.table("show config") if row["key"] == key)
+
+
+class Pooler:
+    """The program under test with a configuration of its own. Settings: None leaves one out."""
+
+    def __init__(self, test, databases=None, users=None, userlist=None, args=(), start=True,
+                 name="pooler", extra="", as_root=False, **settings):
+        self.test = test
+        self.folder = os.path.join(test.folder, name)
+        os.makedirs(self.folder, mode=0o755)
+        give_to_os_user(self.folder)
+        self.port = settings.get("listen_port") or free_port(test.slot)
+        self.log_file = os.path.join(self.folder, "pooler.log")
+        self.ini = os.path.join(self.folder, "pooler.ini")
+        self.userlist_file = os.path.join(self.folder, "userlist.txt")
+        self.stderr_file = os.path.join(self.folder, "stderr")
+        self.args = list(args)
+        self.who = {} if as_root else as_os_user()
+        self.process = None
+        postgres = test.postgres
+        self.databases = {"app": postgres.address("app"), "app2": postgres.address("app2")} \
+            if databases is None else dict(databases)
+        self.users = dict(users or {})
+        self.userlist = {name: "" for name in ("app", "other", "admin", "stats")} \
+            if userlist is None else dict(userlist)
+        self.settings = {"listen_addr": "127.0.0.1", "listen_port": self.port,
+                         "unix_socket_dir": self.folder, "auth_type": "trust",
+                         "auth_file": self.userlist_file, "admin_users": "admin",
+                         "stats_users": "stats", "logfile": self.log_file}
+        self.settings.update(settings)
+        self.extra = extra
+        self.write()
+        if start:
+            self.start()
+
+    # configuration
+
+    def write(self):
+        lines = ["[databases]"]
+        lines += [f"{name} = {value}" for name, value in self.databases.items()]
+        if self.users:
+            lines += ["[users]"] + [f"{name} = {value}" for name, value in self.users.items()]
+        lines += ["[pgbouncer]"]
+        lines += [f"{key} = {value}" for key, value in self.settings.items() if value is not None]
+        self.write_file(self.ini, "\n".join(lines) + "\n" + self.extra)
+        quoted = lambda word: '"' + word.replace('"', '""') + '"'
+        self.write_file(self.userlist_file, "".join(
+            f"{quoted(user)} {quoted(secret)}\n" for user, secret in self.userlist.items()))
+
+    def write_file(self, path, content):
+        path = os.path.join(self.folder, path)
+        with open(path, "w") as file:
+            file.write(content)
+        give_to_os_user(path)
+        return path
+
+    def change(self, reload=True, **settings):
+        """Other settings, written and reloaded."""
+        self.settings.update(settings)
+        self.write()
+        if reload:
+            self.reload()
+
+    def reload(self):
+        with self.console() as console:
+            same(console.do("reload"), "RELOAD")
+
+    # the process
+
+    def command(self):
+        return [POOLER_BIN, *self.args, self.ini]
+
+    def launch(self):
+        """Starts it and does not wait."""
+        with open(self.stderr_file, "ab") as stderr:
+            self.process = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL, stdout=stderr,
+                                            stderr=stderr, cwd=self.folder, **self.who)
+        return self.process
+
+    def run_to_end(self, arguments=None, seconds=10):
+        """Runs the binary until it ends by itself; a CompletedProcess."""
+        command = self.command() if arguments is None else [POOLER_BIN, *arguments]
+        return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                              timeout=seconds, cwd=self.folder, **self.who)
+
+    def start(self):
+        self.launch()
+
+        def listens():
+            if self.process.poll() is not None:
+                raise AssertionError(f"{POOLER_BIN} ended with status {self.process.returncode}: "
+                                     f"{self.stderr()[-1500:]}")
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+                return True
+            except OSError:
+                return False
+        eventually(listens, "the pooler listens", 10)
+
+    def stop(self):
+        """Ends it, with clients or without: the second SIGINT does not wait for them."""
+        def ended():
+            if self.process.poll() is None:
+                self.process.send_signal(signal.SIGINT)
+            return self.process.poll() is not None
+        if self.process:
+            eventually(ended, "the pooler has ended")
+
+    def signal(self, number):
+        self.process.send_signal(number)
+
+    def wait_exit(self, seconds=5.0):
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"the pooler did not end within {seconds} s") from None
+
+    def runs(self):
+        return self.process.poll() is None
+
+    def memory(self, what="VmRSS"):
+        """Resident bytes."""
+        with open(f"/proc/{self.process.pid}/status") as file:
+            for line in file:
+                if line.startswith(what + ":"):
+                    return int(line.split()[1]) * 1024
+        raise AssertionError(what)
+
+    # looking at it
+
+    def _read(self, path):
+        try:
+            with open(path, errors="replace") as file:
+                return file.read()
+        except FileNotFoundError:
+            return ""
+
+    def log(self):
+        return self._read(self.log_file)
+
+    def stderr(self):
+        return self._read(self.stderr_file)
+
+    def wait_log(self, pattern, seconds=5.0):
+        return eventually(lambda: re.search(pattern, self.log(), re.M), f"log has {pattern!r}", seconds)
+
+    # talking to it
+
+    def connect(self, user="app", database="app", password=None, **rest):
+        return pgwire.connect(self.port, user, database, password, **rest)
+
+    def open(self, host="127.0.0.1", **rest):
+        """A connection that has not said anything."""
+        return pgwire.Client(self.port, host, **rest)
+
+    def console(self, user="admin", password=None, **rest):
+        return Console(self.connect(user, "pgbouncer", password, **rest))
+
+    def cancel(self, key, **rest):
+        return pgwire.cancel(self.port, key, **rest)
+
+    def usable(self):
+        """A plain query by a new client works: what came before has harmed nobody."""
+        with self.connect() as client:
+            same(client.value("select 1"), "1")
+
+
+# ---- one test -----------------------------------------------------------------------------------
+
+class Test:
+    def __init__(self, postgres, slot, folder):
+        self.postgres = postgres
+        self.slot = slot
+        self.folder = folder
+        self.poolers = []
+        self._names = 0
+
+    def pooler(self, **settings):
+        self._names += 1
+        settings.setdefault("name", f"p{self._names}")
+        new = Pooler.__new__(Pooler)
+        self.poolers.append(new)  # before it starts: a start that fails is explained by its log
+        new.__init__(self, **settings)
+        return new
+
+    def fake_server(self, script):
+        return FakeServer(script, free_port(self.slot))
+
+    def fake_entry(self, fake, **more):
+        words = {"host": "127.0.0.1", "port": fake.port, "dbname": "app", **more}
+        return " ".join(f"{key}={value}" for key, value in words.items())
+
+    def finish(self):
+        """A pooler that the test started must still be there, or have ended as it was told."""
+        for pooler in self.poolers:
+            if pooler.process is not None and pooler.process.poll() is not None:
+                status = pooler.process.returncode
+                assert status >= 0, f"the pooler died of signal {-status}"
+
+    def run_program(self, arguments, input=None, env=None, seconds=20, check=True):
+        """A command-line client; its output and errors as text."""
+        done = subprocess.run(arguments, input=input, capture_output=True, text=True, timeout=seconds,
+                              env={**os.environ, **(env or {})}, cwd=self.folder)
+        if check:
+            assert done.returncode == 0, \
+                f"{arguments[0]} gave {done.returncode}: {done.stdout[-800:]}{done.stderr[-1200:]}"
+        return done

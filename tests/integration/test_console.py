@@ -1,0 +1,749 @@
+"""The admin console: what scripts, dashboards and drivers rely on."""
+
+import csv
+import os
+import re
+import signal
+import subprocess
+import time
+
+import pgwire
+from harness import TOP, Skip, as_os_user, eventually, matches, ours, refused, same, within
+from pgwire import bind, describe, execute, parse, query, sync
+
+SHOW_COLUMNS = os.path.join(TOP, "tests", "compat", "show_columns.tsv")
+# What the first version answers. The others are skipped as long as they are an invalid command.
+DEMANDED = ("VERSION", "CONFIG", "DATABASES", "LISTS", "USERS", "POOLS", "CLIENTS", "SERVERS", "STATS")
+
+
+# ---- SHOW ---------------------------------------------------------------------------------------
+
+def shows():
+    found = {}
+    with open(SHOW_COLUMNS) as file:
+        for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE):
+            if row["column"] != "(no rows)":
+                found.setdefault(row["show"], []).append((row["column"], int(row["type"].split()[0])))
+    return found
+
+
+def make_show(name, columns):
+    @ours
+    def test(t):
+        pooler = t.pooler(pool_mode="transaction")
+        with pooler.connect() as c, pooler.console() as console:
+            c.value("select 1")
+            try:
+                result = console.client.query(f"show {name.lower()}")
+            except pgwire.PgError as error:
+                if name not in DEMANDED and "invalid command" in error.text:
+                    raise Skip(f"SHOW {name} is not there yet")
+                raise
+            same(result.columns, columns)
+            same(result.tags, ["SHOW"])
+            for row in result.rows:
+                for value, (column, oid) in zip(row, columns):
+                    if oid in (20, 23, 1700) and value is not None:
+                        assert re.fullmatch(r"-?\d+", value), f"{column} is {value!r}"
+    test.__name__ = f"test_show_{name.lower()}_has_its_columns_and_types"
+    return test
+
+
+for _name, _columns in shows().items():
+    _test = make_show(_name, _columns)
+    globals()[_test.__name__] = _test
+
+
+def test_show_version_is_a_name_and_a_number(t):
+    with t.pooler().console() as console:
+        rows = console.table("show version")
+        same(len(rows), 1)
+        matches(r"^\S+ \d+\.\d+", rows[0]["version"])
+        first = t.run_program([t.poolers[0].command()[0], "-V"]).stdout.splitlines()[0]
+        same(rows[0]["version"], first)
+
+
+def test_show_help_is_a_notice(t):
+    with t.pooler().console() as console:
+        result = console.client.query("show help")
+        same(result.types, "NCZ")
+        notice = result.notices[0]
+        same((notice["S"], notice["C"], notice["M"]), ("NOTICE", "00000", "Console usage"))
+        for word in ("SHOW", "RELOAD", "PAUSE", "RESUME", "SHUTDOWN"):
+            assert word in notice["D"], notice["D"]
+
+
+def test_words_are_read_in_any_case_and_spacing(t):
+    with t.pooler().console() as console:
+        for command in ("SHOW POOLS", "show pools;", "  Show\tPools \n;", "sHoW\nPoOlS"):
+            same(console.do(command), "SHOW", repr(command))
+
+
+@ours
+def test_select_of_a_word_is_show(t):
+    with t.pooler().console() as console:
+        same(console.client.query("select version").columns, [("version", 25)])
+
+
+def test_unknown_commands_are_quoted_back(t):
+    with t.pooler().console() as console:
+        for command in ("nonsense", "show nothing", "show", "reload everything", "show pools; show pools"):
+            with refused(re.escape(f"invalid command '{command}', use SHOW HELP;"), "08P01", "ERROR"):
+                console.do(command)
+            same(console.do("show version"), "SHOW")
+
+
+def test_console_survives_odd_queries(t):
+    with t.pooler().console() as console:
+        for command in ("", ";", "'", '"', '"unfinished', "show " + "x" * 300, "show 'pools'",
+                        "set a = 'b", "\x01\x02", "-- comment", "/* c */ show pools", "pause " * 20,
+                        "show \xe4"):
+            console.client.send(query(command))
+            result = console.client.results()
+            assert result.errors or result.types in ("IZ", "CZ") or result.tags, repr(command)
+        same(console.do("show version"), "SHOW")
+
+
+def test_console_survives_a_very_long_query(t):
+    pooler = t.pooler()
+    with pooler.console() as console:
+        console.client.send(query("show " + "x" * 100000))
+        errors = [m for m in console.client.until("EZ")]
+        assert errors
+    with pooler.console() as console:
+        same(console.do("show version"), "SHOW")
+
+
+def test_pipelined_commands_are_answered_in_order(t):
+    with t.pooler().console() as console:
+        console.client.send(query("show version") + query("nonsense") + query("show lists"))
+        first, second, third = (console.client.results() for _ in range(3))
+        same((first.columns[0][0], len(second.errors), third.columns[0][0]), ("version", 1, "list"))
+
+
+def test_show_pools_counts_clients_and_servers(t):
+    pooler = t.pooler(pool_mode="transaction", default_pool_size=1)
+    with pooler.connect() as a, pooler.connect() as b, pooler.connect() as idle, \
+            pooler.console() as console:
+        idle.value("select 1")
+        console.wait_pool(cl_active=3, cl_waiting=0, sv_active=0, sv_idle=1)
+        a.query("begin")
+        b.send(query("select 1"))
+        row = console.wait_pool(cl_active=2, cl_waiting=1, sv_active=1, sv_idle=0, sv_login=0)
+        same(row["pool_mode"], "transaction")
+        eventually(lambda: console.pool()["maxwait"] * 1000000 + console.pool()["maxwait_us"] > 50000,
+                   "the wait is measured")
+        a.query("commit")
+        b.results()
+        console.wait_pool(cl_active=3, cl_waiting=0, maxwait=0, maxwait_us=0)
+
+
+def test_show_pools_lists_the_console_itself(t):
+    with t.pooler().console() as console:
+        row = console.pool("pgbouncer", "pgbouncer")
+        same(row["cl_active"], 1)
+
+
+def test_show_databases_tells_the_entries(t):
+    pooler = t.pooler(databases={"zeta": t.postgres.address("app", pool_size=7, pool_mode="statement"),
+                                 "alpha": t.postgres.address("app2", user="other")},
+                      max_db_connections=33)
+    with pooler.console() as console:
+        rows = {row["name"]: row for row in console.table("show databases")}
+        same(list(rows), ["alpha", "pgbouncer", "zeta"])
+        zeta, alpha = rows["zeta"], rows["alpha"]
+        same((zeta["host"], zeta["port"], zeta["database"]),
+             ("127.0.0.1", str(t.postgres.port), "app"))
+        same((zeta["force_user"], zeta["pool_size"], zeta["pool_mode"]), (None, "7", "statement"))
+        same((alpha["force_user"], alpha["pool_size"], alpha["pool_mode"]), ("other", "20", None))
+        same((alpha["max_connections"], alpha["paused"], alpha["disabled"]), ("33", "0", "0"))
+
+
+def test_show_clients_and_servers_point_at_each_other(t):
+    pooler = t.pooler(pool_mode="transaction")
+    with pooler.connect(application_name="seen") as c, pooler.console() as console:
+        c.query("begin")
+        pid = c.pid()
+        client = next(r for r in console.table("show clients") if r["database"] == "app")
+        server = next(r for r in console.table("show servers") if r["database"] == "app")
+        same((client["type"], client["user"], client["state"], client["addr"]),
+             ("C", "app", "active", "127.0.0.1"))
+        same(client["port"], str(c.socket.getsockname()[1]))
+        same((client["local_addr"], client["local_port"]), ("127.0.0.1", str(pooler.port)))
+        same(client["application_name"], "seen")
+        same((server["type"], server["user"], server["state"], server["port"]),
+             ("S", "app", "active", str(t.postgres.port)))
+        same(server["remote_pid"], str(pid))
+        same((client["link"], server["link"]), (server["ptr"], client["ptr"]))
+        matches(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \S+$", client["connect_time"])
+        c.query("commit")
+        client = next(r for r in console.table("show clients") if r["database"] == "app")
+        server = next(r for r in console.table("show servers") if r["database"] == "app")
+        same((client["link"], server["link"], server["state"]), ("", "", "idle"))
+
+
+@ours
+def test_ptr_of_a_client_is_the_one_in_the_log(t):
+    pooler = t.pooler()
+    with pooler.connect(), pooler.console() as console:
+        client = next(r for r in console.table("show clients") if r["database"] == "app")
+        found = re.search(r"C-(0x[0-9a-f]+): app/app@", pooler.log())
+        same(client["ptr"], found.group(1))
+
+
+@ours
+def test_ids_are_unique_over_clients_and_servers(t):
+    pooler = t.pooler(pool_mode="transaction")
+    clients = [pooler.connect() for _ in range(4)]
+    for c in clients:
+        c.query("begin")
+    with pooler.console() as console:
+        ids = [r["id"] for r in console.table("show clients") + console.table("show servers")]
+        same(len(ids), 9)
+        same(len(set(ids)), 9)
+
+
+def test_unix_clients_are_shown_as_unix(t):
+    pooler = t.pooler()
+    with pooler.connect(host=pooler.folder), pooler.console() as console:
+        client = next(r for r in console.table("show clients") if r["database"] == "app")
+        same((client["addr"], client["port"]), ("unix", str(pooler.port)))
+        assert int(client["remote_pid"]) > 0
+
+
+def test_show_stats_counts(t):
+    pooler = t.pooler(pool_mode="transaction")
+    with pooler.connect() as c, pooler.console() as console:
+        def stats():
+            return next(r for r in console.table("show stats") if r["database"] == "app")
+        before = stats()
+        for _ in range(10):
+            c.query("select pg_sleep(0.001)")
+        c.query("begin")
+        c.query("select 1")
+        c.query("commit")
+        grown = {k: int(v) - int(before[k]) for k, v in stats().items() if k.startswith("total_")}
+        same((grown["total_xact_count"], grown["total_query_count"]), (11, 13))
+        assert grown["total_query_time"] >= 10000 and grown["total_xact_time"] >= 10000, grown
+        assert grown["total_received"] > 200 and grown["total_sent"] > 200, grown
+
+
+@ours
+def test_show_stats_counts_logins_and_assignments(t):
+    pooler = t.pooler(pool_mode="transaction")
+    for _ in range(3):
+        with pooler.connect() as c:
+            c.query("begin; select 1; commit")
+            c.query("select 1")
+            c.terminate()
+    with pooler.console() as console:
+        row = next(r for r in console.table("show stats") if r["database"] == "app")
+        same((row["total_client_login_count"], row["total_server_assignment_count"]), ("3", "6"))
+
+
+def test_show_users_tells_auth_file_and_users(t):
+    pooler = t.pooler(users={"other": "pool_mode=statement"})
+    with pooler.console() as console:
+        rows = {r["name"]: r for r in console.table("show users")}
+        assert {"app", "other", "admin", "stats"} <= set(rows), rows
+        same((rows["other"]["pool_mode"], rows["app"]["pool_mode"]), ("statement", None))
+
+
+@ours
+def test_show_lists_counts_in_the_usual_order(t):
+    pooler = t.pooler()
+    with pooler.connect() as c, pooler.console() as console:
+        c.value("select 1")
+        rows = console.table("show lists")
+        same([r["list"] for r in rows],
+             ["databases", "users", "peers", "pools", "peer_pools", "free_clients", "used_clients",
+              "login_clients", "free_servers", "used_servers", "dns_names", "dns_zones", "dns_queries",
+              "dns_pending"])
+        counts = {r["list"]: int(r["items"]) for r in rows}
+        same((counts["databases"], counts["pools"], counts["used_clients"], counts["used_servers"]),
+             (3, 2, 2, 1))
+
+
+def test_show_config_tells_the_values(t):
+    pooler = t.pooler(pool_mode="transaction", default_pool_size=7, query_timeout=1.5,
+                      server_reset_query="select 1")
+    with pooler.console() as console:
+        rows = {r["key"]: r for r in console.table("show config")}
+        for key, value in (("pool_mode", "transaction"), ("default_pool_size", "7"),
+                           ("query_timeout", "1.5"), ("server_reset_query", "select 1"),
+                           ("listen_port", str(pooler.port)), ("max_client_conn", "100"),
+                           ("server_idle_timeout", "600")):
+            same(rows[key]["value"], value, key)
+        same((rows["listen_port"]["changeable"], rows["pool_mode"]["changeable"]), ("no", "yes"))
+
+
+@ours
+def test_show_config_tells_the_defaults(t):
+    with t.pooler().console() as console:
+        rows = {r["key"]: r for r in console.table("show config")}
+        for key, value in (("default_pool_size", "20"), ("pool_mode", "session"),
+                           ("query_wait_timeout", "120"), ("auth_type", "md5"),
+                           ("listen_port", "6432"), ("max_prepared_statements", "200")):
+            same(rows[key]["default"], value, key)
+
+
+# ---- rights -------------------------------------------------------------------------------------
+
+def test_strangers_are_not_allowed(t):
+    pooler = t.pooler()
+    with refused("not allowed", "08P01", "FATAL"):
+        pooler.console(user="app")
+
+
+@ours
+def test_strangers_are_turned_away_before_any_password(t):
+    pooler = t.pooler(auth_type="md5", userlist={"app": "secret", "admin": "secret"})
+    with pooler.open() as c:
+        c.send(pgwire.startup({"user": "app", "database": "pgbouncer"}))
+        same([m.type for m in c.closed()], ["E"])
+
+
+def test_admins_need_their_password(t):
+    pooler = t.pooler(auth_type="md5", userlist={"admin": "secret"})
+    with refused("password authentication failed"):
+        pooler.console(password="wrong")
+    with pooler.console(password="secret") as console:
+        same(console.do("show version"), "SHOW")
+
+
+def test_stats_users_may_look_and_not_touch(t):
+    pooler = t.pooler()
+    with pooler.connect() as c, pooler.console(user="stats") as console:
+        for command in ("show pools", "show clients", "show config", "show stats", "show databases"):
+            same(console.do(command), "SHOW")
+        for command in ("reload", "pause", "pause app", "resume", "shutdown"):
+            with refused("admin access needed", "08P01", "ERROR"):
+                console.do(command)
+        same(c.value("select 1"), "1")
+
+
+@ours
+def test_stats_users_may_not_kill_or_set(t):
+    pooler = t.pooler()
+    with pooler.connect() as c, pooler.console(user="stats") as console:
+        ident = next(r["id"] for r in console.table("show clients") if r["database"] == "app")
+        for command in ("shutdown wait_for_clients", f"kill_client {ident}", "kill", "kill app", "disable app", "suspend",
+                        "reconnect", "set default_pool_size = 1"):
+            with refused("admin access needed|invalid command .*", "08P01", "ERROR"):
+                console.do(command)
+        same(c.value("select 1"), "1")
+
+
+def test_any_user_may_look_with_auth_type_any(t):
+    pooler = t.pooler(auth_type="any", databases={"app": t.postgres.address(user="app")})
+    with pooler.console(user="whoever") as console:
+        same(console.do("show pools"), "SHOW")
+        with refused("admin access needed"):
+            console.do("reload")
+
+
+def test_owner_of_the_process_is_admin_on_the_unix_socket(t):
+    pooler = t.pooler(auth_type="md5", admin_users="", userlist={"app": "x"})
+    done = subprocess.run(["psql", "-XAt", "-h", pooler.folder, "-p", str(pooler.port), "-U", "pgbouncer",
+                           "pgbouncer", "-c", "show version", "-c", "reload"], capture_output=True,
+                          text=True, cwd="/", timeout=10, **as_os_user())
+    same(done.returncode, 0, done.stderr)
+    assert "RELOAD" in done.stdout, done.stdout
+
+
+# ---- the extended protocol ----------------------------------------------------------------------
+
+@ours
+def test_extended_protocol_is_answered(t):
+    with t.pooler().console() as console:
+        result = console.client.batch(parse("", "show version") + bind() + describe("P") + execute())
+        same(result.types, "12TDCZ")
+        same((result.columns, result.tags), ([("version", 25)], ["SHOW"]))
+        same(console.do("show version"), "SHOW")
+
+
+@ours
+def test_described_statement_of_the_extended_protocol(t):
+    with t.pooler().console() as console:
+        c = console.client
+        result = c.batch(parse("s", "show pools") + describe("S", "s"))
+        same(result.types, "1tTZ")
+        for _ in range(2):
+            result = c.batch(bind("", "s") + execute())
+            same(result.types[0] + result.types[-2:], "2CZ")
+        same(c.batch(pgwire.close("S", "s")).types, "3Z")
+
+
+@ours
+def test_errors_in_the_extended_protocol_skip_to_sync(t):
+    with t.pooler().console() as console:
+        c = console.client
+        c.send(parse("", "nonsense") + bind() + execute() + sync() + query("show version"))
+        result = c.results()
+        same(result.types[-2:], "EZ")
+        matches("invalid command 'nonsense'", result.errors[0].text)
+        same(c.results().tags, ["SHOW"])
+        c.send(parse("", "show version") + pgwire.flush())
+        same(c.receive().type, "1")
+        c.send(sync())
+        same(c.results().types, "Z")
+
+
+@ours
+def test_commands_work_in_the_extended_protocol(t):
+    with t.pooler().console() as console:
+        result = console.client.batch(parse("", "reload") + bind() + describe("P") + execute())
+        same((result.types, result.tags), ("12nCZ", ["RELOAD"]))
+
+
+def test_unknown_messages_end_the_console_session(t):
+    pooler = t.pooler()
+    with pooler.console() as console:
+        console.client.send(pgwire.function_call(1, []))
+        console.client.send(pgwire.function_call(1, []))
+        found = console.client.until("E")
+        assert found[-1].error().sqlstate == "08P01"
+    with pooler.console() as console:
+        same(console.do("show version"), "SHOW")
+
+
+# ---- RELOAD -------------------------------------------------------------------------------------
+
+def test_reload_applies_settings_and_drops_nobody(t):
+    pooler = t.pooler(pool_mode="transaction", default_pool_size=1)
+    with pooler.connect() as c, pooler.connect() as second, pooler.console() as console:
+        c.query("begin")
+        pid = c.pid()
+        second.send(query("select 'waited'"))
+        console.wait_pool(cl_waiting=1)
+        pooler.change(default_pool_size=2)
+        same(second.results().value(), "waited")
+        same(c.pid(), pid)
+        c.query("commit")
+        same(console.config("default_pool_size"), "2")
+    pooler.wait_log("RELOAD command issued")
+
+
+def test_reload_adds_and_changes_databases(t):
+    pooler = t.pooler(pool_mode="transaction")
+    with pooler.connect() as c:
+        same(c.value("select current_database()"), "app")
+        pooler.databases["fresh"] = t.postgres.address("app2")
+        pooler.write()
+        pooler.reload()
+        with pooler.connect(database="fresh") as fresh:
+            same(fresh.value("select current_database()"), "app2")
+        same(c.value("select 1"), "1")
+
+
+def test_reload_removes_databases_with_their_clients(t):
+    pooler = t.pooler(pool_mode="transaction")
+    with pooler.connect(database="app2") as gone, pooler.connect() as stays:
+        gone.value("select 1")
+        del pooler.databases["app2"]
+        pooler.write()
+        pooler.reload()
+        same(gone.fatal().text, "database removed")
+        same(stays.value("select 1"), "1")
+
+
+def test_reload_retires_servers_of_a_changed_entry(t):
+    pooler = t.pooler(pool_mode="transaction")
+    with pooler.connect() as c, pooler.connect() as busy:
+        busy.query("begin")
+        pid = busy.pid()
+        c.value("select 1")
+        pooler.databases["app"] = t.postgres.address("app", host="::1")
+        pooler.write()
+        pooler.reload()
+        same(c.value("select host(inet_server_addr())"), "::1")
+        same(busy.pid(), pid)
+        busy.query("commit")
+        eventually(lambda: pid not in t.postgres.backends(), "the old server was closed")
+
+
+def test_settings_gone_from_the_file_return_to_their_default(t):
+    pooler = t.pooler(default_pool_size=3)
+    pooler.change(default_pool_size=None)
+    with pooler.console() as console:
+        same(console.config("default_pool_size"), "20")
+
+
+def test_restart_only_settings_do_not_change(t):
+    pooler = t.pooler()
+    port = pooler.port
+    pooler.change(listen_port=port + 1)
+    with pooler.console() as console:
+        same(console.config("listen_port"), str(port))
+    pooler.usable()
+
+
+MISTAKES = {"unknown_setting": ("no_such_setting", "1"), "text_for_a_number": ("query_timeout", "abc"),
+            "unknown_word": ("pool_mode", "sometimes")}
+
+
+def make_mistake(name, key, value):
+    @ours
+    def test(t):
+        pooler = t.pooler(pool_mode="transaction", default_pool_size=3)
+        with pooler.connect() as c, pooler.console() as console:
+            c.query("begin")
+            before = {r["key"]: r["value"] for r in console.table("show config")}
+            pooler.databases["extra"] = t.postgres.address("app2")
+            pooler.change(reload=False, default_pool_size=9, max_client_conn=77, **{key: value})
+            with refused("RELOAD failed, see logs for additional details", "F0000", "ERROR"):
+                console.do("reload")
+            same({r["key"]: r["value"] for r in console.table("show config")}, before)
+            same([r["name"] for r in console.table("show databases")], ["app", "app2", "pgbouncer"])
+            same(c.value("select 1"), "1")
+            with refused("no such database: extra"):
+                pooler.connect(database="extra")
+        pooler.wait_log(r"pooler\.ini:\d+")
+    test.__name__ = f"test_reload_with_{name}_changes_nothing"
+    return test
+
+
+for _name, (_key, _value) in MISTAKES.items():
+    _test = make_mistake(_name, _key, _value)
+    globals()[_test.__name__] = _test
+
+
+@ours
+def test_reload_with_a_broken_entry_changes_nothing(t):
+    pooler = t.pooler(pool_mode="transaction")
+    with pooler.connect() as c, pooler.console() as console:
+        c.value("select 1")
+        pooler.databases["app"] = "host=127.0.0.1 port=abc"
+        pooler.change(reload=False, default_pool_size=9)
+        with refused(sqlstate="F0000"):
+            console.do("reload")
+        same(console.config("default_pool_size"), "20")
+        same(c.value("select 1"), "1")
+
+
+@ours
+def test_reload_of_a_missing_file_changes_nothing(t):
+    pooler = t.pooler()
+    with pooler.console() as console:
+        os.rename(pooler.ini, pooler.ini + ".away")
+        with refused(sqlstate="F0000"):
+            console.do("reload")
+        os.rename(pooler.ini + ".away", pooler.ini)
+        same(console.do("reload"), "RELOAD")
+    pooler.usable()
+
+
+@ours
+def test_reload_repairs_after_a_mistake(t):
+    pooler = t.pooler()
+    pooler.change(reload=False, pool_mode="nonsense")
+    with pooler.console() as console:
+        with refused(sqlstate="F0000"):
+            console.do("reload")
+        pooler.change(pool_mode="transaction")
+        same(console.config("pool_mode"), "transaction")
+
+
+def test_many_reloads_under_load_lose_nothing(t):
+    pooler = t.pooler(pool_mode="transaction", default_pool_size=2)
+    clients = [pooler.connect() for _ in range(5)]
+    with pooler.console() as console:
+        for i in range(30):
+            for j, c in enumerate(clients):
+                c.send(query(f"select {i * 10 + j}"))
+            same(console.do("reload"), "RELOAD")
+            for j, c in enumerate(clients):
+                same(c.results().value(), str(i * 10 + j))
+
+
+# ---- PAUSE and RESUME ---------------------------------------------------------------------------
+
+def test_pause_waits_for_the_active_and_resume_goes_on(t):
+    pooler = t.pooler(pool_mode="transaction")
+    with pooler.connect() as busy, pooler.connect() as other, pooler.console() as console, \
+            pooler.console() as second:
+        busy.query("begin")
+        console.client.send(query("pause"))
+        pooler.wait_log("PAUSE command issued")
+        assert console.client.silent_for(0.1), "PAUSE did not wait"
+        other.send(query("select 'held'"))
+        second.wait_pool(cl_waiting=1)
+        same(busy.value("select 1"), "1")
+        busy.query("commit")
+        same(console.client.results().tags, ["PAUSE"])
+        assert other.silent_for(0.1), "a query ran during PAUSE"
+        eventually(lambda: not t.postgres.backends(), "the servers are closed")
+        same(second.do("resume"), "RESUME")
+        same(other.results().value(), "held")
+    pooler.wait_log("RESUME command issued")
+
+
+def test_pause_closes_idle_servers_at_once(t):
+    pooler = t.pooler(pool_mode="transaction")
+    with pooler.connect() as c, pooler.console() as console:
+        c.value("select 1")
+        same(console.do("pause"), "PAUSE")
+        eventually(lambda: not t.postgres.backends(), "the server is closed")
+        pooler.wait_log("closing because: pause mode")
+        same(console.do("resume"), "RESUME")
+        same(c.value("select 2"), "2")
+
+
+def test_pause_twice_and_resume_twice_are_errors(t):
+    with t.pooler().console() as console:
+        with refused("pooler is not paused/suspended", "08P01", "ERROR"):
+            console.do("resume")
+        same(console.do("pause"), "PAUSE")
+        with refused("already suspended/paused", "08P01", "ERROR"):
+            console.do("pause")
+        same(console.do("resume"), "RESUME")
+        with refused("pooler is not paused/suspended"):
+            console.do("resume")
+
+
+def test_pause_of_one_database_leaves_the_others(t):
+    pooler = t.pooler(pool_mode="transaction")
+    with pooler.connect() as held, pooler.connect(database="app2") as free, \
+            pooler.console() as console:
+        held.value("select 1")
+        same(console.do("pause app"), "PAUSE")
+        held.send(query("select 'held'"))
+        same(free.value("select 'free'"), "free")
+        assert held.silent_for(0.1)
+        rows = {r["name"]: r["paused"] for r in console.table("show databases")}
+        same((rows["app"], rows["app2"]), ("1", "0"))
+        same(console.do("resume app"), "RESUME")
+        same(held.results().value(), "held")
+    pooler.wait_log("PAUSE 'app' command issued")
+
+
+def test_pause_and_resume_of_a_database_name_their_mistakes(t):
+    with t.pooler().console() as console:
+        for command, text in (("pause missing", "no such database: missing"),
+                              ("resume missing", "no such database: missing"),
+                              ("pause pgbouncer", "cannot pause admin db: pgbouncer"),
+                              ("resume app", "database app is not paused")):
+            with refused(re.escape(text), "08P01", "ERROR"):
+                console.do(command)
+
+
+def test_clients_log_in_while_paused_with_a_known_welcome(t):
+    pooler = t.pooler(pool_mode="transaction")
+    with pooler.connect() as c, pooler.console() as console:
+        c.value("select 1")
+        same(console.do("pause"), "PAUSE")
+        with pooler.connect() as late:
+            late.send(query("select 'late'"))
+            assert late.silent_for(0.1)
+            same(console.do("resume"), "RESUME")
+            same(late.results().value(), "late")
+
+
+def test_pause_counts_towards_query_wait_timeout(t):
+    pooler = t.pooler(pool_mode="transaction", query_wait_timeout=0.5)
+    with pooler.connect() as c, pooler.console() as console:
+        c.value("select 1")
+        console.do("pause")
+        c.send(query("select 1"))
+        same(c.fatal(3).text, "query_wait_timeout")
+        console.do("resume")
+    pooler.usable()
+
+
+def test_pause_in_session_mode_waits_for_the_session(t):
+    pooler = t.pooler(pool_mode="session")
+    with pooler.connect() as c, pooler.console() as console:
+        c.value("select 1")
+        console.client.send(query("pause"))
+        assert console.client.silent_for(0.15)
+        same(c.value("select 2"), "2")
+        c.terminate()
+        same(console.client.results().tags, ["PAUSE"])
+
+
+# ---- SHUTDOWN -----------------------------------------------------------------------------------
+
+def test_shutdown_ends_at_once(t):
+    pooler = t.pooler(pool_mode="transaction")
+    with pooler.connect() as c, pooler.console() as console:
+        c.query("begin")
+        started = time.monotonic()
+        console.client.send(query("shutdown"))
+        console.client.closed()
+        same(pooler.wait_exit(), 0)
+        within(started, 0, 2, "SHUTDOWN")
+        c.closed()
+    pooler.wait_log("SHUTDOWN command issued")
+
+
+@ours
+def test_shutdown_wait_for_clients_waits_for_them(t):
+    pooler = t.pooler(pool_mode="transaction")
+    with pooler.connect() as c:
+        with pooler.console() as console:
+            same(console.do("shutdown wait_for_clients"), "SHUTDOWN")
+            console.client.terminate()
+
+        def refuses():
+            try:
+                pooler.open().vanish()
+                return False
+            except OSError:
+                return True
+        eventually(refuses, "the TCP listener is closed")
+        same(c.value("select 'still served'"), "still served")
+        assert pooler.runs()
+        c.terminate()
+        same(pooler.wait_exit(), 0)
+    pooler.wait_log("SHUTDOWN WAIT_FOR_CLIENTS command issued")
+    pooler.wait_log("client connections dropped, exiting")
+
+
+@ours
+def test_shutdown_wait_for_servers_lets_transactions_end(t):
+    pooler = t.pooler(pool_mode="transaction", default_pool_size=1)
+    with pooler.connect() as busy, pooler.connect() as waiter, pooler.console() as console:
+        busy.query("begin")
+        waiter.send(query("select 1"))
+        console.wait_pool(cl_waiting=1)
+        same(console.do("shutdown wait_for_servers"), "SHUTDOWN")
+        same(waiter.fatal().text, "server shutting down")
+        same(busy.value("select 1"), "1")
+        same(busy.query("commit").tags, ["COMMIT"])
+        same(pooler.wait_exit(), 0)
+    pooler.wait_log("server connections dropped, exiting")
+
+
+@ours
+def test_logins_are_refused_while_shutting_down(t):
+    pooler = t.pooler(pool_mode="transaction")
+    with pooler.connect() as c, pooler.console() as console:
+        same(console.do("shutdown wait_for_clients"), "SHUTDOWN")
+        with refused("pooler is shutting down", "08P01", "FATAL"):
+            pooler.connect(host=pooler.folder)
+        with pooler.console(host=pooler.folder) as late:
+            same(late.do("show version"), "SHOW")
+            with refused("pooler is shutting down"):
+                late.do("resume")
+        c.terminate()
+        console.client.terminate()
+        same(pooler.wait_exit(), 0)
+
+
+@ours
+def test_second_signal_ends_a_shutdown_at_once(t):
+    pooler = t.pooler(pool_mode="transaction")
+    with pooler.connect() as c, pooler.console() as console:
+        c.query("begin")
+        same(console.do("shutdown wait_for_clients"), "SHUTDOWN")
+        pooler.signal(signal.SIGTERM)
+        same(pooler.wait_exit(), 0)
+    pooler.wait_log("got SIGTERM while shutting down, fast exit")
+
+
+@ours
+def test_unknown_shutdown_word_is_an_invalid_command(t):
+    with t.pooler().console() as console:
+        with refused("invalid command 'shutdown wait_for_rain', use SHOW HELP;"):
+            console.do("shutdown wait_for_rain")
+        same(console.do("show version"), "SHOW")
