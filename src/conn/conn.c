@@ -458,6 +458,9 @@ uint64_t conn_loop_next_us(const struct conn_loop *loop)
     /* Re-armed sends and receives are in the ring already; only what lingers needs the clock. */
     if (!list_is_empty(&loop->closed) || !list_is_empty(&loop->to_flush))
         return loop->now_us;
+    /* A buffer came back after the flush had looked: from inside `gone`. */
+    if (!list_is_empty(&loop->starved) && can_receive(loop))
+        return loop->now_us;
     if (list_is_empty(&loop->lingering))
         return UINT64_MAX;
     return OWNER_OF(list_front(&loop->lingering), struct conn, wait_link)->linger_until_us;

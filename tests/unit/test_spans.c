@@ -209,6 +209,27 @@ static void spans_beyond_a_buffer_and_empty_ones_are_refused(void **state)
     buffer_release(&pool, buffer);
 }
 
+static void a_buffer_that_came_back_late_brings_the_starved_another_turn(void **state)
+{
+    struct conn conn = {.state = CONN_OPEN};
+    struct buffer *buffers[RECEIVE_COUNT];
+
+    (void)state;
+    loop.now_us = 1000;
+    assert_true(conn_loop_next_us(&loop) == UINT64_MAX);
+    for (uint16_t i = 0; i < RECEIVE_COUNT; i++)
+        buffers[i] = filled(i);
+    list_init(&conn.wait_link);
+    list_push_back(&loop.starved, &conn.wait_link);
+    assert_true(conn_loop_next_us(&loop) == UINT64_MAX);
+    /* As from inside `gone`, after the flush has looked at the starved. */
+    buffer_release(&pool, buffers[0]);
+    assert_true(conn_loop_next_us(&loop) == 1000);
+    list_remove(&conn.wait_link);
+    for (int i = 1; i < RECEIVE_COUNT; i++)
+        buffer_release(&pool, buffers[i]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -219,6 +240,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_copy_of_any_size_is_whole, setup, teardown),
         cmocka_unit_test_setup_teardown(a_copy_does_not_write_into_a_buffer_that_others_read, setup, teardown),
         cmocka_unit_test_setup_teardown(a_full_buffer_takes_no_copy, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_buffer_that_came_back_late_brings_the_starved_another_turn, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(spans_beyond_a_buffer_and_empty_ones_are_refused, setup, teardown),
     };
 
