@@ -60,6 +60,8 @@ static void order_is_that_of_postgresql(void **state)
                     "a b");
     assert_refuses("\xC2\xAD"); /* nothing would be left */
     assert_prepares("p\xC3\xA4ssw\xC3\xB6rd", "p\xC3\xA4ssw\xC3\xB6rd");
+    assert_prepares("\xF0\xAF\xA1\xA8", "\xE3\x9B\xBC"); /* U+2F868: not as in Unicode 3.2 */
+    assert_prepares("\xF0\xAF\xA6\xBF", "\xE4\x97\x97"); /* U+2F9BF */
     assert_prepares("pa\xCC\x88ss", "p\xC3\xA4ss");
 }
 
