@@ -3,6 +3,9 @@
  * PostgreSQL is lenient: a password that SASLprep refuses is used as its raw bytes. It also looks
  * for forbidden, unassigned and mixed-direction characters before it normalizes, where the RFC
  * looks after; we follow PostgreSQL, else a few passwords (U+0340 in them) would not match.
+ * Compared over 29,800 passwords with what PostgreSQL 15 stores: all characters outside the big
+ * uniform blocks, 8,000 random mixtures. One kind is known to differ: a combining mark between the
+ * parts (jamo) of a decomposed Hangul syllable, which libidn, true to Unicode 3.2, still joins.
  *
  * Any thread, no locks. Allocates for a moment inside libidn (normalization), so it is no work for
  * a worker: call it where the salted password is computed. */

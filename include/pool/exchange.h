@@ -17,7 +17,7 @@
 
 #include "base/assert.h"
 
-enum { EXCHANGE_RUNS_MAX = 8 };
+enum { EXCHANGE_RUNS_MAX = 16 };
 
 enum exchange_run_kind {
     RUN_QUERY,    /* Query or FunctionCall: one ReadyForQuery each */
@@ -34,6 +34,7 @@ struct exchange_run {
 struct exchange {
     struct exchange_run runs[EXCHANGE_RUNS_MAX]; /* oldest first */
     uint8_t run_count;
+    bool is_open_behind; /* the runs are used up, and an open batch follows */
     bool in_copy_in;    /* the server reads COPY data, and the client has not ended it */
     bool sync_ignored;  /* a Sync was taken to be thrown away by COPY IN */
     bool is_uncertain;  /* the count may be too low: probe before reuse */
@@ -42,6 +43,7 @@ struct exchange {
 static inline void exchange_reset(struct exchange *exchange)
 {
     exchange->run_count = 0;
+    exchange->is_open_behind = false;
     exchange->in_copy_in = false;
     exchange->sync_ignored = false;
     exchange->is_uncertain = false;
@@ -56,7 +58,7 @@ void exchange_received(struct exchange *exchange, uint8_t type);
 /* Everything is answered; with ReadyForQuery 'I' the exchange is over. */
 static inline bool exchange_is_answered(const struct exchange *exchange)
 {
-    return exchange->run_count == 0;
+    return exchange->run_count == 0 && !exchange->is_open_behind;
 }
 
 #endif

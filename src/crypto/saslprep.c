@@ -9,6 +9,19 @@
  * libidn wants one place more than it fills. */
 enum { CODE_COUNT_MAX = (SASLPREP_INPUT_BYTES_MAX / 3 + 1) * 18 + 1, STEP_COUNT_MAX = 32 };
 
+/* Characters that Unicode 3.2 decomposed to the wrong ones (Corrigendum 4 of Unicode 4.0). libidn
+ * follows 3.2 to the letter, PostgreSQL normalizes as Unicode does now. */
+static const Stringprep_table_element corrigendum[] = {
+    {0x2F868, 0x2F868, {0x36FC}}, {0x2F874, 0x2F874, {0x5F53}}, {0x2F91F, 0x2F91F, {0x243AB}},
+    {0x2F95F, 0x2F95F, {0x7AEE}}, {0x2F9BF, 0x2F9BF, {0x45D7}}, {0},
+};
+
+static const Stringprep_profile corrigendum_step = {
+    .operation = STRINGPREP_MAP_TABLE,
+    .table = corrigendum,
+    .table_size = COUNT_OF(corrigendum) - 1,
+};
+
 /* The steps of RFC 4013 as libidn has them, with normalization moved to the end (see the header).
  * They are taken from libidn's own profile, because only that tells the lengths of the tables.
  * False: libidn's profile is not what this was written for. */
@@ -18,7 +31,7 @@ static bool order_steps(Stringprep_profile steps[STEP_COUNT_MAX])
     size_t count = 0;
 
     for (const Stringprep_profile *step = stringprep_saslprep; step->operation != 0; step++) {
-        if (count + 2 >= STEP_COUNT_MAX)
+        if (count + 3 >= STEP_COUNT_MAX)
             return false;
         if (step->operation == STRINGPREP_NFKC)
             normalization = step;
@@ -27,6 +40,7 @@ static bool order_steps(Stringprep_profile steps[STEP_COUNT_MAX])
     }
     if (normalization == NULL)
         return false;
+    steps[count++] = corrigendum_step;
     steps[count++] = *normalization;
     steps[count] = (Stringprep_profile){0};
     return true;

@@ -179,6 +179,7 @@ static bool check_proof(const struct scram_server *server, const struct scram_va
     sha256(client_key, SCRAM_KEY_BYTES, hashed);
     scram_sign(server->server_key, &client_first, &server_first, final_bare, server_signature);
     is_right = secret_equal(hashed, server->stored_key, SCRAM_KEY_BYTES);
+    secret_wipe(signature, sizeof(signature)); /* with the proof it makes the ClientKey */
     return is_right & !server->is_mock; /* & as both sides count: no shorter way for a mock */
 }
 

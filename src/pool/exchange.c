@@ -12,9 +12,17 @@ static void run_add(struct exchange *exchange, enum exchange_run_kind kind)
         return;
     }
     if (exchange->run_count == EXCHANGE_RUNS_MAX) {
-        /* No client does this: count it where it is sure to be counted. */
-        last->count++;
+        /* A long pipeline that alternates. What is answered by ReadyForQuery stays counted; only what an
+         * error or a COPY would skip is no longer known. */
         exchange->is_uncertain = true;
+        if (kind == RUN_EXTENDED) {
+            exchange->is_open_behind = true;
+        } else if (kind != RUN_COPY_END) {
+            if (last->kind == RUN_EXTENDED || last->kind == RUN_COPY_END)
+                *last = (struct exchange_run){.count = 1, .kind = (uint8_t)kind};
+            else
+                last->count++;
+        }
         return;
     }
     exchange->runs[exchange->run_count++] = (struct exchange_run){.count = 1, .kind = (uint8_t)kind};
@@ -46,6 +54,7 @@ void exchange_sent(struct exchange *exchange, uint8_t type)
         if (exchange->run_count > 0 &&
             exchange->runs[exchange->run_count - 1].kind == RUN_EXTENDED)
             exchange->run_count--;
+        exchange->is_open_behind = false;
         run_add(exchange, RUN_SYNC);
         break;
     case 'P':

@@ -1028,9 +1028,14 @@ static bool process_startup(struct client *client)
         fail(client, "old V2 protocol not supported");
         return false;
     case STARTUP_TYPED_MESSAGE:
+        /* A whole message that cannot be meant for us ends it; what only looks like one (HTTP) waits for
+         * client_login_timeout, or the byte budget. */
         if (login->input->data[0] == 'p')
             fail(client, "client password pkt before startup packet");
-        return false; /* anything else: until client_login_timeout, or the byte budget */
+        else if (login->input_bytes >= FRAME_HEADER_BYTES &&
+                 bytes_get_u32(login->input->data + 1) < login->input_bytes)
+            client_close_silently(client, "bad packet");
+        return false;
     case STARTUP_BAD:
         for (uint32_t i = 0; i < MIN(login->input_bytes, 8u); i++)
             snprintf(text + strlen(text), sizeof(text) - strlen(text), "%02x", login->input->data[i]);
