@@ -892,6 +892,11 @@ uint32_t ring_peer_pid(struct ring *ring, int fd)
     return file_at(ring->sim, fd)->family == AF_UNIX ? 4711 : 0;
 }
 
+bool ring_peer_is_same_user(struct ring *ring, int fd)
+{
+    return file_at(ring->sim, fd)->family == AF_UNIX;
+}
+
 void ring_set_option(struct ring *ring, int fd, int level, int option, int value)
 {
     (void)level;

@@ -348,7 +348,9 @@ static void run_own(struct session *session, const char *text)
             char body[64] = "application_name";
             int bytes;
 
-            assert(sscanf(name, "SET application_name='%31[^']'", session->application_name) == 1);
+            name += strlen("SET application_name='");
+            snprintf(session->application_name, sizeof(session->application_name), "%.*s",
+                     (int)strcspn(name, "'"), name);
             bytes = snprintf(body + 17, sizeof(body) - 17, "%s", session->application_name);
             put_message(&session->out, 'S', body, 17 + (size_t)bytes + 1);
         }
@@ -1162,7 +1164,7 @@ static void check_core(void)
             assert(usage_count(&pool->database_usage->server_count) <= limits->max_db_connections);
         assert(usage_count(&pool->database_usage->server_count) == (int)pool->server_count);
         if (!pool_is_stopped(pool))
-            assert(pool->waiting_count == 0 || pool->idle_count == 0);
+            assert(pool->waiting_count <= pool->tested_count || pool->idle_count == 0);
     }
     for (uint32_t index = 0; index < core.clients.touched_count; index++) {
         const struct client *client = slab_at(&core.clients, index);
@@ -1299,6 +1301,29 @@ static void explain(void)
                 pool->server_count, pool->idle_count, pool->login_count, pool->tested_count,
                 pool->waiting_count, pool->welcome_count);
     }
+    for (unsigned i = 0; i < session_count; i++) {
+        const struct session *session = sessions[i];
+
+        fprintf(stderr,
+                "session %u: started %d, over %d, asleep %d, skips %d, copy %d of %u, status %c, batch %u, "
+                "transaction %u, in %zu, out %zu, readable %zu\n",
+                i, session->is_started, session->is_over, session->is_asleep, session->skips_to_sync,
+                session->in_copy, session->sleep_owner, session->status, session->batch_owner,
+                session->transaction_owner, heap_bytes(&session->in), heap_bytes(&session->out),
+                sim_peer_readable(session->peer));
+    }
+    for (uint32_t index = 0; index < core.servers.touched_count; index++) {
+        const struct server *server = slab_at(&core.servers, index);
+
+        if (server->state != SERVER_FREE && server->state < SERVER_STATES)
+            fprintf(stderr,
+                    "server %u: state %d, status %c, client %d, runs %u (kind %u x %u), copy in %d, queued %u, "
+                    "receive %d, wanted %d, body left %u\n",
+                    index, server->state, server->status, server->client != NULL,
+                    server->exchange.run_count, server->exchange.runs[0].kind,
+                    server->exchange.runs[0].count, server->exchange.in_copy_in, server->conn.out.bytes,
+                    server->conn.receive_op.started, server->conn.receive_wanted, server->frame.body_left);
+    }
     fprintf(stderr, "sessions %u, clients %u, conns %llu\n%s", session_count, core.clients.used_count,
             (unsigned long long)core.loop.conn_count, config_text);
 }
@@ -1320,6 +1345,7 @@ static uint64_t run(uint64_t seed)
     if (happens(2))
         faults.reset = 0;
     sim_set_faults(sim, &faults);
+    sim_set_pipe_bytes(sim, 128u << sim_below(sim, 10));
     round_us = happens(4) ? 50000 : 300;
     users_break = happens(2);
     servers_break = happens(2);
