@@ -1150,6 +1150,8 @@ static void accepted(struct op *op, const struct completion *completion)
         ring_accept(ring, op, listen_fd);
 }
 
+static void explain(void);
+
 /* What must hold between two turns. */
 static void check_core(void)
 {
@@ -1163,6 +1165,9 @@ static void check_core(void)
         if (limits->max_db_connections > 0)
             assert(usage_count(&pool->database_usage->server_count) <= limits->max_db_connections);
         assert(usage_count(&pool->database_usage->server_count) == (int)pool->server_count);
+        /* Nobody waits while a server idles: but as many as are being tested may, who get those. */
+        if (!pool_is_stopped(pool) && pool->waiting_count > pool->tested_count && pool->idle_count > 0)
+            explain();
         if (!pool_is_stopped(pool))
             assert(pool->waiting_count <= pool->tested_count || pool->idle_count == 0);
     }
