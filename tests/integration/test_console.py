@@ -79,7 +79,6 @@ def test_words_are_read_in_any_case_and_spacing(t):
             same(console.do(command), "SHOW", repr(command))
 
 
-@ours
 def test_select_of_a_word_is_show(t):
     with t.pooler().console() as console:
         same(console.client.query("select version").columns, [("version", 25)])
@@ -182,7 +181,6 @@ def test_show_clients_and_servers_point_at_each_other(t):
         same((client["link"], server["link"], server["state"]), ("", "", "idle"))
 
 
-@ours
 def test_ptr_of_a_client_is_the_one_in_the_log(t):
     pooler = t.pooler()
     with pooler.connect(), pooler.console() as console:
@@ -295,7 +293,6 @@ def test_strangers_are_not_allowed(t):
         pooler.console(user="app")
 
 
-@ours
 def test_strangers_are_turned_away_before_any_password(t):
     pooler = t.pooler(auth_type="md5", userlist={"app": "secret", "admin": "secret"})
     with pooler.open() as c:
@@ -741,7 +738,6 @@ def test_second_signal_ends_a_shutdown_at_once(t):
     pooler.wait_log("got SIGTERM while shutting down, fast exit")
 
 
-@ours
 def test_unknown_shutdown_word_is_an_invalid_command(t):
     with t.pooler().console() as console:
         with refused("invalid command 'shutdown wait_for_rain', use SHOW HELP;"):

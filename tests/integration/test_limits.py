@@ -337,7 +337,6 @@ def test_no_timeout_strikes_when_all_are_0(t):
         same(waiter.results().value(), str(pid))
 
 
-@ours
 def test_disable_pqexec_refuses_simple_queries_only(t):
     pooler = t.pooler(pool_mode="transaction", disable_pqexec=1)
     with pooler.connect() as c:

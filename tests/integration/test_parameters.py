@@ -91,7 +91,6 @@ def test_query_while_postgresql_is_down_says_why(t):
         matches(r"server conn crashed\?|query_wait_timeout|server login has been failing", error.text)
 
 
-@ours
 def test_query_waits_for_a_short_outage_of_postgresql(t):
     pooler = t.pooler(pool_mode="transaction", server_login_retry=0.2, server_idle_timeout=0)
     with pooler.connect() as c, pooler.console() as console:
@@ -144,7 +143,6 @@ def test_connection_limit_of_a_role_is_told_by_postgresql(t):
         t.pooler(userlist={"limited": ""}).connect(user="limited")
 
 
-@ours
 def test_unknown_database_is_told_after_login(t):
     pooler = t.pooler(auth_type="plain", userlist={"app": "secret"})
     with refused("no such database: missing", "08P01", "FATAL"):

@@ -90,7 +90,6 @@ def test_psql_with_tls_preferred_falls_back(t):
     matches("server does not support SSL", done.stderr)
 
 
-@ours
 def test_psql_shows_a_fatal_error_of_the_pooler(t):
     done = psql(t, t.pooler(), "select 1", database="missing", check=False)
     matches(r"FATAL:  no such database: missing", done.stderr)

@@ -334,7 +334,6 @@ def test_encryption_requests_are_declined_in_any_order(t):
             same(c.value("select 1"), "1")
 
 
-@ours
 def test_bytes_behind_an_encryption_request_are_refused(t):
     # An attacker in the middle could slip them in before TLS begins.
     pooler = t.pooler()
@@ -368,7 +367,6 @@ def test_unknown_protocol_options_are_listed(t):
         same(c.value("select 1"), "1")
 
 
-@ours
 def test_protocol_3_0_is_not_negotiated(t):
     with t.pooler().open() as c:
         assert all(m.type != "v" for m in c.login())
@@ -454,7 +452,6 @@ def test_startup_without_user_is_refused(t):
             same(c.fatal().text, "no username supplied")
 
 
-@ours
 def test_too_long_user_is_refused(t):
     pooler = t.pooler()
     with pooler.open() as c:

@@ -143,7 +143,6 @@ def test_error_without_a_text_does_not_crash_anything(t):
     healthy(pooler)
 
 
-@ours
 def test_very_long_server_error_is_survived(t):
     def script(server):
         server.startup()
@@ -248,7 +247,6 @@ def test_login_without_the_servers_proof_is_refused(t):
     healthy(pooler)
 
 
-@ours
 def test_server_with_unknown_sasl_mechanisms_is_refused(t):
     def script(server):
         server.startup()
