@@ -332,7 +332,8 @@ def test_malformed_first_messages_end_the_login(t):
     good = pgwire.Scram("x").first()
     for packet in (raw(0, b""), raw(0x7FFFFFFF, good), raw(-5, good),
                    raw(len(good) + 1, good), raw(len(good) - 1, good),
-                   message("p", b""), message("p", b"SCRAM-SHA-256"), message("p", text("SCRAM-SHA-256")),
+                   message("p", b""), message("p", b"SCRAM-SHA-256"),
+                   message("p", text("SCRAM-SHA-256")),
                    message("p", text("SCRAM-SHA-256") + b"\0\0"),
                    raw(3, b"n,,"), raw(5, b"n,,r="), raw(7, b"n,,n=x,"), raw(8, b"\0" * 8),
                    raw(9, b"n,,m=x,r="), raw(6, b"x,,n=,"), raw(4, b"\xff\xfe\xfd\xfc")):
@@ -382,8 +383,10 @@ def test_malformed_final_messages_are_refused(t):
             return [m.error().severity for m in c.closed() if m.type == "E"]
 
     proof = lambda raw: base64.b64encode(raw)
-    changes = (lambda m: b"", lambda m: m[:-4], lambda m: m + b"A", lambda m: m.replace(b"c=biws", b"c=eSws"),
-               lambda m: m.split(b",p=")[0], lambda m: m.split(b",p=")[0] + b",p=" + proof(b"\0" * 32),
+    changes = (lambda m: b"", lambda m: m[:-4], lambda m: m + b"A",
+               lambda m: m.replace(b"c=biws", b"c=eSws"),
+               lambda m: m.split(b",p=")[0],
+               lambda m: m.split(b",p=")[0] + b",p=" + proof(b"\0" * 32),
                lambda m: m.split(b",p=")[0] + b",p=" + proof(b"\0" * 3000),
                lambda m: m.split(b",p=")[0] + b",p=!!!!", lambda m: m.replace(b"r=", b"r=x", 1),
                lambda m: m + b"\0" * 5000, lambda m: b"\0" + m)

@@ -218,7 +218,8 @@ def test_transaction_timeout_ends_a_busy_transaction(t):
                 c.query("select pg_sleep(0.1)")
             except pgwire.PgError as found:
                 error = found
-        same((error.severity, error.sqlstate, error.text), ("FATAL", "08P01", "transaction timeout"))
+        same((error.severity, error.sqlstate, error.text),
+             ("FATAL", "08P01", "transaction timeout"))
         within(started, 0.4, 2, "transaction_timeout")
     pooler.usable()
 

@@ -5,7 +5,8 @@ import time
 
 import pgwire
 from harness import matches, ours, refused, same, slow
-from pgwire import (bind, close, copy_data, copy_done, copy_fail, describe, execute, extended, flush,
+from pgwire import (bind, close, copy_data, copy_done, copy_fail, describe, execute, extended,
+                    flush,
                     message, parse, query, startup, sync, text)
 
 
@@ -160,7 +161,8 @@ def test_parse_without_sync_holds_the_server(t):
 
 def test_portal_is_suspended_and_resumed(t):
     with t.pooler(pool_mode="transaction").connect() as c:
-        c.send(parse("", "select generate_series(1, 5)") + bind() + execute("", 2) + execute("", 2) +
+        c.send(parse("", "select generate_series(1, 5)") + bind() + execute("", 2) +
+               execute("", 2) +
                execute("", 2) + sync())
         result = c.results()
         same(result.types, "12DDsDDsDCZ")
@@ -582,7 +584,8 @@ def test_batch_cut_at_every_position_is_understood(t):
 
 def test_named_statement_cut_at_every_position_is_understood(t):
     with t.pooler(pool_mode="transaction").connect() as c:
-        data = (parse("st", "select $1::text") + bind("", "st", ["v"]) + execute() + close("S", "st") +
+        data = (parse("st", "select $1::text") + bind("", "st", ["v"]) + execute() +
+                close("S", "st") +
                 sync())
         for cut in range(1, len(data)):
             c.send_split(data, [cut], 0.0003)
@@ -659,7 +662,8 @@ def test_bind_of_50_megabytes_passes_in_constant_memory(t):
         c.value("select 1")
         before = pooler.memory()
         size = 50 * MEGABYTE
-        result = c.batch(parse("", "select length($1::text)") + bind("", "", [b"y" * size]) + execute())
+        result = c.batch(parse("", "select length($1::text)") + bind("", "", [b"y" * size]) +
+                         execute())
         same(result.value(), str(size))
         assert grown(pooler, before) < 20, f"grew by {grown(pooler, before):.1f} MB"
 

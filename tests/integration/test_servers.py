@@ -352,7 +352,8 @@ def test_notice_and_parameter_from_an_idle_server_are_harmless(t):
             server.receive()
             row = message("D", struct.pack("!HI", 1, len(value)) + value.encode())
             server.send(message("T", struct.pack("!H", 1) + b"v\0" + struct.pack(
-                "!IHIhIH", 0, 0, 25, -1, 0xFFFFFFFF, 0)) + row + message("C", b"SELECT 1\0") + ready())
+                "!IHIhIH", 0, 0, 25, -1, 0xFFFFFFFF, 0)) + row + message("C", b"SELECT 1\0") +
+                        ready())
             server.send(message("N", b"SNOTICE\0C00000\0Mtold while idle\0\0") +
                         parameter_status("in_hot_standby", "on"))
         server.receive()

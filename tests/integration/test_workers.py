@@ -34,7 +34,8 @@ def test_answers_reach_who_asked_over_four_workers(t):
 @slow(30)
 def test_answers_reach_who_asked_with_servers_lent_between_workers(t):
     # as many shards as can be, and fewer servers than clients on each
-    pooler = t.pooler(pool_mode="transaction", default_pool_size=16, max_client_conn=500, extra=FOUR)
+    pooler = t.pooler(pool_mode="transaction", default_pool_size=16, max_client_conn=500,
+                      extra=FOUR)
     assert converse(pooler, 40, 3, 8) > 200
 
 
@@ -81,7 +82,8 @@ def test_max_client_conn_is_the_whole_processes(t):
 
 @ours
 def test_max_db_connections_is_the_whole_processes(t):
-    pooler = t.pooler(pool_mode="transaction", max_db_connections=6, default_pool_size=20, extra=FOUR)
+    pooler = t.pooler(pool_mode="transaction", max_db_connections=6, default_pool_size=20,
+                      extra=FOUR)
     clients = [pooler.connect(user=user) for user in ("app", "other") for _ in range(10)]
     for c in clients:
         c.send(query("select pg_sleep(0.02)"))
