@@ -176,7 +176,7 @@ def test_pool_size_is_the_most_servers_of_a_pool(t):
     pooler = t.pooler(pool_mode="transaction", default_pool_size=3)
     clients = [pooler.connect() for _ in range(8)]
     for c in clients:
-        c.send(query("select pg_sleep(0.15), pg_backend_pid()"))
+        c.send(query("select pg_sleep(0.3), pg_backend_pid()"))
     with pooler.console() as console:
         console.wait_pool(sv_active=3, cl_waiting=5)
         assert len(t.postgres.backends()) <= 3

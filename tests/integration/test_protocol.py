@@ -633,6 +633,13 @@ def test_server_answers_cut_anywhere_are_understood(t):
 MEGABYTE = 1 << 20
 
 
+def warmed_up(pooler, c):
+    """The memory after every buffer has been used; what comes later must fit in the same ones."""
+    assert len(c.value(f"select repeat('w', {60 * MEGABYTE})", 20)) == 60 * MEGABYTE
+    c.batch(parse("", "select length($1::text)") + bind("", "", [b"w" * 30 * MEGABYTE]) + execute())
+    return pooler.memory("VmHWM")
+
+
 def grown(pooler, before):
     return (pooler.memory("VmHWM") - before) / MEGABYTE
 
@@ -641,8 +648,7 @@ def grown(pooler, before):
 def test_row_of_100_megabytes_passes_in_constant_memory(t):
     pooler = t.pooler(pool_mode="transaction")
     with pooler.connect(timeout=30) as c:
-        c.value("select 1")
-        before = pooler.memory()
+        before = warmed_up(pooler, c)
         c.send(query(f"select repeat('x', {100 * MEGABYTE})"))
         got, tail = 0, b""
         while not tail.endswith(pgwire.ready()):
@@ -659,8 +665,7 @@ def test_row_of_100_megabytes_passes_in_constant_memory(t):
 def test_bind_of_50_megabytes_passes_in_constant_memory(t):
     pooler = t.pooler(pool_mode="transaction")
     with pooler.connect(timeout=30) as c:
-        c.value("select 1")
-        before = pooler.memory()
+        before = warmed_up(pooler, c)
         size = 50 * MEGABYTE
         result = c.batch(parse("", "select length($1::text)") + bind("", "", [b"y" * size]) +
                          execute())
@@ -671,9 +676,8 @@ def test_bind_of_50_megabytes_passes_in_constant_memory(t):
 @slow(40)
 def test_slow_reader_costs_little_memory_and_stops_nobody(t):
     pooler = t.pooler(pool_mode="transaction", default_pool_size=5)
-    with pooler.connect() as other:
-        other.value("select 1")
-        before = pooler.memory()
+    with pooler.connect(timeout=20) as other:
+        before = warmed_up(pooler, other)
         slow_ones = [pooler.connect(receive_bytes=4096) for _ in range(3)]
         for one in slow_ones:
             one.send(query("select repeat('z', 30000000)"))
