@@ -496,7 +496,10 @@ class Pooler:
                               timeout=seconds, cwd=self.folder, **self.who)
 
     def start(self):
+        """Waits until every listener is there."""
         self.launch()
+        sockets = self.settings.get("unix_socket_dir")
+        unix = os.path.join(sockets, f".s.PGSQL.{self.port}") if sockets else None
 
         def listens():
             if self.process.poll() is not None:
@@ -504,7 +507,7 @@ class Pooler:
                                      f"{self.stderr()[-1500:]}")
             try:
                 socket.create_connection(("127.0.0.1", self.port), 1).close()
-                return True
+                return unix is None or os.path.exists(unix)
             except OSError:
                 return False
         eventually(listens, "the pooler listens", 10)

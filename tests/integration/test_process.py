@@ -212,7 +212,7 @@ def test_unix_socket_has_its_mode(t):
     for mode, wanted in (("0700", 0o700), (None, 0o777)):
         pooler = t.pooler(unix_socket_mode=mode)
         path = os.path.join(pooler.folder, f".s.PGSQL.{pooler.port}")
-        same(stat.S_IMODE(os.stat(path).st_mode), wanted)
+        eventually(lambda: stat.S_IMODE(os.stat(path).st_mode) == wanted, f"mode {wanted:o}")
 
 
 def test_without_listen_addr_there_is_no_tcp(t):
