@@ -15,7 +15,7 @@ enum { POOL_ADDRESSES_MAX = 16, POOL_WELCOME_BYTES = 2048, POOL_ERROR_BYTES = 25
 
 /* Addresses of the database's host; asked from control, which asks a helper (DNS). */
 struct resolution {
-    struct letter letter;
+    struct job job; /* the helper's; its letter carries it all the way */
     struct pool *pool; /* NULL once the pool is gone */
     unsigned core_index;
     bool in_flight;

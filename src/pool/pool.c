@@ -372,7 +372,7 @@ static bool literal_address(const struct pool *pool, const char *host, struct so
 
 void resolution_returned(struct letter *letter, void *context)
 {
-    struct resolution *resolution = OWNER_OF(letter, struct resolution, letter);
+    struct resolution *resolution = OWNER_OF(letter, struct resolution, job.letter);
     struct core *core = context;
     struct pool *pool = resolution->pool;
     const struct settings *settings = &core->snapshot->settings;
@@ -426,9 +426,9 @@ static bool pool_resolve(struct pool *pool)
     pool->resolution->core_index = core->index;
     pool->resolution->port = pool->database->port;
     pool->resolution->address_count = 0;
-    pool->resolution->letter.open = core->ports->resolver_open;
+    pool->resolution->job.letter.open = core->ports->resolver_open;
     snprintf(pool->resolution->host, sizeof(pool->resolution->host), "%s", host);
-    core->ports->post_control(core, &pool->resolution->letter);
+    core->ports->post_control(core, &pool->resolution->job.letter);
     return false;
 }
 

@@ -1,11 +1,11 @@
 """What a test stands on: a scratch PostgreSQL, a pooler with its own configuration, and waiting.
 
-A test is a function `test_...(t)`; `t` is a Test. Each test runs in a process of its own (runner.py),
-so whatever it leaves behind ends with that process group. Nothing here sleeps for a while and hopes:
-what has to happen is asked for, again and again, until it has happened or the time is over.
+A test is a function `test_...(t)`; `t` is a Test. Each test runs in a process of its own
+(runner.py), so whatever it leaves behind ends with that process group. Nothing here sleeps for a
+while and hopes: what has to happen is asked for until it has happened or the time is over.
 
-The pooler is build/pgsplice, or what PGSPLICE_BIN names. Debian's PgBouncer works too, and that is how
-the tests of shared behaviour were checked; tests of what only we do are marked with @ours.
+The pooler is build/pgsplice, or what PGSPLICE_BIN names. Debian's PgBouncer works too, and that is
+how the tests of shared behaviour were checked; tests of what only we do are marked with @ours.
 """
 
 import contextlib
@@ -183,7 +183,8 @@ logging_collector = off
         new.start()
         with new.connect(user="postgres", database="postgres") as admin:
             for user, method in LOGINS.items():
-                admin.query(f"set password_encryption = '{'md5' if method == 'md5' else 'scram-sha-256'}'")
+                kind = "md5" if method == "md5" else "scram-sha-256"
+                admin.query(f"set password_encryption = '{kind}'")
                 admin.query(f"create role {user} login superuser password '{PASSWORD}'")
             admin.query("create role nobody_may login")
             admin.query("create role limited login connection limit 0")
@@ -327,7 +328,8 @@ class FakeConnection:
                 continue
             if code != pgwire.CANCEL_REQUEST:
                 words = body.split(b"\0")
-                self.params = {k.decode(): v.decode() for k, v in zip(words[0::2], words[1::2]) if k}
+                pairs = zip(words[0::2], words[1::2])
+                self.params = {key.decode(): value.decode() for key, value in pairs if key}
             return code
 
     WELCOME = (pgwire.auth(0) + pgwire.parameter_status("server_version", "15.0") +
@@ -494,7 +496,10 @@ class Pooler:
                               timeout=seconds, cwd=self.folder, **self.who)
 
     def start(self):
+        """Waits until every listener is there."""
         self.launch()
+        sockets = self.settings.get("unix_socket_dir")
+        unix = os.path.join(sockets, f".s.PGSQL.{self.port}") if sockets else None
 
         def listens():
             if self.process.poll() is not None:
@@ -502,7 +507,7 @@ class Pooler:
                                      f"{self.stderr()[-1500:]}")
             try:
                 socket.create_connection(("127.0.0.1", self.port), 1).close()
-                return True
+                return unix is None or os.path.exists(unix)
             except OSError:
                 return False
         eventually(listens, "the pooler listens", 10)
@@ -552,7 +557,8 @@ class Pooler:
         return self._read(self.stderr_file)
 
     def wait_log(self, pattern, seconds=5.0):
-        return eventually(lambda: re.search(pattern, self.log(), re.M), f"log has {pattern!r}", seconds)
+        return eventually(lambda: re.search(pattern, self.log(), re.M), f"log has {pattern!r}",
+                          seconds)
 
     # talking to it
 
@@ -609,8 +615,8 @@ class Test:
 
     def run_program(self, arguments, input=None, env=None, seconds=20, check=True):
         """A command-line client; its output and errors as text."""
-        done = subprocess.run(arguments, input=input, capture_output=True, text=True, timeout=seconds,
-                              env={**os.environ, **(env or {})}, cwd=self.folder)
+        done = subprocess.run(arguments, input=input, capture_output=True, text=True,
+                              timeout=seconds, env={**os.environ, **(env or {})}, cwd=self.folder)
         if check:
             assert done.returncode == 0, \
                 f"{arguments[0]} gave {done.returncode}: {done.stdout[-800:]}{done.stderr[-1200:]}"

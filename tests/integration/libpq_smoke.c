@@ -47,7 +47,8 @@ static void send_number(int number)
     char text[16];
     const char *values[1] = {text};
     snprintf(text, sizeof text, "%d", number);
-    expect(PQsendQueryParams(conn, "select $1::int * 3", 1, NULL, values, NULL, NULL, 0) == 1, "send");
+    expect(PQsendQueryParams(conn, "select $1::int * 3", 1, NULL, values, NULL, NULL, 0) == 1,
+           "send");
 }
 
 static void expect_number(int number)
@@ -111,7 +112,8 @@ static void scenario_prepared(void)
 {
     const char *values[1] = {"14"};
     expect_status(PQexec(conn, "begin"), PGRES_COMMAND_OK, "begin");
-    expect_status(PQprepare(conn, "smoke", "select $1::int * 3", 0, NULL), PGRES_COMMAND_OK, "prepare");
+    expect_status(PQprepare(conn, "smoke", "select $1::int * 3", 0, NULL), PGRES_COMMAND_OK,
+                  "prepare");
     expect_status(PQdescribePrepared(conn, "smoke"), PGRES_COMMAND_OK, "describe");
     for (int i = 0; i < 10; i++)
         expect_value(PQexecPrepared(conn, "smoke", 1, values, NULL, NULL, 0), "42", "execute");
@@ -148,8 +150,9 @@ static void scenario_copy(void)
 /* PQexecParams sends Sync at once, before the COPY data: PostgreSQL ignores that one. */
 static void scenario_copy_extended(void)
 {
-    expect_status(PQexec(conn, "drop table if exists smoke_copyx; create table smoke_copyx (n int)"),
-                  PGRES_COMMAND_OK, "create");
+    expect_status(
+        PQexec(conn, "drop table if exists smoke_copyx; create table smoke_copyx (n int)"),
+        PGRES_COMMAND_OK, "create");
     expect_status(PQexecParams(conn, "copy smoke_copyx from stdin", 0, NULL, NULL, NULL, NULL, 0),
                   PGRES_COPY_IN, "copy in");
     expect(PQputCopyData(conn, "1\n2\n", 4) == 1, "copy data");
@@ -179,7 +182,8 @@ static void scenario_cancel(void)
     PQfreeCancel(cancel);
     result = PQgetResult(conn);
     expect(PQresultStatus(result) == PGRES_FATAL_ERROR, "cancelled");
-    expect(strcmp(PQresultErrorField(result, PG_DIAG_SQLSTATE), "57014") == 0, "sqlstate of the cancel");
+    expect(strcmp(PQresultErrorField(result, PG_DIAG_SQLSTATE), "57014") == 0,
+           "sqlstate of the cancel");
     PQclear(result);
     end_of_results("end of the cancelled query");
     expect_value(PQexec(conn, "select 1"), "1", "query after the cancel");
@@ -244,7 +248,8 @@ static void scenario_console_extended(void)
     PGresult *result = PQexecParams(conn, "show pools", 0, NULL, NULL, NULL, NULL, 0);
     expect(PQresultStatus(result) == PGRES_TUPLES_OK && PQntuples(result) >= 1, "show pools");
     PQclear(result);
-    expect_status(PQexecParams(conn, "reload", 0, NULL, NULL, NULL, NULL, 0), PGRES_COMMAND_OK, "reload");
+    expect_status(PQexecParams(conn, "reload", 0, NULL, NULL, NULL, NULL, 0), PGRES_COMMAND_OK,
+                  "reload");
     expect_status(PQexecParams(conn, "nonsense", 0, NULL, NULL, NULL, NULL, 0), PGRES_FATAL_ERROR,
                   "an unknown command");
     expect_status(PQprepare(conn, "p", "show version", 0, NULL), PGRES_COMMAND_OK, "prepare");

@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 """Runs the integration tests: tests/integration/runner.py [--jobs N] [name ...]
 
-A name selects the tests that contain it, `topic.` a whole file. Each test is a process group of its own,
-with a scratch PostgreSQL per job; one that is stuck is killed, and its pooler's log is shown.
+A name selects the tests that contain it, `topic.` a whole file. Each test is a process group of its
+own, with a scratch PostgreSQL per job; one that is stuck is killed, and its pooler's log is shown.
 The last line is `N passed, N failed, N skipped`; the status is 1 when something failed.
 """
 

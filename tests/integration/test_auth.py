@@ -30,7 +30,6 @@ def asked(pooler, user="app"):
 
 # ---- client side --------------------------------------------------------------------------------
 
-@ours
 def test_trust_asks_nothing_but_a_known_name(t):
     pooler = t.pooler(auth_type="trust")
     pooler.usable()
@@ -38,7 +37,6 @@ def test_trust_asks_nothing_but_a_known_name(t):
         pooler.connect(user="stranger")
 
 
-@ours
 def test_any_ignores_the_name_and_needs_a_forced_user(t):
     pooler = t.pooler(auth_type="any", databases={"app": t.postgres.address(user="other"),
                                                   "app2": t.postgres.address("app2")})
@@ -95,7 +93,6 @@ def test_unknown_users_cannot_be_told_from_known_ones_before_the_end(t):
         same([asked(pooler, user) for user in ("app", "stranger")], [code, code])
 
 
-@ours
 def test_mock_scram_exchange_looks_like_a_real_one(t):
     pooler = t.pooler(auth_type="scram-sha-256", userlist=secrets("scram"))
     firsts = []
@@ -119,7 +116,6 @@ def test_mock_scram_exchange_looks_like_a_real_one(t):
     same(firsts[1][3], firsts[2][3], "the salt of an unknown name changes, a known one's does not")
 
 
-@ours
 def test_empty_password_is_refused(t):
     for method in ("plain", "md5"):
         pooler = t.pooler(auth_type=method, userlist={"app": ""})
@@ -161,7 +157,6 @@ for (_stored, _method), _works in CLIENT_SIDE.items():
     globals()[_test.__name__] = _test
 
 
-@ours
 def test_md5_becomes_scram_for_a_scram_secret(t):
     pooler = t.pooler(auth_type="md5", userlist={**secrets("plain", "app"),
                                                  **secrets("scram", "u_scram")})
@@ -212,7 +207,6 @@ def test_scram_secret_without_a_scram_client_cannot_log_in_at_the_server(t):
         pooler.connect(user="u_scram")
 
 
-@ours
 def test_entry_may_hold_the_servers_password(t):
     for user in ("u_plain", "u_md5", "u_scram"):
         pooler = t.pooler(databases={"app": t.postgres.address(user=user, password=PASSWORD)})
@@ -270,7 +264,6 @@ def test_missing_auth_file_is_logged_and_not_fatal(t):
     assert pooler.runs()
 
 
-@ours
 def test_new_users_are_known_after_reload(t):
     pooler = t.pooler(auth_type="plain", userlist=secrets("plain", "app"))
     with pooler.connect(password=PASSWORD) as old:
@@ -291,7 +284,6 @@ def test_new_users_are_known_after_reload(t):
         same(old.value("select 1"), "1")
 
 
-@ours
 def test_changed_password_counts_after_reload(t):
     pooler = t.pooler(auth_type="plain", admin_users="app", userlist={"app": "old"})
     pooler.userlist["app"] = "newer"  # another size: the file counts as changed within one second
@@ -340,7 +332,8 @@ def test_malformed_first_messages_end_the_login(t):
     good = pgwire.Scram("x").first()
     for packet in (raw(0, b""), raw(0x7FFFFFFF, good), raw(-5, good),
                    raw(len(good) + 1, good), raw(len(good) - 1, good),
-                   message("p", b""), message("p", b"SCRAM-SHA-256"), message("p", text("SCRAM-SHA-256")),
+                   message("p", b""), message("p", b"SCRAM-SHA-256"),
+                   message("p", text("SCRAM-SHA-256")),
                    message("p", text("SCRAM-SHA-256") + b"\0\0"),
                    raw(3, b"n,,"), raw(5, b"n,,r="), raw(7, b"n,,n=x,"), raw(8, b"\0" * 8),
                    raw(9, b"n,,m=x,r="), raw(6, b"x,,n=,"), raw(4, b"\xff\xfe\xfd\xfc")):
@@ -390,8 +383,10 @@ def test_malformed_final_messages_are_refused(t):
             return [m.error().severity for m in c.closed() if m.type == "E"]
 
     proof = lambda raw: base64.b64encode(raw)
-    changes = (lambda m: b"", lambda m: m[:-4], lambda m: m + b"A", lambda m: m.replace(b"c=biws", b"c=eSws"),
-               lambda m: m.split(b",p=")[0], lambda m: m.split(b",p=")[0] + b",p=" + proof(b"\0" * 32),
+    changes = (lambda m: b"", lambda m: m[:-4], lambda m: m + b"A",
+               lambda m: m.replace(b"c=biws", b"c=eSws"),
+               lambda m: m.split(b",p=")[0],
+               lambda m: m.split(b",p=")[0] + b",p=" + proof(b"\0" * 32),
                lambda m: m.split(b",p=")[0] + b",p=" + proof(b"\0" * 3000),
                lambda m: m.split(b",p=")[0] + b",p=!!!!", lambda m: m.replace(b"r=", b"r=x", 1),
                lambda m: m + b"\0" * 5000, lambda m: b"\0" + m)

@@ -13,7 +13,8 @@ from pgwire import bind, describe, execute, parse, query, sync
 
 SHOW_COLUMNS = os.path.join(TOP, "tests", "compat", "show_columns.tsv")
 # What the first version answers. The others are skipped as long as they are an invalid command.
-DEMANDED = ("VERSION", "CONFIG", "DATABASES", "LISTS", "USERS", "POOLS", "CLIENTS", "SERVERS", "STATS")
+DEMANDED = ("VERSION", "CONFIG", "DATABASES", "LISTS", "USERS", "POOLS", "CLIENTS", "SERVERS",
+            "STATS")
 
 
 # ---- SHOW ---------------------------------------------------------------------------------------
@@ -23,7 +24,8 @@ def shows():
     with open(SHOW_COLUMNS) as file:
         for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE):
             if row["column"] != "(no rows)":
-                found.setdefault(row["show"], []).append((row["column"], int(row["type"].split()[0])))
+                column = (row["column"], int(row["type"].split()[0]))
+                found.setdefault(row["show"], []).append(column)
     return found
 
 
@@ -79,7 +81,6 @@ def test_words_are_read_in_any_case_and_spacing(t):
             same(console.do(command), "SHOW", repr(command))
 
 
-@ours
 def test_select_of_a_word_is_show(t):
     with t.pooler().console() as console:
         same(console.client.query("select version").columns, [("version", 25)])
@@ -87,8 +88,10 @@ def test_select_of_a_word_is_show(t):
 
 def test_unknown_commands_are_quoted_back(t):
     with t.pooler().console() as console:
-        for command in ("nonsense", "show nothing", "show", "reload everything", "show pools; show pools"):
-            with refused(re.escape(f"invalid command '{command}', use SHOW HELP;"), "08P01", "ERROR"):
+        for command in ("nonsense", "show nothing", "show", "reload everything",
+                        "show pools; show pools"):
+            with refused(re.escape(f"invalid command '{command}', use SHOW HELP;"), "08P01",
+                         "ERROR"):
                 console.do(command)
             same(console.do("show version"), "SHOW")
 
@@ -131,7 +134,8 @@ def test_show_pools_counts_clients_and_servers(t):
         b.send(query("select 1"))
         row = console.wait_pool(cl_active=2, cl_waiting=1, sv_active=1, sv_idle=0, sv_login=0)
         same(row["pool_mode"], "transaction")
-        eventually(lambda: console.pool()["maxwait"] * 1000000 + console.pool()["maxwait_us"] > 50000,
+        eventually(lambda: console.pool()["maxwait"] * 1000000 +
+                   console.pool()["maxwait_us"] > 50000,
                    "the wait is measured")
         a.query("commit")
         b.results()
@@ -145,7 +149,8 @@ def test_show_pools_lists_the_console_itself(t):
 
 
 def test_show_databases_tells_the_entries(t):
-    pooler = t.pooler(databases={"zeta": t.postgres.address("app", pool_size=7, pool_mode="statement"),
+    pooler = t.pooler(databases={"zeta": t.postgres.address("app", pool_size=7,
+                                                            pool_mode="statement"),
                                  "alpha": t.postgres.address("app2", user="other")},
                       max_db_connections=33)
     with pooler.console() as console:
@@ -182,7 +187,6 @@ def test_show_clients_and_servers_point_at_each_other(t):
         same((client["link"], server["link"], server["state"]), ("", "", "idle"))
 
 
-@ours
 def test_ptr_of_a_client_is_the_one_in_the_log(t):
     pooler = t.pooler()
     with pooler.connect(), pooler.console() as console:
@@ -257,7 +261,8 @@ def test_show_lists_counts_in_the_usual_order(t):
         rows = console.table("show lists")
         same([r["list"] for r in rows],
              ["databases", "users", "peers", "pools", "peer_pools", "free_clients", "used_clients",
-              "login_clients", "free_servers", "used_servers", "dns_names", "dns_zones", "dns_queries",
+              "login_clients", "free_servers", "used_servers", "dns_names", "dns_zones",
+              "dns_queries",
               "dns_pending"])
         counts = {r["list"]: int(r["items"]) for r in rows}
         same((counts["databases"], counts["pools"], counts["used_clients"], counts["used_servers"]),
@@ -295,7 +300,6 @@ def test_strangers_are_not_allowed(t):
         pooler.console(user="app")
 
 
-@ours
 def test_strangers_are_turned_away_before_any_password(t):
     pooler = t.pooler(auth_type="md5", userlist={"app": "secret", "admin": "secret"})
     with pooler.open() as c:
@@ -314,7 +318,8 @@ def test_admins_need_their_password(t):
 def test_stats_users_may_look_and_not_touch(t):
     pooler = t.pooler()
     with pooler.connect() as c, pooler.console(user="stats") as console:
-        for command in ("show pools", "show clients", "show config", "show stats", "show databases"):
+        for command in ("show pools", "show clients", "show config", "show stats",
+                        "show databases"):
             same(console.do(command), "SHOW")
         for command in ("reload", "pause", "pause app", "resume", "shutdown"):
             with refused("admin access needed", "08P01", "ERROR"):
@@ -327,7 +332,8 @@ def test_stats_users_may_not_kill_or_set(t):
     pooler = t.pooler()
     with pooler.connect() as c, pooler.console(user="stats") as console:
         ident = next(r["id"] for r in console.table("show clients") if r["database"] == "app")
-        for command in ("shutdown wait_for_clients", f"kill_client {ident}", "kill", "kill app", "disable app", "suspend",
+        for command in ("shutdown wait_for_clients", f"kill_client {ident}", "kill", "kill app",
+                        "disable app", "suspend",
                         "reconnect", "set default_pool_size = 1"):
             with refused("admin access needed|invalid command .*", "08P01", "ERROR"):
                 console.do(command)
@@ -344,7 +350,8 @@ def test_any_user_may_look_with_auth_type_any(t):
 
 def test_owner_of_the_process_is_admin_on_the_unix_socket(t):
     pooler = t.pooler(auth_type="md5", admin_users="", userlist={"app": "x"})
-    done = subprocess.run(["psql", "-XAt", "-h", pooler.folder, "-p", str(pooler.port), "-U", "pgbouncer",
+    done = subprocess.run(["psql", "-XAt", "-h", pooler.folder, "-p", str(pooler.port), "-U",
+                           "pgbouncer",
                            "pgbouncer", "-c", "show version", "-c", "reload"], capture_output=True,
                           text=True, cwd="/", timeout=10, **as_os_user())
     same(done.returncode, 0, done.stderr)
@@ -356,7 +363,8 @@ def test_owner_of_the_process_is_admin_on_the_unix_socket(t):
 @ours
 def test_extended_protocol_is_answered(t):
     with t.pooler().console() as console:
-        result = console.client.batch(parse("", "show version") + bind() + describe("P") + execute())
+        result = console.client.batch(parse("", "show version") + bind() + describe("P") +
+                                      execute())
         same(result.types, "12TDCZ")
         same((result.columns, result.tags), ([("version", 25)], ["SHOW"]))
         same(console.do("show version"), "SHOW")
@@ -478,7 +486,8 @@ def test_restart_only_settings_do_not_change(t):
     pooler.usable()
 
 
-MISTAKES = {"unknown_setting": ("no_such_setting", "1"), "text_for_a_number": ("query_timeout", "abc"),
+MISTAKES = {"unknown_setting": ("no_such_setting", "1"),
+            "text_for_a_number": ("query_timeout", "abc"),
             "unknown_word": ("pool_mode", "sometimes")}
 
 
@@ -741,7 +750,6 @@ def test_second_signal_ends_a_shutdown_at_once(t):
     pooler.wait_log("got SIGTERM while shutting down, fast exit")
 
 
-@ours
 def test_unknown_shutdown_word_is_an_invalid_command(t):
     with t.pooler().console() as console:
         with refused("invalid command 'shutdown wait_for_rain', use SHOW HELP;"):

@@ -44,7 +44,8 @@ class Talker:
             return query(sql(self.client, number))
         if draw < 0.5:
             self.expected.append([row])
-            return (parse("", sql(self.client, number)) + bind() + describe("P") + execute() + sync())
+            return (parse("", sql(self.client, number)) + bind() + describe("P") + execute() +
+                    sync())
         if draw < 0.6:
             second = wanted(self.client, number + 500000)
             self.expected.append([row, second])

@@ -218,7 +218,8 @@ def test_transaction_timeout_ends_a_busy_transaction(t):
                 c.query("select pg_sleep(0.1)")
             except pgwire.PgError as found:
                 error = found
-        same((error.severity, error.sqlstate, error.text), ("FATAL", "08P01", "transaction timeout"))
+        same((error.severity, error.sqlstate, error.text),
+             ("FATAL", "08P01", "transaction timeout"))
         within(started, 0.4, 2, "transaction_timeout")
     pooler.usable()
 
@@ -337,7 +338,6 @@ def test_no_timeout_strikes_when_all_are_0(t):
         same(waiter.results().value(), str(pid))
 
 
-@ours
 def test_disable_pqexec_refuses_simple_queries_only(t):
     pooler = t.pooler(pool_mode="transaction", disable_pqexec=1)
     with pooler.connect() as c:

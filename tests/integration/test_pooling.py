@@ -4,7 +4,7 @@ import signal
 import time
 
 import pgwire
-from harness import eventually, matches, ours, refused, same, slow, within
+from harness import eventually, ours, refused, same, slow, within
 from pgwire import copy_data, extended, flush, parse, query, ready, sync
 
 
@@ -83,7 +83,8 @@ def test_statement_mode_takes_a_whole_transaction_in_one_query(t):
 
 def test_pool_mode_of_a_database_beats_the_global_one(t):
     pooler = t.pooler(pool_mode="session", default_pool_size=1, databases={
-        "app": t.postgres.address("app", pool_mode="transaction"), "app2": t.postgres.address("app2")})
+        "app": t.postgres.address("app", pool_mode="transaction"),
+        "app2": t.postgres.address("app2")})
     with pooler.connect() as first, pooler.connect() as second:
         same(first.pid(), second.pid())
     with pooler.console() as console:
@@ -91,7 +92,8 @@ def test_pool_mode_of_a_database_beats_the_global_one(t):
 
 
 def test_pool_mode_of_a_user_beats_the_database(t):
-    pooler = t.pooler(pool_mode="session", default_pool_size=1, users={"app": "pool_mode=transaction"},
+    pooler = t.pooler(pool_mode="session", default_pool_size=1,
+                      users={"app": "pool_mode=transaction"},
                       databases={"app": t.postgres.address("app", pool_mode="session")})
     with pooler.connect() as first, pooler.connect() as second:
         same(first.pid(), second.pid())
@@ -136,7 +138,8 @@ def test_round_robin_uses_the_first_released_server(t):
 
 def test_pools_are_separate_by_user_and_database(t):
     pooler = t.pooler(pool_mode="transaction")
-    with pooler.connect() as a, pooler.connect(user="other") as b, pooler.connect(database="app2") as c:
+    with pooler.connect() as a, pooler.connect(user="other") as b, \
+            pooler.connect(database="app2") as c:
         same(len({a.pid(), b.pid(), c.pid()}), 3)
         same([x.value("select current_user || '/' || current_database()") for x in (a, b, c)],
              ["app/app", "other/app", "app/app2"])
@@ -173,7 +176,7 @@ def test_pool_size_is_the_most_servers_of_a_pool(t):
     pooler = t.pooler(pool_mode="transaction", default_pool_size=3)
     clients = [pooler.connect() for _ in range(8)]
     for c in clients:
-        c.send(query("select pg_sleep(0.15), pg_backend_pid()"))
+        c.send(query("select pg_sleep(0.3), pg_backend_pid()"))
     with pooler.console() as console:
         console.wait_pool(sv_active=3, cl_waiting=5)
         assert len(t.postgres.backends()) <= 3

@@ -143,7 +143,6 @@ def test_error_without_a_text_does_not_crash_anything(t):
     healthy(pooler)
 
 
-@ours
 def test_very_long_server_error_is_survived(t):
     def script(server):
         server.startup()
@@ -248,7 +247,6 @@ def test_login_without_the_servers_proof_is_refused(t):
     healthy(pooler)
 
 
-@ours
 def test_server_with_unknown_sasl_mechanisms_is_refused(t):
     def script(server):
         server.startup()
@@ -354,7 +352,8 @@ def test_notice_and_parameter_from_an_idle_server_are_harmless(t):
             server.receive()
             row = message("D", struct.pack("!HI", 1, len(value)) + value.encode())
             server.send(message("T", struct.pack("!H", 1) + b"v\0" + struct.pack(
-                "!IHIhIH", 0, 0, 25, -1, 0xFFFFFFFF, 0)) + row + message("C", b"SELECT 1\0") + ready())
+                "!IHIhIH", 0, 0, 25, -1, 0xFFFFFFFF, 0)) + row + message("C", b"SELECT 1\0") +
+                        ready())
             server.send(message("N", b"SNOTICE\0C00000\0Mtold while idle\0\0") +
                         parameter_status("in_hot_standby", "on"))
         server.receive()

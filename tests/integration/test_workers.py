@@ -17,7 +17,9 @@ def test_number_of_workers_is_the_configured_one(t):
     for workers in (1, 4):
         pooler = t.pooler(extra=f"[pgsplice]\nworker_threads = {workers}\n")
         pooler.usable()
-        counts.append(len(os.listdir(f"/proc/{pooler.process.pid}/task")))
+        folder = f"/proc/{pooler.process.pid}/task"
+        names = [open(f"{folder}/{task}/comm").read() for task in os.listdir(folder)]
+        counts.append(len([name for name in names if not name.startswith("iou-")]))  # the kernel's
     same(counts[1] - counts[0], 3)
 
 
@@ -34,18 +36,19 @@ def test_answers_reach_who_asked_over_four_workers(t):
 @slow(30)
 def test_answers_reach_who_asked_with_servers_lent_between_workers(t):
     # as many shards as can be, and fewer servers than clients on each
-    pooler = t.pooler(pool_mode="transaction", default_pool_size=16, max_client_conn=500, extra=FOUR)
+    pooler = t.pooler(pool_mode="transaction", default_pool_size=16, max_client_conn=500,
+                      extra=FOUR)
     assert converse(pooler, 40, 3, 8) > 200
 
 
 @ours
 def test_pool_size_is_the_whole_processes(t):
     pooler = t.pooler(pool_mode="transaction", default_pool_size=10, extra=FOUR)
-    clients = [pooler.connect() for _ in range(40)]
+    clients = [pooler.connect() for _ in range(24)]
     for c in clients:
-        c.send(query("select pg_sleep(0.1), pg_backend_pid()"))
+        c.send(query("select pg_sleep(0.4), pg_backend_pid()"))
     with pooler.console() as console:
-        console.wait_pool(sv_active=10, cl_waiting=30)
+        console.wait_pool(sv_active=10, cl_waiting=14)
     same(len({c.results().rows[0][1] for c in clients}), 10)
     same(len(t.postgres.backends()), 10)
 
@@ -81,16 +84,17 @@ def test_max_client_conn_is_the_whole_processes(t):
 
 @ours
 def test_max_db_connections_is_the_whole_processes(t):
-    pooler = t.pooler(pool_mode="transaction", max_db_connections=6, default_pool_size=20, extra=FOUR)
+    pooler = t.pooler(pool_mode="transaction", max_db_connections=6, default_pool_size=20,
+                      extra=FOUR)
     clients = [pooler.connect(user=user) for user in ("app", "other") for _ in range(10)]
     for c in clients:
-        c.send(query("select pg_sleep(0.02)"))
+        c.send(query("select pg_sleep(0.1)"))
     most = 0
-    while any(not c.buffer and c.silent_for(0.001) for c in clients[:3]):
+    while any(c.silent_for(0.0005) for c in clients):
         most = max(most, len(t.postgres.backends("app") + t.postgres.backends("other")))
     for c in clients:
-        c.results()
-    assert most <= 6, most
+        same(c.results().tags, ["SELECT 1"])
+    assert 1 <= most <= 6, most
 
 
 @ours
@@ -184,16 +188,19 @@ def test_waiters_of_one_small_pool_are_served_in_order_with_many_workers(t):
 @ours
 def test_connections_that_come_and_go_leave_nothing_behind(t):
     pooler = t.pooler(pool_mode="transaction", extra=FOUR, max_client_conn=1000)
-    pooler.usable()
+
+    def come_and_go():
+        for i in range(400):
+            c = pooler.connect()
+            if i % 4 == 0:
+                c.send(query("select 1"))
+            if i % 3 == 0:
+                c.reset()
+            else:
+                c.vanish()
+    come_and_go()
     before = pooler.memory()
-    for i in range(400):
-        c = pooler.connect()
-        if i % 4 == 0:
-            c.send(query("select 1"))
-        if i % 3 == 0:
-            c.reset()
-        else:
-            c.vanish()
+    come_and_go()
     with pooler.console() as console:
         console.wait_pool(cl_active=0, cl_waiting=0, sv_active=0)
         with pgwire.Client(pooler.port):

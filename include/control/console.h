@@ -1,0 +1,24 @@
+/* console.h - sessions of the database "pgbouncer": simple and extended protocol, all commands.
+ *
+ * Control's thread. A session is busy while workers are asked; what it sends meanwhile waits. */
+#ifndef CONTROL_CONSOLE_H
+#define CONTROL_CONSOLE_H
+
+#include "pool/handover.h"
+
+#include <poll.h>
+
+/* Takes the descriptor; the handover is given back by the caller. */
+void console_start(const struct handover *handover);
+
+enum { CONSOLE_SESSIONS_MAX = 256 };
+
+/* Fills in what is to be polled; then tells what happened. */
+size_t console_poll_fill(struct pollfd *fds, size_t count_max);
+void console_poll_events(const struct pollfd *fds, size_t count);
+
+/* True: the key is that of a console session (its PAUSE ends). */
+bool console_cancel(const uint8_t key[8]);
+unsigned console_count(void);
+
+#endif

@@ -1,0 +1,291 @@
+#include "control/show.h"
+
+#include "base/assert.h"
+#include "base/bytes.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+/* clang-format off */
+const struct show_table show_tables[] = {
+    {"HELP", false, {{NULL, 0}}},
+    {"VERSION", false, {
+        {"version", TYPE_TEXT}, {NULL, 0}}},
+    {"STATE", false, {
+        {"key", TYPE_TEXT}, {"value", TYPE_TEXT}, {NULL, 0}}},
+    {"CONFIG", false, {
+        {"key", TYPE_TEXT}, {"value", TYPE_TEXT}, {"default", TYPE_TEXT},
+        {"changeable", TYPE_TEXT}, {NULL, 0}}},
+    {"DATABASES", false, {
+        {"name", TYPE_TEXT}, {"host", TYPE_TEXT}, {"port", TYPE_INT4}, {"database", TYPE_TEXT},
+        {"force_user", TYPE_TEXT}, {"pool_size", TYPE_INT4}, {"min_pool_size", TYPE_INT4},
+        {"reserve_pool_size", TYPE_INT4}, {"server_lifetime", TYPE_INT4}, {"pool_mode", TYPE_TEXT},
+        {"load_balance_hosts", TYPE_TEXT}, {"max_connections", TYPE_INT4},
+        {"current_connections", TYPE_INT4}, {"max_client_connections", TYPE_INT4},
+        {"current_client_connections", TYPE_INT4}, {"paused", TYPE_INT4}, {"disabled", TYPE_INT4}, {NULL, 0}}},
+    {"PEERS", false, {
+        {"peer_id", TYPE_INT4}, {"host", TYPE_TEXT}, {"port", TYPE_INT4}, {"pool_size", TYPE_INT4}, {NULL, 0}}},
+    {"LISTS", false, {
+        {"list", TYPE_TEXT}, {"items", TYPE_INT4}, {NULL, 0}}},
+    {"USERS", false, {
+        {"name", TYPE_TEXT}, {"pool_size", TYPE_TEXT}, {"reserve_pool_size", TYPE_TEXT},
+        {"pool_mode", TYPE_TEXT}, {"max_user_connections", TYPE_INT4},
+        {"current_connections", TYPE_INT4}, {"max_user_client_connections", TYPE_INT4},
+        {"current_client_connections", TYPE_INT4}, {NULL, 0}}},
+    {"POOLS", false, {
+        {"database", TYPE_TEXT}, {"user", TYPE_TEXT}, {"cl_active", TYPE_INT4},
+        {"cl_waiting", TYPE_INT4}, {"cl_active_cancel_req", TYPE_INT4},
+        {"cl_waiting_cancel_req", TYPE_INT4}, {"sv_active", TYPE_INT4},
+        {"sv_active_cancel", TYPE_INT4}, {"sv_being_canceled", TYPE_INT4}, {"sv_idle", TYPE_INT4},
+        {"sv_used", TYPE_INT4}, {"sv_tested", TYPE_INT4}, {"sv_login", TYPE_INT4},
+        {"maxwait", TYPE_INT4}, {"maxwait_us", TYPE_INT4}, {"pool_mode", TYPE_TEXT},
+        {"load_balance_hosts", TYPE_TEXT}, {NULL, 0}}},
+    {"PEER_POOLS", false, {
+        {"peer_id", TYPE_INT4}, {"cl_active_cancel_req", TYPE_INT4},
+        {"cl_waiting_cancel_req", TYPE_INT4}, {"sv_active_cancel", TYPE_INT4},
+        {"sv_login", TYPE_INT4}, {NULL, 0}}},
+    {"CLIENTS", false, {
+        {"type", TYPE_TEXT}, {"user", TYPE_TEXT}, {"database", TYPE_TEXT},
+        {"replication", TYPE_TEXT}, {"state", TYPE_TEXT}, {"addr", TYPE_TEXT}, {"port", TYPE_INT4},
+        {"local_addr", TYPE_TEXT}, {"local_port", TYPE_INT4}, {"connect_time", TYPE_TEXT},
+        {"request_time", TYPE_TEXT}, {"wait", TYPE_INT4}, {"wait_us", TYPE_INT4},
+        {"close_needed", TYPE_INT4}, {"ptr", TYPE_TEXT}, {"link", TYPE_TEXT},
+        {"remote_pid", TYPE_INT4}, {"tls", TYPE_TEXT}, {"application_name", TYPE_TEXT},
+        {"prepared_statements", TYPE_INT4}, {"id", TYPE_INT4}, {NULL, 0}}},
+    {"SERVERS", false, {
+        {"type", TYPE_TEXT}, {"user", TYPE_TEXT}, {"database", TYPE_TEXT},
+        {"replication", TYPE_TEXT}, {"state", TYPE_TEXT}, {"addr", TYPE_TEXT}, {"port", TYPE_INT4},
+        {"local_addr", TYPE_TEXT}, {"local_port", TYPE_INT4}, {"connect_time", TYPE_TEXT},
+        {"request_time", TYPE_TEXT}, {"wait", TYPE_INT4}, {"wait_us", TYPE_INT4},
+        {"close_needed", TYPE_INT4}, {"ptr", TYPE_TEXT}, {"link", TYPE_TEXT},
+        {"remote_pid", TYPE_INT4}, {"tls", TYPE_TEXT}, {"application_name", TYPE_TEXT},
+        {"prepared_statements", TYPE_INT4}, {"id", TYPE_INT4}, {NULL, 0}}},
+    {"SOCKETS", false, {
+        {"type", TYPE_TEXT}, {"user", TYPE_TEXT}, {"database", TYPE_TEXT},
+        {"replication", TYPE_TEXT}, {"state", TYPE_TEXT}, {"addr", TYPE_TEXT}, {"port", TYPE_INT4},
+        {"local_addr", TYPE_TEXT}, {"local_port", TYPE_INT4}, {"connect_time", TYPE_TEXT},
+        {"request_time", TYPE_TEXT}, {"wait", TYPE_INT4}, {"wait_us", TYPE_INT4},
+        {"close_needed", TYPE_INT4}, {"ptr", TYPE_TEXT}, {"link", TYPE_TEXT},
+        {"remote_pid", TYPE_INT4}, {"tls", TYPE_TEXT}, {"application_name", TYPE_TEXT},
+        {"prepared_statements", TYPE_INT4}, {"id", TYPE_INT4}, {"recv_pos", TYPE_INT4},
+        {"pkt_pos", TYPE_INT4}, {"pkt_remain", TYPE_INT4}, {"send_pos", TYPE_INT4},
+        {"send_remain", TYPE_INT4}, {"pkt_avail", TYPE_INT4}, {"send_avail", TYPE_INT4}, {NULL, 0}}},
+    {"ACTIVE_SOCKETS", false, {
+        {"type", TYPE_TEXT}, {"user", TYPE_TEXT}, {"database", TYPE_TEXT},
+        {"replication", TYPE_TEXT}, {"state", TYPE_TEXT}, {"addr", TYPE_TEXT}, {"port", TYPE_INT4},
+        {"local_addr", TYPE_TEXT}, {"local_port", TYPE_INT4}, {"connect_time", TYPE_TEXT},
+        {"request_time", TYPE_TEXT}, {"wait", TYPE_INT4}, {"wait_us", TYPE_INT4},
+        {"close_needed", TYPE_INT4}, {"ptr", TYPE_TEXT}, {"link", TYPE_TEXT},
+        {"remote_pid", TYPE_INT4}, {"tls", TYPE_TEXT}, {"application_name", TYPE_TEXT},
+        {"prepared_statements", TYPE_INT4}, {"id", TYPE_INT4}, {"recv_pos", TYPE_INT4},
+        {"pkt_pos", TYPE_INT4}, {"pkt_remain", TYPE_INT4}, {"send_pos", TYPE_INT4},
+        {"send_remain", TYPE_INT4}, {"pkt_avail", TYPE_INT4}, {"send_avail", TYPE_INT4}, {NULL, 0}}},
+    {"FDS", true, {
+        {"fd", TYPE_INT4}, {"task", TYPE_TEXT}, {"user", TYPE_TEXT}, {"database", TYPE_TEXT},
+        {"addr", TYPE_TEXT}, {"port", TYPE_INT4}, {"cancel", TYPE_INT8}, {"link", TYPE_INT4},
+        {"client_encoding", TYPE_TEXT}, {"std_strings", TYPE_TEXT}, {"datestyle", TYPE_TEXT},
+        {"timezone", TYPE_TEXT}, {"password", TYPE_TEXT}, {"scram_client_key", TYPE_BYTEA},
+        {"scram_server_key", TYPE_BYTEA}, {NULL, 0}}},
+    {"STATS", false, {
+        {"database", TYPE_TEXT}, {"total_server_assignment_count", TYPE_NUMERIC},
+        {"total_xact_count", TYPE_NUMERIC}, {"total_query_count", TYPE_NUMERIC},
+        {"total_received", TYPE_NUMERIC}, {"total_sent", TYPE_NUMERIC},
+        {"total_xact_time", TYPE_NUMERIC}, {"total_query_time", TYPE_NUMERIC},
+        {"total_wait_time", TYPE_NUMERIC}, {"total_client_parse_count", TYPE_NUMERIC},
+        {"total_server_parse_count", TYPE_NUMERIC}, {"total_bind_count", TYPE_NUMERIC},
+        {"total_client_login_count", TYPE_NUMERIC}, {"avg_server_assignment_count", TYPE_NUMERIC},
+        {"avg_xact_count", TYPE_NUMERIC}, {"avg_query_count", TYPE_NUMERIC},
+        {"avg_recv", TYPE_NUMERIC}, {"avg_sent", TYPE_NUMERIC}, {"avg_xact_time", TYPE_NUMERIC},
+        {"avg_query_time", TYPE_NUMERIC}, {"avg_wait_time", TYPE_NUMERIC},
+        {"avg_client_parse_count", TYPE_NUMERIC}, {"avg_server_parse_count", TYPE_NUMERIC},
+        {"avg_bind_count", TYPE_NUMERIC}, {"avg_client_login_count", TYPE_NUMERIC}, {NULL, 0}}},
+    {"STATS_TOTALS", false, {
+        {"database", TYPE_TEXT}, {"server_assignment_count", TYPE_NUMERIC},
+        {"xact_count", TYPE_NUMERIC}, {"query_count", TYPE_NUMERIC},
+        {"bytes_received", TYPE_NUMERIC}, {"bytes_sent", TYPE_NUMERIC},
+        {"xact_time", TYPE_NUMERIC}, {"query_time", TYPE_NUMERIC}, {"wait_time", TYPE_NUMERIC},
+        {"client_parse_count", TYPE_NUMERIC}, {"server_parse_count", TYPE_NUMERIC},
+        {"bind_count", TYPE_NUMERIC}, {"client_login_count", TYPE_NUMERIC}, {NULL, 0}}},
+    {"STATS_AVERAGES", false, {
+        {"database", TYPE_TEXT}, {"server_assignment_count", TYPE_NUMERIC},
+        {"xact_count", TYPE_NUMERIC}, {"query_count", TYPE_NUMERIC},
+        {"bytes_received", TYPE_NUMERIC}, {"bytes_sent", TYPE_NUMERIC},
+        {"xact_time", TYPE_NUMERIC}, {"query_time", TYPE_NUMERIC}, {"wait_time", TYPE_NUMERIC},
+        {"avg_client_parse_count", TYPE_NUMERIC}, {"avg_server_parse_count", TYPE_NUMERIC},
+        {"avg_bind_count", TYPE_NUMERIC}, {"avg_client_login_count", TYPE_NUMERIC}, {NULL, 0}}},
+    {"TOTALS", false, {
+        {"name", TYPE_TEXT}, {"value", TYPE_NUMERIC}, {NULL, 0}}},
+    {"MEM", false, {
+        {"name", TYPE_TEXT}, {"size", TYPE_INT4}, {"used", TYPE_INT4}, {"free", TYPE_INT4},
+        {"memtotal", TYPE_INT4}, {NULL, 0}}},
+    {"DNS_HOSTS", false, {
+        {"hostname", TYPE_TEXT}, {"ttl", TYPE_INT8}, {"addrs", TYPE_TEXT}, {NULL, 0}}},
+    {"DNS_ZONES", false, {
+        {"zonename", TYPE_TEXT}, {"serial", TYPE_INT8}, {"count", TYPE_INT4}, {NULL, 0}}},
+    /* What drivers ask for at connect. */
+    {"client_encoding", false, {{"client_encoding", TYPE_TEXT}, {NULL, 0}}},
+    {"default_transaction_isolation", false, {{"default_transaction_isolation", TYPE_TEXT}, {NULL, 0}}},
+    {"standard_conforming_strings", false, {{"standard_conforming_strings", TYPE_TEXT}, {NULL, 0}}},
+    {"datestyle", false, {{"datestyle", TYPE_TEXT}, {NULL, 0}}},
+    {"timezone", false, {{"timezone", TYPE_TEXT}, {NULL, 0}}},
+};
+/* clang-format on */
+const size_t show_table_count = COUNT_OF(show_tables);
+
+uint8_t *output_room(struct output *output, size_t bytes)
+{
+    if (output->bytes + bytes > output->bytes_max) {
+        output->bytes_max = MAX(output->bytes + bytes, output->bytes_max * 2);
+        output->data = realloc(output->data, output->bytes_max);
+        assert(output->data != NULL);
+    }
+    output->bytes += bytes;
+    return output->data + output->bytes - bytes;
+}
+
+void output_put(struct output *output, const void *data, size_t bytes)
+{
+    if (bytes > 0)
+        memcpy(output_room(output, bytes), data, bytes);
+}
+
+void output_release(struct output *output)
+{
+    free(output->data);
+    *output = (struct output){0};
+}
+
+static void put_u16(struct output *output, unsigned value)
+{
+    bytes_put_u16(output_room(output, 2), (uint16_t)value);
+}
+
+static void put_u32(struct output *output, uint32_t value)
+{
+    bytes_put_u32(output_room(output, 4), value);
+}
+
+/* Returns where the length goes. */
+static size_t begin(struct output *output, uint8_t type)
+{
+    output_put(output, &type, 1);
+    put_u32(output, 0);
+    return output->bytes - 4;
+}
+
+static void end(struct output *output, size_t position)
+{
+    bytes_put_u32(output->data + position, (uint32_t)(output->bytes - position));
+}
+
+const struct show_table *show_find(const char *name)
+{
+    for (size_t i = 0; i < show_table_count; i++)
+        if (strcasecmp(show_tables[i].name, name) == 0)
+            return &show_tables[i];
+    return NULL;
+}
+
+static unsigned column_count(const struct show_table *table)
+{
+    unsigned count = 0;
+
+    while (table->columns[count].name != NULL)
+        count++;
+    return count;
+}
+
+void show_row_description(struct output *output, const struct show_table *table)
+{
+    size_t position = begin(output, 'T');
+    unsigned count = column_count(table);
+
+    put_u16(output, count);
+    for (unsigned i = 0; i < count; i++) {
+        const struct show_column *column = &table->columns[i];
+
+        output_put(output, column->name, strlen(column->name) + 1);
+        put_u32(output, 0);
+        put_u16(output, 0);
+        put_u32(output, (uint32_t)column->type);
+        put_u16(output, column->type == TYPE_INT4 ? 4 : column->type == TYPE_INT8 ? 8 : 0xffff);
+        put_u32(output, 0xffffffff);
+        put_u16(output, 0);
+    }
+    end(output, position);
+}
+
+void show_row_begin(struct show_row *row, struct output *output, const struct show_table *table)
+{
+    *row = (struct show_row){.output = output, .table = table, .begin = begin(output, 'D')};
+    put_u16(output, column_count(table));
+}
+
+void show_text(struct show_row *row, const char *text)
+{
+    assert(row->table->columns[row->count].name != NULL);
+    row->count++;
+    if (text == NULL) {
+        put_u32(row->output, 0xffffffff);
+        return;
+    }
+    put_u32(row->output, (uint32_t)strlen(text));
+    output_put(row->output, text, strlen(text));
+}
+
+void show_number(struct show_row *row, int64_t number)
+{
+    char text[32];
+
+    snprintf(text, sizeof(text), "%" PRId64, number);
+    show_text(row, text);
+}
+
+void show_row_end(struct show_row *row)
+{
+    assert(row->table->columns[row->count].name == NULL);
+    end(row->output, row->begin);
+}
+
+void show_message(struct output *output, uint8_t type, const void *body, size_t bytes)
+{
+    size_t position = begin(output, type);
+
+    output_put(output, body, bytes);
+    end(output, position);
+}
+
+void show_complete(struct output *output, const char *tag)
+{
+    show_message(output, 'C', tag, strlen(tag) + 1);
+}
+
+void show_ready(struct output *output)
+{
+    show_message(output, 'Z', "I", 1);
+}
+
+void show_error(struct output *output, const char *severity, const char *sqlstate, const char *message,
+                const char *detail)
+{
+    bool is_notice = strcmp(severity, "NOTICE") == 0;
+    size_t position = begin(output, is_notice ? 'N' : 'E');
+
+    if (sqlstate == NULL)
+        sqlstate = is_notice ? "00000" : "08P01";
+    output_put(output, "S", 1);
+    output_put(output, severity, strlen(severity) + 1);
+    output_put(output, "C", 1);
+    output_put(output, sqlstate, strlen(sqlstate) + 1);
+    output_put(output, "M", 1);
+    output_put(output, message, strlen(message) + 1);
+    if (detail != NULL) {
+        output_put(output, "D", 1);
+        output_put(output, detail, strlen(detail) + 1);
+    }
+    output_put(output, "", 1);
+    end(output, position);
+}
