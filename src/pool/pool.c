@@ -196,7 +196,7 @@ bool pool_want_server(struct pool *pool, struct client *client)
             }
             return false;
         }
-        server_start_check(server); /* then it goes to the first waiter */
+        /* Else it is tested (pool_launch), and goes to the first waiter. */
     }
     if (pool->last_login_failed && pool->server_said_error && pool->server_count == 0 &&
         pool->retry_at_us > core->loop.now_us) {
@@ -518,10 +518,17 @@ void pool_launch(struct pool *pool)
 
     if (pool->welcome_count > 0 && wanted == 0)
         wanted = 1; /* one login makes the welcome for all of them */
-    if (wanted <= pool->login_count + pool->tested_count || pool->is_launching || pool->is_retired)
+    if (wanted <= pool->tested_count || pool->is_launching || pool->is_retired)
         return;
     /* A paused pool still makes its first connection?  No: the welcome waits for RESUME (PgBouncer). */
     if (pool_is_stopped(pool) || core->shutdown == SHUTDOWN_WAIT_FOR_SERVERS)
+        return;
+    /* Idle servers that must be tested before use: one for each who waits, before any is opened. */
+    pool->is_launching = true;
+    while (pool->waiting_count > pool->tested_count && !list_is_empty(&pool->idle_servers))
+        server_start_check(OWNER_OF(list_front(&pool->idle_servers), struct server, link));
+    pool->is_launching = false;
+    if (wanted <= pool->login_count + pool->tested_count)
         return;
     if (pool->last_login_failed && pool->retry_at_us > core->loop.now_us)
         return;
