@@ -393,7 +393,8 @@ static void put_parameter(struct session *session, const char *name, const char 
 static void cancel_by_key(const uint8_t *key)
 {
     for (unsigned i = 0; i < session_count; i++)
-        if (sessions[i]->is_started && sessions[i]->is_asleep && memcmp(sessions[i]->key, key, 8) == 0) {
+        if (sessions[i]->is_started && !sessions[i]->is_over && sessions[i]->is_asleep &&
+            memcmp(sessions[i]->key, key, 8) == 0) {
             wake(sessions[i], true);
             cancels_hit++;
         }
@@ -544,6 +545,7 @@ static void session_free(struct session *session)
 /* False: it has ended. */
 static bool session_step(struct session *session)
 {
+    static const char notice[] = "SNOTICE\0Mhello from a backend\0";
     uint8_t chunk[4096];
     size_t bytes;
     char type;
@@ -572,10 +574,17 @@ static bool session_step(struct session *session)
             break;
         }
     }
+    /* What a backend may say at any time: a reload, a NOTICE. */
+    if (is_chaos && session->is_started && !session->is_over && !session->is_asleep && happens(300)) {
+        if (happens(2))
+            put_parameter(session, "IntervalStyle", "postgres");
+        else
+            put_message(&session->out, 'N', notice, sizeof(notice));
+    }
     bytes = sim_peer_read(session->peer, chunk, 1 + sim_below(sim, sizeof(chunk)));
     if (!session->is_over)
         heap_put(&session->in, chunk, bytes);
-    if (session->is_asleep && session->wakes_us <= now_us)
+    if (!session->is_over && session->is_asleep && session->wakes_us <= now_us)
         wake(session, false);
     while (!session->is_over && !session->is_asleep) {
         if (!session->is_started) {
