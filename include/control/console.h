@@ -21,4 +21,8 @@ void console_poll_events(const struct pollfd *fds, size_t count);
 bool console_cancel(const uint8_t key[8]);
 unsigned console_count(void);
 
+/* By PAUSE db or KILL; by DISABLE db. */
+bool console_is_paused(const char *database);
+bool console_is_disabled(const char *database);
+
 #endif

@@ -53,7 +53,14 @@ void control_console_open(struct letter *letter, void *context)
     struct handover *handover = OWNER_OF(letter, struct handover, letter);
 
     (void)context;
-    console_start(handover);
+    if (handover->kind == HANDOVER_CANCEL) {
+        /* No core knows the key: perhaps a console session's. */
+        (void)console_cancel(handover->cancel_key);
+        close(handover->fd);
+        usage_give(&control.options.usage->client_count);
+    } else {
+        console_start(handover);
+    }
     letter->open = handover_returned;
     worker_post(handover->from_core, letter);
 }

@@ -731,7 +731,9 @@ void login_moved(struct client *client)
     struct core *core = client_core(client);
     struct login *login = client->login;
     struct handover *handover = &login->handover;
-    bool is_console = handover->kind == HANDOVER_CONSOLE;
+    /* Control has the console's sessions, and their cancel keys. */
+    bool is_console = handover->kind == HANDOVER_CONSOLE ||
+                      (handover->kind == HANDOVER_CANCEL && core->count == 1);
     const struct database_config *database;
     unsigned target = core->index;
 
@@ -782,6 +784,9 @@ static void adopt_cancel(struct core *core, struct handover *handover)
             core->ports->post_core(core, (core->index + 1) % core->count, &handover->letter);
             return;
         }
+        handover->letter.open = core->ports->console_open;
+        core->ports->post_control(core, &handover->letter);
+        return;
     } else {
         client = client_adopt(core, handover);
         if (client != NULL) {
@@ -1013,12 +1018,10 @@ static bool process_startup(struct client *client)
                 client_close_silently(client, "failed cancel request");
             else if (client->login != NULL)
                 login_end(client);
-        } else if (client_core(client)->count > 1) {
+        } else {
             login->input_bytes = 0;
             login->handover.hop_count = 1;
             move(client, HANDOVER_CANCEL);
-        } else {
-            client_close_silently(client, "failed cancel request");
         }
         return false;
     case STARTUP_VERSION_3:

@@ -1,0 +1,295 @@
+/* main.c - the command line, the order in which things start, the exit code. */
+#include "config/snapshot.h"
+#include "control/control.h"
+#include "control/helper.h"
+#include "control/log_writer.h"
+#include "control/process.h"
+#include "crypto/random.h"
+#include "worker/worker.h"
+
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct arguments {
+    const char *config_path, *check_path, *user;
+    int verbose;
+    bool is_daemon, is_quiet;
+};
+
+static const char *program = "pgsplice";
+
+static void print_usage(void)
+{
+    printf("%s is a connection pooler for PostgreSQL; it reads PgBouncer's files.\n\n"
+           "Usage:\n"
+           "  %s [OPTION]... CONFIG_FILE\n\n"
+           "Options:\n"
+           "  -d, --daemon         run in the background (needs pidfile)\n"
+           "  -q, --quiet          write nothing to stderr\n"
+           "  -t, --check FILE     check a configuration, name every mistake, exit\n"
+           "  -u, --user=USERNAME  assume the identity of USERNAME\n"
+           "  -v, --verbose        log more; may be given several times\n"
+           "  -V, --version        show version, exit\n"
+           "  -h, --help           show this help, exit\n",
+           program, program);
+}
+
+static void print_version(void)
+{
+    printf("pgsplice " PGSPLICE_VERSION "\n"
+           "io_uring: liburing\nadns: getaddrinfo\ntls: no\nsystemd: yes\n");
+}
+
+/* The exit status when the program should end at once, -1: go on. */
+static int parse_arguments(int argc, char **argv, struct arguments *arguments)
+{
+    static const struct option options[] = {
+        {"daemon", no_argument, NULL, 'd'},  {"quiet", no_argument, NULL, 'q'},
+        {"check", required_argument, NULL, 't'}, {"user", required_argument, NULL, 'u'},
+        {"verbose", no_argument, NULL, 'v'}, {"version", no_argument, NULL, 'V'},
+        {"help", no_argument, NULL, 'h'},    {"reboot", no_argument, NULL, 'R'},
+        {NULL, 0, NULL, 0},
+    };
+    int option;
+
+    while ((option = getopt_long(argc, argv, "dqt:u:vVhR", options, NULL)) != -1) {
+        switch (option) {
+        case 'd':
+            arguments->is_daemon = true;
+            break;
+        case 'q':
+            arguments->is_quiet = true;
+            break;
+        case 't':
+            arguments->check_path = optarg;
+            break;
+        case 'u':
+            arguments->user = optarg;
+            break;
+        case 'v':
+            arguments->verbose++;
+            break;
+        case 'V':
+            print_version();
+            return 0;
+        case 'h':
+            print_usage();
+            return 0;
+        case 'R':
+            fprintf(stderr, "%s: -R (takeover) is not supported by this version\n", program);
+            return 1;
+        default:
+            fprintf(stderr, "Try \"%s --help\" for more information.\n", program);
+            return 1;
+        }
+    }
+    if (arguments->check_path != NULL && optind == argc)
+        return -1;
+    if (optind + 1 != argc) {
+        fprintf(stderr, "%s: no configuration file specified\nTry \"%s --help\" for more information.\n",
+                program, program);
+        return 1;
+    }
+    arguments->config_path = argv[optind];
+    return -1;
+}
+
+/* ---- checking a configuration ---- */
+
+struct check {
+    unsigned mistakes;
+};
+
+static void print_line(void *context, enum log_level level, const char *text)
+{
+    struct check *check = context;
+
+    if (level <= LEVEL_ERROR)
+        check->mistakes++;
+    printf("%s %s\n", log_level_name(level), text);
+}
+
+static int check_configuration(const char *path)
+{
+    struct check check = {0};
+    struct snapshot *snapshot = snapshot_load(path, print_line, &check);
+
+    if (snapshot != NULL)
+        snapshot_release(snapshot);
+    if (snapshot == NULL || check.mistakes > 0) {
+        printf("%s: %u mistake%s\n", path, check.mistakes, check.mistakes == 1 ? "" : "s");
+        return 1;
+    }
+    printf("%s: no mistakes\n", path);
+    return 0;
+}
+
+/* ---- starting ---- */
+
+static void log_line(void *context, enum log_level level, const char *text)
+{
+    (void)context;
+    log_write(level, "%s", text);
+}
+
+static _Noreturn void give_up(void)
+{
+    log_writer_flush();
+    exit(1);
+}
+
+static const char *run_user;
+static struct snapshot *running; /* for the clean-up at exit */
+
+static void clean_up(void)
+{
+    process_remove_pidfile(running->settings.pidfile);
+    process_remove_unix_socket(&running->settings);
+}
+
+static void start_workers(struct snapshot *snapshot, unsigned worker_count, const int *cpus,
+                          unsigned descriptor_limit, struct usage_table *usage)
+{
+    static struct worker_listener listeners[WORKERS_MAX][WORKER_LISTENERS_MAX];
+    static struct param_names param_names;
+    static char param_storage[2048];
+    static uint8_t mock_key[32];
+    size_t listener_count;
+    char error[RING_ERROR_BYTES];
+
+    if (!random_bytes(mock_key, sizeof(mock_key))) {
+        log_write(LEVEL_FATAL, "the kernel gives no random bytes");
+        give_up();
+    }
+    param_names_init(&param_names, snapshot->settings.track_extra_parameters, param_storage,
+                     sizeof(param_storage));
+    if (!process_listen(&snapshot->settings, worker_count, listeners, &listener_count))
+        give_up();
+    atexit(clean_up);
+    for (unsigned i = 0; i < worker_count; i++) {
+        struct worker_options options = {
+            .index = i,
+            .count = worker_count,
+            .cpu = snapshot->settings.worker_threads == 0 ? cpus[i] : -1,
+            .snapshot = snapshot,
+            .usage = usage,
+            .param_names = &param_names,
+            .mock_key = mock_key,
+            .client_count_max = descriptor_limit,
+            .listeners = listeners[i],
+            .listener_count = listener_count,
+            .post_control = control_post,
+            .post_job = helper_post,
+            .resolver_open = helper_resolver_open,
+            .console_open = control_console_open,
+        };
+        struct worker *worker;
+
+        snapshot_reference(snapshot);
+        worker = worker_start(&options, error);
+        if (worker == NULL) {
+            log_write(LEVEL_FATAL, "%s", error);
+            give_up();
+        }
+        if (i == 0)
+            log_write(LEVEL_LOG, "%u worker%s, %s", worker_count, worker_count == 1 ? "" : "s",
+                      worker_describe(worker));
+    }
+}
+
+int main(int argc, char **argv)
+{
+    struct arguments arguments = {0};
+    static struct usage_table usage;
+    struct control_options control_options;
+    const struct settings *settings;
+    struct snapshot *snapshot;
+    int cpus[WORKERS_MAX];
+    unsigned worker_count, descriptor_limit;
+    int status = parse_arguments(argc, argv, &arguments);
+
+    if (status >= 0)
+        return status;
+    if (arguments.check_path != NULL)
+        return check_configuration(arguments.check_path);
+    snapshot = snapshot_load(arguments.config_path, log_line, NULL);
+    if (snapshot == NULL) {
+        log_write(LEVEL_FATAL, "cannot load config file");
+        return 1;
+    }
+    running = snapshot;
+    settings = &snapshot->settings;
+    run_user = arguments.user != NULL ? arguments.user : settings->user;
+    if (run_user != NULL && run_user[0] == '\0')
+        run_user = NULL;
+    if (geteuid() == 0 && (run_user == NULL || strcmp(run_user, "root") == 0)) {
+        log_write(LEVEL_FATAL, "pgsplice should not run as root: set `user` in the configuration, or use -u");
+        return 1;
+    }
+    if (arguments.is_daemon && (settings->pidfile == NULL || settings->pidfile[0] == '\0')) {
+        log_write(LEVEL_FATAL, "daemon needs pidfile configured");
+        return 1;
+    }
+    if (!process_check_pidfile(settings->pidfile))
+        return 1;
+    if (arguments.is_daemon && !process_daemon_begin()) {
+        log_write(LEVEL_FATAL, "cannot fork");
+        return 1;
+    }
+    control_options = (struct control_options){
+        .snapshot = snapshot,
+        .config_path = arguments.config_path,
+        .usage = &usage,
+        .signal_fd = control_signals(),
+        .is_quiet = arguments.is_quiet,
+        .is_daemon = arguments.is_daemon,
+        .verbose = arguments.verbose,
+    };
+    {
+        struct log_options options = {
+            .path = settings->logfile,
+            .to_stderr = !arguments.is_quiet && !arguments.is_daemon,
+            .to_syslog = settings->syslog,
+            .syslog_ident = settings->syslog_ident,
+            .syslog_facility = settings->syslog_facility,
+        };
+        int verbose = settings->verbose >= 0 ? settings->verbose : arguments.verbose;
+
+        /* As the user that will append to it, should it have to be made. */
+        log_set_level(verbose == 0 ? LEVEL_LOG : verbose == 1 ? LEVEL_DEBUG : LEVEL_NOISE);
+        if (!log_writer_start(&options))
+            return 1;
+        if (run_user != NULL)
+            process_give_file(settings->logfile, run_user);
+    }
+    worker_count = process_cpus(cpus);
+    if (settings->worker_threads > 0)
+        worker_count = (unsigned)settings->worker_threads;
+    worker_count = MIN(MAX(worker_count, 1u), (unsigned)WORKERS_MAX);
+    descriptor_limit = process_raise_limits(settings, worker_count);
+    if (control_options.signal_fd < 0 || !control_init() || !usage_table_init(&usage) ||
+        !helper_start()) {
+        log_write(LEVEL_FATAL, "cannot set up signals, letters or helper threads");
+        give_up();
+    }
+    /* Rings are made as root if we are: later ones would count against RLIMIT_MEMLOCK. */
+    start_workers(snapshot, worker_count, cpus, descriptor_limit, &usage);
+    if (run_user != NULL && !process_become_user(run_user))
+        give_up();
+    if (geteuid() == 0) {
+        log_write(LEVEL_FATAL, "pgsplice should not run as root");
+        give_up();
+    }
+    if (!process_write_pidfile(settings->pidfile))
+        give_up();
+    log_write(LEVEL_LOG, "process up: pgsplice " PGSPLICE_VERSION ", liburing (io_uring), adns: getaddrinfo, "
+                         "tls: no");
+    if (arguments.is_daemon)
+        process_daemon_ready();
+    control_options.worker_count = worker_count;
+    snapshot_reference(snapshot); /* `running` keeps one for the clean-up */
+    return control_run(&control_options);
+}
