@@ -73,6 +73,7 @@ struct server {
     bool test_answered;  /* the probe's own answer has come */
     bool needs_probe, needs_reset; /* due before it is free */
     bool looks_at_body;  /* the current message is gathered or looked at */
+    bool forwards_message; /* the current message began while a client was linked: it is the client's */
     const char *close_reason;
 };
 

@@ -469,6 +469,8 @@ static void message_began(struct server *server)
 {
     uint8_t type = server->frame.type;
 
+    /* A client may be linked in the middle of what an idle server says unasked: the rest is not for it. */
+    server->forwards_message = server->state == SERVER_ACTIVE;
     switch (server->state) {
     case SERVER_ACTIVE:
         if (unlikely(type < 'A' && (type < '1' || type > '3'))) {
@@ -537,6 +539,12 @@ static void message_complete(struct server *server, uint8_t type, const uint8_t 
     }
     switch (server->state) {
     case SERVER_ACTIVE:
+        if (unlikely(type == 'E')) {
+            /* It began before the client was linked: the server's last words. */
+            log_server_error(server, "server ended an idle connection", body, bytes);
+            server_close(server, "server conn crashed?");
+            break;
+        }
         assert(type == 'Z');
         exchange_received(&server->exchange, 'Z');
         active_ready(server);
@@ -661,7 +669,8 @@ static void server_received(struct conn *conn, struct buffer *buffer, uint32_t b
             position += count;
             if (frame->body_left == 0) {
                 server->looks_at_body = false;
-                forward(server, buffer, from, position);
+                if (likely(server->forwards_message))
+                    forward(server, buffer, from, position);
                 from = position;
                 if (server->state != SERVER_CLOSING)
                     message_complete(server, frame->type, body, body_bytes);
@@ -673,6 +682,8 @@ static void server_received(struct conn *conn, struct buffer *buffer, uint32_t b
             frame->body_left -= (uint32_t)count;
             position += count;
         }
+        if (unlikely(!server->forwards_message))
+            from = position;
     }
     forward(server, buffer, from, bytes);
 }
