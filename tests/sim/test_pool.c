@@ -1121,11 +1121,23 @@ static void post_core(struct core *from, unsigned index, struct letter *letter)
     (void)mailbox_post(&mailbox, letter);
 }
 
+/* Control gets the cancel requests whose key nobody has: it hangs up. */
+static void console_opens(struct letter *letter, void *context)
+{
+    struct handover *handover = OWNER_OF(letter, struct handover, letter);
+
+    (void)context;
+    assert(handover->kind == HANDOVER_CANCEL);
+    usage_give(&usage.client_count);
+    ring_close(ring, handover->fd);
+    handover->letter.open = handover_returned;
+    (void)mailbox_post(&mailbox, &handover->letter);
+}
+
 static void post_control(struct core *from, struct letter *letter)
 {
     (void)from;
-    (void)letter;
-    assert(!"nothing goes to control");
+    letter->open(letter, NULL);
 }
 
 static void post_job(struct core *from, struct job *job)
@@ -1149,6 +1161,7 @@ static const struct core_ports ports = {
     .post_control = post_control,
     .post_job = post_job,
     .random = give_random,
+    .console_open = console_opens,
 };
 
 static void accepted(struct op *op, const struct completion *completion)
