@@ -39,8 +39,11 @@ struct heap {
 
 static void heap_put(struct heap *heap, const void *data, size_t bytes)
 {
+    if (bytes == 0)
+        return;
     if (heap->end + bytes > heap->room) {
-        memmove(heap->data, heap->data + heap->begin, heap->end - heap->begin);
+        if (heap->begin > 0)
+            memmove(heap->data, heap->data + heap->begin, heap->end - heap->begin);
         heap->end -= heap->begin;
         heap->begin = 0;
         while (heap->end + bytes > heap->room)
@@ -979,7 +982,8 @@ static void user_message(struct user *user, char type, const uint8_t *body, size
             break;
         case 'D':
         case 'd':
-            assert(sscanf(text, "A %u %u", &owner, &number) == 2);
+            snprintf(row, sizeof(row), "%.*s", (int)MIN(bytes, (size_t)64), text);
+            assert(sscanf(row, "A %u %u", &owner, &number) == 2);
             assert(owner == user->owner);
             if (user->has_application_name) {
                 assert(bytes == make_row(row, user->owner, expected->number, expected->row,
