@@ -46,8 +46,6 @@ static int open_tcp(const struct settings *settings, const struct sockaddr *addr
         set_option(fd, SOL_SOCKET, SO_REUSEPORT, 1); /* for the siblings to come */
     if (settings->tcp_defer_accept != 0)
         set_option(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, 1);
-    if (listen(fd, settings->listen_backlog) < 0)
-        goto fail;
     return fd;
 fail: {
     int error = errno;
@@ -217,8 +215,7 @@ static bool listen_unix(const struct settings *settings, unsigned worker_count,
         (void)unlink(address.sun_path);
     }
     fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0 || bind(fd, (struct sockaddr *)&address, bytes) < 0 ||
-        listen(fd, settings->listen_backlog) < 0) {
+    if (fd < 0 || bind(fd, (struct sockaddr *)&address, bytes) < 0) {
         log_write(LEVEL_FATAL, "cannot listen on unix:%s/.s.PGSQL.%d: %s", settings->unix_socket_dir,
                   settings->listen_port, strerror(errno));
         if (fd >= 0)
@@ -237,8 +234,21 @@ static bool listen_unix(const struct settings *settings, unsigned worker_count,
     return true;
 }
 
-bool process_listen(const struct settings *settings, unsigned worker_count,
-                    struct worker_listener (*listeners)[WORKER_LISTENERS_MAX], size_t *listener_count)
+bool process_listen_begin(const struct settings *settings, unsigned worker_count,
+                          struct worker_listener (*listeners)[WORKER_LISTENERS_MAX],
+                          size_t listener_count)
+{
+    for (unsigned worker = 0; worker < worker_count; worker++)
+        for (size_t i = 0; i < listener_count; i++)
+            if (listen(listeners[worker][i].fd, settings->listen_backlog) < 0) {
+                log_write(LEVEL_FATAL, "listen() failed: %s", strerror(errno));
+                return false;
+            }
+    return true;
+}
+
+bool process_bind(const struct settings *settings, unsigned worker_count,
+                  struct worker_listener (*listeners)[WORKER_LISTENERS_MAX], size_t *listener_count)
 {
     *listener_count = 0;
     if (!listen_tcp(settings, worker_count, listeners, listener_count) ||

@@ -13,6 +13,7 @@
 enum { MAINTENANCE_US = 333 * 1000 };
 
 static void maintenance_fired(struct timer *timer, uint64_t now_us);
+static void arm_maintenance(struct pool *pool);
 
 static uint32_t pool_hash(const char *database, const char *user)
 {
@@ -95,6 +96,8 @@ struct pool *pool_find_or_make(struct core *core, const struct database_config *
     bucket = &core->pool_buckets[pool_hash(database_name, user_name) / 256 % POOL_BUCKETS];
     pool->bucket_next = *bucket;
     *bucket = pool;
+    if (database->is_auto)
+        log_write(LEVEL_LOG, "registered new auto-database: %s", database_name);
     return pool;
 }
 
@@ -127,6 +130,27 @@ void pool_release_all(struct core *core)
 {
     list_for_each_safe(link, &core->pool_list)
         pool_forget(OWNER_OF(link, struct pool, link));
+}
+
+void pool_make_forced(struct core *core)
+{
+    const struct snapshot *snapshot = core->snapshot;
+
+    for (size_t i = 0; i < snapshot->database_count; i++) {
+        const struct database_config *database = &snapshot->databases[i];
+        struct pool_settings limits;
+        struct pool *pool;
+
+        if (database->user == NULL ||
+            core_index_of(database->name, database->user, core->count) != core->index)
+            continue;
+        snapshot_pool_settings(snapshot, database, snapshot_find_user(snapshot, database->user), &limits);
+        if (limits.min_pool_size <= 0)
+            continue;
+        pool = pool_find_or_make(core, database, database->name, database->user);
+        if (pool != NULL)
+            arm_maintenance(pool);
+    }
 }
 
 static void arm_maintenance(struct pool *pool)
@@ -284,6 +308,7 @@ void pool_server_logged_in(struct pool *pool, struct server *server)
     pool->server_said_error = false;
     pool->retry_pause_us = 0;
     pool->retry_at_us = 0;
+    pool->unreachable_count = 0;
     if (!pool->has_welcome) {
         pool->has_welcome = true;
         params_release(&core->params, pool->default_params);
@@ -300,6 +325,10 @@ void pool_server_failed(struct pool *pool, const char *text, const char *sqlstat
     uint64_t pause_us = settings->server_login_retry_us;
     uint64_t pause_max_us = MAX(settings->server_login_retry_max_us, pause_us);
 
+    /* A host with several addresses (localhost: ::1, 127.0.0.1) has failed when each of them has. */
+    if (!said_error && ++pool->unreachable_count < pool->address_count)
+        return;
+    pool->unreachable_count = 0;
     /* Several attempts of one burst fail together: the pause grows once. */
     if (pool->retry_at_us <= core->loop.now_us) {
         pool->retry_pause_us = pool->retry_pause_us == 0 ? pause_us : pool->retry_pause_us * 2;
