@@ -56,6 +56,20 @@ fail: {
 }
 }
 
+/* A process that was killed gives its sockets back a moment late, since its rings are taken down in the
+ * background. */
+static int open_tcp_patiently(const struct settings *settings, const struct sockaddr *address,
+                              socklen_t bytes, bool share)
+{
+    for (int waited_ms = 0;; waited_ms += 20) {
+        int fd = open_tcp(settings, address, bytes, share);
+
+        if (fd >= 0 || errno != EADDRINUSE || waited_ms >= 500)
+            return fd;
+        usleep(20 * 1000);
+    }
+}
+
 static void address_text(const struct sockaddr *address, char text[96])
 {
     char host[64] = "?";
@@ -83,7 +97,7 @@ static bool listen_address(const struct settings *settings, const struct addrinf
     address_text(item->ai_addr, text);
     for (unsigned worker = 0; worker < worker_count; worker++) {
         bool share = worker > 0 || settings->so_reuseport;
-        int fd = open_tcp(settings, item->ai_addr, item->ai_addrlen, share);
+        int fd = open_tcp_patiently(settings, item->ai_addr, item->ai_addrlen, share);
 
         if (fd < 0) {
             log_write(LEVEL_WARNING, "cannot listen on %s: %s", text, strerror(errno));
@@ -199,6 +213,8 @@ static bool listen_unix(const struct settings *settings, unsigned worker_count,
         log_write(LEVEL_FATAL, "unix_socket_dir is too long: %s", settings->unix_socket_dir);
         return false;
     }
+    for (int waited_ms = 0; unix_is_in_use(&address, bytes) && waited_ms < 500; waited_ms += 20)
+        usleep(20 * 1000);
     if (unix_is_in_use(&address, bytes)) {
         log_write(LEVEL_FATAL, "unix socket is in use, cannot continue");
         return false;
