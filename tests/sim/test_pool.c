@@ -183,7 +183,7 @@ static unsigned session_count;
 static struct op accept_op;
 static int listen_fd;
 static struct sockaddr_in listen_address, server_address;
-static bool is_chaos, users_break, servers_break, is_session_mode, is_statement_mode;
+static bool is_chaos, users_break, servers_break, control_acts, is_reloaded, is_session_mode, is_statement_mode;
 static unsigned key_last;
 static struct sim_peer *cancel_peers[CLIENTS_MAX * 4];
 static char config_text[2048];
@@ -1186,9 +1186,10 @@ static void check_core(void)
         const struct pool_settings *limits = &pool->settings;
         unsigned servers_max = (unsigned)(limits->pool_size + limits->reserve_pool_size);
 
-        if (limits->pool_size > 0)
+        /* A limit that a RELOAD has lowered is reached later. */
+        if (limits->pool_size > 0 && !is_reloaded)
             assert(pool->server_count <= servers_max);
-        if (limits->max_db_connections > 0)
+        if (limits->max_db_connections > 0 && !is_reloaded)
             assert(usage_count(&pool->database_usage->server_count) <= limits->max_db_connections);
         assert(usage_count(&pool->database_usage->server_count) == (int)pool->server_count);
         /* Nobody waits while a server idles: but as many as are being tested may, who get those. */
@@ -1205,17 +1206,50 @@ static void check_core(void)
     }
 }
 
+static struct snapshot *make_snapshot(void);
+
+/* What the console may order. */
+static void control_orders(void)
+{
+    const char *database = happens(2) ? "shop" : NULL;
+
+    switch (sim_below(sim, 8)) {
+    case 0:
+        core_pause(&core, database);
+        break;
+    case 1:
+    case 2:
+    case 3:
+        core_resume(&core, database);
+        break;
+    case 4:
+    case 5:
+        core_reconnect(&core, database);
+        break;
+    case 6:
+        (void)!core_kill_client(&core, core.id_last - sim_below(sim, 20));
+        break;
+    default:
+        is_reloaded = true;
+        core_set_snapshot(&core, make_snapshot());
+        break;
+    }
+}
+
 static void turn(void)
 {
     uint64_t deadline_us = core_next_us(&core);
+    bool is_ordered = is_chaos && control_acts && happens(150);
 
-    if (atomic_load(&mailbox.last) != NULL)
+    if (atomic_load(&mailbox.last) != NULL || is_ordered)
         deadline_us = 0;
     if (!sim_would_return(ring, deadline_us))
         return;
     (void)ring_turn(ring, deadline_us);
     core.loop.now_us = sim_now_us(sim);
     (void)mailbox_open_all(&mailbox, &core);
+    if (is_ordered)
+        control_orders();
     timers_run(&core.timers, core.loop.now_us);
     core_end_turn(&core);
     check_core();
@@ -1380,6 +1414,8 @@ static uint64_t run(uint64_t seed)
     round_us = happens(4) ? 50000 : 300;
     users_break = happens(2);
     servers_break = happens(2);
+    control_acts = happens(2);
+    is_reloaded = false;
     owner_last = key_last = 0;
     memset(users, 0, sizeof(users));
     session_count = 0;
@@ -1423,6 +1459,8 @@ static uint64_t run(uint64_t seed)
 
     sim_set_faults(sim, &(struct sim_faults){0});
     is_chaos = false;
+    core_resume(&core, NULL);
+    core_resume(&core, "shop");
     for (unsigned i = 0; i < user_count; i++)
         users[i].scripts_left = SCRIPTS_AFTER_CHAOS;
     for (round = 0; !all_is_done() && round < DRAIN_ROUNDS_MAX; round++) {
