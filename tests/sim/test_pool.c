@@ -769,6 +769,8 @@ static void act(struct user *user, const struct action *action)
         break;
     case DO_COPY_DONE:
         put_message(&user->out, 'c', NULL, 0);
+        if (action->kind != KIND_COPY_IN)
+            break; /* there is no COPY to be ended */
         expect(user, 'C', user->copy_number);
         if (!is_copy_extended)
             expect_ready(user);
@@ -778,6 +780,7 @@ static void act(struct user *user, const struct action *action)
         expect(user, 'E', user->copy_number);
         if (user->status == 'T')
             user->status = 'E';
+        user->in_batch_error = is_copy_extended;
         if (!is_copy_extended)
             expect_ready(user);
         break;
@@ -805,7 +808,7 @@ static void plan_script(struct user *user)
 
     user->action_first = 0;
     user->action_count = 0;
-    switch (sim_below(sim, 12)) {
+    switch (sim_below(sim, 13)) {
     case 0:
         plan(user, DO_QUERY, KIND_ROWS, arg, true);
         break;
@@ -849,18 +852,34 @@ static void plan_script(struct user *user)
     case 7:
     case 8: {
         bool is_extended = sim_below(sim, 2) == 0;
+        /* A client that knows what it asks for need not wait for CopyInResponse. */
+        bool asks = sim_below(sim, 2) == 0;
 
-        plan(user, is_extended ? DO_PARSE : DO_QUERY, KIND_COPY_IN, arg, true);
-        if (is_extended)
+        plan(user, is_extended ? DO_PARSE : DO_QUERY, KIND_COPY_IN, arg, waits);
+        if (is_extended && sim_below(sim, 3) != 0)
             plan(user, DO_SYNC, KIND_COPY_IN, 0, false); /* as libpq's PQexecParams does */
         copies = (unsigned)sim_below(sim, 5);
-        /* Data must not come before PostgreSQL has said that it reads it. */
         for (unsigned i = 0; i < copies; i++)
-            plan(user, DO_COPY_DATA, KIND_COPY_IN, (unsigned)sim_below(sim, 3000), i == 0);
-        plan(user, sim_below(sim, 3) == 0 ? DO_COPY_FAIL : DO_COPY_DONE, KIND_COPY_IN, is_extended, true);
+            plan(user, DO_COPY_DATA, KIND_COPY_IN, (unsigned)sim_below(sim, 3000), asks && i == 0);
+        plan(user, sim_below(sim, 3) == 0 ? DO_COPY_FAIL : DO_COPY_DONE, KIND_COPY_IN, is_extended, asks);
         if (is_extended)
             plan(user, DO_SYNC, KIND_ROWS, 0, false);
         if (!waits)
+            plan(user, DO_QUERY, KIND_ROWS, arg, false);
+        break;
+    }
+    case 11: {
+        /* A COPY that fails before it reads: what was sent for it is thrown away. */
+        bool is_extended = sim_below(sim, 2) == 0;
+
+        plan(user, is_extended ? DO_PARSE : DO_QUERY, KIND_ERROR, arg, waits);
+        if (is_extended && sim_below(sim, 2) == 0)
+            plan(user, DO_SYNC, KIND_ROWS, 0, false);
+        plan(user, DO_COPY_DATA, KIND_COPY_IN, (unsigned)sim_below(sim, 3000), false);
+        plan(user, DO_COPY_DONE, KIND_ERROR, 0, false);
+        if (is_extended)
+            plan(user, DO_SYNC, KIND_ROWS, 0, false);
+        if (sim_below(sim, 2) == 0)
             plan(user, DO_QUERY, KIND_ROWS, arg, false);
         break;
     }
