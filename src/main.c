@@ -129,10 +129,34 @@ static int check_configuration(const char *path)
 
 /* ---- starting ---- */
 
-static void log_line(void *context, enum log_level level, const char *text)
+/* What loading said, before there was a log to say it in. */
+static struct load_line {
+    enum log_level level;
+    char *text;
+} *load_lines;
+static size_t load_line_count;
+
+static void keep_line(void *context, enum log_level level, const char *text)
 {
+    struct load_line *more = realloc(load_lines, (load_line_count + 1) * sizeof(*more));
+
     (void)context;
-    log_write(level, "%s", text);
+    if (more == NULL)
+        return;
+    load_lines = more;
+    load_lines[load_line_count++] = (struct load_line){level, strdup(text)};
+}
+
+static void log_kept_lines(void)
+{
+    for (size_t i = 0; i < load_line_count; i++) {
+        if (load_lines[i].text != NULL)
+            log_write(load_lines[i].level, "%s", load_lines[i].text);
+        free(load_lines[i].text);
+    }
+    free(load_lines);
+    load_lines = NULL;
+    load_line_count = 0;
 }
 
 static _Noreturn void give_up(void)
@@ -142,6 +166,8 @@ static _Noreturn void give_up(void)
 }
 
 static const char *run_user;
+static struct worker_listener listeners[WORKERS_MAX][WORKER_LISTENERS_MAX];
+static size_t listener_count;
 static struct snapshot *running; /* for the clean-up at exit */
 
 static void clean_up(void)
@@ -153,11 +179,9 @@ static void clean_up(void)
 static void start_workers(struct snapshot *snapshot, unsigned worker_count, const int *cpus,
                           unsigned descriptor_limit, struct usage_table *usage)
 {
-    static struct worker_listener listeners[WORKERS_MAX][WORKER_LISTENERS_MAX];
     static struct param_names param_names;
     static char param_storage[2048];
     static uint8_t mock_key[32];
-    size_t listener_count;
     char error[RING_ERROR_BYTES];
 
     if (!random_bytes(mock_key, sizeof(mock_key))) {
@@ -166,7 +190,7 @@ static void start_workers(struct snapshot *snapshot, unsigned worker_count, cons
     }
     param_names_init(&param_names, snapshot->settings.track_extra_parameters, param_storage,
                      sizeof(param_storage));
-    if (!process_listen(&snapshot->settings, worker_count, listeners, &listener_count))
+    if (!process_bind(&snapshot->settings, worker_count, listeners, &listener_count))
         give_up();
     atexit(clean_up);
     for (unsigned i = 0; i < worker_count; i++) {
@@ -215,8 +239,9 @@ int main(int argc, char **argv)
         return status;
     if (arguments.check_path != NULL)
         return check_configuration(arguments.check_path);
-    snapshot = snapshot_load(arguments.config_path, log_line, NULL);
+    snapshot = snapshot_load(arguments.config_path, keep_line, NULL);
     if (snapshot == NULL) {
+        log_kept_lines();
         log_write(LEVEL_FATAL, "cannot load config file");
         return 1;
     }
@@ -262,6 +287,7 @@ int main(int argc, char **argv)
         log_set_level(verbose == 0 ? LEVEL_LOG : verbose == 1 ? LEVEL_DEBUG : LEVEL_NOISE);
         if (!log_writer_start(&options))
             return 1;
+        log_kept_lines();
         if (run_user != NULL)
             process_give_file(settings->logfile, run_user);
     }
@@ -283,8 +309,10 @@ int main(int argc, char **argv)
         log_write(LEVEL_FATAL, "pgsplice should not run as root");
         give_up();
     }
-    if (!process_write_pidfile(settings->pidfile))
+    if (!process_listen_begin(settings, worker_count, listeners, listener_count) ||
+        !process_write_pidfile(settings->pidfile))
         give_up();
+    worker_release_all();
     log_write(LEVEL_LOG, "process up: pgsplice " PGSPLICE_VERSION ", liburing (io_uring), adns: getaddrinfo, "
                          "tls: no");
     if (arguments.is_daemon)

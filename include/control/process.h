@@ -7,13 +7,17 @@
 #include "config/settings.h"
 #include "worker/worker.h"
 
-/* Opens the unix socket and, for each worker, its TCP sockets (SO_REUSEPORT): listeners[worker][i].
+/* Binds the unix socket and, for each worker, its TCP sockets (SO_REUSEPORT): listeners[worker][i].
  * Two processes on one port are told apart although every worker has a listener of its own: without
  * so_reuseport a first socket is bound without SO_REUSEPORT, which fails when anybody has the port, and only
  * then gets the option that lets its siblings in. False: said. */
-must_check bool process_listen(const struct settings *settings, unsigned worker_count,
-                               struct worker_listener (*listeners)[WORKER_LISTENERS_MAX],
-                               size_t *listener_count);
+must_check bool process_bind(const struct settings *settings, unsigned worker_count,
+                             struct worker_listener (*listeners)[WORKER_LISTENERS_MAX],
+                             size_t *listener_count);
+/* From now on clients can connect; after root was dropped. */
+must_check bool process_listen_begin(const struct settings *settings, unsigned worker_count,
+                                     struct worker_listener (*listeners)[WORKER_LISTENERS_MAX],
+                                     size_t listener_count);
 void process_remove_unix_socket(const struct settings *settings);
 
 /* False: another live process has it (said). A stale one is removed. */

@@ -37,6 +37,7 @@ struct ring_options {
     unsigned completion_entries; /* before the kernel has to allocate */
     struct buffer_pool *buffers; /* initialised; must outlive the ring */
     uint64_t busy_poll_us;       /* spin before sleeping; may be changed by ring_set_busy_poll */
+    uint64_t *now_us;            /* gets the time when a wait is over, before any op is called; NULL: none */
 };
 
 enum { RING_ERROR_BYTES = 512, RING_SEND_VECTOR_MAX = 64 };

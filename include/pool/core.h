@@ -45,6 +45,15 @@ enum shutdown_mode { SHUTDOWN_NONE, SHUTDOWN_WAIT_FOR_CLIENTS, SHUTDOWN_WAIT_FOR
 
 enum { POOL_BUCKETS = 1024, KEY_BUCKETS = 16384, DATABASE_FLAGS_MAX = 256 };
 
+/* A core that may not open a server asks the others, one after the other, to close an idle one that counts in
+ * the same limit. */
+struct eviction {
+    struct letter letter;
+    const struct usage *usage;
+    unsigned from_core;
+    bool in_flight, has_evicted;
+};
+
 struct core_options {
     unsigned index, count;  /* this core, and how many there are */
     uint32_t client_count_max; /* also servers and cancels: what the descriptor limit allows */
@@ -81,6 +90,7 @@ struct core {
     uint64_t id_last;
     bool is_paused; /* PAUSE of everything */
     enum shutdown_mode shutdown;
+    struct eviction eviction;
     /* PAUSE db, DISABLE db: kept by name, since pools come and go. */
     struct database_flags {
         char name[DATABASE_NAME_BYTES_MAX];

@@ -63,6 +63,7 @@ struct pool {
 
     /* Attempts to open servers. */
     bool last_login_failed;
+    unsigned unreachable_count;  /* addresses that failed since one last answered */
     bool server_said_error;      /* it answered with an error; else it could not be reached */
     uint64_t retry_at_us, retry_pause_us;
     char last_error[POOL_ERROR_BYTES];
@@ -93,6 +94,8 @@ struct pool {
 struct pool *pool_find_or_make(struct core *core, const struct database_config *database,
                                const char *database_name, const char *user_name);
 struct pool *pool_find(struct core *core, const char *database_name, const char *user_name);
+/* Pools that keep servers though nobody has asked: entries with user= and a min_pool_size. */
+void pool_make_forced(struct core *core);
 void pool_release_all(struct core *core);
 
 /* Takes the configuration of the core's snapshot again. */

@@ -43,6 +43,9 @@ enum { WORKERS_MAX = 256, WORKER_LISTENERS_MAX = 64 };
 struct worker *worker_start(const struct worker_options *options, char error[RING_ERROR_BYTES])
     must_check;
 
+/* Until this is called no worker serves anybody: all of them must stand first, and root be dropped. */
+void worker_release_all(void);
+
 /* Any thread that is not a worker. Letters are opened with the worker's core as context. */
 void worker_post(unsigned worker_index, struct letter *letter);
 

@@ -43,6 +43,9 @@ struct session {
     struct request *request;
     const struct show_table *table;
     struct console_command command;
+    char text[128];    /* as sent, for `invalid command` */
+    struct peer_name peer;
+    uint64_t connect_us;
     char set_tag[352]; /* of a SET that is being carried out */
     uint8_t input[INPUT_BYTES_MAX];
     size_t input_bytes;
@@ -230,6 +233,28 @@ static void show_socket(struct session *session, const struct socket_row *socket
         for (int i = 0; i < 7; i++)
             show_number(&row, 0);
     show_row_end(&row);
+}
+
+/* The console's own sessions stand among the clients. */
+static void show_sessions(struct session *session)
+{
+    for (const struct session *other = sessions; other != NULL; other = other->next) {
+        struct socket_row row = {
+            .database = "pgbouncer",
+            .state = "active",
+            .port = other->peer.family == AF_UNIX ? (unsigned)control_snapshot()->settings.listen_port
+                                                  : other->peer.port,
+            .connect_us = other->connect_us,
+            .request_us = clock_now_us(),
+            .pointer = (uint64_t)(uintptr_t)other,
+            .remote_pid = other->peer.pid,
+            .id = other->id,
+        };
+
+        strcpy(row.user, other->user);
+        peer_name_host(&other->peer, row.address);
+        show_socket(session, &row);
+    }
 }
 
 static void show_statistics(struct session *session, const struct pool_row *pools, size_t pool_count)
@@ -518,6 +543,8 @@ static void show_done(struct request *request)
     } else {
         for (size_t i = 0; i < request->row_count; i++)
             show_socket(session, &sockets[i]);
+        if (strcmp(name, "SERVERS") != 0 && request->report.kind == REPORT_CLIENTS)
+            show_sessions(session);
         if (strcmp(name, "SOCKETS") == 0 && request->report.kind == REPORT_CLIENTS) {
             session->request = request;
             request_report(request, REPORT_SERVERS);
@@ -783,10 +810,7 @@ static void run_shutdown(struct session *session)
         complete(session, "SHUTDOWN");
         control_shutdown(for_servers ? SHUTDOWN_WAIT_FOR_SERVERS : SHUTDOWN_WAIT_FOR_CLIENTS);
     } else {
-        char text[128];
-
-        snprintf(text, sizeof(text), "SHUTDOWN %s", how);
-        invalid(session, text);
+        invalid(session, session->text);
     }
 }
 
@@ -913,6 +937,7 @@ static void run_command(struct session *session, const char *text)
     const struct show_table *table;
 
     session->is_busy = true;
+    snprintf(session->text, sizeof(session->text), "%s", text);
     if (result == CONSOLE_BAD_ARGUMENTS) {
         failed(session, "bad arguments");
         return;
@@ -1232,6 +1257,8 @@ void console_start(const struct handover *handover)
     session->fd = handover->fd;
     (void)fcntl(session->fd, F_SETFL, O_NONBLOCK);
     session->is_admin = handover->is_admin;
+    session->peer = handover->peer;
+    session->connect_us = handover->connect_us;
     session->id = handover->id;
     strcpy(session->user, handover->user);
     session->next = sessions;

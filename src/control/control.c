@@ -499,9 +499,17 @@ int control_signals(void)
     return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
+static void pause_done(struct request *request)
+{
+    log_write(LEVEL_LOG, request->command.kind == COMMAND_PAUSE ? "got SIGUSR1, pausing all activity"
+                                                                : "got SIGUSR2, continuing from PAUSE");
+    request_release(request);
+}
+
+/* Said when it is true of all workers. */
 static void pause_all(bool pause)
 {
-    struct request *request = request_make(&control, simple_done);
+    struct request *request = request_make(&control, pause_done);
 
     control.is_paused = pause;
     request->command.kind = pause ? COMMAND_PAUSE : COMMAND_RESUME;
@@ -540,7 +548,6 @@ static void signal_arrived(int number)
             log_write(LEVEL_LOG, "got SIGUSR1, but already paused/suspended");
             break;
         }
-        log_write(LEVEL_LOG, "got SIGUSR1, pausing all activity");
         pause_all(true);
         break;
     case SIGUSR2:
@@ -549,7 +556,6 @@ static void signal_arrived(int number)
         } else if (!control.is_paused) {
             log_write(LEVEL_LOG, "got SIGUSR2, but not paused/suspended");
         } else {
-            log_write(LEVEL_LOG, "got SIGUSR2, continuing from PAUSE");
             pause_all(false);
         }
         break;

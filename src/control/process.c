@@ -46,8 +46,6 @@ static int open_tcp(const struct settings *settings, const struct sockaddr *addr
         set_option(fd, SOL_SOCKET, SO_REUSEPORT, 1); /* for the siblings to come */
     if (settings->tcp_defer_accept != 0)
         set_option(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, 1);
-    if (listen(fd, settings->listen_backlog) < 0)
-        goto fail;
     return fd;
 fail: {
     int error = errno;
@@ -56,6 +54,20 @@ fail: {
     errno = error;
     return -1;
 }
+}
+
+/* A process that was killed gives its sockets back a moment late, since its rings are taken down in the
+ * background. */
+static int open_tcp_patiently(const struct settings *settings, const struct sockaddr *address,
+                              socklen_t bytes, bool share)
+{
+    for (int waited_ms = 0;; waited_ms += 20) {
+        int fd = open_tcp(settings, address, bytes, share);
+
+        if (fd >= 0 || errno != EADDRINUSE || waited_ms >= 500)
+            return fd;
+        usleep(20 * 1000);
+    }
 }
 
 static void address_text(const struct sockaddr *address, char text[96])
@@ -85,7 +97,7 @@ static bool listen_address(const struct settings *settings, const struct addrinf
     address_text(item->ai_addr, text);
     for (unsigned worker = 0; worker < worker_count; worker++) {
         bool share = worker > 0 || settings->so_reuseport;
-        int fd = open_tcp(settings, item->ai_addr, item->ai_addrlen, share);
+        int fd = open_tcp_patiently(settings, item->ai_addr, item->ai_addrlen, share);
 
         if (fd < 0) {
             log_write(LEVEL_WARNING, "cannot listen on %s: %s", text, strerror(errno));
@@ -201,6 +213,8 @@ static bool listen_unix(const struct settings *settings, unsigned worker_count,
         log_write(LEVEL_FATAL, "unix_socket_dir is too long: %s", settings->unix_socket_dir);
         return false;
     }
+    for (int waited_ms = 0; unix_is_in_use(&address, bytes) && waited_ms < 500; waited_ms += 20)
+        usleep(20 * 1000);
     if (unix_is_in_use(&address, bytes)) {
         log_write(LEVEL_FATAL, "unix socket is in use, cannot continue");
         return false;
@@ -217,8 +231,7 @@ static bool listen_unix(const struct settings *settings, unsigned worker_count,
         (void)unlink(address.sun_path);
     }
     fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0 || bind(fd, (struct sockaddr *)&address, bytes) < 0 ||
-        listen(fd, settings->listen_backlog) < 0) {
+    if (fd < 0 || bind(fd, (struct sockaddr *)&address, bytes) < 0) {
         log_write(LEVEL_FATAL, "cannot listen on unix:%s/.s.PGSQL.%d: %s", settings->unix_socket_dir,
                   settings->listen_port, strerror(errno));
         if (fd >= 0)
@@ -237,8 +250,21 @@ static bool listen_unix(const struct settings *settings, unsigned worker_count,
     return true;
 }
 
-bool process_listen(const struct settings *settings, unsigned worker_count,
-                    struct worker_listener (*listeners)[WORKER_LISTENERS_MAX], size_t *listener_count)
+bool process_listen_begin(const struct settings *settings, unsigned worker_count,
+                          struct worker_listener (*listeners)[WORKER_LISTENERS_MAX],
+                          size_t listener_count)
+{
+    for (unsigned worker = 0; worker < worker_count; worker++)
+        for (size_t i = 0; i < listener_count; i++)
+            if (listen(listeners[worker][i].fd, settings->listen_backlog) < 0) {
+                log_write(LEVEL_FATAL, "listen() failed: %s", strerror(errno));
+                return false;
+            }
+    return true;
+}
+
+bool process_bind(const struct settings *settings, unsigned worker_count,
+                  struct worker_listener (*listeners)[WORKER_LISTENERS_MAX], size_t *listener_count)
 {
     *listener_count = 0;
     if (!listen_tcp(settings, worker_count, listeners, listener_count) ||

@@ -34,6 +34,7 @@ struct ring {
     struct io_uring_buf_ring *buffer_ring;
     size_t buffer_ring_bytes;
     uint64_t busy_poll_us;
+    uint64_t *now_us;
     struct ring_counters counters;
     char description[128];
     /* The kernel reads a vector when the send is submitted, not later (IORING_FEAT_SUBMIT_STABLE). */
@@ -183,6 +184,7 @@ struct ring *ring_create(const struct ring_options *options, char error[RING_ERR
     }
     ring->buffers = options->buffers;
     ring->busy_poll_us = options->busy_poll_us;
+    ring->now_us = options->now_us;
     ring->buffer_ring_bytes = options->buffers->receive_count_max * sizeof(struct io_uring_buf);
     ring->buffer_ring = mmap(NULL, ring->buffer_ring_bytes, PROT_READ | PROT_WRITE,
                              MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -501,6 +503,8 @@ unsigned ring_turn(struct ring *ring, uint64_t deadline_us)
 
     buffers_give(ring);
     enter(ring, deadline_us);
+    if (ring->now_us != NULL)
+        *ring->now_us = clock_now_us();
     /* What completes while we work belongs to the next turn, so that nobody starves the timers. */
     count = io_uring_cq_ready(&ring->uring);
     for (left = count; left > 0; left--) {

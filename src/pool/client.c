@@ -370,6 +370,7 @@ void client_welcome(struct client *client)
     message_ready_for_query(&writer, 'I');
     pool->stats.client_login_count++;
     client->is_authenticated = true;
+    client_log(client, LEVEL_DEBUG, "logged in");
     client_become(client, CLIENT_IDLE);
     if (writer.overflow || !conn_push_copy(&client->conn, message, writer.bytes)) {
         client_close_error(client, "failed to send welcome message", NULL);

@@ -45,8 +45,10 @@ bool core_init(struct core *core, const struct core_options *options)
         slab_init(&core->pools, "pools", sizeof(struct pool), POOLS_MAX) &&
         slab_init(&core->cancels, "cancels", sizeof(struct cancel), conns) &&
         slab_init(&core->resolutions, "resolutions", sizeof(struct resolution), RESOLUTIONS_MAX) &&
-        slab_init(&core->scram_cache, "scram keys", login_scram_entry_bytes(), SCRAM_CACHE_MAX))
+        slab_init(&core->scram_cache, "scram keys", login_scram_entry_bytes(), SCRAM_CACHE_MAX)) {
+        pool_make_forced(core);
         return true;
+    }
     core_release(core);
     return false;
 }
@@ -123,6 +125,7 @@ void core_set_snapshot(struct core *core, struct snapshot *snapshot)
             pool_retire_servers(pool, "database configuration changed");
         pool_resume(pool);
     }
+    pool_make_forced(core);
     for (uint32_t index = 0; index < core->clients.touched_count; index++) {
         struct client *client = slab_at(&core->clients, index);
 

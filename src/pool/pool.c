@@ -13,6 +13,7 @@
 enum { MAINTENANCE_US = 333 * 1000 };
 
 static void maintenance_fired(struct timer *timer, uint64_t now_us);
+static void arm_maintenance(struct pool *pool);
 
 static uint32_t pool_hash(const char *database, const char *user)
 {
@@ -95,6 +96,8 @@ struct pool *pool_find_or_make(struct core *core, const struct database_config *
     bucket = &core->pool_buckets[pool_hash(database_name, user_name) / 256 % POOL_BUCKETS];
     pool->bucket_next = *bucket;
     *bucket = pool;
+    if (database->is_auto)
+        log_write(LEVEL_LOG, "registered new auto-database: %s", database_name);
     return pool;
 }
 
@@ -127,6 +130,27 @@ void pool_release_all(struct core *core)
 {
     list_for_each_safe(link, &core->pool_list)
         pool_forget(OWNER_OF(link, struct pool, link));
+}
+
+void pool_make_forced(struct core *core)
+{
+    const struct snapshot *snapshot = core->snapshot;
+
+    for (size_t i = 0; i < snapshot->database_count; i++) {
+        const struct database_config *database = &snapshot->databases[i];
+        struct pool_settings limits;
+        struct pool *pool;
+
+        if (database->user == NULL ||
+            core_index_of(database->name, database->user, core->count) != core->index)
+            continue;
+        snapshot_pool_settings(snapshot, database, snapshot_find_user(snapshot, database->user), &limits);
+        if (limits.min_pool_size <= 0)
+            continue;
+        pool = pool_find_or_make(core, database, database->name, database->user);
+        if (pool != NULL)
+            arm_maintenance(pool);
+    }
 }
 
 static void arm_maintenance(struct pool *pool)
@@ -242,6 +266,20 @@ static uint64_t lifetime_of(const struct pool *pool)
     return pool->settings.server_lifetime_us;
 }
 
+/* Not all at once: new ones have to be opened for them. */
+static bool lifetime_is_over(struct pool *pool, const struct server *server)
+{
+    uint64_t now_us = pool->core->loop.now_us;
+    uint64_t lifetime_us = lifetime_of(pool);
+    uint64_t size = (uint64_t)MAX(pool->settings.pool_size, 1);
+
+    if (lifetime_us == 0 || now_us - server->connect_us <= lifetime_us ||
+        now_us - pool->last_lifetime_us < lifetime_us / size)
+        return false;
+    pool->last_lifetime_us = now_us;
+    return true;
+}
+
 void pool_server_free(struct pool *pool, struct server *server)
 {
     struct list *waiter;
@@ -257,6 +295,10 @@ void pool_server_free(struct pool *pool, struct server *server)
     }
     /* Closed after one use, and spaced otherwise: see maintenance. */
     if (lifetime_of(pool) == 0 && server->has_served) {
+        server_close(server, "server lifetime over");
+        return;
+    }
+    if (lifetime_is_over(pool, server)) {
         server_close(server, "server lifetime over");
         return;
     }
@@ -284,6 +326,7 @@ void pool_server_logged_in(struct pool *pool, struct server *server)
     pool->server_said_error = false;
     pool->retry_pause_us = 0;
     pool->retry_at_us = 0;
+    pool->unreachable_count = 0;
     if (!pool->has_welcome) {
         pool->has_welcome = true;
         params_release(&core->params, pool->default_params);
@@ -300,6 +343,10 @@ void pool_server_failed(struct pool *pool, const char *text, const char *sqlstat
     uint64_t pause_us = settings->server_login_retry_us;
     uint64_t pause_max_us = MAX(settings->server_login_retry_max_us, pause_us);
 
+    /* A host with several addresses (localhost: ::1, 127.0.0.1) has failed when each of them has. */
+    if (!said_error && ++pool->unreachable_count < pool->address_count)
+        return;
+    pool->unreachable_count = 0;
     /* Several attempts of one burst fail together: the pause grows once. */
     if (pool->retry_at_us <= core->loop.now_us) {
         pool->retry_pause_us = pool->retry_pause_us == 0 ? pause_us : pool->retry_pause_us * 2;
@@ -432,16 +479,16 @@ static bool pool_resolve(struct pool *pool)
     return false;
 }
 
-/* Room for one more server in the database's or the user's limit: an idle one of another pool gives way. */
-static bool evict_idle(struct pool *pool, bool of_user)
+/* Room for one more server in the database's or the user's limit: the idle one of another pool that has been
+ * idle longest gives way. */
+static bool evict_idle(struct core *core, const struct usage *usage)
 {
     struct server *oldest = NULL;
 
-    list_for_each(link, &pool->core->pool_list) {
+    list_for_each(link, &core->pool_list) {
         struct pool *other = OWNER_OF(link, struct pool, link);
 
-        if (of_user ? other->user_usage != pool->user_usage
-                    : other->database_usage != pool->database_usage)
+        if (other->user_usage != usage && other->database_usage != usage)
             continue;
         list_for_each(server_link, &other->idle_servers) {
             struct server *server = OWNER_OF(server_link, struct server, link);
@@ -456,14 +503,56 @@ static bool evict_idle(struct pool *pool, bool of_user)
     return true;
 }
 
+/* The request of a core that found nothing to evict goes round the others, and home. */
+static void eviction_open(struct letter *letter, void *context)
+{
+    struct eviction *eviction = OWNER_OF(letter, struct eviction, letter);
+    struct core *core = context;
+
+    if (core->index != eviction->from_core) {
+        eviction->has_evicted = evict_idle(core, eviction->usage);
+        core->ports->post_core(core,
+                               eviction->has_evicted ? eviction->from_core
+                                                     : (core->index + 1) % core->count,
+                               letter);
+        return;
+    }
+    eviction->in_flight = false;
+    if (!eviction->has_evicted)
+        return;
+    list_for_each_safe(link, &core->pool_list)
+        pool_launch(OWNER_OF(link, struct pool, link));
+}
+
+static void evict_elsewhere(struct core *core, const struct usage *usage)
+{
+    struct eviction *eviction = &core->eviction;
+
+    if (core->count == 1 || eviction->in_flight)
+        return;
+    *eviction = (struct eviction){
+        .letter.open = eviction_open,
+        .usage = usage,
+        .from_core = core->index,
+        .in_flight = true,
+    };
+    core->ports->post_core(core, (core->index + 1) % core->count, &eviction->letter);
+}
+
 static bool take_limit(struct pool *pool, bool of_user, bool for_client)
 {
-    atomic_int *count = of_user ? &pool->user_usage->server_count : &pool->database_usage->server_count;
+    struct usage *usage = of_user ? pool->user_usage : pool->database_usage;
+    atomic_int *count = &usage->server_count;
     int limit = of_user ? pool->settings.max_user_connections : pool->settings.max_db_connections;
 
     if (usage_take(count, limit))
         return true;
-    return for_client && evict_idle(pool, of_user) && usage_take(count, limit);
+    if (!for_client)
+        return false;
+    if (evict_idle(pool->core, usage))
+        return usage_take(count, limit);
+    evict_elsewhere(pool->core, usage);
+    return false;
 }
 
 static bool launch_one(struct pool *pool, bool for_client)
@@ -476,16 +565,19 @@ static bool launch_one(struct pool *pool, bool for_client)
         usage_give(&pool->database_usage->server_count);
         return false;
     }
-    index = pool->address_next++ % pool->address_count;
-    if (pool->database->load_balance_hosts == LOAD_BALANCE_DISABLE && !pool->last_login_failed)
-        pool->address_next = index; /* stay until a connect fails */
-    if (server_launch(pool, &pool->addresses[index]) == NULL) {
-        usage_give(&pool->database_usage->server_count);
-        usage_give(&pool->user_usage->server_count);
-        pool_server_failed(pool, "cannot connect", NULL, false);
-        return false;
+    for (unsigned tries = 0; tries < pool->address_count; tries++) {
+        index = pool->address_next++ % pool->address_count;
+        if (server_launch(pool, &pool->addresses[index]) == NULL)
+            continue; /* no IPv6 here, for example */
+        if (pool->database->load_balance_hosts == LOAD_BALANCE_DISABLE && !pool->last_login_failed)
+            pool->address_next = index; /* stay until a connect fails */
+        return true;
     }
-    return true;
+    usage_give(&pool->database_usage->server_count);
+    usage_give(&pool->user_usage->server_count);
+    pool->unreachable_count = pool->address_count;
+    pool_server_failed(pool, "cannot connect", NULL, false);
+    return false;
 }
 
 /* May one more be opened for a client? Takes from the reserve when the first waiter has waited for it. */
@@ -549,8 +641,6 @@ static void retire_idle(struct pool *pool)
     struct core *core = pool->core;
     const struct settings *settings = &core->snapshot->settings;
     uint64_t now_us = core->loop.now_us;
-    uint64_t lifetime_us = lifetime_of(pool);
-    int size = MAX(pool->settings.pool_size, 1);
 
     pool->is_launching = true; /* closing one must not open, and so evict, another */
     list_for_each_safe(link, &pool->idle_servers) {
@@ -566,10 +656,7 @@ static void retire_idle(struct pool *pool)
                    now_us - server->idle_since_us > settings->server_idle_timeout_us &&
                    (int)pool->server_count > pool->settings.min_pool_size) {
             server_close(server, "server idle timeout");
-        } else if (lifetime_us > 0 && now_us - server->connect_us > lifetime_us &&
-                   now_us - pool->last_lifetime_us >= lifetime_us / (uint64_t)size) {
-            /* Not all at once: new ones have to be opened for them. */
-            pool->last_lifetime_us = now_us;
+        } else if (lifetime_is_over(pool, server)) {
             server_close(server, "server lifetime over");
         }
     }

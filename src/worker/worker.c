@@ -45,6 +45,7 @@ struct worker {
 };
 
 static struct worker *workers[WORKERS_MAX];
+static atomic_bool released;
 
 /* The ring of a thread that is no worker, made on first use, only for doorbells. */
 static __thread struct ring *bell_ring;
@@ -184,7 +185,6 @@ static void turn(struct worker *worker)
         deadline_us = 0;
     (void)ring_turn(worker->ring, deadline_us);
     atomic_store_explicit(&worker->asleep, false, memory_order_relaxed);
-    core->loop.now_us = clock_now_us();
     (void)mailbox_open_all(&worker->mailbox, core);
     timers_run(&core->timers, core->loop.now_us);
     core_end_turn(core);
@@ -198,6 +198,7 @@ static bool set_up(struct worker *worker)
         .completion_entries = RING_COMPLETIONS,
         .buffers = &worker->buffers,
         .busy_poll_us = settings->busy_poll_us,
+        .now_us = &worker->core.loop.now_us,
     };
     struct core_options core_options = {
         .index = worker->options.index,
@@ -267,6 +268,9 @@ static void *run(void *argument)
     sem_post(&worker->started);
     if (worker->has_failed)
         return NULL;
+    /* Nobody is served before all workers stand: sessions go from one to another. */
+    while (!atomic_load_explicit(&released, memory_order_acquire))
+        usleep(1000);
     while (!atomic_load_explicit(&worker->stopping, memory_order_relaxed))
         turn(worker);
     return NULL;
@@ -306,6 +310,11 @@ struct worker *worker_start(const struct worker_options *options, char error[RIN
         return NULL;
     }
     return worker;
+}
+
+void worker_release_all(void)
+{
+    atomic_store_explicit(&released, true, memory_order_release);
 }
 
 static void nothing(struct letter *letter, void *context)

@@ -9,6 +9,10 @@ from harness import FakeConnection, eventually, free_port, matches, ours, refuse
 from pgwire import auth, error_response, message, parameter_status, query, ready
 
 
+# Pauses between attempts grow; not in these tests, which fail many attempts in a row.
+SHORT_PAUSES = "[pgsplice]\nserver_login_retry_max = 0\n"
+
+
 def pooler_for(t, script, entry=None, **settings):
     """A pooler with the fake as `app` and the real server as `app2`."""
     fake = t.fake_server(script)
@@ -56,6 +60,7 @@ def test_server_that_closes_after_the_startup_packet_is_tried_again(t):
     after_one_failure(t, lambda server: server.startup())
 
 
+@ours
 def test_server_that_closes_anywhere_in_its_welcome_is_tried_again(t):
     welcome = FakeConnection.WELCOME
     cuts = [1, 4, 5, 9, 10, 30, len(welcome) - 19, len(welcome) - 6, len(welcome) - 1]
@@ -70,7 +75,7 @@ def test_server_that_closes_anywhere_in_its_welcome_is_tried_again(t):
         else:
             server.send(welcome)
             server.serve_one_value("proper")
-    pooler = pooler_for(t, script, server_login_retry=0.05)
+    pooler = pooler_for(t, script, server_login_retry=0.05, extra=SHORT_PAUSES)
     with pooler.open(timeout=10) as c:
         c.send(pgwire.startup({"user": "app", "database": "app"}))
         c.authenticate("app", None)
@@ -90,6 +95,7 @@ def test_server_that_is_starting_up_is_waited_for(t):
 
 @ours  # its pace needs quick retries
 @slow(30)
+@ours
 def test_garbage_instead_of_a_login_ends_that_connection(t):
     garbage = (b"\x00" * 64, b"\xff" * 64, b"HTTP/1.1 400 Bad Request\r\n\r\n",
                b"R\x00\x00\x00\x03", b"R\xff\xff\xff\xff", b"R\x7f\xff\xff\xff" + b"x" * 100,
@@ -108,7 +114,7 @@ def test_garbage_instead_of_a_login_ends_that_connection(t):
         else:
             server.send(server.WELCOME)
             server.serve_one_value("proper")
-    pooler = pooler_for(t, script, server_login_retry=0.01, server_connect_timeout=1,
+    pooler = pooler_for(t, script, server_login_retry=0.01, server_connect_timeout=1, extra=SHORT_PAUSES,
                         client_login_timeout=0, query_wait_timeout=0)
 
     def proper():
