@@ -95,6 +95,7 @@ struct conn {
     bool is_connecting;
     bool has_ended;            /* `ended` was called */
     bool tell_quiet;           /* `quiet` is due */
+    bool is_in_received;       /* inside the event `received`: not quiet, and not to be detached */
     uint64_t linger_until_us;
 };
 

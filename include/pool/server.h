@@ -91,6 +91,10 @@ must_check bool server_link(struct server *server, struct client *client);
 /* The client has ended, or must lose its server: frees the server if it is clean, else closes it. */
 void server_drop_client(struct server *server, const char *reason);
 
+/* The client's message in whose middle everything was answered (is_answered_early) has gone out: the exchange is
+ * over, the client idle. */
+void server_message_ended(struct server *server);
+
 /* Runs a check before use: the server is free again when it has passed. */
 void server_start_check(struct server *server);
 

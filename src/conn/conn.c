@@ -165,6 +165,7 @@ int conn_detach(struct conn *conn)
 
     assert(conn->state == CONN_OPEN);
     assert(conn_is_quiet(conn));
+    assert(!conn->is_in_received);
     assert(conn->out.first == NULL);
     list_remove(&conn->link);
     list_remove(&conn->wait_link);
@@ -360,7 +361,8 @@ void conn_pause(struct conn *conn)
 bool conn_quiesce(struct conn *conn)
 {
     conn_pause(conn);
-    conn->tell_quiet = !conn_is_quiet(conn) || conn->out.first != NULL;
+    /* Inside `received` the receive may have ended already, but its completion still looks at the conn. */
+    conn->tell_quiet = !conn_is_quiet(conn) || conn->out.first != NULL || conn->is_in_received;
     return !conn->tell_quiet;
 }
 
@@ -370,8 +372,11 @@ static void receive_done(struct op *op, const struct completion *completion)
     struct conn_loop *loop = conn->loop;
 
     if (completion->result > 0) {
-        if (likely(conn->state == CONN_OPEN && !conn->has_ended))
+        if (likely(conn->state == CONN_OPEN && !conn->has_ended)) {
+            conn->is_in_received = true;
             conn->events->received(conn, completion->buffer, (uint32_t)completion->result);
+            conn->is_in_received = false;
+        }
         buffer_release(loop->buffers, completion->buffer);
         if (likely(completion->more))
             return;

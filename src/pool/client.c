@@ -489,6 +489,12 @@ static void client_scan(struct client *client, struct buffer *buffer, size_t pos
             if (unlikely(client->drops_body)) {
                 from = position;
                 client->drops_body = frame->body_left > 0;
+            } else if (unlikely(client->is_answered_early && frame->body_left == 0)) {
+                client->is_answered_early = false;
+                if (!forward(client, buffer, from, position))
+                    return;
+                from = position;
+                server_message_ended(client->server);
             }
             continue;
         }

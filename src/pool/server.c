@@ -375,6 +375,14 @@ void server_drop_client(struct server *server, const char *reason)
     server_finish(server, server->pool->settings.pool_mode == POOL_MODE_SESSION);
 }
 
+static void exchange_over(struct server *server)
+{
+    struct client *client = server_unlink(server);
+
+    client_unlinked(client);
+    server_finish(server, false);
+}
+
 /* ReadyForQuery in an exchange. */
 static void active_ready(struct server *server)
 {
@@ -407,9 +415,18 @@ static void active_ready(struct server *server)
             client_arm_timer(client);
         return;
     }
-    server_unlink(server);
-    client_unlinked(client);
-    server_finish(server, false);
+    /* CopyData of a COPY that has failed: PostgreSQL has read its header and takes what comes next for its body,
+     * whoever sends that. */
+    if (unlikely(client->frame.body_left > 0 && !client->drops_body)) {
+        client->is_answered_early = true;
+        return;
+    }
+    exchange_over(server);
+}
+
+void server_message_ended(struct server *server)
+{
+    exchange_over(server);
 }
 
 /* ---- what the server sends ---- */

@@ -560,5 +560,5 @@ static uint64_t run(uint64_t seed)
 
 int main(int argc, char **argv)
 {
-    return harness_main(argc, argv, run, 400);
+    return harness_main(argc, argv, run, 200);
 }

@@ -183,7 +183,7 @@ static unsigned session_count;
 static struct op accept_op;
 static int listen_fd;
 static struct sockaddr_in listen_address, server_address;
-static bool is_chaos, users_break, servers_break, is_session_mode, is_statement_mode;
+static bool is_chaos, users_break, servers_break, control_acts, is_reloaded, is_session_mode, is_statement_mode;
 static unsigned key_last;
 static struct sim_peer *cancel_peers[CLIENTS_MAX * 4];
 static char config_text[2048];
@@ -769,6 +769,8 @@ static void act(struct user *user, const struct action *action)
         break;
     case DO_COPY_DONE:
         put_message(&user->out, 'c', NULL, 0);
+        if (action->kind != KIND_COPY_IN)
+            break; /* there is no COPY to be ended */
         expect(user, 'C', user->copy_number);
         if (!is_copy_extended)
             expect_ready(user);
@@ -778,6 +780,7 @@ static void act(struct user *user, const struct action *action)
         expect(user, 'E', user->copy_number);
         if (user->status == 'T')
             user->status = 'E';
+        user->in_batch_error = is_copy_extended;
         if (!is_copy_extended)
             expect_ready(user);
         break;
@@ -805,7 +808,7 @@ static void plan_script(struct user *user)
 
     user->action_first = 0;
     user->action_count = 0;
-    switch (sim_below(sim, 12)) {
+    switch (sim_below(sim, 13)) {
     case 0:
         plan(user, DO_QUERY, KIND_ROWS, arg, true);
         break;
@@ -849,18 +852,34 @@ static void plan_script(struct user *user)
     case 7:
     case 8: {
         bool is_extended = sim_below(sim, 2) == 0;
+        /* A client that knows what it asks for need not wait for CopyInResponse. */
+        bool asks = sim_below(sim, 2) == 0;
 
-        plan(user, is_extended ? DO_PARSE : DO_QUERY, KIND_COPY_IN, arg, true);
-        if (is_extended)
+        plan(user, is_extended ? DO_PARSE : DO_QUERY, KIND_COPY_IN, arg, waits);
+        if (is_extended && sim_below(sim, 3) != 0)
             plan(user, DO_SYNC, KIND_COPY_IN, 0, false); /* as libpq's PQexecParams does */
         copies = (unsigned)sim_below(sim, 5);
-        /* Data must not come before PostgreSQL has said that it reads it. */
         for (unsigned i = 0; i < copies; i++)
-            plan(user, DO_COPY_DATA, KIND_COPY_IN, (unsigned)sim_below(sim, 3000), i == 0);
-        plan(user, sim_below(sim, 3) == 0 ? DO_COPY_FAIL : DO_COPY_DONE, KIND_COPY_IN, is_extended, true);
+            plan(user, DO_COPY_DATA, KIND_COPY_IN, (unsigned)sim_below(sim, 3000), asks && i == 0);
+        plan(user, sim_below(sim, 3) == 0 ? DO_COPY_FAIL : DO_COPY_DONE, KIND_COPY_IN, is_extended, asks);
         if (is_extended)
             plan(user, DO_SYNC, KIND_ROWS, 0, false);
         if (!waits)
+            plan(user, DO_QUERY, KIND_ROWS, arg, false);
+        break;
+    }
+    case 11: {
+        /* A COPY that fails before it reads: what was sent for it is thrown away. */
+        bool is_extended = sim_below(sim, 2) == 0;
+
+        plan(user, is_extended ? DO_PARSE : DO_QUERY, KIND_ERROR, arg, waits);
+        if (is_extended && sim_below(sim, 2) == 0)
+            plan(user, DO_SYNC, KIND_ROWS, 0, false);
+        plan(user, DO_COPY_DATA, KIND_COPY_IN, (unsigned)sim_below(sim, 3000), false);
+        plan(user, DO_COPY_DONE, KIND_ERROR, 0, false);
+        if (is_extended)
+            plan(user, DO_SYNC, KIND_ROWS, 0, false);
+        if (sim_below(sim, 2) == 0)
             plan(user, DO_QUERY, KIND_ROWS, arg, false);
         break;
     }
@@ -1186,9 +1205,10 @@ static void check_core(void)
         const struct pool_settings *limits = &pool->settings;
         unsigned servers_max = (unsigned)(limits->pool_size + limits->reserve_pool_size);
 
-        if (limits->pool_size > 0)
+        /* A limit that a RELOAD has lowered is reached later. */
+        if (limits->pool_size > 0 && !is_reloaded)
             assert(pool->server_count <= servers_max);
-        if (limits->max_db_connections > 0)
+        if (limits->max_db_connections > 0 && !is_reloaded)
             assert(usage_count(&pool->database_usage->server_count) <= limits->max_db_connections);
         assert(usage_count(&pool->database_usage->server_count) == (int)pool->server_count);
         /* Nobody waits while a server idles: but as many as are being tested may, who get those. */
@@ -1205,17 +1225,50 @@ static void check_core(void)
     }
 }
 
+static struct snapshot *make_snapshot(void);
+
+/* What the console may order. */
+static void control_orders(void)
+{
+    const char *database = happens(2) ? "shop" : NULL;
+
+    switch (sim_below(sim, 8)) {
+    case 0:
+        core_pause(&core, database);
+        break;
+    case 1:
+    case 2:
+    case 3:
+        core_resume(&core, database);
+        break;
+    case 4:
+    case 5:
+        core_reconnect(&core, database);
+        break;
+    case 6:
+        (void)!core_kill_client(&core, core.id_last - sim_below(sim, 20));
+        break;
+    default:
+        is_reloaded = true;
+        core_set_snapshot(&core, make_snapshot());
+        break;
+    }
+}
+
 static void turn(void)
 {
     uint64_t deadline_us = core_next_us(&core);
+    bool is_ordered = is_chaos && control_acts && happens(150);
 
-    if (atomic_load(&mailbox.last) != NULL)
+    if (atomic_load(&mailbox.last) != NULL || is_ordered)
         deadline_us = 0;
     if (!sim_would_return(ring, deadline_us))
         return;
     (void)ring_turn(ring, deadline_us);
     core.loop.now_us = sim_now_us(sim);
     (void)mailbox_open_all(&mailbox, &core);
+    if (is_ordered)
+        control_orders();
     timers_run(&core.timers, core.loop.now_us);
     core_end_turn(&core);
     check_core();
@@ -1380,6 +1433,8 @@ static uint64_t run(uint64_t seed)
     round_us = happens(4) ? 50000 : 300;
     users_break = happens(2);
     servers_break = happens(2);
+    control_acts = happens(2);
+    is_reloaded = false;
     owner_last = key_last = 0;
     memset(users, 0, sizeof(users));
     session_count = 0;
@@ -1423,6 +1478,8 @@ static uint64_t run(uint64_t seed)
 
     sim_set_faults(sim, &(struct sim_faults){0});
     is_chaos = false;
+    core_resume(&core, NULL);
+    core_resume(&core, "shop");
     for (unsigned i = 0; i < user_count; i++)
         users[i].scripts_left = SCRIPTS_AFTER_CHAOS;
     for (round = 0; !all_is_done() && round < DRAIN_ROUNDS_MAX; round++) {
