@@ -134,6 +134,7 @@ struct user {
     char application_name[32];
     bool has_application_name;
     bool is_welcome;
+    bool is_eager;     /* asks before it is welcome */
     bool is_fatal;     /* the connection is being ended, and was told why */
     bool is_leaving;   /* sent Terminate */
     bool cancel_asked;
@@ -621,6 +622,8 @@ static void session_begins(void *context, struct sim_peer *peer)
     assert(session != NULL);
     assert(session_count < SESSIONS_MAX);
     session->peer = peer;
+    if (is_chaos && servers_break && happens(8))
+        session->slow_until_us = sim_now_us(sim) + sim_below(sim, US_PER_S);
     sessions[session_count++] = session;
 }
 
@@ -892,7 +895,9 @@ static void plan_script(struct user *user)
         plan(user, DO_QUERY, KIND_ROWS, arg / 2, true);
         break;
     default:
-        plan(user, DO_QUERY, KIND_ROWS, arg, waits);
+        /* More than is parked for a server: large questions and large answers. */
+        for (unsigned i = 0; i < 14; i++)
+            plan(user, DO_QUERY, KIND_ROWS, 5995, false);
         break;
     }
 }
@@ -910,6 +915,7 @@ static void user_connects(struct user *user)
     user->scripts_left = scripts_left;
     user->owner = ++owner_last;
     user->status = 'I';
+    user->is_eager = happens(4);
     user->peer = sim_connect(sim, (struct sockaddr *)&listen_address, sizeof(listen_address));
     assert(user->peer != NULL);
     writer_init(&writer, packet, sizeof(packet));
@@ -1104,7 +1110,7 @@ static void user_step(struct user *user)
         user_ends(user);
         return;
     }
-    if (user->is_welcome && !user->is_leaving && !user->is_fatal) {
+    if ((user->is_welcome || user->is_eager) && !user->is_leaving && !user->is_fatal) {
         if (user->action_first == user->action_count && heap_bytes(&user->out) == 0 &&
             user->expected_count < 100 && (user->expected_count == 0 || happens(4))) {
             if (!is_chaos && user->expected_count == 0) {
@@ -1127,8 +1133,9 @@ static void user_step(struct user *user)
             if (is_chaos && happens(3))
                 break;
         }
-        if (is_chaos && user->expected_count > 0 && user->expected[user->expected_first].is_sleep &&
-            happens(50))
+        if (is_chaos && user->is_welcome && user->expected_count > 0 &&
+            user->expected[user->expected_first].is_sleep &&
+            happens(20))
             user_asks_cancel(user);
     }
     user->out.begin +=
@@ -1327,11 +1334,12 @@ static struct snapshot *make_snapshot(void)
              "server_login_retry = %s\n"
              "query_wait_timeout = %s\n"
              "query_timeout = %s\n"
-             "max_db_connections = %s\n",
+             "max_db_connections = %s\n"
+             "cancel_wait_timeout = %s\n",
              1 + (unsigned)sim_below(sim, 5), (unsigned)sim_below(sim, 3),
              pick(" connect_query='select 1'", ""), mode, pick("0.05", "3600"), pick("0.05", "600"),
              pick("0", "30"), pick("1", "0"), pick("1", "0"), pick("0.1", "15"), pick("0.5", "120"),
-             pick("0.3", "0"), pick("2", "0"));
+             pick("0.3", "0"), pick("2", "0"), pick("0.05", "10"));
     snapshot = snapshot_load_through(open_config, NULL, "pgsplice.ini", NULL, say, NULL);
     assert(snapshot != NULL);
     return snapshot;
