@@ -448,13 +448,15 @@ static bool pool_resolve(struct pool *pool)
 {
     struct core *core = pool->core;
     const char *host = pool->database->host;
+    struct sockaddr_storage literal;
 
     if (host == NULL || host[0] == '\0')
         host = core->snapshot->settings.unix_socket_dir != NULL &&
                        core->snapshot->settings.unix_socket_dir[0] != '\0'
                    ? core->snapshot->settings.unix_socket_dir
                    : "/tmp";
-    if (strchr(host, ',') == NULL && literal_address(pool, host, &pool->addresses[0])) {
+    if (strchr(host, ',') == NULL && literal_address(pool, host, &literal)) {
+        pool->addresses[0] = literal;
         pool->address_count = 1;
         return true;
     }

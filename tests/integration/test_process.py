@@ -194,6 +194,14 @@ def test_two_processes_on_one_unix_socket_are_an_error(t):
         same(c.value("select 1"), "1")
 
 
+def listens(port):
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+        return True
+    except OSError:
+        return False
+
+
 def test_left_over_unix_socket_is_replaced(t):
     first = t.pooler()
     first.process.kill()
@@ -201,6 +209,7 @@ def test_left_over_unix_socket_is_replaced(t):
     first.process = None  # its violent end was meant
     path = os.path.join(first.folder, f".s.PGSQL.{first.port}")
     assert os.path.exists(path)
+    eventually(lambda: not listens(first.port), "the kernel has taken its listeners down", 5)
     second = t.pooler(listen_port=first.port, unix_socket_dir=first.folder)
     with second.connect(host=first.folder) as c:
         same(c.value("select 1"), "1")
