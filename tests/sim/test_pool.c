@@ -104,6 +104,7 @@ struct expected {
     char type;
     char status;   /* of Z */
     bool is_sleep; /* may be cancelled */
+    bool is_copy;  /* the end of a COPY, which may fail at any row */
     unsigned number;
     unsigned row, row_bytes;
 };
@@ -142,7 +143,8 @@ struct user {
     bool skips; /* an error came: answers up to ReadyForQuery are left out */
     bool in_batch_error;
     unsigned copy_number;
-    char status; /* of the transaction, once all that was sent is done */
+    bool copy_is_extended, copy_has_failed; /* before we have ended it */
+    char status;                            /* of the transaction, once all that was sent is done */
     uint8_t key[8];
     struct action actions[ACTIONS_MAX];
     unsigned action_first, action_count;
@@ -450,6 +452,18 @@ static void start_session(struct session *session, const uint8_t *packet, size_t
     put_ready(session);
 }
 
+static void fail_copy(struct session *session)
+{
+    session->in_copy = false;
+    put_error(&session->out, "ERROR", "57014", "COPY %u %u", session->sleep_owner,
+              session->sleep_number);
+    fail_in_transaction(session);
+    if (session->copy_is_extended)
+        end_extended_error(session);
+    else
+        put_ready(session);
+}
+
 static void session_message(struct session *session, char type, const uint8_t *body, size_t bytes)
 {
     const char *text = (const char *)body;
@@ -461,6 +475,8 @@ static void session_message(struct session *session, char type, const uint8_t *b
             assert(sscanf(text, "DATA %u %u", &owner, &number) == 2);
             assert(owner == session->sleep_owner);
             assert(number == session->sleep_number);
+            if (is_chaos && happens(20))
+                fail_copy(session); /* a row that does not fit the table */
             break;
         case 'c':
             session->in_copy = false;
@@ -469,14 +485,7 @@ static void session_message(struct session *session, char type, const uint8_t *b
                 put_ready(session);
             break;
         case 'f':
-            session->in_copy = false;
-            put_error(&session->out, "ERROR", "57014", "COPY %u %u", session->sleep_owner,
-                      session->sleep_number);
-            fail_in_transaction(session);
-            if (session->copy_is_extended)
-                end_extended_error(session);
-            else
-                put_ready(session);
+            fail_copy(session);
             break;
         case 'S': /* thrown away while COPY data is read */
         case 'H':
@@ -707,6 +716,8 @@ static void expect_statement(struct user *user, enum kind kind, unsigned arg, bo
     case KIND_COPY_IN:
         expect(user, 'G', number);
         user->copy_number = number;
+        user->copy_is_extended = is_extended;
+        user->copy_has_failed = false;
         return;
     case KIND_COPY_OUT:
         expect(user, 'H', number);
@@ -780,14 +791,17 @@ static void act(struct user *user, const struct action *action)
         break;
     case DO_COPY_DONE:
         put_message(&user->out, 'c', NULL, 0);
-        if (action->kind != KIND_COPY_IN)
+        if (action->kind != KIND_COPY_IN || user->copy_has_failed)
             break; /* there is no COPY to be ended */
         expect(user, 'C', user->copy_number);
+        expect_last(user)->is_copy = true;
         if (!is_copy_extended)
             expect_ready(user);
         break;
     case DO_COPY_FAIL:
         put_message(&user->out, 'f', "no", 3);
+        if (user->copy_has_failed)
+            break;
         expect(user, 'E', user->copy_number);
         if (user->status == 'T')
             user->status = 'E';
@@ -964,9 +978,17 @@ static void user_error(struct user *user, const uint8_t *body, size_t bytes,
     }
     assert(sscanf(fields.message, "%7s %u %u", word, &owner, &number) == 3);
     assert(owner == user->owner);
+    if (expected == NULL && strcmp(word, "COPY") == 0) {
+        assert(number == user->copy_number);
+        user->copy_has_failed = true;
+        user->in_batch_error = user->copy_is_extended;
+        if (!user->copy_is_extended)
+            expect_ready(user);
+        return;
+    }
     assert(expected != NULL);
     assert(number == expected->number);
-    if (expected->type == 'E')
+    if (expected->type == 'E' || (expected->is_copy && strcmp(word, "COPY") == 0))
         return;
     assert(expected->is_sleep);
     assert(user->cancel_asked);
@@ -998,7 +1020,7 @@ static void user_message(struct user *user, char type, const uint8_t *body, size
         return;
     if (type == 'E') {
         user_error(user, body, bytes, expected);
-        if (user->is_fatal)
+        if (user->is_fatal || expected == NULL)
             return;
     } else {
         char row[16384];
