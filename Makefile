@@ -34,7 +34,12 @@ SIM_TESTS  := $(patsubst tests/sim/%.c,$(BUILD)/tests/sim/%,$(wildcard tests/sim
 
 .DEFAULT_GOAL := all
 .PHONY: all
-all: $(BUILD)/pgsplice
+all: packages-build ## builds build/pgsplice (the default)
+	@$(MAKE) --no-print-directory $(BUILD)/pgsplice
+
+.PHONY: packages-build
+packages-build:
+	@tests/setup/install.sh build
 
 $(BUILD)/pgsplice: $(BUILD)/src/main.o $(RING_OBJECT) $(LIB)
 	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
@@ -54,7 +59,7 @@ $(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(RING_OBJECT) $(LIB)
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
 
 .PHONY: unit
-unit: $(UNIT_TESTS)
+unit: $(UNIT_TESTS) ## the unit tests
 	@for test in $(UNIT_TESTS); do echo "== $$test"; $$test || exit 1; done
 
 # ---- rings and simulation ----
@@ -79,11 +84,87 @@ $(BUILD)/tests/sim/test_%: $(BUILD)/tests/sim/test_%.o $(SIM_RING_OBJECT) $(LIB)
 	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 .PHONY: ring
-ring: $(CONTRACT_TESTS)
+ring: $(CONTRACT_TESTS) ## both rings keep the same contract
 	@for test in $(CONTRACT_TESTS); do echo "== $$test"; $$test || exit 1; done
 
 # One seed: make sim SEED=n. Build it with ASSERT_SLOW: make sim BUILD=build/sim OPTIMIZE="-O2 -g -DASSERT_SLOW".
 .PHONY: sim
-sim: $(SIM_TESTS)
+sim: $(SIM_TESTS) ## the state machines on the simulated ring; SEED=n replays one
 	@for test in $(SIM_TESTS); do echo "== $$test"; $$test $(SEED) || exit 1; done
 # ---- end of rings and simulation ----
+
+# ---- what a person types ----
+.PHONY: run
+run: ## scratch PostgreSQL + pooler on 6432, proved with pgbench, until Ctrl-C; CONFIG=file serves that instead
+	@tests/setup/install.sh build run
+	@$(MAKE) --no-print-directory $(BUILD)/pgsplice
+	@tests/setup/run.sh $(BUILD)/pgsplice $(BUILD) $(CONFIG)
+
+.PHONY: check
+check: ## all tests: unit, ring contract, simulation, integration, layers, sanitizers; under ten minutes
+	@tests/setup/install.sh build run check
+	@$(MAKE) --no-print-directory -j$$(nproc) $(BUILD)/pgsplice $(UNIT_TESTS) $(CONTRACT_TESTS)
+	@$(MAKE) --no-print-directory unit ring
+	@$(MAKE) --no-print-directory -j$$(nproc) sim BUILD=$(BUILD)/sim OPTIMIZE="-O2 -g -DASSERT_SLOW"
+	@$(MAKE) --no-print-directory -j$$(nproc) asan-unit
+	@$(MAKE) --no-print-directory tidy integration
+
+.PHONY: asan-unit
+asan-unit: ## the unit tests with address and undefined sanitizers
+	@$(MAKE) --no-print-directory unit BUILD=$(BUILD)/asan OPTIMIZE="-O1 -g -DASSERT_SLOW" \
+	    SANITIZE="-fsanitize=address,undefined -fno-sanitize-recover=undefined"
+
+.PHONY: integration
+integration: $(BUILD)/pgsplice ## clients through the pooler to a real PostgreSQL
+	PGSPLICE_BIN=$(abspath $(BUILD)/pgsplice) /usr/bin/python3 tests/integration/runner.py --jobs 2
+
+.PHONY: bench
+bench: ## pgsplice against PgBouncer and plain PostgreSQL; BENCH_ARGS="--quick" for a look
+	@tests/setup/install.sh build run bench
+	@$(MAKE) --no-print-directory $(BUILD)/pgsplice $(BUILD)/bench/storm $(BUILD)/bench/malloc_count.so
+	/usr/bin/python3 bench/bench.py --pgsplice $(BUILD)/pgsplice --out $(BUILD)/bench $(BENCH_ARGS)
+
+$(BUILD)/bench/storm: $(BUILD)/bench/storm.o $(LIB)
+	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+$(BUILD)/bench/malloc_count.so: bench/malloc_count.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) -std=gnu11 -O2 -fPIC -shared -o $@ $< -ldl
+
+.PHONY: reference
+reference: $(BUILD)/settings_reference ## makes conf/SETTINGS.md anew from the settings table
+	$< > conf/SETTINGS.md
+
+$(BUILD)/settings_reference: $(BUILD)/tests/tools/settings_reference.o $(LIB)
+	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+.PHONY: install
+install: $(BUILD)/pgsplice ## into DESTDIR and PREFIX
+	install -D -m 755 $(BUILD)/pgsplice $(DESTDIR)$(PREFIX)/bin/pgsplice
+	install -D -m 644 conf/pgsplice.ini $(DESTDIR)$(PREFIX)/share/doc/pgsplice/pgsplice.ini
+	install -D -m 644 conf/userlist.txt $(DESTDIR)$(PREFIX)/share/doc/pgsplice/userlist.txt
+	install -D -m 644 conf/SETTINGS.md $(DESTDIR)$(PREFIX)/share/doc/pgsplice/SETTINGS.md
+	install -D -m 644 README.md $(DESTDIR)$(PREFIX)/share/doc/pgsplice/README.md
+
+.PHONY: format
+format: ## clang-format over the sources
+	@tests/setup/install.sh lint
+	clang-format -i $$(git ls-files '*.c' '*.h')
+
+.PHONY: lint
+lint: ## clang-tidy and cppcheck
+	@tests/setup/install.sh build lint
+	cppcheck --quiet --error-exitcode=1 --inline-suppr --enable=warning,portability --suppress=normalCheckLevelMaxBranches -Iinclude -D_GNU_SOURCE src
+	clang-tidy --quiet --checks='-*,bugprone-*,clang-analyzer-*,-bugprone-easily-swappable-parameters,-bugprone-reserved-identifier,-clang-analyzer-security.insecureAPI.*,-bugprone-assignment-in-if-condition,-bugprone-macro-parentheses' $(LIB_SOURCES) -- $(CPPFLAGS) -std=gnu11
+
+.PHONY: tidy
+tidy: ## every include goes down a layer
+	@/usr/bin/python3 tests/setup/check_layers.py
+
+.PHONY: clean
+clean: ## removes the build folder
+	rm -rf $(BUILD)
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
