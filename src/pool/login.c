@@ -150,7 +150,7 @@ void login_received_late(struct client *client, const uint8_t *data, size_t byte
     struct handover *handover = &client->login->handover;
 
     if (bytes > sizeof(handover->leftover) - handover->leftover_bytes) {
-        client_close_silently(client, "too many bytes before the welcome");
+        client_close_error(client, "too many bytes before the welcome", NULL);
         return;
     }
     memcpy(handover->leftover + handover->leftover_bytes, data, bytes);
@@ -714,7 +714,7 @@ static void move(struct client *client, enum handover_kind kind)
     handover->connect_us = client->connect_us;
     handover->is_admin = login->is_admin;
     if (login->input_bytes > sizeof(handover->leftover)) {
-        client_close_silently(client, "too many bytes before the welcome");
+        client_close_error(client, "too many bytes before the welcome", NULL);
         return;
     }
     handover->leftover_bytes = login->input_bytes;
@@ -887,7 +887,7 @@ static void authenticated(struct client *client)
         return;
     }
     if (login->input_bytes > sizeof(handover->leftover)) {
-        client_close_silently(client, "too many bytes before the welcome");
+        client_close_error(client, "too many bytes before the welcome", NULL);
         return;
     }
     handover->leftover_bytes = login->input_bytes;

@@ -1,5 +1,5 @@
-/* adapter.h - what the contract tests need beside io/ring.h, once for the kernel and once for its twin: a far
- * end for each connection. */
+/* adapter.h - what the contract tests need beside io/ring.h, once for the kernel and once for its
+ * twin: a far end for each connection. */
 #ifndef TESTS_RING_ADAPTER_H
 #define TESTS_RING_ADAPTER_H
 

@@ -26,11 +26,10 @@ static uint16_t port = 1000;
 void adapter_begin(void)
 {
     sim = sim_create(seed++);
-    sim_set_faults(sim, &(struct sim_faults){.split = 300,
-                                             .short_send = 300,
-                                             .delay = 300,
-                                             .send_late = 300,
-                                             .cancel_late = 500});
+    sim_set_faults(
+        sim,
+        &(struct sim_faults){
+            .split = 300, .short_send = 300, .delay = 300, .send_late = 300, .cancel_late = 500});
     sim_set_pipe_bytes(sim, 4096);
     connected_count = 0;
 }

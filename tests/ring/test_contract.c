@@ -1,5 +1,5 @@
-/* test_contract.c - what io/ring.h promises, asked of the kernel (adapter_uring.c) and of the simulated one
- * (adapter_sim.c): the same cases, so that the twin stays honest. */
+/* test_contract.c - what io/ring.h promises, asked of the kernel (adapter_uring.c) and of the
+ * simulated one (adapter_sim.c): the same cases, so that the twin stays honest. */
 #include "../unit/unit.h"
 
 #include "adapter.h"
@@ -37,8 +37,8 @@ struct probe {
     size_t byte_count;
     struct buffer *held[HELD_MAX];
     unsigned held_count;
-    bool holds;   /* keep the buffers */
-    bool rearms;  /* start again from the callback */
+    bool holds;  /* keep the buffers */
+    bool rearms; /* start again from the callback */
     int fd;
 };
 
@@ -526,7 +526,8 @@ static void a_vector_arrives_in_order_though_the_array_is_gone(void **state)
         assert_true(probe.result > 0);
         sent += (size_t)probe.result;
     }
-    wait_for((received += far_read_some(far, got + received, sizeof(got) - received)) == sizeof(got));
+    wait_for((received += far_read_some(far, got + received, sizeof(got) - received)) ==
+             sizeof(got));
     assert_memory_equal(got, data, sizeof(got));
     ring_close(ring, fd);
     far_close(far);

@@ -4,8 +4,8 @@
  *   test_x SEED         one seed, in this process: for a debugger, and to replay
  *   test_x FIRST COUNT
  *
- * A seed fails by a broken assertion, a signal, or by returning false. The same seed is run twice now and then
- * and must leave the same trace. */
+ * A seed fails by a broken assertion, a signal, or by returning false. The same seed is run twice
+ * now and then and must leave the same trace. */
 #ifndef TESTS_SIM_HARNESS_H
 #define TESTS_SIM_HARNESS_H
 
@@ -19,6 +19,9 @@
 
 enum { FAILURES_SHOWN_MAX = 10, SECONDS_PER_SEED_MAX = 60 };
 
+/* What must not be reached. */
+#define never(text) assert_failed(text, __FILE__, __LINE__, __func__)
+
 /* Runs one seed and returns its trace; asserts. */
 typedef uint64_t simulation(uint64_t seed);
 
@@ -30,7 +33,8 @@ static inline int harness_main(int argc, char **argv, simulation *run, uint64_t 
     if (argc == 2 && argv[1][0] != '\0') {
         uint64_t seed = strtoull(argv[1], NULL, 10);
 
-        printf("seed %llu: trace %016llx\n", (unsigned long long)seed, (unsigned long long)run(seed));
+        printf("seed %llu: trace %016llx\n", (unsigned long long)seed,
+               (unsigned long long)run(seed));
         printf("1 passed, 0 failed\n");
         return 0;
     }

@@ -67,8 +67,8 @@ struct file {
     bool is_shut_down;
     int error; /* of the connection, told once */
     int family;
-    unsigned started; /* ops on it */
-    struct stream *stream; /* NULL: not connected */
+    unsigned started;       /* ops on it */
+    struct stream *stream;  /* NULL: not connected */
     struct address address; /* of a listener */
     struct list backlog;
 };
@@ -282,7 +282,8 @@ static void address_make(struct sim *sim, struct address *address, int family)
 {
     uint16_t port = htons(port_take(sim));
 
-    *address = (struct address){.storage.ss_family = (sa_family_t)family, .bytes = sizeof(sa_family_t)};
+    *address =
+        (struct address){.storage.ss_family = (sa_family_t)family, .bytes = sizeof(sa_family_t)};
     if (family == AF_INET) {
         struct sockaddr_in *inet = (struct sockaddr_in *)&address->storage;
 
@@ -378,7 +379,8 @@ static struct file *file_at(struct sim *sim, int fd)
     return file;
 }
 
-/* The lowest that is free, as the kernel does it: a number used too long is soon somebody else's. */
+/* The lowest that is free, as the kernel does it: a number used too long is soon somebody else's.
+ */
 static int file_open(struct sim *sim, enum file_kind kind)
 {
     int fd = FD_FIRST;
@@ -412,7 +414,8 @@ static void file_close(struct sim *sim, int fd)
     file->stream = NULL;
     if (stream == NULL)
         return;
-    /* TCP: bytes that nobody will read end the connection with a reset, which may overtake what was sent. */
+    /* TCP: bytes that nobody will read end the connection with a reset, which may overtake what was
+     * sent. */
     if (stream->to_pooler.bytes > 0 && !stream->is_reset)
         stream_reset(sim, stream);
     stream->to_world.has_ended = true;
@@ -489,7 +492,8 @@ int sim_listen(struct sim *sim, const struct sockaddr *address, socklen_t addres
     return fd;
 }
 
-struct sim_peer *sim_connect(struct sim *sim, const struct sockaddr *address, socklen_t address_bytes)
+struct sim_peer *sim_connect(struct sim *sim, const struct sockaddr *address,
+                             socklen_t address_bytes)
 {
     struct file *chosen = NULL;
     struct stream *stream;
@@ -512,14 +516,16 @@ struct sim_peer *sim_connect(struct sim *sim, const struct sockaddr *address, so
     return stream->peer;
 }
 
-void sim_peer_set_address(struct sim_peer *peer, const struct sockaddr *address, socklen_t address_bytes)
+void sim_peer_set_address(struct sim_peer *peer, const struct sockaddr *address,
+                          socklen_t address_bytes)
 {
     address_set(&peer->stream->world_address, address, address_bytes);
 }
 
 static struct server *server_find(struct sim *sim, const struct sockaddr *address, socklen_t bytes)
 {
-    list_for_each(link, &sim->servers) {
+    list_for_each(link, &sim->servers)
+    {
         struct server *server = OWNER_OF(link, struct server, link);
 
         if (address_is(&server->address, address, bytes))
@@ -946,7 +952,8 @@ static void send_check(const struct work *work)
 
 static struct work *work_find(struct ring *ring, const struct op *op)
 {
-    list_for_each(link, &ring->works) {
+    list_for_each(link, &ring->works)
+    {
         struct work *work = OWNER_OF(link, struct work, link);
 
         if (work->op == op)
@@ -983,7 +990,8 @@ static void ring_submit(struct ring *ring)
                 sim->files[submission->fd].stream->to_world.has_ended = true;
             break;
         case SUBMIT_WAKE:
-            list_for_each(link, &sim->rings) {
+            list_for_each(link, &sim->rings)
+            {
                 struct ring *other = OWNER_OF(link, struct ring, link);
 
                 if (other->fd == submission->fd)
@@ -1233,14 +1241,15 @@ bool sim_would_return(struct ring *ring, uint64_t deadline_us)
 
 bool sim_has_work(struct sim *sim)
 {
-    list_for_each(link, &sim->rings) {
+    list_for_each(link, &sim->rings)
+    {
         struct ring *ring = OWNER_OF(link, struct ring, link);
 
         if (ring->submission_count > 0 || !list_is_empty(&ring->completions) || ring->is_woken)
             return true;
-        list_for_each(work_link, &ring->works)
-            if (work_is_ready(ring, OWNER_OF(work_link, struct work, link)))
-                return true;
+        list_for_each(work_link,
+                      &ring->works) if (work_is_ready(ring, OWNER_OF(work_link, struct work,
+                                                                     link))) return true;
     }
     return false;
 }
@@ -1249,8 +1258,10 @@ uint64_t sim_next_us(const struct sim *sim)
 {
     uint64_t next_us = UINT64_MAX;
 
-    list_for_each(link, &sim->rings) {
-        list_for_each(work_link, &OWNER_OF(link, struct ring, link)->works) {
+    list_for_each(link, &sim->rings)
+    {
+        list_for_each(work_link, &OWNER_OF(link, struct ring, link)->works)
+        {
             const struct work *work = OWNER_OF(work_link, struct work, link);
 
             if (work->hangs_until_us > 0)

@@ -1,13 +1,15 @@
-/* ring_sim.h - a simulated kernel: the second implementation of io/ring.h, in one thread, from one seed.
+/* ring_sim.h - a simulated kernel: the second implementation of io/ring.h, in one thread, from one
+ * seed.
  *
- * A connection has a *pooler side*, a descriptor number that is used with struct ring, and a *world side*, a
- * struct sim_peer that the test reads and writes: a client, or a PostgreSQL server.
+ * A connection has a *pooler side*, a descriptor number that is used with struct ring, and a *world
+ * side*, a struct sim_peer that the test reads and writes: a client, or a PostgreSQL server.
  *
- * What a kernel may do differently from one run to the next is drawn from the seed: where received data is
- * cut, how much of a send is taken and how late its completion comes, in which order independent operations
- * complete, when a multishot operation ends, whether a cancel comes too late. What the pooler may not do
- * stops the test at once: a descriptor closed with a started op or closed twice, an op started twice, bytes of
- * a send changed before its completion, a receive buffer touched while the kernel has it.
+ * What a kernel may do differently from one run to the next is drawn from the seed: where received
+ * data is cut, how much of a send is taken and how late its completion comes, in which order
+ * independent operations complete, when a multishot operation ends, whether a cancel comes too
+ * late. What the pooler may not do stops the test at once: a descriptor closed with a started op or
+ * closed twice, an op started twice, bytes of a send changed before its completion, a receive
+ * buffer touched while the kernel has it.
  *
  * There is one world at a time: ring_create makes a ring in it. ring_turn never sleeps: a test asks
  * sim_would_return before it, and moves the time when nobody has anything to do. */
@@ -16,16 +18,17 @@
 
 #include "io/ring.h"
 
-/* Chances in a thousand, each time that it could happen. All zero: a kernel that is always in a good mood. */
+/* Chances in a thousand, each time that it could happen. All zero: a kernel that is always in a
+ * good mood. */
 struct sim_faults {
-    unsigned split;         /* a receive takes only a part of what is there */
-    unsigned receive_end;   /* a receive with data ends: `more` false */
+    unsigned split;             /* a receive takes only a part of what is there */
+    unsigned receive_end;       /* a receive with data ends: `more` false */
     unsigned spurious_shortage; /* ENOBUFS though there are buffers */
     unsigned short_send;
-    unsigned delay;         /* an operation that could go on waits for another turn */
-    unsigned send_late;     /* the completion of a send comes later than its data at the peer */
-    unsigned cancel_late;   /* a cancelled operation goes on for a while */
-    unsigned reset;         /* a connection breaks, with each receive that could go on */
+    unsigned delay;       /* an operation that could go on waits for another turn */
+    unsigned send_late;   /* the completion of a send comes later than its data at the peer */
+    unsigned cancel_late; /* a cancelled operation goes on for a while */
+    unsigned reset;       /* a connection breaks, with each receive that could go on */
     unsigned connect_refused;
     unsigned connect_hangs; /* no answer: ETIMEDOUT after SIM_CONNECT_TIMEOUT_US */
     unsigned accept_error;  /* EMFILE: the accept ends */
@@ -44,8 +47,8 @@ void sim_destroy(struct sim *sim);
 void sim_set_faults(struct sim *sim, const struct sim_faults *faults);
 /* Draws which faults happen and how often: each of them is absent in about half of the seeds. */
 void sim_draw_faults(struct sim *sim, struct sim_faults *faults);
-/* The size of a connection's pipes, each direction; for those made from now on. 0: drawn for each, from 1 byte
- * to 64 KiB (the default). */
+/* The size of a connection's pipes, each direction; for those made from now on. 0: drawn for each,
+ * from 1 byte to 64 KiB (the default). */
 void sim_set_pipe_bytes(struct sim *sim, size_t bytes);
 
 uint64_t sim_random(struct sim *sim);
@@ -59,10 +62,11 @@ uint64_t sim_trace(const struct sim *sim);
 /* Mixes a fact of the test into it. */
 void sim_note(struct sim *sim, uint64_t fact);
 
-/* Lets the kernel work for `ring` and says whether ring_turn would return: there is a completion, it was
- * woken, or the deadline has come. */
+/* Lets the kernel work for `ring` and says whether ring_turn would return: there is a completion,
+ * it was woken, or the deadline has come. */
 bool sim_would_return(struct ring *ring, uint64_t deadline_us);
-/* False: no operation of any ring can go on unless the world, a deadline or the pooler does something. */
+/* False: no operation of any ring can go on unless the world, a deadline or the pooler does
+ * something. */
 bool sim_has_work(struct sim *sim);
 /* When a connect that hangs will fail; UINT64_MAX: none does. */
 uint64_t sim_next_us(const struct sim *sim);
@@ -84,7 +88,8 @@ struct sim_peer *sim_connect(struct sim *sim, const struct sockaddr *address,
 void sim_peer_set_address(struct sim_peer *peer, const struct sockaddr *address,
                           socklen_t address_bytes);
 
-/* Whoever connects to `address` is given to `connected`, from inside ring_turn: it should only take a note. */
+/* Whoever connects to `address` is given to `connected`, from inside ring_turn: it should only take
+ * a note. */
 typedef void sim_connected(void *context, struct sim_peer *peer);
 void sim_serve(struct sim *sim, const struct sockaddr *address, socklen_t address_bytes,
                sim_connected *connected, void *context);
@@ -94,7 +99,8 @@ void sim_serve_end(struct sim *sim, const struct sockaddr *address, socklen_t ad
 /* A connected pair: a pooler-side descriptor and its peer. */
 int sim_pair(struct sim *sim, struct sim_peer **peer) must_check;
 
-/* Returns how many bytes were taken: as many as the pipe has room for. Nothing is taken after an end. */
+/* Returns how many bytes were taken: as many as the pipe has room for. Nothing is taken after an
+ * end. */
 size_t sim_peer_write(struct sim_peer *peer, const void *data, size_t bytes);
 size_t sim_peer_write_room(const struct sim_peer *peer);
 /* Returns the number of bytes, 0 if there are none now. */

@@ -1,8 +1,9 @@
-/* test_conn_pair.c - pairs of conns spliced to each other, on a kernel in every mood: bytes arrive intact, in
- * order, at the right place only; everything comes home; when the faults stop, all drains.
+/* test_conn_pair.c - pairs of conns spliced to each other, on a kernel in every mood: bytes arrive
+ * intact, in order, at the right place only; everything comes home; when the faults stop, all
+ * drains.
  *
- * Each pair has a client of the world, that connects to a listener, and a server of the world, that we connect
- * to. Either sends a stream of its own, whose bytes tell the stream and the position. */
+ * Each pair has a client of the world, that connects to a listener, and a server of the world, that
+ * we connect to. Either sends a stream of its own, whose bytes tell the stream and the position. */
 #include "harness.h"
 #include "ring_sim.h"
 
@@ -28,8 +29,8 @@ struct end {
     uint64_t out_stream, in_stream;
     uint64_t sent, total; /* of our stream */
     uint64_t got, expected;
-    bool reads_late;    /* nothing until the faults have stopped */
-    bool answers; /* sends nothing before it has got all */
+    bool reads_late; /* nothing until the faults have stopped */
+    bool answers;    /* sends nothing before it has got all */
 };
 
 struct pair {
@@ -40,7 +41,7 @@ struct pair {
     bool is_accepted;
     bool is_broken; /* a fault took bytes: what arrived must still be right, but not all need */
     bool client_quiescing;
-    bool is_begun; /* its client was resumed */
+    bool is_begun;          /* its client was resumed */
     struct span_queue held; /* as what waits for a server: let go with the last conn */
 };
 
@@ -54,7 +55,8 @@ static struct op accept_op;
 static int listen_fd;
 static struct sockaddr_in listen_address, server_address;
 static bool is_chaos;
-static bool owner_breaks, world_resets; /* in some seeds: else too few would live long enough to stall */
+static bool owner_breaks,
+    world_resets; /* in some seeds: else too few would live long enough to stall */
 static unsigned quiesced_count;
 
 static uint8_t stream_byte(uint64_t stream, uint64_t position)
@@ -74,8 +76,7 @@ static struct pair *pair_of(struct conn *conn)
     for (unsigned i = 0; i < pair_count; i++)
         if (conn == &pairs[i].client || conn == &pairs[i].server)
             return &pairs[i];
-    assert(!"a conn that nobody knows");
-    return NULL;
+    never("a conn that nobody knows");
 }
 
 static struct conn *other_of(struct conn *conn)
@@ -237,9 +238,10 @@ static void accepted(struct op *op, const struct completion *completion)
         return;
     }
     conn_open(&pair->client, &loop, completion->result, &events);
-    /* The server's world end cannot know us by our port before it is told; so by order of connecting. */
-    if (conn_connect(&pair->server, &loop, (struct sockaddr *)&server_address, sizeof(server_address),
-                     &events) < 0) {
+    /* The server's world end cannot know us by our port before it is told; so by order of
+     * connecting. */
+    if (conn_connect(&pair->server, &loop, (struct sockaddr *)&server_address,
+                     sizeof(server_address), &events) < 0) {
         pair->is_broken = true;
         pair->conns = 1;
         pair->server.state = CONN_GONE;
@@ -408,7 +410,8 @@ static bool all_is_done(void)
     if (accept_op.started)
         return false;
     for (unsigned i = 0; i < pair_count; i++)
-        if (pairs[i].conns > 0 || pairs[i].client_end.peer != NULL || pairs[i].server_end.peer != NULL)
+        if (pairs[i].conns > 0 || pairs[i].client_end.peer != NULL ||
+            pairs[i].server_end.peer != NULL)
             return false;
     return true;
 }
@@ -439,9 +442,8 @@ static uint64_t run(uint64_t seed)
     world_resets = sim_below(sim, 3) == 0;
     round_us = sim_below(sim, 4) == 0 ? 100000 : 300;
     assert(buffer_pool_init(&pool, 64u << sim_below(sim, 6), 8u << sim_below(sim, 4)));
-    options = (struct ring_options){.entries = 1u << sim_below(sim, 8),
-                                    .completion_entries = 64,
-                                    .buffers = &pool};
+    options = (struct ring_options){
+        .entries = 1u << sim_below(sim, 8), .completion_entries = 64, .buffers = &pool};
     ring = ring_create(&options, error);
     assert(ring != NULL);
     assert(conn_loop_init(&loop, ring, &pool, sim_below(sim, 3) == 0 ? 60 : 4000));
@@ -492,13 +494,15 @@ static uint64_t run(uint64_t seed)
     sim_set_faults(sim, &(struct sim_faults){0});
     is_chaos = false;
     ring_cancel(ring, &accept_op);
-    for (round = 0; !all_is_done() && round < DRAIN_ROUNDS_MAX && idle_rounds < IDLE_ROUNDS_MAX; round++) {
+    for (round = 0; !all_is_done() && round < DRAIN_ROUNDS_MAX && idle_rounds < IDLE_ROUNDS_MAX;
+         round++) {
         for (unsigned i = 0; i < pair_count; i++) {
             struct pair *pair = &pairs[i];
 
             end_step(&pair->client_end);
             end_step(&pair->server_end);
-            if (!pair->is_begun && pair->is_accepted && pair->conns == 2 && !pair->client_quiescing) {
+            if (!pair->is_begun && pair->is_accepted && pair->conns == 2 &&
+                !pair->client_quiescing) {
                 pair->is_begun = true;
                 conn_resume(&pair->client);
             }
@@ -515,17 +519,19 @@ static uint64_t run(uint64_t seed)
     }
     if (!all_is_done())
         for (unsigned i = 0; i < pair_count; i++)
-            fprintf(stderr, "pair %u: %u conns, client sent %llu/%llu got %llu/%llu, server sent %llu/%llu got "
-                            "%llu/%llu%s%s\n",
-                    i, pairs[i].conns, (unsigned long long)pairs[i].client_end.sent,
-                    (unsigned long long)pairs[i].client_end.total,
-                    (unsigned long long)pairs[i].client_end.got,
-                    (unsigned long long)pairs[i].client_end.expected,
-                    (unsigned long long)pairs[i].server_end.sent,
-                    (unsigned long long)pairs[i].server_end.total,
-                    (unsigned long long)pairs[i].server_end.got,
-                    (unsigned long long)pairs[i].server_end.expected,
-                    pairs[i].is_broken ? " broken" : "", pairs[i].client_quiescing ? " quiescing" : "");
+            fprintf(
+                stderr,
+                "pair %u: %u conns, client sent %llu/%llu got %llu/%llu, server sent %llu/%llu got "
+                "%llu/%llu%s%s\n",
+                i, pairs[i].conns, (unsigned long long)pairs[i].client_end.sent,
+                (unsigned long long)pairs[i].client_end.total,
+                (unsigned long long)pairs[i].client_end.got,
+                (unsigned long long)pairs[i].client_end.expected,
+                (unsigned long long)pairs[i].server_end.sent,
+                (unsigned long long)pairs[i].server_end.total,
+                (unsigned long long)pairs[i].server_end.got,
+                (unsigned long long)pairs[i].server_end.expected,
+                pairs[i].is_broken ? " broken" : "", pairs[i].client_quiescing ? " quiescing" : "");
     assert(all_is_done());
 
     /* Every byte of those that met no fault, and everything home. */

@@ -1,10 +1,11 @@
-/* test_pool.c - one core with its clients, pools and servers between simulated clients and simulated PostgreSQL
- * servers, on a kernel in every mood.
+/* test_pool.c - one core with its clients, pools and servers between simulated clients and
+ * simulated PostgreSQL servers, on a kernel in every mood.
  *
- * Each question names its client and its number; each answer names them again and is made of other bytes, so
- * that an answer that goes astray, comes twice, or comes late is seen by whoever gets it. The model of
- * PostgreSQL sees in turn whether somebody else's question enters an open transaction, batch or COPY. When the
- * faults stop, every client must come to the end of its script, and everything must come home. */
+ * Each question names its client and its number; each answer names them again and is made of other
+ * bytes, so that an answer that goes astray, comes twice, or comes late is seen by whoever gets it.
+ * The model of PostgreSQL sees in turn whether somebody else's question enters an open transaction,
+ * batch or COPY. When the faults stop, every client must come to the end of its script, and
+ * everything must come home. */
 #include "harness.h"
 #include "ring_sim.h"
 
@@ -101,15 +102,16 @@ enum kind { KIND_ROWS, KIND_BEGIN, KIND_END, KIND_ERROR, KIND_SLEEP, KIND_COPY_I
 /* What an answer must be. */
 struct expected {
     char type;
-    char status;      /* of Z */
-    bool is_sleep;    /* may be cancelled */
+    char status;   /* of Z */
+    bool is_sleep; /* may be cancelled */
+    bool is_copy;  /* the end of a COPY, which may fail at any row */
     unsigned number;
     unsigned row, row_bytes;
 };
 
 enum action_kind {
-    DO_QUERY,    /* simple: `kind` */
-    DO_PARSE,    /* Parse, Bind, Describe, Execute */
+    DO_QUERY, /* simple: `kind` */
+    DO_PARSE, /* Parse, Bind, Describe, Execute */
     DO_SYNC,
     DO_FLUSH,
     DO_COPY_DATA,
@@ -134,13 +136,15 @@ struct user {
     char application_name[32];
     bool has_application_name;
     bool is_welcome;
-    bool is_fatal;     /* the connection is being ended, and was told why */
-    bool is_leaving;   /* sent Terminate */
+    bool is_eager;   /* asks before it is welcome */
+    bool is_fatal;   /* the connection is being ended, and was told why */
+    bool is_leaving; /* sent Terminate */
     bool cancel_asked;
-    bool skips;        /* an error came: answers up to ReadyForQuery are left out */
+    bool skips; /* an error came: answers up to ReadyForQuery are left out */
     bool in_batch_error;
     unsigned copy_number;
-    char status;       /* of the transaction, once all that was sent is done */
+    bool copy_is_extended, copy_has_failed; /* before we have ended it */
+    char status;                            /* of the transaction, once all that was sent is done */
     uint8_t key[8];
     struct action actions[ACTIONS_MAX];
     unsigned action_first, action_count;
@@ -163,7 +167,7 @@ struct session {
     char application_name[32];
     uint8_t key[8];
     unsigned batch_owner, transaction_owner; /* 0: none */
-    char text[32768]; /* of the unnamed statement */
+    char text[32768];                        /* of the unnamed statement */
     unsigned sleep_owner, sleep_number;
     bool sleep_is_extended;
     uint64_t wakes_us, slow_until_us;
@@ -183,7 +187,8 @@ static unsigned session_count;
 static struct op accept_op;
 static int listen_fd;
 static struct sockaddr_in listen_address, server_address;
-static bool is_chaos, users_break, servers_break, control_acts, is_reloaded, is_session_mode, is_statement_mode;
+static bool is_chaos, users_break, servers_break, control_acts, is_reloaded, is_session_mode,
+    is_statement_mode;
 static unsigned key_last;
 static struct sim_peer *cancel_peers[CLIENTS_MAX * 4];
 static char config_text[2048];
@@ -197,10 +202,11 @@ static bool happens(unsigned one_of)
 
 /* ---- PostgreSQL ---- */
 
-static void put_error(struct heap *heap, const char *severity, const char *sqlstate, const char *format, ...)
-    printf_like(4, 5);
+static void put_error(struct heap *heap, const char *severity, const char *sqlstate,
+                      const char *format, ...) printf_like(4, 5);
 
-static void put_error(struct heap *heap, const char *severity, const char *sqlstate, const char *format, ...)
+static void put_error(struct heap *heap, const char *severity, const char *sqlstate,
+                      const char *format, ...)
 {
     char message[128];
     uint8_t body[256];
@@ -244,7 +250,8 @@ static char filler(unsigned owner, unsigned number, unsigned row, size_t positio
 static size_t make_row(char *text, unsigned owner, unsigned number, unsigned row, const char *name,
                        unsigned bytes)
 {
-    size_t at = (size_t)snprintf(text, TEXT_BYTES_MAX, "A %u %u %u [%s] ", owner, number, row, name);
+    size_t at =
+        (size_t)snprintf(text, TEXT_BYTES_MAX, "A %u %u %u [%s] ", owner, number, row, name);
 
     for (; at < bytes; at++)
         text[at] = filler(owner, number, row, at);
@@ -261,7 +268,8 @@ static unsigned row_bytes(unsigned arg)
     return arg / 8 % 7 == 0 ? 3000 + arg % 9000 : 40 + arg % 200;
 }
 
-static void put_rows(struct session *session, char type, unsigned owner, unsigned number, unsigned arg)
+static void put_rows(struct session *session, char type, unsigned owner, unsigned number,
+                     unsigned arg)
 {
     char text[16384];
 
@@ -371,7 +379,8 @@ static void wake(struct session *session, bool is_cancelled)
 {
     session->is_asleep = false;
     if (is_cancelled) {
-        put_error(&session->out, "ERROR", "57014", "FAIL %u %u", session->sleep_owner, session->sleep_number);
+        put_error(&session->out, "ERROR", "57014", "FAIL %u %u", session->sleep_owner,
+                  session->sleep_number);
         fail_in_transaction(session);
         if (session->sleep_is_extended)
             end_extended_error(session);
@@ -443,6 +452,18 @@ static void start_session(struct session *session, const uint8_t *packet, size_t
     put_ready(session);
 }
 
+static void fail_copy(struct session *session)
+{
+    session->in_copy = false;
+    put_error(&session->out, "ERROR", "57014", "COPY %u %u", session->sleep_owner,
+              session->sleep_number);
+    fail_in_transaction(session);
+    if (session->copy_is_extended)
+        end_extended_error(session);
+    else
+        put_ready(session);
+}
+
 static void session_message(struct session *session, char type, const uint8_t *body, size_t bytes)
 {
     const char *text = (const char *)body;
@@ -454,6 +475,8 @@ static void session_message(struct session *session, char type, const uint8_t *b
             assert(sscanf(text, "DATA %u %u", &owner, &number) == 2);
             assert(owner == session->sleep_owner);
             assert(number == session->sleep_number);
+            if (is_chaos && happens(20))
+                fail_copy(session); /* a row that does not fit the table */
             break;
         case 'c':
             session->in_copy = false;
@@ -462,20 +485,13 @@ static void session_message(struct session *session, char type, const uint8_t *b
                 put_ready(session);
             break;
         case 'f':
-            session->in_copy = false;
-            put_error(&session->out, "ERROR", "57014", "COPY %u %u", session->sleep_owner,
-                      session->sleep_number);
-            fail_in_transaction(session);
-            if (session->copy_is_extended)
-                end_extended_error(session);
-            else
-                put_ready(session);
+            fail_copy(session);
             break;
         case 'S': /* thrown away while COPY data is read */
         case 'H':
             break;
         default:
-            assert(!"a message inside COPY");
+            never("a message inside COPY");
         }
         return;
     }
@@ -515,7 +531,8 @@ static void session_message(struct session *session, char type, const uint8_t *b
     case 'E':
         assert(sscanf(text, "p%u", &owner) == 1);
         check_owner(session, owner);
-        if (!run_statement(session, session->text, true) && !session->is_asleep && !session->in_copy)
+        if (!run_statement(session, session->text, true) && !session->is_asleep &&
+            !session->in_copy)
             end_extended_error(session);
         break;
     case 'S':
@@ -532,7 +549,7 @@ static void session_message(struct session *session, char type, const uint8_t *b
         session->is_over = true;
         break;
     default:
-        assert(!"an unknown message");
+        never("an unknown message");
     }
 }
 
@@ -578,7 +595,8 @@ static bool session_step(struct session *session)
         }
     }
     /* What a backend may say at any time: a reload, a NOTICE. */
-    if (is_chaos && session->is_started && !session->is_over && !session->is_asleep && happens(300)) {
+    if (is_chaos && session->is_started && !session->is_over && !session->is_asleep &&
+        happens(300)) {
         if (happens(2))
             put_parameter(session, "IntervalStyle", "postgres");
         else
@@ -621,6 +639,8 @@ static void session_begins(void *context, struct sim_peer *peer)
     assert(session != NULL);
     assert(session_count < SESSIONS_MAX);
     session->peer = peer;
+    if (is_chaos && servers_break && happens(8))
+        session->slow_until_us = sim_now_us(sim) + sim_below(sim, US_PER_S);
     sessions[session_count++] = session;
 }
 
@@ -696,6 +716,8 @@ static void expect_statement(struct user *user, enum kind kind, unsigned arg, bo
     case KIND_COPY_IN:
         expect(user, 'G', number);
         user->copy_number = number;
+        user->copy_is_extended = is_extended;
+        user->copy_has_failed = false;
         return;
     case KIND_COPY_OUT:
         expect(user, 'H', number);
@@ -769,14 +791,17 @@ static void act(struct user *user, const struct action *action)
         break;
     case DO_COPY_DONE:
         put_message(&user->out, 'c', NULL, 0);
-        if (action->kind != KIND_COPY_IN)
+        if (action->kind != KIND_COPY_IN || user->copy_has_failed)
             break; /* there is no COPY to be ended */
         expect(user, 'C', user->copy_number);
+        expect_last(user)->is_copy = true;
         if (!is_copy_extended)
             expect_ready(user);
         break;
     case DO_COPY_FAIL:
         put_message(&user->out, 'f', "no", 3);
+        if (user->copy_has_failed)
+            break;
         expect(user, 'E', user->copy_number);
         if (user->status == 'T')
             user->status = 'E';
@@ -785,7 +810,8 @@ static void act(struct user *user, const struct action *action)
             expect_ready(user);
         break;
     case DO_EMPTY:
-        /* A simple query of no text is the client's too: it names nobody, but its answer has a place. */
+        /* A simple query of no text is the client's too: it names nobody, but its answer has a
+         * place. */
         put_message(&user->out, 'Q', "", 1);
         expect(user, 'I', 0);
         expect_ready(user);
@@ -793,7 +819,8 @@ static void act(struct user *user, const struct action *action)
     }
 }
 
-static void plan(struct user *user, enum action_kind action, enum kind kind, unsigned arg, bool waits)
+static void plan(struct user *user, enum action_kind action, enum kind kind, unsigned arg,
+                 bool waits)
 {
     assert(user->action_count < ACTIONS_MAX);
     user->actions[user->action_count++] =
@@ -861,7 +888,8 @@ static void plan_script(struct user *user)
         copies = (unsigned)sim_below(sim, 5);
         for (unsigned i = 0; i < copies; i++)
             plan(user, DO_COPY_DATA, KIND_COPY_IN, (unsigned)sim_below(sim, 3000), asks && i == 0);
-        plan(user, sim_below(sim, 3) == 0 ? DO_COPY_FAIL : DO_COPY_DONE, KIND_COPY_IN, is_extended, asks);
+        plan(user, sim_below(sim, 3) == 0 ? DO_COPY_FAIL : DO_COPY_DONE, KIND_COPY_IN, is_extended,
+             asks);
         if (is_extended)
             plan(user, DO_SYNC, KIND_ROWS, 0, false);
         if (!waits)
@@ -892,7 +920,9 @@ static void plan_script(struct user *user)
         plan(user, DO_QUERY, KIND_ROWS, arg / 2, true);
         break;
     default:
-        plan(user, DO_QUERY, KIND_ROWS, arg, waits);
+        /* More than is parked for a server: large questions and large answers. */
+        for (unsigned i = 0; i < 14; i++)
+            plan(user, DO_QUERY, KIND_ROWS, 5995, false);
         break;
     }
 }
@@ -910,6 +940,7 @@ static void user_connects(struct user *user)
     user->scripts_left = scripts_left;
     user->owner = ++owner_last;
     user->status = 'I';
+    user->is_eager = happens(4);
     user->peer = sim_connect(sim, (struct sockaddr *)&listen_address, sizeof(listen_address));
     assert(user->peer != NULL);
     writer_init(&writer, packet, sizeof(packet));
@@ -932,7 +963,8 @@ static void user_connects(struct user *user)
     heap_put(&user->out, packet, writer.bytes);
 }
 
-static void user_error(struct user *user, const uint8_t *body, size_t bytes, const struct expected *expected)
+static void user_error(struct user *user, const uint8_t *body, size_t bytes,
+                       const struct expected *expected)
 {
     struct error_fields fields;
     unsigned owner, number;
@@ -946,9 +978,17 @@ static void user_error(struct user *user, const uint8_t *body, size_t bytes, con
     }
     assert(sscanf(fields.message, "%7s %u %u", word, &owner, &number) == 3);
     assert(owner == user->owner);
+    if (expected == NULL && strcmp(word, "COPY") == 0) {
+        assert(number == user->copy_number);
+        user->copy_has_failed = true;
+        user->in_batch_error = user->copy_is_extended;
+        if (!user->copy_is_extended)
+            expect_ready(user);
+        return;
+    }
     assert(expected != NULL);
     assert(number == expected->number);
-    if (expected->type == 'E')
+    if (expected->type == 'E' || (expected->is_copy && strcmp(word, "COPY") == 0))
         return;
     assert(expected->is_sleep);
     assert(user->cancel_asked);
@@ -980,7 +1020,7 @@ static void user_message(struct user *user, char type, const uint8_t *body, size
         return;
     if (type == 'E') {
         user_error(user, body, bytes, expected);
-        if (user->is_fatal)
+        if (user->is_fatal || expected == NULL)
             return;
     } else {
         char row[16384];
@@ -1028,7 +1068,8 @@ static void user_asks_cancel(struct user *user)
     for (unsigned i = 0; i < COUNT_OF(cancel_peers); i++) {
         if (cancel_peers[i] != NULL)
             continue;
-        cancel_peers[i] = sim_connect(sim, (struct sockaddr *)&listen_address, sizeof(listen_address));
+        cancel_peers[i] =
+            sim_connect(sim, (struct sockaddr *)&listen_address, sizeof(listen_address));
         assert(cancel_peers[i] != NULL);
         writer_init(&writer, packet, sizeof(packet));
         message_cancel_request(&writer, user->key);
@@ -1098,13 +1139,14 @@ static void user_step(struct user *user)
             user_message(user, type, body, bytes);
     }
     if (sim_peer_is_at_end(user->peer)) {
-        /* Every end has a cause: it was asked for, it was said, a message was cut off, or bytes were lost. */
+        /* Every end has a cause: it was asked for, it was said, a message was cut off, or bytes
+         * were lost. */
         assert(user->is_fatal || user->is_leaving || heap_bytes(&user->in) > 0 ||
                sim_peer_is_reset(user->peer));
         user_ends(user);
         return;
     }
-    if (user->is_welcome && !user->is_leaving && !user->is_fatal) {
+    if ((user->is_welcome || user->is_eager) && !user->is_leaving && !user->is_fatal) {
         if (user->action_first == user->action_count && heap_bytes(&user->out) == 0 &&
             user->expected_count < 100 && (user->expected_count == 0 || happens(4))) {
             if (!is_chaos && user->expected_count == 0) {
@@ -1127,8 +1169,8 @@ static void user_step(struct user *user)
             if (is_chaos && happens(3))
                 break;
         }
-        if (is_chaos && user->expected_count > 0 && user->expected[user->expected_first].is_sleep &&
-            happens(50))
+        if (is_chaos && user->is_welcome && user->expected_count > 0 &&
+            user->expected[user->expected_first].is_sleep && happens(20))
             user_asks_cancel(user);
     }
     user->out.begin +=
@@ -1200,7 +1242,8 @@ static void explain(void);
 /* What must hold between two turns. */
 static void check_core(void)
 {
-    list_for_each(link, &core.pool_list) {
+    list_for_each(link, &core.pool_list)
+    {
         const struct pool *pool = OWNER_OF(link, struct pool, link);
         const struct pool_settings *limits = &pool->settings;
         unsigned servers_max = (unsigned)(limits->pool_size + limits->reserve_pool_size);
@@ -1212,7 +1255,8 @@ static void check_core(void)
             assert(usage_count(&pool->database_usage->server_count) <= limits->max_db_connections);
         assert(usage_count(&pool->database_usage->server_count) == (int)pool->server_count);
         /* Nobody waits while a server idles: but as many as are being tested may, who get those. */
-        if (!pool_is_stopped(pool) && pool->waiting_count > pool->tested_count && pool->idle_count > 0)
+        if (!pool_is_stopped(pool) && pool->waiting_count > pool->tested_count &&
+            pool->idle_count > 0)
             explain();
         if (!pool_is_stopped(pool))
             assert(pool->waiting_count <= pool->tested_count || pool->idle_count == 0);
@@ -1276,7 +1320,8 @@ static void turn(void)
 
 static char *open_config(void *context, const char *path, struct arena *arena, size_t *bytes)
 {
-    char *text = arena_copy_string(arena, strcmp(path, "users.txt") == 0 ? "\"bob\" \"\"\n" : config_text);
+    char *text =
+        arena_copy_string(arena, strcmp(path, "users.txt") == 0 ? "\"bob\" \"\"\n" : config_text);
 
     (void)context;
     *bytes = strlen(text);
@@ -1327,11 +1372,12 @@ static struct snapshot *make_snapshot(void)
              "server_login_retry = %s\n"
              "query_wait_timeout = %s\n"
              "query_timeout = %s\n"
-             "max_db_connections = %s\n",
+             "max_db_connections = %s\n"
+             "cancel_wait_timeout = %s\n",
              1 + (unsigned)sim_below(sim, 5), (unsigned)sim_below(sim, 3),
              pick(" connect_query='select 1'", ""), mode, pick("0.05", "3600"), pick("0.05", "600"),
              pick("0", "30"), pick("1", "0"), pick("1", "0"), pick("0.1", "15"), pick("0.5", "120"),
-             pick("0.3", "0"), pick("2", "0"));
+             pick("0.3", "0"), pick("2", "0"), pick("0.05", "10"));
     snapshot = snapshot_load_through(open_config, NULL, "pgsplice.ini", NULL, say, NULL);
     assert(snapshot != NULL);
     return snapshot;
@@ -1371,14 +1417,17 @@ static void explain(void)
 
         if (user->peer != NULL || user->scripts_left > 0)
             fprintf(stderr,
-                    "client %u (owner %u): connected %d, welcome %d, expects %u (next %c of %u), actions %u/%u, "
+                    "client %u (owner %u): connected %d, welcome %d, expects %u (next %c of %u), "
+                    "actions %u/%u, "
                     "scripts left %u, out %zu\n",
                     i, user->owner, user->peer != NULL, user->is_welcome, user->expected_count,
                     user->expected_count > 0 ? user->expected[user->expected_first].type : '-',
                     user->expected_count > 0 ? user->expected[user->expected_first].number : 0,
-                    user->action_first, user->action_count, user->scripts_left, heap_bytes(&user->out));
+                    user->action_first, user->action_count, user->scripts_left,
+                    heap_bytes(&user->out));
     }
-    list_for_each(link, &core.pool_list) {
+    list_for_each(link, &core.pool_list)
+    {
         const struct pool *pool = OWNER_OF(link, struct pool, link);
 
         fprintf(stderr, "pool: %u servers, %u idle, %u login, %u tested; %u waiting, %u welcome\n",
@@ -1389,27 +1438,30 @@ static void explain(void)
         const struct session *session = sessions[i];
 
         fprintf(stderr,
-                "session %u: started %d, over %d, asleep %d, skips %d, copy %d of %u, status %c, batch %u, "
+                "session %u: started %d, over %d, asleep %d, skips %d, copy %d of %u, status %c, "
+                "batch %u, "
                 "transaction %u, in %zu, out %zu, readable %zu\n",
-                i, session->is_started, session->is_over, session->is_asleep, session->skips_to_sync,
-                session->in_copy, session->sleep_owner, session->status, session->batch_owner,
-                session->transaction_owner, heap_bytes(&session->in), heap_bytes(&session->out),
-                sim_peer_readable(session->peer));
+                i, session->is_started, session->is_over, session->is_asleep,
+                session->skips_to_sync, session->in_copy, session->sleep_owner, session->status,
+                session->batch_owner, session->transaction_owner, heap_bytes(&session->in),
+                heap_bytes(&session->out), sim_peer_readable(session->peer));
     }
     for (uint32_t index = 0; index < core.servers.touched_count; index++) {
         const struct server *server = slab_at(&core.servers, index);
 
         if (server->state != SERVER_FREE && server->state < SERVER_STATES)
             fprintf(stderr,
-                    "server %u: state %d, status %c, client %d, runs %u (kind %u x %u), copy in %d, queued %u, "
+                    "server %u: state %d, status %c, client %d, runs %u (kind %u x %u), copy in "
+                    "%d, queued %u, "
                     "receive %d, wanted %d, body left %u\n",
                     index, server->state, server->status, server->client != NULL,
                     server->exchange.run_count, server->exchange.runs[0].kind,
-                    server->exchange.runs[0].count, server->exchange.in_copy_in, server->conn.out.bytes,
-                    server->conn.receive_op.started, server->conn.receive_wanted, server->frame.body_left);
+                    server->exchange.runs[0].count, server->exchange.in_copy_in,
+                    server->conn.out.bytes, server->conn.receive_op.started,
+                    server->conn.receive_wanted, server->frame.body_left);
     }
-    fprintf(stderr, "sessions %u, clients %u, conns %llu\n%s", session_count, core.clients.used_count,
-            (unsigned long long)core.loop.conn_count, config_text);
+    fprintf(stderr, "sessions %u, clients %u, conns %llu\n%s", session_count,
+            core.clients.used_count, (unsigned long long)core.loop.conn_count, config_text);
 }
 
 static uint64_t run(uint64_t seed)
@@ -1440,9 +1492,8 @@ static uint64_t run(uint64_t seed)
     session_count = 0;
     user_count = 1 + (unsigned)sim_below(sim, CLIENTS_MAX);
     assert(buffer_pool_init(&buffers, 256u << sim_below(sim, 6), 16u << sim_below(sim, 4)));
-    options = (struct ring_options){.entries = 1u << sim_below(sim, 8),
-                                    .completion_entries = 64,
-                                    .buffers = &buffers};
+    options = (struct ring_options){
+        .entries = 1u << sim_below(sim, 8), .completion_entries = 64, .buffers = &buffers};
     ring = ring_create(&options, error);
     assert(ring != NULL);
     assert(usage_table_init(&usage));
@@ -1465,7 +1516,8 @@ static uint64_t run(uint64_t seed)
     server_address = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(5432)};
     server_address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     listen_fd = sim_listen(sim, (struct sockaddr *)&listen_address, sizeof(listen_address));
-    sim_serve(sim, (struct sockaddr *)&server_address, sizeof(server_address), session_begins, NULL);
+    sim_serve(sim, (struct sockaddr *)&server_address, sizeof(server_address), session_begins,
+              NULL);
 
     is_chaos = true;
     accept_op = (struct op){.done = accepted};
@@ -1495,7 +1547,8 @@ static uint64_t run(uint64_t seed)
     /* The end of everything. */
     ring_cancel(ring, &accept_op);
     core_kill(&core, NULL);
-    for (round = 0; (core.loop.conn_count > 0 || accept_op.started) && round < DRAIN_ROUNDS_MAX; round++) {
+    for (round = 0; (core.loop.conn_count > 0 || accept_op.started) && round < DRAIN_ROUNDS_MAX;
+         round++) {
         world_step();
         turn();
         sim_advance(sim, 1000);
@@ -1527,8 +1580,8 @@ static uint64_t run(uint64_t seed)
     sim_note(sim, answers);
     trace = sim_trace(sim);
     if (getenv("SIM_VERBOSE") != NULL)
-        printf("answers %llu, transactions %llu, cancels that hit %llu, FATAL %llu\n", answers, transactions,
-               cancels_hit, fatals);
+        printf("answers %llu, transactions %llu, cancels that hit %llu, FATAL %llu\n", answers,
+               transactions, cancels_hit, fatals);
     answers = transactions = cancels_hit = fatals = 0;
     for (unsigned i = 0; i < user_count; i++) {
         heap_free(&users[i].in);

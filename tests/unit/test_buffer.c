@@ -131,7 +131,8 @@ static void a_pool_is_a_power_of_two(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(a_receive_buffer_returns_with_its_last_reference, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_receive_buffer_returns_with_its_last_reference, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(receive_buffers_do_not_overlap, setup, teardown),
         cmocka_unit_test_setup_teardown(buffers_are_scarce_from_seven_eighths_on, setup, teardown),
         cmocka_unit_test_setup_teardown(a_parked_buffer_fits_every_size, setup, teardown),

@@ -35,13 +35,15 @@ struct walk {
 };
 
 /* As a conn would: one piece of a stream, that ends at an unreadable page. */
-static void walk_piece(struct walk *walk, const struct stream *stream, const uint8_t *piece, size_t bytes)
+static void walk_piece(struct walk *walk, const struct stream *stream, const uint8_t *piece,
+                       size_t bytes)
 {
     while (bytes > 0) {
         if (walk->frame.body_left == 0) {
             size_t consumed = SIZE_MAX;
             uint8_t held_count = walk->frame.held_count;
-            enum frame_result result = frame_read(&walk->frame, piece, bytes, LIMIT_BYTES, &consumed);
+            enum frame_result result =
+                frame_read(&walk->frame, piece, bytes, LIMIT_BYTES, &consumed);
             const uint8_t *header = held_count > 0 ? walk->frame.held : piece;
 
             assert_true(consumed <= bytes);
@@ -96,7 +98,8 @@ static void every_type_survives_every_split_into_three(void **state)
                     struct walk walk = {0};
 
                     walk_piece(&walk, &stream, edge_copy(&edge, stream.data, first), first);
-                    walk_piece(&walk, &stream, edge_copy(&edge, stream.data + first, second - first),
+                    walk_piece(&walk, &stream,
+                               edge_copy(&edge, stream.data + first, second - first),
                                second - first);
                     walk_piece(&walk, &stream,
                                edge_copy(&edge, stream.data + second, stream.bytes - second),
@@ -145,7 +148,8 @@ static enum frame_result read_length(uint32_t length, uint32_t limit_bytes, size
 
     bytes_put_u32(header + 1, length);
     if (split > 0)
-        assert_int_equal(frame_read(&frame, header, split, limit_bytes, &consumed), FRAME_NEED_MORE);
+        assert_int_equal(frame_read(&frame, header, split, limit_bytes, &consumed),
+                         FRAME_NEED_MORE);
     return frame_read(&frame, header + split, 5 - split, limit_bytes, &consumed);
 }
 
@@ -188,7 +192,8 @@ static void a_header_is_not_read_inside_a_body(void **state)
     static size_t consumed;
 
     (void)state;
-    expect_broken_invariant((void)!frame_read(&frame, (const uint8_t *)"Q\0\0\0\4", 5, 100, &consumed));
+    expect_broken_invariant(
+        (void)!frame_read(&frame, (const uint8_t *)"Q\0\0\0\4", 5, 100, &consumed));
 }
 
 int main(void)

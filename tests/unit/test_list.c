@@ -60,14 +60,14 @@ static void the_safe_loop_survives_the_removal_of_its_link(void **state)
         list_init(&items[i].link);
         list_push_back(&list, &items[i].link);
     }
-    list_for_each_safe(link, &list) {
+    list_for_each_safe(link, &list)
+    {
         seen++;
         if (OWNER_OF(link, struct item, link)->number % 2 == 0)
             list_remove(link);
     }
     assert_int_equal(seen, 5);
-    list_for_each(link, &list)
-        left++;
+    list_for_each(link, &list) left++;
     assert_int_equal(left, 2);
 }
 
@@ -89,7 +89,8 @@ static void append_all_moves_everything_behind(void **state)
         }
         list_append_all(&to, &from);
         assert_true(list_is_empty(&from));
-        list_for_each(link, &to) {
+        list_for_each(link, &to)
+        {
             assert_ptr_equal(link->next->prev, link);
             assert_int_equal(OWNER_OF(link, struct item, link)->number, expected++);
         }

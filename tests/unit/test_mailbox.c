@@ -1,4 +1,5 @@
-/* Build it with SANITIZE=-fsanitize=thread too: the order of memory accesses is what a test alone cannot see. */
+/* Build it with SANITIZE=-fsanitize=thread too: the order of memory accesses is what a test alone
+ * cannot see. */
 #include "unit.h"
 
 #include "io/mailbox.h"
@@ -70,7 +71,8 @@ static void a_letter_may_be_posted_again_when_opened(void **state)
     (void)state;
     mailbox_init(&mailbox);
     assert_true(mailbox_post(&mailbox, &letter));
-    /* One pass opens what was there when it began, or two mailboxes could keep each other busy for ever. */
+    /* One pass opens what was there when it began, or two mailboxes could keep each other busy for
+     * ever. */
     assert_int_equal(mailbox_open_all(&mailbox, &receiver), 1);
     assert_int_equal(mailbox_open_all(&mailbox, &receiver), 1);
     assert_int_equal(mailbox_open_all(&mailbox, &receiver), 1);
@@ -117,7 +119,8 @@ static void letters_of_several_threads_arrive_once_and_in_order(void **state)
     for (unsigned i = 0; i < SENDERS; i++)
         assert_int_equal(receiver.next[i], LETTERS);
     assert_int_equal(mailbox_open_all(&shared, &receiver), 0);
-    /* Each pass that found letters was announced by exactly one doorbell: none is lost, none is idle. */
+    /* Each pass that found letters was announced by exactly one doorbell: none is lost, none is
+     * idle. */
     assert_int_equal(atomic_load(&doorbell), passes);
 }
 

@@ -142,7 +142,8 @@ static void error_fields_are_found_in_any_order(void **state)
     struct error_fields fields;
 
     (void)state;
-    assert_true(error_fields_read((const uint8_t *)BYTES("VFATAL\0Mtext\0C57P01\0SFATAL\0\0"), &fields));
+    assert_true(
+        error_fields_read((const uint8_t *)BYTES("VFATAL\0Mtext\0C57P01\0SFATAL\0\0"), &fields));
     assert_string_equal(fields.severity, "FATAL");
     assert_string_equal(fields.sqlstate, "57P01");
     assert_string_equal(fields.message, "text");

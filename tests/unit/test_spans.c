@@ -1,4 +1,5 @@
-/* The span queues of conn: references, merging, copies, limits. What needs a ring is in tests/sim. */
+/* The span queues of conn: references, merging, copies, limits. What needs a ring is in tests/sim.
+ */
 #include "unit.h"
 
 #include "conn/conn.h"
@@ -233,16 +234,19 @@ static void a_buffer_that_came_back_late_brings_the_starved_another_turn(void **
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(a_span_holds_its_buffer_until_the_queue_is_cleared, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_span_holds_its_buffer_until_the_queue_is_cleared, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(only_neighbours_of_one_buffer_are_merged, setup, teardown),
         cmocka_unit_test_setup_teardown(without_a_span_nothing_is_referenced, setup, teardown),
         cmocka_unit_test_setup_teardown(copies_gather_in_one_parked_buffer, setup, teardown),
         cmocka_unit_test_setup_teardown(a_copy_of_any_size_is_whole, setup, teardown),
-        cmocka_unit_test_setup_teardown(a_copy_does_not_write_into_a_buffer_that_others_read, setup, teardown),
-        cmocka_unit_test_setup_teardown(a_full_buffer_takes_no_copy, setup, teardown),
-        cmocka_unit_test_setup_teardown(a_buffer_that_came_back_late_brings_the_starved_another_turn, setup,
+        cmocka_unit_test_setup_teardown(a_copy_does_not_write_into_a_buffer_that_others_read, setup,
                                         teardown),
-        cmocka_unit_test_setup_teardown(spans_beyond_a_buffer_and_empty_ones_are_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_full_buffer_takes_no_copy, setup, teardown),
+        cmocka_unit_test_setup_teardown(
+            a_buffer_that_came_back_late_brings_the_starved_another_turn, setup, teardown),
+        cmocka_unit_test_setup_teardown(spans_beyond_a_buffer_and_empty_ones_are_refused, setup,
+                                        teardown),
     };
 
     return cmocka_run_group_tests_name("spans", tests, NULL, NULL);

@@ -253,7 +253,8 @@ static void a_word_that_does_not_fit_the_scratch_is_bad(void **state)
         ok = startup_options("--ab=cdef", (char *)edge.end - room, room, see, &seen, &form_is_bad);
         assert_int_equal(ok, room >= 10);
         assert_int_equal(form_is_bad, room < 10);
-        ok = startup_options("-c abcd=efgh", (char *)edge.end - room, room, see, &seen, &form_is_bad);
+        ok = startup_options("-c abcd=efgh", (char *)edge.end - room, room, see, &seen,
+                             &form_is_bad);
         assert_int_equal(ok, room >= 10);
         edge_release(&edge);
     }
@@ -266,7 +267,8 @@ static void the_callee_may_stop_the_options(void **state)
     bool form_is_bad;
 
     (void)state;
-    assert_false(startup_options("-c a=1 -c b=2", scratch, sizeof(scratch), see, &seen, &form_is_bad));
+    assert_false(
+        startup_options("-c a=1 -c b=2", scratch, sizeof(scratch), see, &seen, &form_is_bad));
     assert_false(form_is_bad);
     assert_string_equal(seen.text, "a=1;");
 }

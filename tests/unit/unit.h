@@ -1,5 +1,5 @@
-/* unit.h - what the unit tests share: cmocka with what it needs before it, input that ends at an unreadable
- * page, a small random generator, and a way to expect an assertion. */
+/* unit.h - what the unit tests share: cmocka with what it needs before it, input that ends at an
+ * unreadable page, a small random generator, and a way to expect an assertion. */
 #ifndef TESTS_UNIT_UNIT_H
 #define TESTS_UNIT_UNIT_H
 
@@ -45,7 +45,8 @@ static inline void edge_init(struct edge *edge, size_t bytes_max)
     size_t room = (bytes_max + page) / page * page;
 
     edge->map_bytes = room + page;
-    edge->map = mmap(NULL, edge->map_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    edge->map =
+        mmap(NULL, edge->map_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     assert_true(edge->map != MAP_FAILED);
     assert_int_equal(mprotect(edge->map + room, page, PROT_NONE), 0);
     edge->end = edge->map + room;
