@@ -93,8 +93,8 @@ int ring_fd(const struct ring *ring);
 void ring_wake(struct ring *ring, int other_fd);
 
 /* Submits what was started, waits for a completion or until `deadline_us` on base/clock.h's clock
- * (0: do not wait; UINT64_MAX: no deadline) and calls what has completed. Returns the number of
- * completions. Buffers given back before it are with the kernel again after it. */
+ * (0: do not wait; UINT64_MAX: no deadline; it may return earlier) and calls what has completed. Returns the
+ * number of ops called. Buffers given back before it are with the kernel again after it. */
 unsigned ring_turn(struct ring *ring, uint64_t deadline_us);
 
 struct ring_counters {

@@ -36,6 +36,10 @@ struct ring {
     uint64_t busy_poll_us;
     uint64_t *now_us;
     struct ring_counters counters;
+    /* One timeout of the kernel's serves all waits: a deadline given with each wait would set a high-resolution
+     * timer each time, which costs a virtual machine an exit. UINT64_MAX: none is set. */
+    uint64_t timeout_us;
+    struct __kernel_timespec timeout;
     char description[128];
     /* The kernel reads a vector when the send is submitted, not later (IORING_FEAT_SUBMIT_STABLE). */
     unsigned vectors_used, messages_used;
@@ -185,6 +189,7 @@ struct ring *ring_create(const struct ring_options *options, char error[RING_ERR
     ring->buffers = options->buffers;
     ring->busy_poll_us = options->busy_poll_us;
     ring->now_us = options->now_us;
+    ring->timeout_us = UINT64_MAX;
     ring->buffer_ring_bytes = options->buffers->receive_count_max * sizeof(struct io_uring_buf);
     ring->buffer_ring = mmap(NULL, ring->buffer_ring_bytes, PROT_READ | PROT_WRITE,
                              MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -419,6 +424,30 @@ void ring_wake(struct ring *ring, int other_fd)
     io_uring_sqe_set_data64(sqe, 0);
 }
 
+/* Of the timeout's completion; ops are aligned, so none has this address. */
+static const uint64_t timeout_data = 1;
+
+/* Makes sure that the kernel wakes us at `deadline_us` at the latest. Too early does not matter. */
+static void set_timeout(struct ring *ring, uint64_t deadline_us)
+{
+    struct io_uring_sqe *sqe;
+
+    if (likely(deadline_us >= ring->timeout_us))
+        return;
+    sqe = sqe_take(ring);
+    ring->timeout.tv_sec = (int64_t)(deadline_us / US_PER_S);
+    ring->timeout.tv_nsec = (long long)(deadline_us % US_PER_S) * 1000;
+    if (ring->timeout_us == UINT64_MAX) {
+        io_uring_prep_timeout(sqe, &ring->timeout, 0, IORING_TIMEOUT_ABS);
+        io_uring_sqe_set_data64(sqe, timeout_data);
+    } else {
+        /* Fails when it has just fired; then its completion is there, and it is set anew. */
+        io_uring_prep_timeout_update(sqe, &ring->timeout, timeout_data, IORING_TIMEOUT_ABS);
+        io_uring_sqe_set_data64(sqe, 0);
+    }
+    ring->timeout_us = deadline_us;
+}
+
 /* True when there is something to do: a completion is there, or the kernel has work for us to run. */
 static bool has_work(struct ring *ring)
 {
@@ -432,8 +461,10 @@ static void enter(struct ring *ring, uint64_t deadline_us)
 {
     struct io_uring *uring = &ring->uring;
     bool wait = deadline_us != 0 && io_uring_cq_ready(uring) == 0;
-    struct io_uring_cqe *cqe;
     int result;
+
+    if (wait && deadline_us != UINT64_MAX)
+        set_timeout(ring, deadline_us);
 
     if (wait && ring->busy_poll_us > 0) {
         uint64_t end_us = clock_now_us() + ring->busy_poll_us;
@@ -448,19 +479,10 @@ static void enter(struct ring *ring, uint64_t deadline_us)
     ring->counters.enters++;
     if (!wait) {
         result = io_uring_submit_and_get_events(uring);
-    } else if (deadline_us == UINT64_MAX) {
-        result = io_uring_submit_and_wait(uring, 1);
     } else {
-        uint64_t now_us = clock_now_us();
-        uint64_t wait_us = deadline_us > now_us ? deadline_us - now_us : 0;
-        struct __kernel_timespec timeout = {
-            .tv_sec = (int64_t)(wait_us / US_PER_S),
-            .tv_nsec = (long long)(wait_us % US_PER_S) * 1000,
-        };
-
-        result = io_uring_submit_and_wait_timeout(uring, &cqe, 1, &timeout, NULL);
+        result = io_uring_submit_and_wait(uring, 1);
     }
-    assert(result >= 0 || result == -ETIME || result == -EINTR || result == -EAGAIN ||
+    assert(result >= 0 || result == -EINTR || result == -EAGAIN ||
            result == -EBUSY);
     if (io_uring_sq_ready(uring) == 0) {
         ring->vectors_used = 0;
@@ -468,7 +490,8 @@ static void enter(struct ring *ring, uint64_t deadline_us)
     }
 }
 
-static void deliver(struct ring *ring, const struct io_uring_cqe *cqe)
+/* False: it was nobody's: a wake-up, a cancel, a close, the timeout. */
+static bool deliver(struct ring *ring, const struct io_uring_cqe *cqe)
 {
     struct op *op = (struct op *)(uintptr_t)cqe->user_data;
     struct completion completion = {
@@ -477,7 +500,11 @@ static void deliver(struct ring *ring, const struct io_uring_cqe *cqe)
     };
 
     if (op == NULL)
-        return;
+        return false;
+    if (unlikely(cqe->user_data == timeout_data)) {
+        ring->timeout_us = UINT64_MAX;
+        return false;
+    }
     assert(op->started);
     if ((cqe->flags & IORING_CQE_F_BUFFER) != 0) {
         struct buffer *buffer = buffer_receive_filled(
@@ -494,11 +521,12 @@ static void deliver(struct ring *ring, const struct io_uring_cqe *cqe)
     if (!completion.more)
         op->started = false;
     op->done(op, &completion);
+    return true;
 }
 
 unsigned ring_turn(struct ring *ring, uint64_t deadline_us)
 {
-    unsigned count;
+    unsigned count = 0;
     unsigned left;
 
     buffers_give(ring);
@@ -506,8 +534,7 @@ unsigned ring_turn(struct ring *ring, uint64_t deadline_us)
     if (ring->now_us != NULL)
         *ring->now_us = clock_now_us();
     /* What completes while we work belongs to the next turn, so that nobody starves the timers. */
-    count = io_uring_cq_ready(&ring->uring);
-    for (left = count; left > 0; left--) {
+    for (left = io_uring_cq_ready(&ring->uring); left > 0; left--) {
         struct io_uring_cqe *cqe = NULL;
         struct io_uring_cqe copy;
 
@@ -515,7 +542,7 @@ unsigned ring_turn(struct ring *ring, uint64_t deadline_us)
             break;
         copy = *cqe;
         io_uring_cqe_seen(&ring->uring, cqe);
-        deliver(ring, &copy);
+        count += deliver(ring, &copy);
     }
     ring->counters.completions += count;
     return count;
