@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <liburing.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -472,8 +473,10 @@ static void enter(struct ring *ring, uint64_t deadline_us)
         end_us = MIN(end_us, deadline_us);
         if (io_uring_sq_ready(uring) > 0)
             submit(ring);
+        /* Yielding, not pausing: the backend that is to answer may have been put on this very core. With a
+         * bare pause the added latency at one client was PgBouncer's, with this 0 - 0.4 of it (2 cores). */
         while (!has_work(ring) && clock_now_us() < end_us)
-            __builtin_ia32_pause();
+            sched_yield();
         wait = !has_work(ring);
     }
     ring->counters.enters++;
