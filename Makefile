@@ -19,6 +19,9 @@ CFLAGS    += -std=gnu11 $(OPTIMIZE) $(WARNINGS) $(SANITIZE) -fno-strict-aliasing
 LDFLAGS   += $(SANITIZE) -pthread
 LDLIBS    += -luring -lwolfssl -linih -lidn
 
+# V=1 shows the commands.
+Q := $(if $(V),,@)
+
 # The ring is chosen at link time (include/io/ring.h): the kernel's for the program, the simulated one for
 # tests/sim. So it is not in the library.
 SOURCES     := $(wildcard src/*/*.c)
@@ -35,25 +38,26 @@ SIM_TESTS  := $(patsubst tests/sim/%.c,$(BUILD)/tests/sim/%,$(wildcard tests/sim
 .DEFAULT_GOAL := all
 .PHONY: all
 all: packages-build ## builds build/pgsplice (the default)
-	@$(MAKE) --no-print-directory $(BUILD)/pgsplice
+	@$(MAKE) --no-print-directory -j$$(nproc) $(BUILD)/pgsplice
 
 .PHONY: packages-build
 packages-build:
 	@tests/setup/install.sh build
 
 $(BUILD)/pgsplice: $(BUILD)/src/main.o $(RING_OBJECT) $(LIB)
-	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 $(LIB): $(LIB_OBJECTS)
 	@rm -f $@
-	ar rcs $@ $^
+	$(Q)ar rcs $@ $^
 
 $(BUILD)/%.o: %.c Makefile
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
+	@echo "  CC $<"
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
 
 $(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(RING_OBJECT) $(LIB)
-	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
 
 .SECONDARY:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
@@ -71,17 +75,17 @@ CONTRACT_TESTS  := $(BUILD)/tests/ring/contract_uring $(BUILD)/tests/ring/contra
 
 $(BUILD)/tests/ring/contract_uring: $(BUILD)/tests/ring/test_contract.o $(BUILD)/tests/ring/adapter_uring.o \
                                     $(RING_OBJECT) $(LOW_OBJECTS)
-	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
 
 $(BUILD)/tests/ring/contract_sim: $(BUILD)/tests/ring/test_contract.o $(BUILD)/tests/ring/adapter_sim.o \
                                   $(SIM_RING_OBJECT) $(LOW_OBJECTS)
-	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
 
 $(BUILD)/tests/sim/test_conn_pair: $(BUILD)/tests/sim/test_conn_pair.o $(SIM_RING_OBJECT) $(LOW_OBJECTS)
-	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 $(BUILD)/tests/sim/test_%: $(BUILD)/tests/sim/test_%.o $(SIM_RING_OBJECT) $(LIB)
-	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 .PHONY: ring
 ring: $(CONTRACT_TESTS) ## both rings keep the same contract
@@ -97,7 +101,7 @@ sim: $(SIM_TESTS) ## the state machines on the simulated ring; SEED=n replays on
 .PHONY: run
 run: ## scratch PostgreSQL + pooler on 6432, proved with pgbench, until Ctrl-C; CONFIG=file serves that instead
 	@tests/setup/install.sh build run
-	@$(MAKE) --no-print-directory $(BUILD)/pgsplice
+	@$(MAKE) --no-print-directory -j$$(nproc) $(BUILD)/pgsplice
 	@tests/setup/run.sh $(BUILD)/pgsplice $(BUILD) $(CONFIG)
 
 .PHONY: check
@@ -125,18 +129,18 @@ bench: ## pgsplice against PgBouncer and plain PostgreSQL; BENCH_ARGS="--quick" 
 	/usr/bin/python3 bench/bench.py --pgsplice $(BUILD)/pgsplice --out $(BUILD)/bench $(BENCH_ARGS)
 
 $(BUILD)/bench/storm: $(BUILD)/bench/storm.o $(LIB)
-	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 $(BUILD)/bench/malloc_count.so: bench/malloc_count.c Makefile
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) -std=gnu11 -O2 -fPIC -shared -o $@ $< -ldl
+	$(Q)$(CC) $(CPPFLAGS) -std=gnu11 -O2 -fPIC -shared -o $@ $< -ldl
 
 .PHONY: reference
 reference: $(BUILD)/settings_reference ## makes conf/SETTINGS.md anew from the settings table
 	$< > conf/SETTINGS.md
 
 $(BUILD)/settings_reference: $(BUILD)/tests/tools/settings_reference.o $(LIB)
-	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 .PHONY: install
 install: $(BUILD)/pgsplice ## into DESTDIR and PREFIX

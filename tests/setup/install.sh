@@ -29,6 +29,6 @@ if [ ! -e /etc/postgresql-common/createcluster.conf ] && echo "$missing" | grep 
     echo 'create_main_cluster = false' | $as_root tee /etc/postgresql-common/createcluster.conf >/dev/null
 fi
 export DEBIAN_FRONTEND=noninteractive
-$as_root apt-get update -q
+$as_root apt-get update -qq
 # shellcheck disable=SC2086
-$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $missing
+$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $missing

@@ -1,0 +1,469 @@
+#!/usr/bin/python3
+"""Measures pgsplice against PgBouncer and plain PostgreSQL, in one run, in turn, medians of several rounds.
+
+    bench/bench.py --pgsplice build/pgsplice --out build/bench [--rounds N] [--seconds S] [--quick] [--only a,b]
+
+Sections: matrix latency idle logins copy heap. Writes results.md, results.csv and tps.svg into --out.
+Machines are noisy: what counts is the ratio of two figures of the same round. See bench/README.md.
+"""
+import argparse
+import csv
+import glob
+import os
+import pwd
+import shutil
+import signal
+import socket
+import statistics
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+SCRATCH = os.path.join(HERE, "..", "tests", "setup", "scratch_postgres.sh")
+CLIENTS = (1, 8, 32, 64, 200)
+PROTOCOLS = ("simple", "extended", "prepared")
+PASSWORD = "bench-password"
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def run(*command, **more):
+    return subprocess.run(command, check=True, capture_output=True, text=True, **more).stdout
+
+
+def median(values):
+    values = [v for v in values if v is not None]
+    return statistics.median(values) if values else float("nan")
+
+
+class Process:
+    """CPU, context switches and memory of a process, all its threads."""
+
+    def __init__(self, pid):
+        self.pid = pid
+
+    def cpu_us(self):
+        total = 0
+        for path in glob.glob(f"/proc/{self.pid}/task/*/schedstat"):
+            with open(path) as file:
+                total += int(file.read().split()[0])
+        return total / 1000
+
+    def switches(self):
+        total = 0
+        for path in glob.glob(f"/proc/{self.pid}/task/*/status"):
+            with open(path) as file:
+                for line in file:
+                    if line.startswith("voluntary_ctxt_switches"):
+                        total += int(line.split()[1])
+        return total
+
+    def rss_bytes(self):
+        with open(f"/proc/{self.pid}/smaps_rollup") as file:
+            for line in file:
+                if line.startswith("Rss:"):
+                    return int(line.split()[1]) * 1024
+        return 0
+
+
+class Bench:
+    def __init__(self, options):
+        self.options = options
+        self.folder = tempfile.mkdtemp(prefix="pgsplice-bench.")
+        os.chmod(self.folder, 0o755)
+        self.user = run(SCRATCH, "user").strip()
+        self.as_root = os.geteuid() == 0
+        self.rows = []
+        self.lines = []
+        self.verdicts = []
+        self.pg_port = free_port()
+
+    # servers
+
+    def __enter__(self):
+        self.give(self.folder)
+        run(SCRATCH, "start", self.folder, str(self.pg_port))
+        self.pgbench(self.pg_port, "-i", "-q", "-s", "10")
+        self.sql(f"create role bench login superuser password '{PASSWORD}'")
+        self.secret = self.sql("select rolpassword from pg_authid where rolname = 'bench'").strip()
+        return self
+
+    def __exit__(self, *_):
+        run(SCRATCH, "stop", self.folder)
+        shutil.rmtree(os.path.realpath(os.path.join(self.folder, "data")), ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def give(self, path):
+        if self.as_root:
+            entry = pwd.getpwnam(self.user)
+            os.chown(path, entry.pw_uid, entry.pw_gid)
+
+    def sql(self, text, port=None):
+        return run("psql", "-h", "127.0.0.1", "-p", str(port or self.pg_port), "-U", "postgres", "-qAt",
+                   "-c", text, "postgres")
+
+    def pgbench(self, port, *arguments, user="postgres"):
+        return run("pgbench", "-h", "127.0.0.1", "-p", str(port), "-U", user, *arguments, "postgres",
+                   cwd=self.folder)
+
+    def start(self, what, mode="transaction", auth="trust", busy_poll=None, preload=None):
+        """A pooler of its own; returns (Process, port, stop)."""
+        port = free_port()
+        name = f"{what}-{port}"
+        ini = os.path.join(self.folder, name + ".ini")
+        users = os.path.join(self.folder, name + ".users")
+        with open(users, "w") as file:
+            secret = self.secret if auth == "scram-sha-256" else ""
+            file.write(f'"postgres" ""\n"bench" "{secret}"\n')
+        with open(ini, "w") as file:
+            file.write(f"[databases]\n* = host=127.0.0.1 port={self.pg_port}\n[pgbouncer]\n"
+                       f"listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
+                       f"auth_type = {auth}\nauth_file = {users}\npool_mode = {mode}\n"
+                       "default_pool_size = 20\nmax_client_conn = 12000\nlisten_backlog = 1024\n"
+                       "log_connections = 0\nlog_disconnections = 0\nadmin_users = postgres\n")
+            if what == "pgsplice":
+                file.write("[pgsplice]\nworker_threads = 1\n")
+                if busy_poll:
+                    file.write(f"busy_poll = {busy_poll}\n")
+        for path in (ini, users):
+            self.give(path)
+        binary = os.path.abspath(self.options.pgsplice) if what == "pgsplice" else "/usr/sbin/pgbouncer"
+        if self.as_root:
+            copy = os.path.join(self.folder, "pgsplice")
+            if what == "pgsplice":
+                if not os.path.exists(copy):
+                    shutil.copy(binary, copy)
+                binary = copy
+            command = ["setpriv", f"--reuid={self.user}", f"--regid={pwd.getpwnam(self.user).pw_gid}",
+                       "--clear-groups", "--", binary, "-q", ini]
+        else:
+            command = [binary, "-q", ini]
+        environment = dict(os.environ)
+        if preload:
+            environment.update(preload)
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment, cwd=self.folder)
+        end = time.monotonic() + 10
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                break
+            except OSError:
+                if process.poll() is not None or time.monotonic() > end:
+                    sys.exit(f"{what} does not start: {' '.join(command)}")
+                time.sleep(0.02)
+
+        def stop():
+            process.send_signal(signal.SIGQUIT if what == "pgsplice" else signal.SIGTERM)
+            try:
+                process.wait(5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        return Process(process.pid), port, stop
+
+    # results
+
+    def say(self, line=""):
+        print(line, flush=True)
+        self.lines.append(line)
+
+    def record(self, section, what, **values):
+        self.rows.append({"section": section, "what": what, **values})
+
+    def judge(self, text, value, limit, at_most):
+        good = value <= limit if at_most else value >= limit
+        line = (f"{'PASS' if good else 'MISS'}  {text}: {value:.2f} "
+                f"(target {'<=' if at_most else '>='} {limit})")
+        self.verdicts.append(line)
+        self.say(line)
+
+    # sections
+
+    def one(self, port, process, protocol, clients, seconds):
+        for old in glob.glob(os.path.join(self.folder, "log.*")):
+            os.unlink(old)
+        cpu, switches = (process.cpu_us(), process.switches()) if process else (0, 0)
+        out = self.pgbench(port, "-n", "-S", "-M", protocol, "-c", str(clients), "-j", "2", "-T",
+                           str(seconds), "-l", "--log-prefix", os.path.join(self.folder, "log"))
+        result = {}
+        for line in out.splitlines():
+            if line.startswith("tps"):
+                result["tps"] = float(line.split()[2])
+            if line.startswith("latency average"):
+                result["average_ms"] = float(line.split()[3])
+            if "actually processed" in line:
+                count = int(line.split(":")[1].split("/")[0])
+        times = []
+        for path in glob.glob(os.path.join(self.folder, "log.*")):
+            with open(path) as file:
+                times.extend(int(line.split()[2]) for line in file)
+        times.sort()
+        for part in (50, 95, 99):
+            result[f"p{part}_us"] = times[min(len(times) - 1, len(times) * part // 100)]
+        if process:
+            result["cpu_us"] = (process.cpu_us() - cpu) / count
+            result["switches"] = (process.switches() - switches) / count
+        return result
+
+    def matrix(self):
+        self.say("\n## Throughput, latency, CPU: pgbench -S, pool of 20, one worker\n")
+        self.say("| protocol | clients | what | tx/s | avg ms | p50 us | p95 us | p99 us | CPU us/tx | switches/tx |")
+        self.say("|---|---|---|---|---|---|---|---|---|---|")
+        tps, cpu = {}, {}
+        for protocol in PROTOCOLS:
+            # Debian's PgBouncer 1.18 and this version of pgsplice do not track prepared statements.
+            mode = "session" if protocol == "prepared" else "transaction"
+            poolers = {what: self.start(what, mode) for what in ("pgbouncer", "pgsplice")}
+            for clients in CLIENTS:
+                if mode == "session" and clients > 20:
+                    continue  # a session each: the pool is full
+                found = {what: [] for what in ("postgresql", "pgbouncer", "pgsplice")}
+                for round_number in range(self.options.rounds):
+                    order = ["pgbouncer", "pgsplice"] if round_number % 2 == 0 else ["pgsplice", "pgbouncer"]
+                    for what in ["postgresql"] + order:
+                        process, port = poolers[what][:2] if what in poolers else (None, self.pg_port)
+                        found[what].append(self.one(port, process, protocol, clients, self.options.seconds))
+                for what, results in found.items():
+                    row = {k: median([r.get(k) for r in results]) for k in results[0]}
+                    self.record("matrix", what, protocol=protocol, clients=clients, **row)
+                    tps[protocol, clients, what] = row["tps"]
+                    cpu[protocol, clients, what] = row.get("cpu_us")
+                    self.say(f"| {protocol}{' (session)' if mode == 'session' else ''} | {clients} | {what} | "
+                             f"{row['tps']:.0f} | {row['average_ms']:.3f} | {row['p50_us']:.0f} | "
+                             f"{row['p95_us']:.0f} | {row['p99_us']:.0f} | "
+                             + (f"{row['cpu_us']:.2f} | {row['switches']:.3f} |" if what in poolers else "- | - |"))
+            for _, _, stop in poolers.values():
+                stop()
+        self.say()
+        self.judge("CPU per transaction, 32 clients, simple, pgsplice/PgBouncer",
+                   cpu["simple", 32, "pgsplice"] / cpu["simple", 32, "pgbouncer"], 0.75, True)
+        for clients in (32, 64):
+            self.judge(f"tx/s, {clients} clients, simple, pgsplice/PgBouncer",
+                       tps["simple", clients, "pgsplice"] / tps["simple", clients, "pgbouncer"], 1.1, False)
+        self.plot(tps)
+
+    def plot(self, tps):
+        colours = {"postgresql": "#888888", "pgbouncer": "#c8553d", "pgsplice": "#2a6f97"}
+        top = max(v for k, v in tps.items() if k[0] == "simple") * 1.1
+        parts = ['<svg xmlns="http://www.w3.org/2000/svg" width="760" height="320" font-family="sans-serif" '
+                 'font-size="12"><rect width="760" height="320" fill="white"/>'
+                 '<text x="20" y="20">pgbench -S, simple protocol, transactions per second (medians)</text>']
+        for group, clients in enumerate(CLIENTS):
+            for number, (what, colour) in enumerate(colours.items()):
+                value = tps["simple", clients, what]
+                height = 230 * value / top
+                x = 40 + group * 140 + number * 36
+                parts.append(f'<rect x="{x}" y="{270 - height:.0f}" width="32" height="{height:.0f}" fill="{colour}"/>'
+                             f'<text x="{x + 16}" y="{266 - height:.0f}" text-anchor="middle" font-size="9">'
+                             f'{value / 1000:.1f}k</text>')
+            parts.append(f'<text x="{40 + group * 140 + 52}" y="288" text-anchor="middle">{clients} clients</text>')
+        for number, (what, colour) in enumerate(colours.items()):
+            parts.append(f'<rect x="{40 + number * 120}" y="300" width="12" height="12" fill="{colour}"/>'
+                         f'<text x="{58 + number * 120}" y="310">{what}</text>')
+        with open(os.path.join(self.options.out, "tps.svg"), "w") as file:
+            file.write("".join(parts) + "</svg>\n")
+
+    def latency(self):
+        self.say("\n## Latency added at one client (p50, pgbench -S, simple)\n")
+        poolers = {"pgbouncer": self.start("pgbouncer"), "pgsplice": self.start("pgsplice"),
+                   "pgsplice busy_poll=50us": self.start("pgsplice", busy_poll="50us")}
+        found = {what: [] for what in ("postgresql", *poolers)}
+        for _ in range(self.options.rounds + 2):
+            for what in found:
+                process, port = poolers[what][:2] if what in poolers else (None, self.pg_port)
+                found[what].append(self.one(port, process, "simple", 1, self.options.seconds))
+        for _, _, stop in poolers.values():
+            stop()
+        base = [r["p50_us"] for r in found["postgresql"]]
+        added = {}
+        self.say("| what | p50 us | p99 us | added us | CPU us/tx |")
+        self.say("|---|---|---|---|---|")
+        for what, results in found.items():
+            added[what] = median([r["p50_us"] - b for r, b in zip(results, base)])
+            p50, p99 = median([r["p50_us"] for r in results]), median([r["p99_us"] for r in results])
+            cpu = median([r.get("cpu_us") for r in results])
+            self.record("latency", what, p50_us=p50, p99_us=p99, added_us=added[what], cpu_us=cpu)
+            self.say(f"| {what} | {p50:.0f} | {p99:.0f} | {added[what]:.0f} | {cpu:.1f} |")
+        self.say()
+        self.judge("added latency with busy_poll=50us / PgBouncer's",
+                   added["pgsplice busy_poll=50us"] / added["pgbouncer"], 0.5, True)
+        self.judge("added latency without busy_poll / PgBouncer's", added["pgsplice"] / added["pgbouncer"], 1.0, True)
+
+    def storm(self, *arguments, **more):
+        return [os.path.join(self.options.out, "storm"), *[str(a) for a in arguments]]
+
+    def idle(self):
+        count = 1000 if self.options.quick else 10000
+        self.say(f"\n## Resident memory of {count} idle clients\n")
+        self.say("| what | before MiB | after MiB | bytes for each |")
+        self.say("|---|---|---|---|")
+        for what in ("pgbouncer", "pgsplice"):
+            process, port, stop = self.start(what)
+            self.pgbench(port, "-n", "-S", "-c", "20", "-j", "2", "-T", "1")
+            before = process.rss_bytes()
+            client = subprocess.Popen(self.storm("idle", "127.0.0.1", port, "postgres", "", "postgres", count),
+                                      stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            line = client.stdout.readline()
+            if not line.startswith("open"):
+                sys.exit(f"{what}: {count} clients could not be opened")
+            after = process.rss_bytes()
+            each = (after - before) / count
+            self.record("idle", what, before=before, after=after, bytes_each=each)
+            self.say(f"| {what} | {before / 2**20:.1f} | {after / 2**20:.1f} | {each:.0f} |")
+            client.stdin.close()
+            client.wait()
+            stop()
+            if what == "pgsplice":
+                self.say()
+                self.judge("resident bytes for each idle client", each, 512, True)
+
+    def logins(self):
+        self.say("\n## Logins per second (16 at a time)\n")
+        self.say("| method | what | logins/s | pooler CPU us each |")
+        self.say("|---|---|---|---|")
+        for auth in ("trust", "scram-sha-256"):
+            poolers = {what: self.start(what, auth=auth) for what in ("pgbouncer", "pgsplice")}
+            found = {what: [] for what in poolers}
+            for _ in range(self.options.rounds):
+                for what, (process, port, _) in poolers.items():
+                    cpu = process.cpu_us()
+                    out = run(*self.storm("logins", "127.0.0.1", port, "bench", PASSWORD, "postgres",
+                                          self.options.seconds, 16)).split()
+                    found[what].append((float(out[0]) / float(out[3]), (process.cpu_us() - cpu) / float(out[0])))
+            rates = {}
+            for what, results in found.items():
+                rates[what], cost = median([r[0] for r in results]), median([r[1] for r in results])
+                self.record("logins", what, auth=auth, per_second=rates[what], cpu_us=cost)
+                self.say(f"| {auth} | {what} | {rates[what]:.0f} | {cost:.0f} |")
+                poolers[what][2]()
+            self.verdicts.append("")
+            self.judge(f"logins per second, {auth}, pgsplice/PgBouncer", rates["pgsplice"] / rates["pgbouncer"], 1.5, False)
+
+    def copy(self):
+        megabytes = 100 if self.options.quick else 1000
+        self.say(f"\n## COPY out of {megabytes} MB, and a row of 100 MB\n")
+        self.say("| what | COPY MB/s | row MB/s | resident memory grew by MiB |")
+        self.say("|---|---|---|---|")
+        poolers = {what: self.start(what) for what in ("pgbouncer", "pgsplice")}
+        queries = {"copy": f"copy (select repeat('x', 1023) from generate_series(1, {megabytes * 1000})) to stdout",
+                   "row": "select repeat('x', 100000000)"}
+        found = {what: {"copy": [], "row": [], "grown": []} for what in ("postgresql", *poolers)}
+        for _ in range(self.options.rounds):
+            for what in found:
+                process, port = poolers[what][:2] if what in poolers else (None, self.pg_port)
+                before = process.rss_bytes() if process else 0
+                most, over = [before], threading.Event()
+
+                def watch():
+                    while process and not over.wait(0.02):
+                        most.append(process.rss_bytes())
+                watcher = threading.Thread(target=watch)
+                watcher.start()
+                for kind, query in queries.items():
+                    began = time.monotonic()
+                    size = read_query(port, query)
+                    found[what][kind].append(size / 1e6 / (time.monotonic() - began))
+                over.set()
+                watcher.join()
+                found[what]["grown"].append((max(most) - before) / 2**20)
+        for what, values in found.items():
+            self.record("copy", what, copy_mb_s=median(values["copy"]), row_mb_s=median(values["row"]),
+                        grown_mib=max(values["grown"]))
+            self.say(f"| {what} | {median(values['copy']):.0f} | {median(values['row']):.0f} | {max(values['grown']):.1f} |")
+        for _, _, stop in poolers.values():
+            stop()
+        self.say()
+        for kind, text in (("copy", "COPY out"), ("row", "row of 100 MB")):
+            ratio = median([a / b for a, b in zip(found["pgsplice"][kind], found["postgresql"][kind])])
+            self.judge(f"{text}, pgsplice/straight", ratio, 0.95, False)
+
+    def heap(self):
+        self.say("\n## Heap allocations in steady state\n")
+        counter = os.path.join(self.folder, "mallocs")
+        with open(counter, "wb") as file:
+            file.write(bytes(8))
+        os.chmod(counter, 0o666)
+        preload = os.path.join(self.folder, "malloc_count.so")
+        shutil.copy(os.path.join(self.options.out, "malloc_count.so"), preload)
+
+        def read():
+            with open(counter, "rb") as file:
+                return struct.unpack("Q", file.read(8))[0]
+        process, port, stop = self.start("pgsplice", preload={"LD_PRELOAD": preload, "MALLOC_COUNT_FILE": counter})
+        self.pgbench(port, "-n", "-S", "-c", "8", "-T", "1")
+        at_start = read()
+        before = read()
+        self.pgbench(port, "-n", "-S", "-c", "8", "-t", "2000")
+        count = read() - before
+        stop()
+        self.record("heap", "pgsplice", allocations=count, transactions=16000, before=at_start)
+        self.say(f"{count} allocations in 16000 transactions of 8 clients, their logins included "
+                 f"({at_start} before that: start and configuration)")
+        self.judge("heap allocations per transaction", count / 16000, 0, True)
+
+
+def read_query(port, query):
+    """Reads the answer and throws it away: a client that costs little. Returns its size."""
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        body = struct.pack("!I", 3 << 16) + b"user\0postgres\0database\0postgres\0\0"
+        connection.sendall(struct.pack("!I", len(body) + 4) + body)
+        # The welcome ends with ReadyForQuery; the answer's end is the next one after at least a CommandComplete.
+        tail = b""
+        while not tail.endswith(b"Z\0\0\0\5I"):
+            tail = (tail + connection.recv(65536))[-6:]
+        connection.sendall(b"Q" + struct.pack("!I", len(query) + 5) + query.encode() + b"\0")
+        size, tail = 0, b""
+        buffer = bytearray(1 << 20)
+        while not tail.endswith(b"Z\0\0\0\5I"):
+            count = connection.recv_into(buffer)
+            if count == 0:
+                raise SystemExit("the connection ended in the middle of an answer")
+            size += count
+            tail = (tail + bytes(buffer[max(0, count - 6):count]))[-6:]
+        connection.sendall(b"X\0\0\0\4")
+        return size
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pgsplice", required=True)
+    parser.add_argument("--out", required=True)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=3)
+    parser.add_argument("--quick", action="store_true", help="one short round: to see that it works")
+    parser.add_argument("--only", default="matrix,latency,idle,logins,copy,heap")
+    options = parser.parse_args()
+    if options.quick:
+        options.rounds, options.seconds = 1, 1
+    options.seconds = max(1, int(options.seconds))
+    os.makedirs(options.out, exist_ok=True)
+    with Bench(options) as bench:
+        versions = run("pgbouncer", "-V", env={**os.environ, "PATH": os.environ["PATH"] + ":/usr/sbin"}).splitlines()[0]
+        bench.say(f"{run(options.pgsplice, '-V').splitlines()[0]}, {versions}, PostgreSQL "
+                  f"{bench.sql('show server_version').strip()}, Linux {os.uname().release}, {os.cpu_count()} cores; "
+                  f"{options.rounds} rounds of {options.seconds} s")
+        for section in options.only.split(","):
+            getattr(bench, section)()
+    bench.say("\n## Targets\n")
+    for line in bench.verdicts:
+        if line:
+            bench.say(f"- {line}")
+    with open(os.path.join(options.out, "results.md"), "w") as file:
+        file.write("\n".join(bench.lines) + "\n")
+    keys = sorted({k for row in bench.rows for k in row}, key=lambda k: (k not in ("section", "what"), k))
+    with open(os.path.join(options.out, "results.csv"), "w", newline="") as file:
+        writer = csv.DictWriter(file, keys)
+        writer.writeheader()
+        writer.writerows(bench.rows)
+
+
+if __name__ == "__main__":
+    main()
