@@ -69,6 +69,7 @@ struct client {
     bool counts_as_client;        /* in usage->client_count */
     bool counts_in_database;      /* in database_usage and user_usage */
     bool drops_body;              /* the rest of the current message is not forwarded */
+    bool is_scanning;             /* bytes may be on their way to its server that were not queued yet */
     bool is_answered_early;       /* in the middle of its message: its server is free when that has ended */
     bool is_notified;             /* query_wait_notify was sent for this wait */
     bool is_authenticated;        /* had its welcome; its key is known */

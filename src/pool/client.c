@@ -469,7 +469,7 @@ static void park(struct client *client, const void *data, size_t bytes)
 }
 
 /* Walks bytes [position, end) of `buffer`, in state idle or active. */
-static void client_scan(struct client *client, struct buffer *buffer, size_t position, size_t end)
+static void scan_messages(struct client *client, struct buffer *buffer, size_t position, size_t end)
 {
     struct frame *frame = &client->frame;
     const uint8_t *data = buffer->data;
@@ -515,6 +515,13 @@ static void client_scan(struct client *client, struct buffer *buffer, size_t pos
             client_close_error(client, text, NULL);
             return;
         }
+        if (unlikely(frame->type == 'X')) {
+            /* Its server may go to somebody else: with all that came before, or not at all. */
+            if (!forward(client, buffer, from, position))
+                return;
+            from = position;
+            client->is_scanning = false;
+        }
         verdict = message_began(client, frame->type);
         if (unlikely(verdict == CLOSED))
             return;
@@ -546,6 +553,13 @@ static void client_scan(struct client *client, struct buffer *buffer, size_t pos
         position += count;
     }
     (void)!forward(client, buffer, from, end);
+}
+
+static void client_scan(struct client *client, struct buffer *buffer, size_t position, size_t end)
+{
+    client->is_scanning = true;
+    scan_messages(client, buffer, position, end);
+    client->is_scanning = false;
 }
 
 void client_replay(struct client *client)

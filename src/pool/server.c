@@ -349,7 +349,8 @@ static bool server_is_clean(const struct server *server)
 
     return server->state == SERVER_ACTIVE && server->status == 'I' &&
            exchange_is_answered(&server->exchange) && server->frame.body_left == 0 &&
-           server->frame.held_count == 0 && client->frame.body_left == 0;
+           server->frame.held_count == 0 && client->frame.body_left == 0 &&
+           !client->is_scanning;
 }
 
 static void server_finish(struct server *server, bool session_over)

@@ -27,7 +27,8 @@ enum {
     EXPECTED_MAX = 512,
     TEXT_BYTES_MAX = 256,
     CHAOS_ROUNDS = 1500,
-    DRAIN_ROUNDS_MAX = 100000,
+    DRAIN_ROUNDS_MAX = 1000000,
+    IDLE_ROUNDS_MAX = 5000, /* in which the kernel completed nothing: a stall */
     SCRIPTS_AFTER_CHAOS = 2,
 };
 
@@ -1437,6 +1438,9 @@ static void explain(void)
     for (unsigned i = 0; i < session_count; i++) {
         const struct session *session = sessions[i];
 
+        if (heap_bytes(&session->in) > 0)
+            fprintf(stderr, "session %u has read: %.64s\n", i,
+                    (const char *)session->in.data + session->in.begin + 5);
         fprintf(stderr,
                 "session %u: started %d, over %d, asleep %d, skips %d, copy %d of %u, status %c, "
                 "batch %u, "
@@ -1472,8 +1476,8 @@ static uint64_t run(uint64_t seed)
     struct sim_faults faults;
     struct ring_options options;
     struct core_options core_options;
-    uint64_t round_us, trace;
-    unsigned round;
+    uint64_t round_us, trace, last_trace = 0;
+    unsigned round, idle_rounds = 0;
 
     log_set_sink(getenv("SIM_LOG") != NULL ? NULL : no_log);
     sim = sim_create(seed);
@@ -1534,11 +1538,14 @@ static uint64_t run(uint64_t seed)
     core_resume(&core, "shop");
     for (unsigned i = 0; i < user_count; i++)
         users[i].scripts_left = SCRIPTS_AFTER_CHAOS;
-    for (round = 0; !all_is_done() && round < DRAIN_ROUNDS_MAX; round++) {
+    for (round = 0; !all_is_done() && round < DRAIN_ROUNDS_MAX && idle_rounds < IDLE_ROUNDS_MAX;
+         round++) {
         world_step();
         turn();
         sim_advance(sim, 20);
         jump();
+        idle_rounds = sim_trace(sim) == last_trace ? idle_rounds + 1 : 0;
+        last_trace = sim_trace(sim);
     }
     if (!all_is_done())
         explain();
