@@ -35,6 +35,7 @@ struct exchange {
     struct exchange_run runs[EXCHANGE_RUNS_MAX]; /* oldest first */
     uint8_t run_count;
     bool is_open_behind; /* the runs are used up, and an open batch follows */
+    bool is_blurred;     /* the runs were used up: the order is no longer known, only the count */
     bool in_copy_in;    /* the server reads COPY data, and the client has not ended it */
     bool sync_ignored;  /* a Sync was taken to be thrown away by COPY IN */
     bool is_uncertain;  /* the count may be too low: probe before reuse */
@@ -44,6 +45,7 @@ static inline void exchange_reset(struct exchange *exchange)
 {
     exchange->run_count = 0;
     exchange->is_open_behind = false;
+    exchange->is_blurred = false;
     exchange->in_copy_in = false;
     exchange->sync_ignored = false;
     exchange->is_uncertain = false;

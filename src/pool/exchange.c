@@ -15,6 +15,7 @@ static void run_add(struct exchange *exchange, enum exchange_run_kind kind)
         /* A long pipeline that alternates. What is answered by ReadyForQuery stays counted; only what an
          * error or a COPY would skip is no longer known. */
         exchange->is_uncertain = true;
+        exchange->is_blurred = true;
         if (kind == RUN_EXTENDED) {
             exchange->is_open_behind = true;
         } else if (kind != RUN_COPY_END) {
@@ -83,8 +84,10 @@ static void copy_in_began(struct exchange *exchange)
     struct exchange_run *head = &exchange->runs[0];
     unsigned next = 1;
 
-    if (exchange->run_count == 0) {
-        exchange->is_uncertain = true; /* COPY that nobody asked for */
+    /* A COPY that nobody asked for, or one of which it is not known whether the client has ended it already: then
+     * no Sync may be taken for thrown away. */
+    if (exchange->run_count == 0 || exchange->is_blurred) {
+        exchange->is_uncertain = true;
         return;
     }
     if (head->count > 1 && head->kind != RUN_EXTENDED)

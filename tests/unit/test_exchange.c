@@ -107,6 +107,32 @@ static void test_nonsense_is_uncertain_never_lost(void **state)
     expect("Q c <CZ", true, false);
 }
 
+/* CopyDone may stand where the runs were used up: a Sync behind it must count (found by simulation, seed 21598). */
+static void test_copy_behind_a_long_pipeline_loses_no_sync(void **state)
+{
+    struct exchange exchange;
+
+    (void)state;
+    exchange_reset(&exchange);
+    for (int i = 0; i < 20; i++) {
+        exchange_sent(&exchange, 'Q');
+        exchange_sent(&exchange, 'P');
+        exchange_sent(&exchange, 'S');
+    }
+    exchange_sent(&exchange, 'Q'); /* COPY FROM STDIN */
+    exchange_sent(&exchange, 'd');
+    exchange_sent(&exchange, 'c');
+    for (int i = 0; i < 40; i++)
+        exchange_received(&exchange, 'Z');
+    exchange_received(&exchange, 'G');
+    exchange_sent(&exchange, 'P');
+    exchange_sent(&exchange, 'S');
+    exchange_received(&exchange, 'Z'); /* of the COPY */
+    assert_false(exchange_is_answered(&exchange));
+    exchange_received(&exchange, 'Z');
+    assert_true(exchange_is_answered(&exchange));
+}
+
 /* However long and however mixed: as many answers as questions, not one fewer. */
 static void test_long_mixed_pipelines_keep_their_count(void **state)
 {
@@ -152,6 +178,7 @@ int main(void)
         cmocka_unit_test(test_copy_in_by_simple_query),
         cmocka_unit_test(test_copy_in_throws_syncs_away),
         cmocka_unit_test(test_nonsense_is_uncertain_never_lost),
+        cmocka_unit_test(test_copy_behind_a_long_pipeline_loses_no_sync),
         cmocka_unit_test(test_long_mixed_pipelines_keep_their_count),
     };
 
