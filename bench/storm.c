@@ -35,15 +35,40 @@ struct scram_cache {
 };
 
 static atomic_ullong login_count;
+static atomic_uint thread_count;
 
 static bool send_all(int fd, const void *data, size_t bytes)
 {
     return send(fd, data, bytes, MSG_NOSIGNAL) == (ssize_t)bytes;
 }
 
-static bool receive_all(int fd, void *data, size_t bytes)
+/* What has come and was not looked at yet: one recv for the whole welcome, not two for each message. */
+struct incoming {
+    uint8_t data[16384];
+    size_t begin, end;
+};
+
+/* The next message whole, in place. NULL: the connection has ended, or it does not fit. */
+static const uint8_t *receive_message(int fd, struct incoming *incoming, uint32_t *body_bytes)
 {
-    return bytes == 0 || recv(fd, data, bytes, MSG_WAITALL) == (ssize_t)bytes;
+    for (;;) {
+        size_t have = incoming->end - incoming->begin;
+        uint8_t *message = incoming->data + incoming->begin;
+        ssize_t count;
+
+        if (have >= 5 && have >= (size_t)bytes_get_u32(message + 1) + 1) {
+            *body_bytes = bytes_get_u32(message + 1) - 4;
+            incoming->begin += (size_t)*body_bytes + 5;
+            return message;
+        }
+        memmove(incoming->data, message, have);
+        incoming->begin = 0;
+        incoming->end = have;
+        count = recv(fd, incoming->data + have, sizeof(incoming->data) - have, 0);
+        if (count <= 0)
+            return NULL;
+        incoming->end += (size_t)count;
+    }
 }
 
 static bool send_password(int fd, const struct writer *payload)
@@ -102,15 +127,23 @@ static bool authenticate(int fd, const struct target *target, const uint8_t *bod
 }
 
 /* A session that has seen ReadyForQuery; -1: it failed (said). */
-static int log_in(const struct target *target, struct scram_cache *cache)
+static int log_in(const struct target *target, struct scram_cache *cache, unsigned source)
 {
+    /* A source address for each thread: 28,000 ports of one would be used up in two seconds. */
+    struct sockaddr_in from = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(0x7f000002 + source)};
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     int one = 1;
     uint8_t packet[512];
+    struct incoming incoming;
     struct scram_client scram = {0};
     struct writer writer;
     size_t begin;
 
+    incoming.begin = incoming.end = 0;
+    if (fd >= 0) {
+        (void)setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof(one));
+        (void)!bind(fd, (struct sockaddr *)&from, sizeof(from));
+    }
     if (fd < 0 || connect(fd, (const struct sockaddr *)&target->address, sizeof(target->address)) < 0) {
         fprintf(stderr, "connect: %s\n", strerror(errno));
         goto fail;
@@ -128,14 +161,13 @@ static int log_in(const struct target *target, struct scram_cache *cache)
     if (!send_all(fd, packet, writer.bytes))
         goto fail;
     for (;;) {
-        uint8_t header[5], body[4096];
         uint32_t bytes;
+        const uint8_t *header = receive_message(fd, &incoming, &bytes);
+        const uint8_t *body;
 
-        if (!receive_all(fd, header, sizeof(header)))
+        if (header == NULL)
             goto fail;
-        bytes = bytes_get_u32(header + 1) - 4;
-        if (bytes > sizeof(body) || !receive_all(fd, body, bytes))
-            goto fail;
+        body = header + 5;
         if (header[0] == 'R' && !authenticate(fd, target, body, bytes, &scram, cache))
             goto fail;
         if (header[0] == 'E') {
@@ -159,9 +191,10 @@ static void *storm(void *argument)
     static const uint8_t terminate[] = {'X', 0, 0, 0, 4};
     const struct target *target = argument;
     struct scram_cache cache = {0};
+    unsigned source = atomic_fetch_add(&thread_count, 1);
 
     while (clock_now_us() < target->until_us) {
-        int fd = log_in(target, &cache);
+        int fd = log_in(target, &cache, source);
 
         if (fd < 0)
             return NULL;
@@ -196,7 +229,7 @@ int main(int argc, char **argv)
         char byte;
 
         for (int i = 0; i < count; i++)
-            if (log_in(&target, &cache) < 0)
+            if (log_in(&target, &cache, (unsigned)i / 20000) < 0)
                 return 1;
         printf("open %d\n", count);
         fflush(stdout);

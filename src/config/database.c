@@ -207,8 +207,8 @@ static void set_option(const struct entry *entry, const struct entry_option *opt
         [LOAD_BALANCE_ROUND_ROBIN] = "round-robin",
     };
     void *field = (char *)entry->out + option->offset;
-    long number;
-    int index;
+    long number = 0;
+    int index = 0;
 
     switch (option->kind) {
     case ENTRY_USER:
