@@ -233,6 +233,7 @@ int main(int argc, char **argv)
     struct snapshot *snapshot;
     int cpus[WORKERS_MAX];
     unsigned worker_count, descriptor_limit;
+    char error[RING_ERROR_BYTES];
     int status = parse_arguments(argc, argv, &arguments);
 
     if (status >= 0)
@@ -296,12 +297,17 @@ int main(int argc, char **argv)
         worker_count = (unsigned)settings->worker_threads;
     worker_count = MIN(MAX(worker_count, 1u), (unsigned)WORKERS_MAX);
     descriptor_limit = process_raise_limits(settings, worker_count);
-    if (control_options.signal_fd < 0 || !control_init() || !usage_table_init(&usage) ||
-        !helper_start()) {
-        log_write(LEVEL_FATAL, "cannot set up signals, letters or helper threads");
+    if (control_options.signal_fd < 0 || !control_init() || !usage_table_init(&usage)) {
+        log_write(LEVEL_FATAL, "cannot set up signals and letters");
         give_up();
     }
     /* Rings are made as root if we are: later ones would count against RLIMIT_MEMLOCK. */
+    if (!worker_prepare_thread(error)) {
+        log_write(LEVEL_FATAL, "%s", error);
+        give_up();
+    }
+    if (!helper_start())
+        give_up();
     start_workers(snapshot, worker_count, cpus, descriptor_limit, &usage);
     if (run_user != NULL && !process_become_user(run_user))
         give_up();

@@ -46,7 +46,11 @@ struct worker *worker_start(const struct worker_options *options, char error[RIN
 /* Until this is called no worker serves anybody: all of them must stand first, and root be dropped. */
 void worker_release_all(void);
 
-/* Any thread that is not a worker. Letters are opened with the worker's core as context. */
+/* A thread that is no worker needs a small ring of its own to ring the bell of a sleeping worker: made here, while
+ * the process may still be root, since later ones count against RLIMIT_MEMLOCK. False: `error` says why. */
+must_check bool worker_prepare_thread(char error[RING_ERROR_BYTES]);
+
+/* Any thread that is not a worker and was prepared. Letters are opened with the worker's core as context. */
 void worker_post(unsigned worker_index, struct letter *letter);
 
 /* Stops accepting; `unix_too` false keeps the unix socket (for the console during a shutdown). A letter;

@@ -6,6 +6,7 @@
 #include <linux/futex.h>
 #include <netdb.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -15,6 +16,9 @@
 struct helper {
     struct mailbox mailbox;
     _Atomic uint32_t bell;
+    sem_t prepared;
+    bool is_ready;
+    char error[RING_ERROR_BYTES];
 };
 
 static struct helper helpers[HELPER_THREADS];
@@ -26,6 +30,10 @@ static void *run(void *argument)
     struct helper *helper = argument;
 
     (void)pthread_setname_np(pthread_self(), "helper");
+    helper->is_ready = worker_prepare_thread(helper->error);
+    sem_post(&helper->prepared);
+    if (!helper->is_ready)
+        return NULL;
     for (;;) {
         uint32_t bell = atomic_load(&helper->bell);
         struct letter *letter = atomic_exchange(&helper->mailbox.last, NULL);
@@ -64,7 +72,17 @@ bool helper_start(void)
         pthread_t thread;
 
         mailbox_init(&helpers[i].mailbox);
-        started = started && pthread_create(&thread, NULL, run, &helpers[i]) == 0;
+        sem_init(&helpers[i].prepared, 0, 0);
+        if (!started || pthread_create(&thread, NULL, run, &helpers[i]) != 0) {
+            started = false;
+            continue;
+        }
+        while (sem_wait(&helpers[i].prepared) != 0)
+            ;
+        if (!helpers[i].is_ready) {
+            log_write(LEVEL_FATAL, "%s", helpers[i].error);
+            started = false;
+        }
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return started;

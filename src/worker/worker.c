@@ -47,7 +47,7 @@ struct worker {
 static struct worker *workers[WORKERS_MAX];
 static atomic_bool released;
 
-/* The ring of a thread that is no worker, made on first use, only for doorbells. */
+/* The ring of a thread that is no worker, only for doorbells. */
 static __thread struct ring *bell_ring;
 static __thread struct buffer_pool bell_buffers;
 
@@ -144,21 +144,23 @@ static void port_random(struct core *core, void *out, size_t bytes)
     assert(random_bytes(out, bytes));
 }
 
+bool worker_prepare_thread(char error[RING_ERROR_BYTES])
+{
+    struct ring_options options = {.entries = 8, .completion_entries = 64, .buffers = &bell_buffers};
+
+    if (!buffer_pool_init(&bell_buffers, 1024, 1)) {
+        snprintf(error, RING_ERROR_BYTES, "no memory for a doorbell");
+        return false;
+    }
+    bell_ring = ring_create(&options, error);
+    return bell_ring != NULL;
+}
+
 void worker_post(unsigned worker_index, struct letter *letter)
 {
     struct worker *worker = workers[worker_index];
 
-    if (bell_ring == NULL) {
-        struct ring_options options = {
-            .entries = 8, .completion_entries = 64, .buffers = &bell_buffers};
-        char error[RING_ERROR_BYTES];
-
-        if (!buffer_pool_init(&bell_buffers, 1024, 1) ||
-            (bell_ring = ring_create(&options, error)) == NULL) {
-            log_write(LEVEL_FATAL, "cannot make a ring for doorbells: %s", error);
-            _exit(1);
-        }
-    }
+    assert(bell_ring != NULL);
     post_from(bell_ring, worker, letter);
     (void)ring_turn(bell_ring, 0);
 }

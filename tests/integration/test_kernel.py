@@ -1,0 +1,77 @@
+"""What the kernel may refuse, and what the data path may not ask for."""
+
+import os
+import resource
+import struct
+import subprocess
+
+from harness import POOLER_BIN, TOP, ours, same
+from pgwire import query
+
+IO_URING_SETUP, IO_URING_REGISTER = 425, 427
+
+
+def compiled(t, source, output, *flags):
+    path = os.path.join(t.folder, output)
+    subprocess.run(["cc", "-O1", "-o", path, os.path.join(TOP, source), *flags], check=True)
+    os.chmod(path, 0o755)
+    return path
+
+
+def refused_start(t, command, preexec=None):
+    """Runs the pooler until it gives up; what it said."""
+    pooler = t.pooler(start=False)
+    done = subprocess.run(command + [POOLER_BIN, pooler.ini], stdin=subprocess.DEVNULL, capture_output=True,
+                          text=True, timeout=10, cwd=pooler.folder, preexec_fn=preexec, **pooler.who)
+    same(done.returncode, 1)
+    fatal = [line for line in done.stderr.splitlines() if " FATAL " in line]
+    same(len(fatal), 1, done.stderr)
+    return fatal[0]
+
+
+@ours
+def test_forbidden_setup_is_explained(t):
+    said = refused_start(t, [compiled(t, "tests/integration/forbid.c", "forbid"), str(IO_URING_SETUP)])
+    assert "io_uring is forbidden" in said and "seccomp" in said and "io_uring_setup" in said, said
+
+
+@ours
+def test_forbidden_register_is_explained(t):
+    said = refused_start(t, [compiled(t, "tests/integration/forbid.c", "forbid"), str(IO_URING_REGISTER)])
+    assert "io_uring is forbidden" in said and "io_uring_register" in said, said
+
+
+@ours
+def test_too_little_locked_memory_is_explained(t):
+    def limit():
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (16384, 16384))
+    said = refused_start(t, [], limit)
+    assert "RLIMIT_MEMLOCK" in said and "LimitMEMLOCK" in said and "16 KiB" in said, said
+
+
+@ours
+def test_transactions_allocate_nothing(t):
+    library = compiled(t, "bench/malloc_count.c", "malloc_count.so", "-fPIC", "-shared")
+    counter = os.path.join(t.folder, "count")
+    with open(counter, "wb") as file:
+        file.write(bytes(8))
+    os.chmod(counter, 0o666)
+    os.environ.update(LD_PRELOAD=library, MALLOC_COUNT_FILE=counter)
+    pooler = t.pooler(pool_mode="transaction")
+    del os.environ["LD_PRELOAD"]
+
+    def count():
+        with open(counter, "rb") as file:
+            return struct.unpack("Q", file.read(8))[0]
+    with pooler.connect() as c, pooler.connect() as d:
+        c.value("select 1")
+        d.value("select 1")
+        before = count()
+        assert before > 0, "nothing is counted"
+        for _ in range(500):
+            c.send(query("select 1"))
+            d.send(query("begin"))
+            same(c.results().value(), "1")
+            d.results()
+            d.query("commit")
+        same(count(), before)
