@@ -115,8 +115,20 @@ check: ## all tests: unit, ring contract, simulation, integration, layers, sanit
 
 .PHONY: asan-unit
 asan-unit: ## the unit tests with address and undefined sanitizers
-	@$(MAKE) --no-print-directory unit BUILD=$(BUILD)/asan OPTIMIZE="-O1 -g -DASSERT_SLOW" \
+	@$(MAKE) --no-print-directory unit BUILD=$(BUILD)/asan OPTIMIZE="-O2 -g -DASSERT_SLOW" \
 	    SANITIZE="-fsanitize=address,undefined -fno-sanitize-recover=undefined"
+
+.PHONY: check-sanitizers
+check-sanitizers: ## the integration tests on address/undefined, and a part of them on thread sanitizer builds
+	@tests/setup/install.sh build run check
+	@$(MAKE) --no-print-directory -j$$(nproc) $(BUILD)/asan/pgsplice BUILD=$(BUILD)/asan \
+	    OPTIMIZE="-O2 -g -DASSERT_SLOW" SANITIZE="-fsanitize=address,undefined -fno-sanitize-recover=undefined"
+	@$(MAKE) --no-print-directory -j$$(nproc) $(BUILD)/tsan/pgsplice BUILD=$(BUILD)/tsan \
+	    OPTIMIZE="-O2 -g -Wno-tsan" SANITIZE="-fsanitize=thread"
+	ASAN_OPTIONS=detect_leaks=0 PGSPLICE_BIN=$(abspath $(BUILD)/asan/pgsplice) \
+	    /usr/bin/python3 tests/integration/runner.py --jobs 2
+	TSAN_OPTIONS=halt_on_error=1 PGSPLICE_BIN=$(abspath $(BUILD)/tsan/pgsplice) \
+	    /usr/bin/python3 tests/integration/runner.py --jobs 2 workers. auth. cancel. console.
 
 .PHONY: integration
 integration: $(BUILD)/pgsplice ## clients through the pooler to a real PostgreSQL

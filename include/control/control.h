@@ -73,7 +73,8 @@ enum shutdown_mode control_shutdown_mode(void);
 /* NULL: loaded, and `request` (a command) is on its way to the workers. Else the reason. */
 const char *control_reload(struct request *request);
 void control_replace_snapshot(struct snapshot *snapshot, struct request *request);
-void control_shutdown(enum shutdown_mode mode);
+/* `request` carries it to the workers and is done when all of them know. */
+void control_shutdown(enum shutdown_mode mode, struct request *request);
 _Noreturn void control_exit_now(void);
 
 /* Statistics of a database: totals now, and averages of the last stats_period. */

@@ -40,7 +40,7 @@ struct socket_row {
     uint64_t connect_us, request_us; /* monotonic */
     uint64_t wait_us;
     bool close_needed;
-    uint64_t pointer, link; /* 0: none */
+    uint64_t pointer, link; /* ids, as in the log: an address would change with a handover; 0: none */
     uint32_t remote_pid;
     char application_name[128];
     uint64_t id;

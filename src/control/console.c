@@ -70,8 +70,8 @@ unsigned console_count(void)
 
 static void error(struct session *session, const char *text)
 {
-    log_write(LEVEL_ERROR, "C-%p: pgbouncer/%s@console %s", (void *)session, session->user, text);
-    log_write(LEVEL_WARNING, "C-%p: pgbouncer/%s@console pooler error: %s", (void *)session,
+    log_write(LEVEL_ERROR, "C-0x%llx: pgbouncer/%s@console %s", (unsigned long long)session->id, session->user, text);
+    log_write(LEVEL_WARNING, "C-0x%llx: pgbouncer/%s@console pooler error: %s", (unsigned long long)session->id,
               session->user, text);
     show_error(&session->output, "ERROR", NULL, text, NULL);
 }
@@ -162,7 +162,8 @@ static void show_pools(struct session *session, struct pool_row *pools, size_t c
                                .pool_mode = POOL_MODE_STATEMENT};
     bool is_shown = false;
 
-    qsort(pools, count, sizeof(*pools), compare_pools);
+    if (count > 0)
+        qsort(pools, count, sizeof(*pools), compare_pools);
     for (size_t i = 0; i < count; i++) {
         if (!is_shown && compare_pools(&console, &pools[i]) < 0) {
             show_pool(session, &console);
@@ -246,7 +247,7 @@ static void show_sessions(struct session *session)
                                                   : other->peer.port,
             .connect_us = other->connect_us,
             .request_us = clock_now_us(),
-            .pointer = (uint64_t)(uintptr_t)other,
+            .pointer = other->id,
             .remote_pid = other->peer.pid,
             .id = other->id,
         };
@@ -807,8 +808,9 @@ static void run_shutdown(struct session *session)
 
         log_write(LEVEL_LOG, "SHUTDOWN %s command issued",
                   for_servers ? "WAIT_FOR_SERVERS" : "WAIT_FOR_CLIENTS");
-        complete(session, "SHUTDOWN");
-        control_shutdown(for_servers ? SHUTDOWN_WAIT_FOR_SERVERS : SHUTDOWN_WAIT_FOR_CLIENTS);
+        session->request = request_make(session, answer_command);
+        control_shutdown(for_servers ? SHUTDOWN_WAIT_FOR_SERVERS : SHUTDOWN_WAIT_FOR_CLIENTS,
+                         session->request);
     } else {
         invalid(session, session->text);
     }

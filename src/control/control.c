@@ -210,6 +210,8 @@ static void take_rows(struct request *request)
         sum->connections += report->counts.connections;
         return;
     }
+    if (report->row_count == 0)
+        return;
     if (request->row_count + report->row_count > request->row_max) {
         request->row_max = MAX(request->row_max * 2, request->row_count + REPORT_ROWS);
         request->rows = realloc(request->rows, request->row_max * bytes);
@@ -467,10 +469,8 @@ static void shutdown_looked(struct request *request)
     control.is_done = true;
 }
 
-void control_shutdown(enum shutdown_mode mode)
+void control_shutdown(enum shutdown_mode mode, struct request *request)
 {
-    struct request *request = request_make(&control, simple_done);
-
     control.shutdown = mode;
     for (unsigned i = 0; i < control.options.worker_count; i++)
         worker_stop_listening(i, false);
@@ -538,7 +538,8 @@ static void signal_arrived(int number)
                                  ? "got SIGTERM, shutting down, waiting for all clients disconnect"
                                  : "got SIGINT, shutting down, waiting for all servers connections to "
                                    "be released");
-        control_shutdown(number == SIGTERM ? SHUTDOWN_WAIT_FOR_CLIENTS : SHUTDOWN_WAIT_FOR_SERVERS);
+        control_shutdown(number == SIGTERM ? SHUTDOWN_WAIT_FOR_CLIENTS : SHUTDOWN_WAIT_FOR_SERVERS,
+                         request_make(&control, simple_done));
         break;
     case SIGQUIT:
         log_write(LEVEL_LOG, "got SIGQUIT, fast exit");

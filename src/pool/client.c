@@ -42,12 +42,13 @@ void client_log(const struct client *client, enum log_level level, const char *f
     database = client_database_name(client);
     peer_name_host(&client->peer, host);
     if (client->peer.family == AF_UNIX)
-        log_write(level, "C-%p: %s/%s@unix(%u):%d %s", (const void *)client, database,
+        log_write(level, "C-0x%llx: %s/%s@unix(%u):%d %s", (unsigned long long)client->id, database,
                   client_user(client), client->peer.pid,
                   client_core(client)->snapshot->settings.listen_port, text);
     else
-        log_write(level, client->peer.family == AF_INET6 ? "C-%p: %s/%s@[%s]:%u %s" : "C-%p: %s/%s@%s:%u %s",
-                  (const void *)client, database, client_user(client), host, client->peer.port, text);
+        log_write(level, client->peer.family == AF_INET6 ? "C-0x%llx: %s/%s@[%s]:%u %s"
+                                                           : "C-0x%llx: %s/%s@%s:%u %s",
+                  (unsigned long long)client->id, database, client_user(client), host, client->peer.port, text);
 }
 
 /* The one place where a client changes its state, and with it its list and the pool's counts. */
@@ -843,8 +844,8 @@ void client_fill_row(const struct client *client, struct socket_row *row, uint64
     else if (client->query_since_us != 0)
         row->wait_us = now_us - client->query_since_us;
     row->close_needed = false;
-    row->pointer = (uint64_t)(uintptr_t)client;
-    row->link = (uint64_t)(uintptr_t)client->server;
+    row->pointer = client->id;
+    row->link = client->server != NULL ? client->server->id : 0;
     row->remote_pid = client->peer.pid;
     snprintf(row->application_name, sizeof(row->application_name), "%s",
              application_name != NULL ? application_name : "");

@@ -599,8 +599,9 @@ static bool has_room(struct pool *pool)
             settings->reserve_pool_timeout_us ||
         pool->login_count > 0)
         return false;
-    log_write(LEVEL_WARNING, "C-%p: %s/%s taking connection from reserve_pool",
-              (void *)OWNER_OF(first, struct client, link), pool->database_name, pool->user_name);
+    log_write(LEVEL_WARNING, "C-0x%llx: %s/%s taking connection from reserve_pool",
+              (unsigned long long)OWNER_OF(first, struct client, link)->id, pool->database_name,
+              pool->user_name);
     return true;
 }
 

@@ -47,8 +47,9 @@ void server_log(const struct server *server, enum log_level level, const char *f
     va_end(arguments);
     peer_name_from(&name, &server->address);
     peer_name_host(&name, host);
-    log_write(level, name.family == AF_INET6 ? "S-%p: %s/%s@[%s]:%u %s" : "S-%p: %s/%s@%s:%u %s",
-              (const void *)server, server->pool->database_name, server->pool->user_name, host,
+    log_write(level, name.family == AF_INET6 ? "S-0x%llx: %s/%s@[%s]:%u %s"
+                                               : "S-0x%llx: %s/%s@%s:%u %s",
+              (unsigned long long)server->id, server->pool->database_name, server->pool->user_name, host,
               name.family == AF_UNIX ? server->pool->database->port : name.port, text);
 }
 
@@ -842,8 +843,8 @@ void server_fill_row(const struct server *server, struct socket_row *row, uint64
     if (server->client != NULL && server->client->query_since_us != 0)
         row->wait_us = now_us - server->client->query_since_us;
     row->close_needed = server->close_needed;
-    row->pointer = (uint64_t)(uintptr_t)server;
-    row->link = (uint64_t)(uintptr_t)server->client;
+    row->pointer = server->id;
+    row->link = server->client != NULL ? server->client->id : 0;
     row->remote_pid = bytes_get_u32(server->key);
     snprintf(row->application_name, sizeof(row->application_name), "%s",
              application_name != NULL ? application_name : "");
