@@ -34,17 +34,18 @@ void usage_table_release(struct usage_table *table);
 /* The entry, made if need be. NULL: the table is full, or the name too long. */
 struct usage *usage_find(struct usage_table *table, enum usage_kind kind, const char *name);
 
-/* Adds one unless that would exceed `limit` (<= 0: no limit). */
+/* Adds one unless that would exceed `limit` (<= 0: no limit). The count is never above the limit, not for a
+ * moment: two that try to be the last do not refuse each other. */
 static inline must_check bool usage_take(atomic_int *count, int limit)
 {
-    if (limit <= 0) {
-        atomic_fetch_add_explicit(count, 1, memory_order_relaxed);
-        return true;
-    }
-    if (atomic_fetch_add_explicit(count, 1, memory_order_relaxed) < limit)
-        return true;
-    atomic_fetch_sub_explicit(count, 1, memory_order_relaxed);
-    return false;
+    int now = atomic_load_explicit(count, memory_order_relaxed);
+
+    do
+        if (limit > 0 && now >= limit)
+            return false;
+    while (!atomic_compare_exchange_weak_explicit(count, &now, now + 1, memory_order_relaxed,
+                                                  memory_order_relaxed));
+    return true;
 }
 
 static inline void usage_give(atomic_int *count)
