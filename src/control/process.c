@@ -231,7 +231,9 @@ static bool listen_unix(const struct settings *settings, unsigned worker_count,
         (void)unlink(address.sun_path);
     }
     fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0 || bind(fd, (struct sockaddr *)&address, bytes) < 0) {
+    /* Listening at once: who waits for the file to appear may connect, and is served when all is ready. */
+    if (fd < 0 || bind(fd, (struct sockaddr *)&address, bytes) < 0 ||
+        listen(fd, settings->listen_backlog) < 0) {
         log_write(LEVEL_FATAL, "cannot listen on unix:%s/.s.PGSQL.%d: %s", settings->unix_socket_dir,
                   settings->listen_port, strerror(errno));
         if (fd >= 0)
