@@ -132,7 +132,7 @@ check-sanitizers: ## the integration tests on address/undefined, and a part of t
 
 .PHONY: integration
 integration: $(BUILD)/pgsplice ## clients through the pooler to a real PostgreSQL
-	PGSPLICE_BIN=$(abspath $(BUILD)/pgsplice) /usr/bin/python3 tests/integration/runner.py --jobs 2
+	PGSPLICE_BIN=$(abspath $(BUILD)/pgsplice) /usr/bin/python3 tests/integration/runner.py --jobs 2 --again
 
 .PHONY: bench
 bench: ## pgsplice against PgBouncer and plain PostgreSQL; BENCH_ARGS="--quick" for a look

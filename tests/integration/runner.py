@@ -153,6 +153,9 @@ def main():
     options.add_argument("--jobs", type=int, default=2)
     options.add_argument("--list", action="store_true", help="only print the names")
     options.add_argument("--keep", action="store_true", help="keep the folders of failed tests")
+    options.add_argument("--again", action="store_true",
+                         help="a failed test is run once more and named as unsteady if it passes then; "
+                              "not those of isolation, which must never fail")
     options.add_argument("--slowest", type=int, default=0, metavar="N")
     options.add_argument("--all", action="store_true",
                          help="with PgBouncer, run the tests of what only pgsplice does, too")
@@ -167,7 +170,7 @@ def main():
     without_ours = binary_is_pgbouncer() and not arguments.all
 
     counts = {STATUS_PASSED: 0, STATUS_FAILED: 0, STATUS_SKIPPED: 0}
-    failed, durations = [], []
+    failed, durations, tried = [], [], {}
     folder = tempfile.mkdtemp(prefix="pgsplice-it-", dir="/tmp")
     os.chmod(folder, 0o755)
     harness.give_to_os_user(folder)
@@ -184,6 +187,12 @@ def main():
                     if ended is None:
                         continue
                     status, took, text = ended
+                    if (arguments.again and status == STATUS_FAILED and slot.name not in tried and
+                            not slot.name.startswith("isolation.")):
+                        tried[slot.name] = True
+                        print(f"AGAIN {slot.name}\n    " + text.rstrip().replace("\n", "\n    "))
+                        waiting.insert(0, (slot.name, dict(tests)[slot.name]))
+                        continue
                     counts[status] += 1
                     durations.append((took, slot.name))
                     if status == STATUS_PASSED:
@@ -211,6 +220,9 @@ def main():
             shutil.rmtree(folder, ignore_errors=True)
     for took, name in sorted(durations, reverse=True)[:arguments.slowest]:
         print(f"{took:6.2f} s  {name}")
+    for name in tried:
+        if name not in failed:
+            print(f"unsteady: {name} failed once and then passed")
     for name in failed:
         print(f"failed: {name}")
     print(f"{counts[STATUS_PASSED]} passed, {counts[STATUS_FAILED]} failed, "
