@@ -134,6 +134,27 @@ check-sanitizers: ## the integration tests on address/undefined, and a part of t
 integration: $(BUILD)/pgsplice ## clients through the pooler to a real PostgreSQL
 	PGSPLICE_BIN=$(abspath $(BUILD)/pgsplice) /usr/bin/python3 tests/integration/runner.py --jobs 2 --again
 
+# Fuzz targets read foreign bytes in the lower layers only; found inputs are kept under build/fuzz/NAME.
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+FUZZ_SOURCES := $(filter src/base/% src/config/% src/wire/% src/crypto/%,$(LIB_SOURCES))
+
+$(BUILD)/fuzz/bin/%: tests/fuzz/%.c $(FUZZ_SOURCES)
+	@mkdir -p $(@D)
+	@echo "  CLANG $@"
+	$(Q)clang $(CPPFLAGS) -std=gnu11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
+	    -o $@ $^ -lwolfssl -linih -lidn
+
+.PHONY: fuzz
+fuzz: ## each fuzz target for FUZZ_SECONDS
+	@tests/setup/install.sh build fuzz
+	@$(MAKE) --no-print-directory $(FUZZ_TARGETS:%=$(BUILD)/fuzz/bin/%)
+	@for target in $(FUZZ_TARGETS); do \
+	    mkdir -p $(BUILD)/fuzz/$$target; echo "== $$target"; \
+	    $(BUILD)/fuzz/bin/$$target -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -print_final_stats=0 -verbosity=0 \
+	        -artifact_prefix=$(BUILD)/fuzz/ $(BUILD)/fuzz/$$target tests/fuzz/corpus/$${target#fuzz_} || exit 1; \
+	done
+
 .PHONY: bench
 bench: ## pgsplice against PgBouncer and plain PostgreSQL; BENCH_ARGS="--quick" for a look
 	@tests/setup/install.sh build run bench

@@ -1,9 +1,12 @@
-/* storm.c - a client for the benchmark: opens many sessions and keeps them, or logs in as fast as it can.
+/* storm.c - a client for the benchmark: opens many sessions and keeps them, or logs in as fast as
+ * it can.
  *
- *   storm idle   HOST PORT USER PASSWORD DATABASE COUNT      opens COUNT, says `open N`, ends with its stdin
- *   storm logins HOST PORT USER PASSWORD DATABASE SECONDS THREADS   says `N logins in S seconds`
+ *   storm idle   HOST PORT USER PASSWORD DATABASE COUNT      opens COUNT, says `open N`, ends with
+ * its stdin storm logins HOST PORT USER PASSWORD DATABASE SECONDS THREADS   says `N logins in S
+ * seconds`
  *
- * SCRAM's slow step is done once for each salt, so that the pooler and not this program is measured. */
+ * SCRAM's slow step is done once for each salt, so that the pooler and not this program is
+ * measured. */
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "crypto/random.h"
@@ -42,7 +45,8 @@ static bool send_all(int fd, const void *data, size_t bytes)
     return send(fd, data, bytes, MSG_NOSIGNAL) == (ssize_t)bytes;
 }
 
-/* What has come and was not looked at yet: one recv for the whole welcome, not two for each message. */
+/* What has come and was not looked at yet: one recv for the whole welcome, not two for each
+ * message. */
 struct incoming {
     uint8_t data[16384];
     size_t begin, end;
@@ -130,7 +134,8 @@ static bool authenticate(int fd, const struct target *target, const uint8_t *bod
 static int log_in(const struct target *target, struct scram_cache *cache, unsigned source)
 {
     /* A source address for each thread: 28,000 ports of one would be used up in two seconds. */
-    struct sockaddr_in from = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(0x7f000002 + source)};
+    struct sockaddr_in from = {.sin_family = AF_INET,
+                               .sin_addr.s_addr = htonl(0x7f000002 + source)};
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     int one = 1;
     uint8_t packet[512];
@@ -144,7 +149,8 @@ static int log_in(const struct target *target, struct scram_cache *cache, unsign
         (void)setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof(one));
         (void)!bind(fd, (struct sockaddr *)&from, sizeof(from));
     }
-    if (fd < 0 || connect(fd, (const struct sockaddr *)&target->address, sizeof(target->address)) < 0) {
+    if (fd < 0 ||
+        connect(fd, (const struct sockaddr *)&target->address, sizeof(target->address)) < 0) {
         fprintf(stderr, "connect: %s\n", strerror(errno));
         goto fail;
     }

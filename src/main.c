@@ -47,10 +47,14 @@ static void print_version(void)
 static int parse_arguments(int argc, char **argv, struct arguments *arguments)
 {
     static const struct option options[] = {
-        {"daemon", no_argument, NULL, 'd'},  {"quiet", no_argument, NULL, 'q'},
-        {"check", required_argument, NULL, 't'}, {"user", required_argument, NULL, 'u'},
-        {"verbose", no_argument, NULL, 'v'}, {"version", no_argument, NULL, 'V'},
-        {"help", no_argument, NULL, 'h'},    {"reboot", no_argument, NULL, 'R'},
+        {"daemon", no_argument, NULL, 'd'},
+        {"quiet", no_argument, NULL, 'q'},
+        {"check", required_argument, NULL, 't'},
+        {"user", required_argument, NULL, 'u'},
+        {"verbose", no_argument, NULL, 'v'},
+        {"version", no_argument, NULL, 'V'},
+        {"help", no_argument, NULL, 'h'},
+        {"reboot", no_argument, NULL, 'R'},
         {NULL, 0, NULL, 0},
     };
     int option;
@@ -89,7 +93,8 @@ static int parse_arguments(int argc, char **argv, struct arguments *arguments)
     if (arguments->check_path != NULL && optind == argc)
         return -1;
     if (optind + 1 != argc) {
-        fprintf(stderr, "%s: no configuration file specified\nTry \"%s --help\" for more information.\n",
+        fprintf(stderr,
+                "%s: no configuration file specified\nTry \"%s --help\" for more information.\n",
                 program, program);
         return 1;
     }
@@ -133,7 +138,7 @@ static int check_configuration(const char *path)
 static struct load_line {
     enum log_level level;
     char *text;
-} *load_lines;
+} * load_lines;
 static size_t load_line_count;
 
 static void keep_line(void *context, enum log_level level, const char *text)
@@ -252,7 +257,8 @@ int main(int argc, char **argv)
     if (run_user != NULL && run_user[0] == '\0')
         run_user = NULL;
     if (geteuid() == 0 && (run_user == NULL || strcmp(run_user, "root") == 0)) {
-        log_write(LEVEL_FATAL, "pgsplice should not run as root: set `user` in the configuration, or use -u");
+        log_write(LEVEL_FATAL,
+                  "pgsplice should not run as root: set `user` in the configuration, or use -u");
         return 1;
     }
     if (arguments.is_daemon && (settings->pidfile == NULL || settings->pidfile[0] == '\0')) {
@@ -319,8 +325,9 @@ int main(int argc, char **argv)
         !process_write_pidfile(settings->pidfile))
         give_up();
     worker_release_all();
-    log_write(LEVEL_LOG, "process up: pgsplice " PGSPLICE_VERSION ", liburing (io_uring), adns: getaddrinfo, "
-                         "tls: no");
+    log_write(LEVEL_LOG,
+              "process up: pgsplice " PGSPLICE_VERSION ", liburing (io_uring), adns: getaddrinfo, "
+              "tls: no");
     if (arguments.is_daemon)
         process_daemon_ready();
     control_options.worker_count = worker_count;

@@ -1,4 +1,5 @@
-/* base.h - the few words of C that every file uses: attributes, sizes, conversion from member to owner. */
+/* base.h - the few words of C that every file uses: attributes, sizes, conversion from member to
+ * owner. */
 #ifndef BASE_BASE_H
 #define BASE_BASE_H
 

@@ -85,7 +85,8 @@ static inline void writer_put_string(struct writer *writer, const char *text)
     writer_put(writer, text, strlen(text) + 1);
 }
 
-/* Reads from a caller's array. What is not there reads as zero, empty or NULL and `bad` stays set. */
+/* Reads from a caller's array. What is not there reads as zero, empty or NULL and `bad` stays set.
+ */
 struct reader {
     const uint8_t *data;
     size_t bytes;

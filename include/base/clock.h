@@ -1,5 +1,5 @@
-/* clock.h - the two clocks, in microseconds. State machines get their time as an argument: only loops and
- * main call these. */
+/* clock.h - the two clocks, in microseconds. State machines get their time as an argument: only
+ * loops and main call these. */
 #ifndef BASE_CLOCK_H
 #define BASE_CLOCK_H
 

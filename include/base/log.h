@@ -1,8 +1,8 @@
 /* log.h - the front end of the log: makes a line's text and hands it to the sink.
  *
  * Any thread. Never blocks: the sink that control installs copies the text into a queue that the
- * log writer's thread empties (control/log_writer.h). Before that, and in tests, lines go to stderr.
- * Levels and texts are those of PgBouncer, because people's tools match on them. */
+ * log writer's thread empties (control/log_writer.h). Before that, and in tests, lines go to
+ * stderr. Levels and texts are those of PgBouncer, because people's tools match on them. */
 #ifndef BASE_LOG_H
 #define BASE_LOG_H
 

@@ -1,9 +1,9 @@
 /* slab.h - objects of one size from one reserved stretch of address space.
  *
- * The stretch is reserved at start (no memory is used for it) and touched from its beginning on, so that an
- * object costs memory from the first time it is used. The last object given back is the first taken again.
- * An object keeps its address and its index for good. One thread: the owner's. Free objects are poisoned
- * under -DASSERT_SLOW. */
+ * The stretch is reserved at start (no memory is used for it) and touched from its beginning on, so
+ * that an object costs memory from the first time it is used. The last object given back is the
+ * first taken again. An object keeps its address and its index for good. One thread: the owner's.
+ * Free objects are poisoned under -DASSERT_SLOW. */
 #ifndef BASE_SLAB_H
 #define BASE_SLAB_H
 

@@ -1,18 +1,19 @@
 /* conn.h - one connection: its descriptor, its receive, its outgoing spans, and its one way to end.
  *
  * Life:   open -> closing -> gone
- *   open     bytes come in through `received`, go out through conn_push. A conn that connects is open too.
- *   closing  conn_close was called: no more events but `gone`; what was queued is sent first if asked for,
- *            for at most CONN_LINGER_US.
- *   gone     no op is started, the descriptor is closed, all spans are released: `gone` was called and the
- *            owner may free the struct. Never before, and never from inside another call of this module.
+ *   open     bytes come in through `received`, go out through conn_push. A conn that connects is
+ * open too. closing  conn_close was called: no more events but `gone`; what was queued is sent
+ * first if asked for, for at most CONN_LINGER_US. gone     no op is started, the descriptor is
+ * closed, all spans are released: `gone` was called and the owner may free the struct. Never
+ * before, and never from inside another call of this module.
  *
- * Sends: at most one in flight; what is queued meanwhile goes out as one vector in the next. Nothing is sent
- * from inside conn_push: conn_loop_flush, at the end of the turn, submits what all conns have queued.
+ * Sends: at most one in flight; what is queued meanwhile goes out as one vector in the next.
+ * Nothing is sent from inside conn_push: conn_loop_flush, at the end of the turn, submits what all
+ * conns have queued.
  *
- * Receives: multishot; an idle connection holds no buffer. Buffers belong to whoever references them; a
- * callee that wants bytes later pushes or parks them. conn_pause stops the receive (back-pressure): what the
- * kernel has already completed still arrives, a few buffers at most.
+ * Receives: multishot; an idle connection holds no buffer. Buffers belong to whoever references
+ * them; a callee that wants bytes later pushes or parks them. conn_pause stops the receive
+ * (back-pressure): what the kernel has already completed still arrives, a few buffers at most.
  *
  * One thread: the loop's. */
 #ifndef CONN_CONN_H
@@ -23,11 +24,12 @@
 
 enum { CONN_LINGER_US = 5 * 1000 * 1000 };
 
-/* Outgoing bytes: at the high-water mark the feeder should stop (conn_is_full), at half of it go on.
- * Spans are counted as well as bytes, since a span of few bytes holds a whole receive buffer.
+/* Outgoing bytes: at the high-water mark the feeder should stop (conn_is_full), at half of it go
+ * on. Spans are counted as well as bytes, since a span of few bytes holds a whole receive buffer.
  *
- * When most receive buffers of the core are held by slow readers (buffer_pool_is_scarce), conn_push copies
- * into parked buffers instead and the mark falls, so that no number of slow readers can stop the others. */
+ * When most receive buffers of the core are held by slow readers (buffer_pool_is_scarce), conn_push
+ * copies into parked buffers instead and the mark falls, so that no number of slow readers can stop
+ * the others. */
 enum {
     CONN_FULL_SPANS = 32,
     CONN_FULL_BYTES = 512 * 1024,
@@ -54,7 +56,8 @@ struct span_queue {
 struct conn_events {
     /* `bytes` > 0 of `buffer`, from its beginning. The reference stays the caller's. */
     void (*received)(struct conn *conn, struct buffer *buffer, uint32_t bytes);
-    /* The peer has ended (0) or the connection is broken (errno). Comes once; conn_close is then due. */
+    /* The peer has ended (0) or the connection is broken (errno). Comes once; conn_close is then
+     * due. */
     void (*ended)(struct conn *conn, int error);
     /* After conn_is_full was true: the queue has fallen below half of the marks. */
     void (*drained)(struct conn *conn);
@@ -86,49 +89,53 @@ struct conn {
     const struct conn_events *events;
     struct conn_loop *loop;
     struct span_queue out;
-    struct list link;          /* to_flush or closed */
-    struct list wait_link;     /* starved or lingering */
+    struct list link;      /* to_flush or closed */
+    struct list wait_link; /* starved or lingering */
     int fd;
-    uint8_t state;             /* enum conn_state */
+    uint8_t state; /* enum conn_state */
     bool receive_wanted;
-    bool was_full;             /* `drained` is due */
+    bool was_full; /* `drained` is due */
     bool is_connecting;
-    bool has_ended;            /* `ended` was called */
-    bool tell_quiet;           /* `quiet` is due */
-    bool is_in_received;       /* inside the event `received`: not quiet, and not to be detached */
+    bool has_ended;      /* `ended` was called */
+    bool tell_quiet;     /* `quiet` is due */
+    bool is_in_received; /* inside the event `received`: not quiet, and not to be detached */
     uint64_t linger_until_us;
 };
 
-must_check bool conn_loop_init(struct conn_loop *loop, struct ring *ring, struct buffer_pool *buffers,
-                               uint32_t span_count_max);
+must_check bool conn_loop_init(struct conn_loop *loop, struct ring *ring,
+                               struct buffer_pool *buffers, uint32_t span_count_max);
 void conn_loop_release(struct conn_loop *loop);
 
-/* The end of a turn: submits sends, re-arms starved receives, ends what lingers too long, says `gone`. */
+/* The end of a turn: submits sends, re-arms starved receives, ends what lingers too long, says
+ * `gone`. */
 void conn_loop_flush(struct conn_loop *loop);
 /* When conn_loop_flush should run at the latest though nothing happens; UINT64_MAX: no need. */
 uint64_t conn_loop_next_us(const struct conn_loop *loop);
 
 /* Takes a connected descriptor. Receiving starts with conn_resume. */
 void conn_open(struct conn *conn, struct conn_loop *loop, int fd, const struct conn_events *events);
-/* Makes a socket and connects; `connected` tells how it ended. A negative errno at once when there is no
- * descriptor: conn is then untouched. */
-must_check int conn_connect(struct conn *conn, struct conn_loop *loop, const struct sockaddr *address,
-                            socklen_t address_bytes, const struct conn_events *events);
+/* Makes a socket and connects; `connected` tells how it ended. A negative errno at once when there
+ * is no descriptor: conn is then untouched. */
+must_check int conn_connect(struct conn *conn, struct conn_loop *loop,
+                            const struct sockaddr *address, socklen_t address_bytes,
+                            const struct conn_events *events);
 
 void conn_resume(struct conn *conn);
 void conn_pause(struct conn *conn);
 
-/* Queues a reference to bytes of `buffer` (the caller's own reference is not taken). A conn that is closing
- * drops them. Returns false when no span is left: the connection must then be closed. */
-must_check bool conn_push(struct conn *conn, struct buffer *buffer, uint32_t offset, uint32_t bytes);
+/* Queues a reference to bytes of `buffer` (the caller's own reference is not taken). A conn that is
+ * closing drops them. Returns false when no span is left: the connection must then be closed. */
+must_check bool conn_push(struct conn *conn, struct buffer *buffer, uint32_t offset,
+                          uint32_t bytes);
 /* Queues a copy. */
 must_check bool conn_push_copy(struct conn *conn, const void *data, size_t bytes);
 
 static inline bool conn_is_full(struct conn *conn)
 {
-    if (likely(conn->out.span_count < CONN_FULL_SPANS &&
-               (conn->out.bytes < CONN_FULL_BYTES_SCARCE ||
-                (conn->out.bytes < CONN_FULL_BYTES && !buffer_pool_is_scarce(conn->loop->buffers)))))
+    if (likely(
+            conn->out.span_count < CONN_FULL_SPANS &&
+            (conn->out.bytes < CONN_FULL_BYTES_SCARCE ||
+             (conn->out.bytes < CONN_FULL_BYTES && !buffer_pool_is_scarce(conn->loop->buffers)))))
         return false;
     conn->was_full = true;
     return true;
@@ -142,8 +149,8 @@ static inline bool conn_is_quiet(const struct conn *conn)
     return !conn->receive_op.started && !conn->send_op.started;
 }
 
-/* Stops receiving and lets what is queued go out. True: nothing is in flight or queued. False: the event
- * `quiet` will say when (or `ended`, when the connection breaks first). */
+/* Stops receiving and lets what is queued go out. True: nothing is in flight or queued. False: the
+ * event `quiet` will say when (or `ended`, when the connection breaks first). */
 must_check bool conn_quiesce(struct conn *conn);
 
 /* Lets go of the descriptor of a quiet conn, to hand it to another thread. `gone` is not called. */
@@ -153,8 +160,8 @@ int conn_detach(struct conn *conn) must_check;
 must_check bool span_queue_push(struct span_queue *queue, struct conn_loop *loop,
                                 struct buffer *buffer, uint32_t offset, uint32_t bytes);
 /* Queues a copy in parked buffers, so that receive buffers go back at once. */
-must_check bool span_queue_push_copy(struct span_queue *queue, struct conn_loop *loop, const void *data,
-                                     size_t bytes);
+must_check bool span_queue_push_copy(struct span_queue *queue, struct conn_loop *loop,
+                                     const void *data, size_t bytes);
 /* Moves all of `rest` behind `queue`. */
 void span_queue_join(struct span_queue *queue, struct span_queue *rest);
 void span_queue_clear(struct span_queue *queue, struct conn_loop *loop);

@@ -1,7 +1,7 @@
 /* control.h - the main thread: signals, the console's sessions, RELOAD, statistics, the end.
  *
- * It may block for moments, and it owns nothing that a worker touches: it asks by letter (struct command, struct
- * report) and waits for the answer in its poll loop. */
+ * It may block for moments, and it owns nothing that a worker touches: it asks by letter (struct
+ * command, struct report) and waits for the answer in its poll loop. */
 #ifndef CONTROL_CONTROL_H
 #define CONTROL_CONTROL_H
 
@@ -15,12 +15,13 @@ struct control_options {
     const char *config_path;
     struct usage_table *usage;
     unsigned worker_count;
-    int signal_fd;             /* signalfd with all signals of control_signals */
+    int signal_fd; /* signalfd with all signals of control_signals */
     bool is_quiet, is_daemon;
-    int verbose;               /* count of -v */
+    int verbose; /* count of -v */
 };
 
-/* Blocks the signals that control handles, in this thread and those it will start; returns a signalfd or -1. */
+/* Blocks the signals that control handles, in this thread and those it will start; returns a
+ * signalfd or -1. */
 int control_signals(void);
 
 /* Any thread. Before control_run too. */
@@ -84,6 +85,7 @@ struct database_stats {
     bool is_present; /* in the gathering at hand */
 };
 /* Sums rows by database into the kept table; returns it. */
-struct database_stats *control_sum_stats(const struct pool_row *rows, size_t row_count, size_t *count);
+struct database_stats *control_sum_stats(const struct pool_row *rows, size_t row_count,
+                                         size_t *count);
 
 #endif

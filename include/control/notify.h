@@ -1,4 +1,5 @@
-/* notify.h - tells systemd how we are (sd_notify's protocol: one datagram to $NOTIFY_SOCKET). Nothing without it.
+/* notify.h - tells systemd how we are (sd_notify's protocol: one datagram to $NOTIFY_SOCKET).
+ * Nothing without it.
  *
  * Control's thread. */
 #ifndef CONTROL_NOTIFY_H

@@ -1,7 +1,7 @@
 /* show.h - the console's tables: their columns, and rows as PostgreSQL messages.
  *
- * Columns, order and types: tests/compat/show_columns.tsv, against which a test compares them. Output goes to a
- * growing byte string. Control's thread; allocates. */
+ * Columns, order and types: tests/compat/show_columns.tsv, against which a test compares them.
+ * Output goes to a growing byte string. Control's thread; allocates. */
 #ifndef CONTROL_SHOW_H
 #define CONTROL_SHOW_H
 
@@ -56,7 +56,7 @@ void show_message(struct output *output, uint8_t type, const void *body, size_t 
 void show_complete(struct output *output, const char *tag);
 void show_ready(struct output *output);
 /* ErrorResponse or NoticeResponse; sqlstate NULL: 08P01 / 00000. */
-void show_error(struct output *output, const char *severity, const char *sqlstate, const char *message,
-                const char *detail);
+void show_error(struct output *output, const char *severity, const char *sqlstate,
+                const char *message, const char *detail);
 
 #endif

@@ -1,11 +1,12 @@
 /* buffer.h - where bytes live between two sockets: reference-counted, never moved.
  *
- * Two kinds. A *receive* buffer is one that the kernel filled; it goes back to the kernel's ring when its
- * last reference goes. A *parked* buffer comes from a slab class and holds what had to be copied: a message
- * that waits for a server, a header that straddled two buffers, what we write ourselves.
+ * Two kinds. A *receive* buffer is one that the kernel filled; it goes back to the kernel's ring
+ * when its last reference goes. A *parked* buffer comes from a slab class and holds what had to be
+ * copied: a message that waits for a server, a header that straddled two buffers, what we write
+ * ourselves.
  *
- * One pool for each worker; one thread. References are plain counters: a buffer never crosses to another
- * worker. */
+ * One pool for each worker; one thread. References are plain counters: a buffer never crosses to
+ * another worker. */
 #ifndef IO_BUFFER_H
 #define IO_BUFFER_H
 

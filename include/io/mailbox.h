@@ -1,8 +1,9 @@
 /* mailbox.h - letters between threads: many senders, one receiver, no lock.
  *
- * A `letter` is embedded in what it carries and holds the function that the receiver calls; it belongs to
- * the sender until it is posted, to the receiver from then on. Nothing is allocated, so a mailbox is bounded
- * by what carries letters: sessions, servers, requests, all of which have limits.
+ * A `letter` is embedded in what it carries and holds the function that the receiver calls; it
+ * belongs to the sender until it is posted, to the receiver from then on. Nothing is allocated, so
+ * a mailbox is bounded by what carries letters: sessions, servers, requests, all of which have
+ * limits.
  *
  * Letters of one sender arrive in the order in which they were posted. */
 #ifndef IO_MAILBOX_H
@@ -49,7 +50,8 @@ static inline unsigned mailbox_open_all(struct mailbox *mailbox, void *context)
     struct letter *oldest = NULL;
     unsigned count = 0;
 
-    /* A plain read first: most turns find nothing, and an exchange would cost a locked instruction. */
+    /* A plain read first: most turns find nothing, and an exchange would cost a locked instruction.
+     */
     if (atomic_load_explicit(&mailbox->last, memory_order_relaxed) == NULL)
         return 0;
     letter = atomic_exchange_explicit(&mailbox->last, NULL, memory_order_acquire);

@@ -11,11 +11,12 @@
  *   welcome  has a pool that has not seen a server yet; receives nothing until its welcome
  *   idle     owes nothing, has no server (session mode: before the first query)
  *   waiting  wants a server; what it sent is parked
- *   preparing  has a server (client->server), whose parameters are being set; what it sent is parked
- *   active   linked: client->server->client == client
- *   closing  its conn is closing; holds no server, no place in the pool, no limits
+ *   preparing  has a server (client->server), whose parameters are being set; what it sent is
+ * parked active   linked: client->server->client == client closing  its conn is closing; holds no
+ * server, no place in the pool, no limits
  *
- * Owned by its core's slab; freed in conn's `gone`, and not before login's helper job has come back. */
+ * Owned by its core's slab; freed in conn's `gone`, and not before login's helper job has come
+ * back. */
 #ifndef POOL_CLIENT_H
 #define POOL_CLIENT_H
 
@@ -64,18 +65,19 @@ struct client {
     struct frame frame;
     struct peer_name peer;
     uint32_t key_next;
-    uint8_t key[8];               /* of BackendKeyData */
+    uint8_t key[8]; /* of BackendKeyData */
     uint8_t state;
-    bool counts_as_client;        /* in usage->client_count */
-    bool counts_in_database;      /* in database_usage and user_usage */
-    bool drops_body;              /* the rest of the current message is not forwarded */
-    bool is_scanning;             /* bytes may be on their way to its server that were not queued yet */
-    bool is_answered_early;       /* in the middle of its message: its server is free when that has ended */
-    bool is_notified;             /* query_wait_notify was sent for this wait */
-    bool is_authenticated;        /* had its welcome; its key is known */
-    bool has_sent;                /* at least a byte */
-    bool is_mid_answer;           /* a message to it was cut off: nothing may follow */
-    bool is_replaying;            /* its parked bytes are being scanned */
+    bool counts_as_client;   /* in usage->client_count */
+    bool counts_in_database; /* in database_usage and user_usage */
+    bool drops_body;         /* the rest of the current message is not forwarded */
+    bool is_scanning;        /* bytes may be on their way to its server that were not queued yet */
+    bool is_answered_early;  /* in the middle of its message: its server is free when that has ended
+                              */
+    bool is_notified;        /* query_wait_notify was sent for this wait */
+    bool is_authenticated;   /* had its welcome; its key is known */
+    bool has_sent;           /* at least a byte */
+    bool is_mid_answer;      /* a message to it was cut off: nothing may follow */
+    bool is_replaying;       /* its parked bytes are being scanned */
 };
 
 static inline struct core *client_core(const struct client *client)
@@ -92,7 +94,8 @@ struct client *client_adopt(struct core *core, const struct handover *handover);
 /* Scans what was parked. */
 void client_replay(struct client *client);
 
-/* Closes with a pooler error: logs `closing because: MESSAGE` and sends FATAL. sqlstate NULL: 08P01. */
+/* Closes with a pooler error: logs `closing because: MESSAGE` and sends FATAL. sqlstate NULL:
+ * 08P01. */
 void client_close_error(struct client *client, const char *message, const char *sqlstate);
 /* The same with DETAIL and HINT. */
 void client_close_pg_error(struct client *client, const struct pg_error *error);

@@ -1,4 +1,5 @@
-/* command.h - what control tells a core to do: a letter there, run between two completions, and back.
+/* command.h - what control tells a core to do: a letter there, run between two completions, and
+ * back.
  *
  * Belongs to control; it is the core's from the post to the answer. */
 #ifndef POOL_COMMAND_H
@@ -7,7 +8,7 @@
 #include "pool/core.h"
 
 enum command_kind {
-    COMMAND_SNAPSHOT,    /* takes `snapshot` (one reference) */
+    COMMAND_SNAPSHOT, /* takes `snapshot` (one reference) */
     COMMAND_PAUSE,
     COMMAND_RESUME,
     COMMAND_RECONNECT,
@@ -19,7 +20,8 @@ enum command_kind {
 };
 
 struct command {
-    struct letter letter; /* `open` must be command_open on the way there; control's own on the way back */
+    struct letter
+        letter; /* `open` must be command_open on the way there; control's own on the way back */
     letter_open *answered;
     enum command_kind kind;
     bool has_database; /* else: all */

@@ -1,11 +1,13 @@
-/* core.h - what the clients, servers and pools of one core share: their I/O, timers, memory, configuration.
+/* core.h - what the clients, servers and pools of one core share: their I/O, timers, memory,
+ * configuration.
  *
- * One for each worker, one thread. The state machines above it (client, server, pool, login, cancel) know
- * neither clock nor kernel: time is `loop.now_us`, set by the owner once a turn; the kernel is the ring behind
- * `loop`; what other threads do for them goes through `ports`. So the simulator can own all of it.
+ * One for each worker, one thread. The state machines above it (client, server, pool, login,
+ * cancel) know neither clock nor kernel: time is `loop.now_us`, set by the owner once a turn; the
+ * kernel is the ring behind `loop`; what other threads do for them goes through `ports`. So the
+ * simulator can own all of it.
  *
- * A turn, by whoever owns the core:  loop.now_us = now; ring_turn; mailbox_open_all(.., core); timers_run;
- * core_end_turn. */
+ * A turn, by whoever owns the core:  loop.now_us = now; ring_turn; mailbox_open_all(.., core);
+ * timers_run; core_end_turn. */
 #ifndef POOL_CORE_H
 #define POOL_CORE_H
 
@@ -21,8 +23,9 @@ struct server;
 struct pool;
 struct core;
 
-/* Work that blocks or burns CPU: a helper thread calls `run`, then `letter` is posted to core `core_index`,
- * whose `open` looks at the result. Belongs to the helper in between: its owner must outlive it. */
+/* Work that blocks or burns CPU: a helper thread calls `run`, then `letter` is posted to core
+ * `core_index`, whose `open` looks at the result. Belongs to the helper in between: its owner must
+ * outlive it. */
 struct job {
     struct letter letter; /* back to the core, and on the way there */
     void (*run)(struct job *job);
@@ -45,8 +48,8 @@ enum shutdown_mode { SHUTDOWN_NONE, SHUTDOWN_WAIT_FOR_CLIENTS, SHUTDOWN_WAIT_FOR
 
 enum { POOL_BUCKETS = 1024, KEY_BUCKETS = 16384, DATABASE_FLAGS_MAX = 256 };
 
-/* A core that may not open a server asks the others, one after the other, to close an idle one that counts in
- * the same limit. */
+/* A core that may not open a server asks the others, one after the other, to close an idle one that
+ * counts in the same limit. */
 struct eviction {
     struct letter letter;
     const struct usage *usage;
@@ -55,13 +58,13 @@ struct eviction {
 };
 
 struct core_options {
-    unsigned index, count;  /* this core, and how many there are */
+    unsigned index, count;     /* this core, and how many there are */
     uint32_t client_count_max; /* also servers and cancels: what the descriptor limit allows */
     struct ring *ring;
     struct buffer_pool *buffers;
     struct usage_table *usage;
     const struct param_names *param_names;
-    const uint8_t *mock_key; /* 32 random bytes of this process: salts of unknown users */
+    const uint8_t *mock_key;   /* 32 random bytes of this process: salts of unknown users */
     struct snapshot *snapshot; /* one reference is the core's from now on */
     const struct core_ports *ports;
     void *ports_context;
@@ -85,7 +88,8 @@ struct core {
     struct list cancel_list;   /* cancel requests on their way */
     struct list scram_entries; /* keys made from plain passwords; see login.c */
     struct pool *pool_buckets[POOL_BUCKETS];
-    uint32_t key_buckets[KEY_BUCKETS]; /* cancel key -> client's slab index + 1, chained in client */
+    uint32_t
+        key_buckets[KEY_BUCKETS]; /* cancel key -> client's slab index + 1, chained in client */
 
     uint64_t id_last;
     bool is_paused; /* PAUSE of everything */
@@ -108,8 +112,8 @@ void core_end_turn(struct core *core);
 /* When the next turn is due though nothing happens; UINT64_MAX: never. */
 uint64_t core_next_us(const struct core *core);
 
-/* Takes over one reference of `snapshot`: pools that are gone lose their clients, moved ones retire their
- * servers, the rest get their new limits. */
+/* Takes over one reference of `snapshot`: pools that are gone lose their clients, moved ones retire
+ * their servers, the rest get their new limits. */
 void core_set_snapshot(struct core *core, struct snapshot *snapshot);
 
 /* PAUSE, RESUME, RECONNECT, KILL ... of one database, or of all when `database` is NULL. */
@@ -148,7 +152,7 @@ struct peer_name {
     uint8_t family; /* AF_INET, AF_INET6, AF_UNIX, 0: not known */
     uint16_t port;  /* of TCP, host order */
     uint8_t address[16];
-    uint32_t pid;   /* of the process at the other end of a unix socket, 0: not known */
+    uint32_t pid; /* of the process at the other end of a unix socket, 0: not known */
 };
 
 /* TCP_NODELAY, keepalive and buffer sizes as configured. */

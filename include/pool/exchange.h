@@ -1,15 +1,16 @@
 /* exchange.h - counts what a server still owes: has everything that the client asked been answered?
  *
- * PostgreSQL answers each Query, FunctionCall and Sync with one ReadyForQuery (protocol: "Message Flow").
- * So a server may go back when ReadyForQuery says 'I', every one of those has been answered, and no extended
- * batch is open (Parse, Bind ... without their Sync).
+ * PostgreSQL answers each Query, FunctionCall and Sync with one ReadyForQuery (protocol: "Message
+ * Flow"). So a server may go back when ReadyForQuery says 'I', every one of those has been
+ * answered, and no extended batch is open (Parse, Bind ... without their Sync).
  *
  * COPY IN bends the rule: while the backend reads COPY data it throws Sync and Flush away
- * (PostgreSQL: src/backend/commands/copyfromparse.c, CopyGetData). libpq's PQexecParams sends a Sync right
- * behind Execute, and a second one after CopyDone: two Syncs, one ReadyForQuery. An error in the middle leaves
- * it open on which side of the error a Sync was read. Where the count may be too low the exchange is
- * `uncertain`: the server must prove by a query of our own that it has nothing left to say before anybody
- * else gets it. Where it is too high the client keeps its server: slow, never wrong.
+ * (PostgreSQL: src/backend/commands/copyfromparse.c, CopyGetData). libpq's PQexecParams sends a
+ * Sync right behind Execute, and a second one after CopyDone: two Syncs, one ReadyForQuery. An
+ * error in the middle leaves it open on which side of the error a Sync was read. Where the count
+ * may be too low the exchange is `uncertain`: the server must prove by a query of our own that it
+ * has nothing left to say before anybody else gets it. Where it is too high the client keeps its
+ * server: slow, never wrong.
  *
  * Pure: a value, no I/O. */
 #ifndef POOL_EXCHANGE_H
@@ -36,9 +37,9 @@ struct exchange {
     uint8_t run_count;
     bool is_open_behind; /* the runs are used up, and an open batch follows */
     bool is_blurred;     /* the runs were used up: the order is no longer known, only the count */
-    bool in_copy_in;    /* the server reads COPY data, and the client has not ended it */
-    bool sync_ignored;  /* a Sync was taken to be thrown away by COPY IN */
-    bool is_uncertain;  /* the count may be too low: probe before reuse */
+    bool in_copy_in;     /* the server reads COPY data, and the client has not ended it */
+    bool sync_ignored;   /* a Sync was taken to be thrown away by COPY IN */
+    bool is_uncertain;   /* the count may be too low: probe before reuse */
 };
 
 static inline void exchange_reset(struct exchange *exchange)

@@ -1,9 +1,9 @@
-/* handover.h - a session that goes from the core that accepted it to where it belongs: another core (its
- * pool's, or the one that knows a cancel key), or control (the console).
+/* handover.h - a session that goes from the core that accepted it to where it belongs: another core
+ * (its pool's, or the one that knows a cancel key), or control (the console).
  *
- * The struct is part of the sender's login (slab); it is the receiver's from the post on, which takes the
- * descriptor and what it needs, and posts the letter back with handover_returned, so that the sender can
- * free it. Nothing of it may be used after that. */
+ * The struct is part of the sender's login (slab); it is the receiver's from the post on, which
+ * takes the descriptor and what it needs, and posts the letter back with handover_returned, so that
+ * the sender can free it. Nothing of it may be used after that. */
 #ifndef POOL_HANDOVER_H
 #define POOL_HANDOVER_H
 
@@ -17,8 +17,8 @@ struct handover {
     struct letter letter;
     enum handover_kind kind;
     unsigned from_core;
-    unsigned hop_count;   /* of a cancel: how many cores have looked for the key */
-    int fd;               /* quiet: no op, nothing queued */
+    unsigned hop_count; /* of a cancel: how many cores have looked for the key */
+    int fd;             /* quiet: no op, nothing queued */
     struct peer_name peer;
     uint64_t id, connect_us;
     char database[DATABASE_NAME_BYTES_MAX]; /* as the client asked for it */
@@ -28,8 +28,8 @@ struct handover {
     /* SCRAM keys learned from the client's login, for the server's. */
     bool has_scram_keys;
     uint8_t client_key[32], server_key[32];
-    /* Tracked parameters that the client asked for: for each a length (0xffff: none) and the bytes with
-     * their closing zero. */
+    /* Tracked parameters that the client asked for: for each a length (0xffff: none) and the bytes
+     * with their closing zero. */
     uint16_t params_bytes;
     uint8_t params[HANDOVER_PARAMS_BYTES];
     /* What the client has sent after its login. */

@@ -1,16 +1,17 @@
-/* login.h - a client before it has a pool: startup packet, authentication, and the way to the core of its pool.
+/* login.h - a client before it has a pool: startup packet, authentication, and the way to the core
+ * of its pool.
  *
  *   startup -> password (plain, md5) -----------> done
  *           -> keys -> sasl first -> sasl final -> done     keys, check: a helper thread is at work
  *           -> check (a plain password against a SCRAM secret) -> done
  *
- * A client in login costs no server and has a byte budget (LOGIN_BYTES_MAX) and client_login_timeout. The order
- * of checks is PgBouncer's (tests/compat/protocol_behaviour.md): parameters, user, max_client_conn, protocol
- * negotiation, limits, authentication, and only then whether the database exists. Unknown users see the same
- * exchange as known ones.
+ * A client in login costs no server and has a byte budget (LOGIN_BYTES_MAX) and
+ * client_login_timeout. The order of checks is PgBouncer's (tests/compat/protocol_behaviour.md):
+ * parameters, user, max_client_conn, protocol negotiation, limits, authentication, and only then
+ * whether the database exists. Unknown users see the same exchange as known ones.
  *
- * From a slab; lives as long as its client is in login, and longer while a helper's job or a letter is on its
- * way. */
+ * From a slab; lives as long as its client is in login, and longer while a helper's job or a letter
+ * is on its way. */
 #ifndef POOL_LOGIN_H
 #define POOL_LOGIN_H
 
@@ -26,36 +27,36 @@ enum {
 enum login_phase {
     LOGIN_STARTUP,
     LOGIN_PASSWORD,
-    LOGIN_KEYS,       /* SCRAM keys of a plain password are being made */
+    LOGIN_KEYS, /* SCRAM keys of a plain password are being made */
     LOGIN_SASL_FIRST,
     LOGIN_SASL_FINAL,
-    LOGIN_CHECK,      /* a helper checks a plain password */
+    LOGIN_CHECK, /* a helper checks a plain password */
     LOGIN_DONE,
 };
 
 struct login {
     struct handover handover;
-    struct job job;              /* LOGIN_CHECK */
+    struct job job; /* LOGIN_CHECK */
     bool job_in_flight;
-    struct client *client;       /* NULL: gone, or moved */
-    struct list key_link;        /* waits for a scram_entry */
-    struct snapshot *snapshot;   /* one reference: `user` is of it */
+    struct client *client;          /* NULL: gone, or moved */
+    struct list key_link;           /* waits for a scram_entry */
+    struct snapshot *snapshot;      /* one reference: `user` is of it */
     const struct user_config *user; /* NULL: unknown */
     uint8_t phase;
-    uint8_t method;              /* enum auth_type that is carried out */
+    uint8_t method; /* enum auth_type that is carried out */
     bool wants_negotiation;
     bool is_admin, is_console;
     uint8_t md5_salt[4];
     uint32_t received_bytes;
-    uint32_t request_count;      /* SSLRequest and GSSENCRequest */
-    struct buffer *input;        /* not yet used */
+    uint32_t request_count; /* SSLRequest and GSSENCRequest */
+    struct buffer *input;   /* not yet used */
     uint32_t input_bytes;
     struct scram_secret secret;
     struct scram_server scram;
     char password[LOGIN_MESSAGE_BYTES_MAX]; /* LOGIN_CHECK, for the helper */
     uint8_t salted[SCRAM_KEY_BYTES];
     uint16_t unknown_options_bytes;
-    char unknown_options[1024];  /* `_pq_.` names for NegotiateProtocolVersion */
+    char unknown_options[1024]; /* `_pq_.` names for NegotiateProtocolVersion */
     unsigned unknown_options_count;
     const char *param_values[PARAMS_COUNT_MAX]; /* into handover.params */
     char error[160];
@@ -67,7 +68,8 @@ void login_received(struct client *client, const uint8_t *data, size_t bytes);
 void login_received_late(struct client *client, const uint8_t *data, size_t bytes);
 /* The connection of a client in state moving is quiet: off it goes. */
 void login_moved(struct client *client);
-/* The client has ended, or is logged in: frees the login, now or when what is under way has come back. */
+/* The client has ended, or is logged in: frees the login, now or when what is under way has come
+ * back. */
 void login_end(struct client *client);
 
 /* New configuration: keys that were made of old secrets are forgotten. */

@@ -1,10 +1,10 @@
 /* params.h - the server parameters that follow a client from server to server (PgBouncer: tracked
  * parameters): client_encoding, DateStyle and so on.
  *
- * A *set* holds one value, or none, for each tracked name. Sets are interned for each core: two sets with the
- * same values are the same object, so that comparing a client with a server is one pointer compare, and ten
- * thousand clients of one application cost one set. A set lies in a parked buffer, with the buffer's reference
- * count. One thread: the core's. */
+ * A *set* holds one value, or none, for each tracked name. Sets are interned for each core: two
+ * sets with the same values are the same object, so that comparing a client with a server is one
+ * pointer compare, and ten thousand clients of one application cost one set. A set lies in a parked
+ * buffer, with the buffer's reference count. One thread: the core's. */
 #ifndef POOL_PARAMS_H
 #define POOL_PARAMS_H
 
@@ -18,9 +18,16 @@ struct param_names {
     const char *names[PARAMS_COUNT_MAX]; /* as SET spells them */
 };
 
-enum { PARAM_DATESTYLE, PARAM_CLIENT_ENCODING, PARAM_TIMEZONE, PARAM_STD_STRINGS, PARAM_APPLICATION_NAME };
+enum {
+    PARAM_DATESTYLE,
+    PARAM_CLIENT_ENCODING,
+    PARAM_TIMEZONE,
+    PARAM_STD_STRINGS,
+    PARAM_APPLICATION_NAME
+};
 
-/* The five built-in ones, then `extra` (track_extra_parameters: comma list, copied into `storage`). */
+/* The five built-in ones, then `extra` (track_extra_parameters: comma list, copied into `storage`).
+ */
 void param_names_init(struct param_names *names, const char *extra, char *storage,
                       size_t storage_bytes);
 /* Without case; -1: not tracked. */
@@ -35,7 +42,8 @@ struct param_table {
 void param_table_init(struct param_table *table, const struct param_names *names,
                       struct buffer_pool *buffers);
 
-/* One reference for the caller. NULL: no memory, or values too long. values[i] may be NULL: not known. */
+/* One reference for the caller. NULL: no memory, or values too long. values[i] may be NULL: not
+ * known. */
 struct buffer *params_intern(struct param_table *table, const char *const *values) must_check;
 /* `base` (may be NULL) with one value replaced; one new reference. */
 struct buffer *params_with(struct param_table *table, struct buffer *base, unsigned index,
@@ -47,9 +55,9 @@ const char *params_value(const struct buffer *set, unsigned index);
 /* values[i] point into the set. */
 void params_values(const struct param_table *table, const struct buffer *set, const char **values);
 
-/* Writes `SET name='value';...` for each value of `wanted` that is known on both sides and differs but in
- * case. Returns false when nothing has to be set. Values that would not fit 127 bytes quoted are not set,
- * as in PgBouncer. */
+/* Writes `SET name='value';...` for each value of `wanted` that is known on both sides and differs
+ * but in case. Returns false when nothing has to be set. Values that would not fit 127 bytes quoted
+ * are not set, as in PgBouncer. */
 bool params_write_set(const struct param_table *table, const struct buffer *wanted,
                       const struct buffer *actual, char *query, size_t query_bytes);
 

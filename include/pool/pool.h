@@ -1,9 +1,10 @@
-/* pool.h - the servers and the clients of one (database, server user): who waits, who is free, who may open.
+/* pool.h - the servers and the clients of one (database, server user): who waits, who is free, who
+ * may open.
  *
- * A pool lives on one core (core_index_of). Servers are in exactly one of the lists below, clients that have
- * logged in too. Idle servers: the last released is taken first (server_round_robin: the first). Waiters:
- * first in, first out. Limits: pool_size and the reserve are the pool's own; max_db_connections and
- * max_user_connections are counted for the process (usage.h). */
+ * A pool lives on one core (core_index_of). Servers are in exactly one of the lists below, clients
+ * that have logged in too. Idle servers: the last released is taken first (server_round_robin: the
+ * first). Waiters: first in, first out. Limits: pool_size and the reserve are the pool's own;
+ * max_db_connections and max_user_connections are counted for the process (usage.h). */
 #ifndef POOL_POOL_H
 #define POOL_POOL_H
 
@@ -15,7 +16,7 @@ enum { POOL_ADDRESSES_MAX = 16, POOL_WELCOME_BYTES = 2048, POOL_ERROR_BYTES = 25
 
 /* Addresses of the database's host; asked from control, which asks a helper (DNS). */
 struct resolution {
-    struct job job; /* the helper's; its letter carries it all the way */
+    struct job job;    /* the helper's; its letter carries it all the way */
     struct pool *pool; /* NULL once the pool is gone */
     unsigned core_index;
     bool in_flight;
@@ -27,7 +28,7 @@ struct resolution {
 };
 
 struct pool {
-    struct list link;         /* in the core's list */
+    struct list link; /* in the core's list */
     struct pool *bucket_next;
     struct core *core;
     const struct database_config *database; /* of the core's snapshot; replaced with it */
@@ -44,16 +45,16 @@ struct pool {
     struct list welcome_clients; /* wait for the pool's first server login, oldest first */
     unsigned client_count, waiting_count, welcome_count;
 
-    struct list idle_servers;    /* the next to be taken first */
-    struct list active_servers;  /* have a client */
-    struct list tested_servers;  /* run a reset, check or probe query */
-    struct list login_servers;   /* connecting, logging in */
-    struct list canceled_servers;/* free, but a cancel request is on its way to them */
+    struct list idle_servers;     /* the next to be taken first */
+    struct list active_servers;   /* have a client */
+    struct list tested_servers;   /* run a reset, check or probe query */
+    struct list login_servers;    /* connecting, logging in */
+    struct list canceled_servers; /* free, but a cancel request is on its way to them */
     unsigned server_count, idle_count, login_count, tested_count;
 
-    struct timer timer;          /* maintenance, three times a second while there is something to do */
+    struct timer timer; /* maintenance, three times a second while there is something to do */
     bool is_paused, is_disabled;
-    bool is_retired;             /* the database is gone: freed when empty */
+    bool is_retired; /* the database is gone: freed when empty */
 
     /* Cached from the first login: what every client is told. */
     bool has_welcome;
@@ -63,19 +64,19 @@ struct pool {
 
     /* Attempts to open servers. */
     bool last_login_failed;
-    unsigned unreachable_count;  /* addresses that failed since one last answered */
-    bool server_said_error;      /* it answered with an error; else it could not be reached */
+    unsigned unreachable_count; /* addresses that failed since one last answered */
+    bool server_said_error;     /* it answered with an error; else it could not be reached */
     uint64_t retry_at_us, retry_pause_us;
     char last_error[POOL_ERROR_BYTES];
     char last_sqlstate[6];
     bool is_launching; /* guards pool_launch and loops over servers against themselves */
     uint64_t last_lifetime_us;
-    unsigned cancel_count;       /* cancel requests under way */
+    unsigned cancel_count; /* cancel requests under way */
 
     /* Keys for the SCRAM login at the server. */
-    bool has_client_key;         /* learned from a client's own login */
+    bool has_client_key; /* learned from a client's own login */
     uint8_t client_key[32], server_key[32];
-    bool has_salted_password;    /* made from a plain password by a helper, for this salt */
+    bool has_salted_password; /* made from a plain password by a helper, for this salt */
     uint8_t salted_password[32];
     uint8_t salt[64];
     uint8_t salt_bytes;
@@ -104,17 +105,17 @@ void pool_update_settings(struct pool *pool);
 /* A client that has logged in enters the pool: it is welcomed, or waits for the first server. */
 void pool_client_enters(struct pool *pool, struct client *client);
 
-/* A client needs a server. True: it is linked (client->server) and may send. False: it waits in line, or the
- * client was closed with an error. */
+/* A client needs a server. True: it is linked (client->server) and may send. False: it waits in
+ * line, or the client was closed with an error. */
 must_check bool pool_want_server(struct pool *pool, struct client *client);
-/* A client waited too long: it is closed with `reason`, and with what the server said last, if it is the server's
- * fault. */
+/* A client waited too long: it is closed with `reason`, and with what the server said last, if it
+ * is the server's fault. */
 void pool_client_timed_out(struct pool *pool, struct client *client, const char *reason);
 /* The client's end: it is in no list any more. */
 void pool_client_leaves(struct pool *pool, struct client *client);
 
-/* A server is ready for the next client: to the first waiter, else idle. May close it instead (PAUSE,
- * retired, lifetime). */
+/* A server is ready for the next client: to the first waiter, else idle. May close it instead
+ * (PAUSE, retired, lifetime). */
 void pool_server_free(struct pool *pool, struct server *server);
 /* A server's login has succeeded for the first time or again: the welcome is made. */
 void pool_server_logged_in(struct pool *pool, struct server *server);

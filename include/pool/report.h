@@ -1,4 +1,5 @@
-/* report.h - rows that a core fills in for the console's SHOW tables. Plain values, copied between threads.
+/* report.h - rows that a core fills in for the console's SHOW tables. Plain values, copied between
+ * threads.
  *
  * Columns: tests/compat/show_columns.tsv. */
 #ifndef POOL_REPORT_H
@@ -20,10 +21,10 @@ struct pool_row {
     char user[USER_NAME_BYTES_MAX];
     unsigned cl_active, cl_waiting, cl_active_cancel_req, cl_waiting_cancel_req;
     unsigned sv_active, sv_active_cancel, sv_being_canceled, sv_idle, sv_used, sv_tested, sv_login;
-    unsigned client_count;     /* of the pool, all states */
+    unsigned client_count; /* of the pool, all states */
     uint64_t maxwait_us;
-    int pool_mode;             /* enum pool_mode */
-    bool is_paused;            /* by PAUSE db, or KILL */
+    int pool_mode;  /* enum pool_mode */
+    bool is_paused; /* by PAUSE db, or KILL */
     struct pool_stats stats;
 };
 
@@ -40,7 +41,8 @@ struct socket_row {
     uint64_t connect_us, request_us; /* monotonic */
     uint64_t wait_us;
     bool close_needed;
-    uint64_t pointer, link; /* ids, as in the log: an address would change with a handover; 0: none */
+    uint64_t pointer,
+        link; /* ids, as in the log: an address would change with a handover; 0: none */
     uint32_t remote_pid;
     char application_name[128];
     uint64_t id;
@@ -55,8 +57,9 @@ struct core_counts {
     unsigned connections;           /* conns that are not gone, listeners apart */
 };
 
-/* A request of control: the core fills in rows from `cursor` on, at most `row_max` at a time so that a large
- * table does not hold up its clients, and posts the letter back. Control posts it again while `more`. */
+/* A request of control: the core fills in rows from `cursor` on, at most `row_max` at a time so
+ * that a large table does not hold up its clients, and posts the letter back. Control posts it
+ * again while `more`. */
 struct report {
     struct letter letter; /* `open` must be report_open on the way there */
     letter_open *answered;
@@ -69,8 +72,9 @@ struct report {
         struct socket_row *sockets;
     } rows;
     struct core_counts counts;
-    char database[DATABASE_NAME_BYTES_MAX]; /* of REPORT_COUNTS: busy servers of this one only; "": all */
-    void *owner; /* control's */
+    char database[DATABASE_NAME_BYTES_MAX]; /* of REPORT_COUNTS: busy servers of this one only; "":
+                                               all */
+    void *owner;                            /* control's */
 };
 
 /* The context is the core; fills in what fits and posts the report back to control. */

@@ -1,20 +1,19 @@
 /* server.h - one connection to PostgreSQL, from connect to its end.
  *
- *   login -> [tested] -> idle <-> active ...     preparing: active, the pooler sets parameters first
- *              ^           |        |            every state -> closing
+ *   login -> [tested] -> idle <-> active ...     preparing: active, the pooler sets parameters
+ * first ^           |        |            every state -> closing
  *              +-----------+--------+
  *
  *   login      connecting, startup, authentication, until ReadyForQuery (server_login is set)
- *   tested     runs a query of the pooler's own: connect_query, reset, check, or the probe of an uncertain
- *              exchange; its answers are swallowed
- *   idle       owes nothing to anybody; may be given away
- *   canceled   like idle, but a cancel request is on its way to it: not given away until that has ended
- *   preparing  linked to a client whose parameters are being set; the client waits
- *   active     linked: server->client->server == server
- *   closing    its conn is closing; no client, no place in the pool
+ *   tested     runs a query of the pooler's own: connect_query, reset, check, or the probe of an
+ * uncertain exchange; its answers are swallowed idle       owes nothing to anybody; may be given
+ * away canceled   like idle, but a cancel request is on its way to it: not given away until that
+ * has ended preparing  linked to a client whose parameters are being set; the client waits active
+ * linked: server->client->server == server closing    its conn is closing; no client, no place in
+ * the pool
  *
- * A server is only ever given to the next client from `idle`, and gets there only with ReadyForQuery 'I',
- * everything answered (exchange.h) and no cancel request under way.
+ * A server is only ever given to the next client from `idle`, and gets there only with
+ * ReadyForQuery 'I', everything answered (exchange.h) and no cancel request under way.
  *
  * Owned by its core's slab; freed in conn's `gone`, and not before its helper job has come back. */
 #ifndef POOL_SERVER_H
@@ -48,7 +47,7 @@ enum server_test {
 
 struct server {
     struct conn conn;
-    struct list link; /* one of the pool's lists */
+    struct list link;   /* one of the pool's lists */
     struct timer timer; /* server_connect_timeout */
     struct pool *pool;
     struct client *client;
@@ -61,19 +60,20 @@ struct server {
     uint64_t id;
     uint64_t connect_us, request_us, idle_since_us, state_since_us;
     struct sockaddr_storage address;
-    uint8_t key[8];      /* BackendKeyData of PostgreSQL */
+    uint8_t key[8]; /* BackendKeyData of PostgreSQL */
     uint8_t state;
     uint8_t test;
-    uint8_t status;      /* of the last ReadyForQuery: I, T, E */
+    uint8_t status;        /* of the last ReadyForQuery: I, T, E */
     unsigned cancel_count; /* cancel requests under way to it */
     bool counts_in_usage;
-    bool has_served;     /* at least one client */
-    bool close_needed;   /* ends as soon as it is free */
+    bool has_served;   /* at least one client */
+    bool close_needed; /* ends as soon as it is free */
     bool test_failed;
-    bool test_answered;  /* the probe's own answer has come */
+    bool test_answered;            /* the probe's own answer has come */
     bool needs_probe, needs_reset; /* due before it is free */
-    bool looks_at_body;  /* the current message is gathered or looked at */
-    bool forwards_message; /* the current message began while a client was linked: it is the client's */
+    bool looks_at_body;            /* the current message is gathered or looked at */
+    bool forwards_message;         /* the current message began while a client was linked: it is the
+                                      client's */
     const char *close_reason;
 };
 
@@ -85,14 +85,15 @@ static inline struct core *server_core(const struct server *server)
 /* Begins to connect to `address`. NULL: no descriptor or no memory (the pool is told). */
 struct server *server_launch(struct pool *pool, const struct sockaddr_storage *address);
 
-/* Takes the server out of whatever list it is in, and links it; parameters are set first where they differ.
- * True: active. False: preparing; client_linked follows. */
+/* Takes the server out of whatever list it is in, and links it; parameters are set first where they
+ * differ. True: active. False: preparing; client_linked follows. */
 must_check bool server_link(struct server *server, struct client *client);
-/* The client has ended, or must lose its server: frees the server if it is clean, else closes it. */
+/* The client has ended, or must lose its server: frees the server if it is clean, else closes it.
+ */
 void server_drop_client(struct server *server, const char *reason);
 
-/* The client's message in whose middle everything was answered (is_answered_early) has gone out: the exchange is
- * over, the client idle. */
+/* The client's message in whose middle everything was answered (is_answered_early) has gone out:
+ * the exchange is over, the client idle. */
 void server_message_ended(struct server *server);
 
 /* Runs a check before use: the server is free again when it has passed. */

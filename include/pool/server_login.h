@@ -1,8 +1,9 @@
-/* server_login.h - from a connected socket to a server that is ready: startup packet, authentication, and what
- * the server tells about itself (protocol: "Start-up").
+/* server_login.h - from a connected socket to a server that is ready: startup packet,
+ * authentication, and what the server tells about itself (protocol: "Start-up").
  *
- * A rogue server is doubted like a rogue client: each message is bounded, each length checked, SCRAM verifies
- * the server's own signature. A PBKDF2 goes to a helper thread; its result is kept in the pool. */
+ * A rogue server is doubted like a rogue client: each message is bounded, each length checked,
+ * SCRAM verifies the server's own signature. A PBKDF2 goes to a helper thread; its result is kept
+ * in the pool. */
 #ifndef POOL_SERVER_LOGIN_H
 #define POOL_SERVER_LOGIN_H
 
@@ -14,7 +15,7 @@ struct server_login {
     bool job_in_flight;
     struct server *server; /* NULL: it has ended while the helper was at work */
     struct scram_client scram;
-    uint8_t sasl_step;     /* 0: none, 1: first sent, 2: final sent, 3: verified */
+    uint8_t sasl_step; /* 0: none, 1: first sent, 2: final sent, 3: verified */
     bool is_authenticated;
     bool has_key;
     /* For the helper: copied, since the configuration may change meanwhile. */
@@ -26,7 +27,8 @@ struct server_login {
 
 /* Writes the startup packet. */
 void server_login_start(struct server *server);
-/* A whole message of the server. May close the server. True: ReadyForQuery came, the login is done. */
+/* A whole message of the server. May close the server. True: ReadyForQuery came, the login is done.
+ */
 must_check bool server_login_message(struct server *server, uint8_t type, const uint8_t *body,
                                      size_t bytes);
 /* Wipes and frees, now or when the helper's job has come back. */

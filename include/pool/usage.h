@@ -1,9 +1,10 @@
-/* usage.h - counts that hold for the whole process: clients, and clients and servers of one database or
- * one user, over all cores. They bear the limits (max_client_conn, max_db_connections ...).
+/* usage.h - counts that hold for the whole process: clients, and clients and servers of one
+ * database or one user, over all cores. They bear the limits (max_client_conn, max_db_connections
+ * ...).
  *
- * A table of fixed size, made at start and mapped as needed; an entry is never removed. Lookups take no lock:
- * an entry is claimed with one compare-and-swap. The counts are atomics that change only when a connection
- * is opened or closed, never on the data path. Any thread. */
+ * A table of fixed size, made at start and mapped as needed; an entry is never removed. Lookups
+ * take no lock: an entry is claimed with one compare-and-swap. The counts are atomics that change
+ * only when a connection is opened or closed, never on the data path. Any thread. */
 #ifndef POOL_USAGE_H
 #define POOL_USAGE_H
 
@@ -34,8 +35,8 @@ void usage_table_release(struct usage_table *table);
 /* The entry, made if need be. NULL: the table is full, or the name too long. */
 struct usage *usage_find(struct usage_table *table, enum usage_kind kind, const char *name);
 
-/* Adds one unless that would exceed `limit` (<= 0: no limit). The count is never above the limit, not for a
- * moment: two that try to be the last do not refuse each other. */
+/* Adds one unless that would exceed `limit` (<= 0: no limit). The count is never above the limit,
+ * not for a moment: two that try to be the last do not refuse each other. */
 static inline must_check bool usage_take(atomic_int *count, int limit)
 {
     int now = atomic_load_explicit(count, memory_order_relaxed);

@@ -1,8 +1,9 @@
-/* frame.h - cuts a byte stream into PostgreSQL messages without copying (protocol: "Message Formats").
+/* frame.h - cuts a byte stream into PostgreSQL messages without copying (protocol: "Message
+ * Formats").
  *
- * A message is a type byte, a length word that counts itself but not the type, and a body. The scanner walks
- * a stream that arrives in pieces of any size. It holds back the bytes of a header that is not complete, at
- * most four; everything else stays where it was received.
+ * A message is a type byte, a length word that counts itself but not the type, and a body. The
+ * scanner walks a stream that arrives in pieces of any size. It holds back the bytes of a header
+ * that is not complete, at most four; everything else stays where it was received.
  *
  * Pure: no allocation, no I/O, any thread. Bytes belong to the caller. */
 #ifndef WIRE_FRAME_H
@@ -22,8 +23,8 @@ struct frame {
 };
 
 /* Reads a header from `data` (with what is held before it) when no body is left to walk over.
- * FRAME_OK: type and body_left are set, *consumed bytes of `data` belonged to the header. The header bytes
- * are at held[0..4] if held_count was above 0 before the call, else at `data`.
+ * FRAME_OK: type and body_left are set, *consumed bytes of `data` belonged to the header. The
+ * header bytes are at held[0..4] if held_count was above 0 before the call, else at `data`.
  * FRAME_NEED_MORE: all of `data` is held.
  * FRAME_BAD: a length below 4 or a message above `limit_bytes` (type and length word included). */
 static inline must_check enum frame_result frame_read(struct frame *frame, const uint8_t *data,

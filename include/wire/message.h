@@ -1,7 +1,7 @@
 /* message.h - makes the messages that the pooler itself sends (protocol: "Message Formats").
  *
- * Each function writes one whole message behind what the writer holds; a message that does not fit sets the
- * writer's overflow. Pure. */
+ * Each function writes one whole message behind what the writer holds; a message that does not fit
+ * sets the writer's overflow. Pure. */
 #ifndef WIRE_MESSAGE_H
 #define WIRE_MESSAGE_H
 
@@ -46,8 +46,8 @@ enum authentication_code {
     AUTHENTICATION_SASL_FINAL = 12,
 };
 
-/* Reads the fields of an ErrorResponse or NoticeResponse body. Strings point into the body; a field that is
- * missing is "" (a rogue server may leave out SQLSTATE). False: not properly terminated. */
+/* Reads the fields of an ErrorResponse or NoticeResponse body. Strings point into the body; a field
+ * that is missing is "" (a rogue server may leave out SQLSTATE). False: not properly terminated. */
 struct error_fields {
     const char *severity;
     const char *sqlstate;

@@ -28,20 +28,21 @@ struct startup_packet {
     size_t body_bytes;
 };
 
-/* Looks at the first `bytes` of `data`. For every kind but NEED_MORE, TYPED_MESSAGE and BAD the packet is
- * there as a whole. */
+/* Looks at the first `bytes` of `data`. For every kind but NEED_MORE, TYPED_MESSAGE and BAD the
+ * packet is there as a whole. */
 enum startup_kind startup_read(const uint8_t *data, size_t bytes, struct startup_packet *packet);
 
-/* Calls `each` for each parameter in order. False: the layout is broken (no final zero, or bytes after it),
- * or `each` returned false. */
+/* Calls `each` for each parameter in order. False: the layout is broken (no final zero, or bytes
+ * after it), or `each` returned false. */
 must_check bool startup_parameters(const struct startup_packet *packet,
                                    bool (*each)(void *context, const char *name, const char *value),
                                    void *context, bool *layout_is_bad);
 
-/* Splits the value of the startup parameter `options` (PostgreSQL: process_postgres_switches): `-c k=v`,
- * `-ck=v`, `--k=v`, separated by white space, a backslash takes the next byte as it is; `-` in a long name
- * stands for `_`. `scratch` holds the names and values while `each` looks at them. False: something else
- * stood there, or `each` returned false. */
+/* Splits the value of the startup parameter `options` (PostgreSQL: process_postgres_switches): `-c
+ * k=v`,
+ * `-ck=v`, `--k=v`, separated by white space, a backslash takes the next byte as it is; `-` in a
+ * long name stands for `_`. `scratch` holds the names and values while `each` looks at them. False:
+ * something else stood there, or `each` returned false. */
 must_check bool startup_options(const char *options, char *scratch, size_t scratch_bytes,
                                 bool (*each)(void *context, const char *name, const char *value),
                                 void *context, bool *form_is_bad);

@@ -10,7 +10,8 @@ void assert_set_hook(void (*hook)(void))
     assert_hook = hook;
 }
 
-_Noreturn void assert_failed(const char *condition, const char *file, int line, const char *function)
+_Noreturn void assert_failed(const char *condition, const char *file, int line,
+                             const char *function)
 {
     void (*hook)(void) = assert_hook;
 

@@ -260,7 +260,6 @@ bool conn_push_copy(struct conn *conn, const void *data, size_t bytes)
     return true;
 }
 
-
 static void ended(struct conn *conn, int error)
 {
     if (conn->has_ended)
@@ -361,7 +360,8 @@ void conn_pause(struct conn *conn)
 bool conn_quiesce(struct conn *conn)
 {
     conn_pause(conn);
-    /* Inside `received` the receive may have ended already, but its completion still looks at the conn. */
+    /* Inside `received` the receive may have ended already, but its completion still looks at the
+     * conn. */
     conn->tell_quiet = !conn_is_quiet(conn) || conn->out.first != NULL || conn->is_in_received;
     return !conn->tell_quiet;
 }
@@ -425,8 +425,8 @@ void conn_loop_flush(struct conn_loop *loop)
         list_remove(&conn->link);
         send_start(conn);
     }
-    /* Those that starve again come back behind the others. With no buffer to be had the next one given
-     * back brings us here again. */
+    /* Those that starve again come back behind the others. With no buffer to be had the next one
+     * given back brings us here again. */
     list_init(&again);
     if (can_receive(loop))
         list_append_all(&again, &loop->starved);

@@ -33,17 +33,17 @@ struct session {
     struct session *next;
     int fd;
     bool is_admin;
-    bool is_busy;      /* workers are asked */
-    bool is_extended;  /* the command at hand came by Execute */
+    bool is_busy;     /* workers are asked */
+    bool is_extended; /* the command at hand came by Execute */
     bool skips_to_sync;
-    bool is_closing;   /* as soon as its output is out */
-    bool wants_pause;  /* its PAUSE waits; ends with it */
+    bool is_closing;  /* as soon as its output is out */
+    bool wants_pause; /* its PAUSE waits; ends with it */
     char user[USER_NAME_BYTES_MAX];
     uint8_t key[8];
     struct request *request;
     const struct show_table *table;
     struct console_command command;
-    char text[128];    /* as sent, for `invalid command` */
+    char text[128]; /* as sent, for `invalid command` */
     struct peer_name peer;
     uint64_t connect_us;
     char set_tag[352]; /* of a SET that is being carried out */
@@ -70,9 +70,10 @@ unsigned console_count(void)
 
 static void error(struct session *session, const char *text)
 {
-    log_write(LEVEL_ERROR, "C-0x%llx: pgbouncer/%s@console %s", (unsigned long long)session->id, session->user, text);
-    log_write(LEVEL_WARNING, "C-0x%llx: pgbouncer/%s@console pooler error: %s", (unsigned long long)session->id,
+    log_write(LEVEL_ERROR, "C-0x%llx: pgbouncer/%s@console %s", (unsigned long long)session->id,
               session->user, text);
+    log_write(LEVEL_WARNING, "C-0x%llx: pgbouncer/%s@console pooler error: %s",
+              (unsigned long long)session->id, session->user, text);
     show_error(&session->output, "ERROR", NULL, text, NULL);
 }
 
@@ -243,8 +244,9 @@ static void show_sessions(struct session *session)
         struct socket_row row = {
             .database = "pgbouncer",
             .state = "active",
-            .port = other->peer.family == AF_UNIX ? (unsigned)control_snapshot()->settings.listen_port
-                                                  : other->peer.port,
+            .port = other->peer.family == AF_UNIX
+                        ? (unsigned)control_snapshot()->settings.listen_port
+                        : other->peer.port,
             .connect_us = other->connect_us,
             .request_us = clock_now_us(),
             .pointer = other->id,
@@ -258,7 +260,8 @@ static void show_sessions(struct session *session)
     }
 }
 
-static void show_statistics(struct session *session, const struct pool_row *pools, size_t pool_count)
+static void show_statistics(struct session *session, const struct pool_row *pools,
+                            size_t pool_count)
 {
     size_t count;
     struct database_stats *stats = control_sum_stats(pools, pool_count, &count);
@@ -293,11 +296,18 @@ static void show_statistics(struct session *session, const struct pool_row *pool
 
 static void show_totals(struct session *session, const struct pool_row *pools, size_t pool_count)
 {
-    static const char *const names[] = {
-        "server_assignment_count", "xact_count",      "query_count",
-        "client_bytes",            "server_bytes",    "xact_time",
-        "query_time",              "wait_time",       "ps_client_parse_count",
-        "ps_server_parse_count",   "ps_bind_count",   "client_login_count"};
+    static const char *const names[] = {"server_assignment_count",
+                                        "xact_count",
+                                        "query_count",
+                                        "client_bytes",
+                                        "server_bytes",
+                                        "xact_time",
+                                        "query_time",
+                                        "wait_time",
+                                        "ps_client_parse_count",
+                                        "ps_server_parse_count",
+                                        "ps_bind_count",
+                                        "client_login_count"};
     size_t count;
     struct database_stats *stats = control_sum_stats(pools, pool_count, &count);
 
@@ -331,7 +341,8 @@ static void show_database(struct session *session, const struct database_config 
     show_text(&row, name);
     show_text(&row, database->host);
     show_number(&row, database->port);
-    show_text(&row, database->is_auto && strcmp(database->dbname, "*") == 0 ? name : database->dbname);
+    show_text(&row,
+              database->is_auto && strcmp(database->dbname, "*") == 0 ? name : database->dbname);
     show_text(&row, database->user);
     show_number(&row, limits.pool_size);
     show_number(&row, limits.min_pool_size);
@@ -388,15 +399,16 @@ static int compare_names(const void *left, const void *right)
 static void show_databases(struct session *session, const struct pool_row *pools, size_t pool_count)
 {
     const struct snapshot *snapshot = control_snapshot();
-    struct named_database *list =
-        calloc(snapshot->database_count + pool_count + 1, sizeof(*list));
+    struct named_database *list = calloc(snapshot->database_count + pool_count + 1, sizeof(*list));
     size_t count = 0;
 
     assert(list != NULL);
     for (size_t i = 0; i < snapshot->database_count; i++)
-        list[count++] = (struct named_database){snapshot->databases[i].name, &snapshot->databases[i]};
+        list[count++] =
+            (struct named_database){snapshot->databases[i].name, &snapshot->databases[i]};
     for (size_t i = 0; i < pool_count; i++) {
-        const struct database_config *database = snapshot_find_database(snapshot, pools[i].database);
+        const struct database_config *database =
+            snapshot_find_database(snapshot, pools[i].database);
 
         if (database != NULL && database->is_auto)
             list[count++] = (struct named_database){pools[i].database, database};
@@ -439,8 +451,9 @@ static void show_users(struct session *session)
         show_number(&row, user->max_user_connections > 0 ? user->max_user_connections
                                                          : settings->max_user_connections);
         show_number(&row, usage != NULL ? usage_count(&usage->server_count) : 0);
-        show_number(&row, user->max_user_client_connections > 0 ? user->max_user_client_connections
-                                                                : settings->max_user_client_connections);
+        show_number(&row, user->max_user_client_connections > 0
+                              ? user->max_user_client_connections
+                              : settings->max_user_client_connections);
         show_number(&row, usage != NULL ? usage_count(&usage->client_count) : 0);
         show_row_end(&row);
     }
@@ -563,11 +576,11 @@ static void run_show(struct session *session, const struct show_table *table)
         const char *name;
         enum report_kind kind;
     } gathered[] = {
-        {"POOLS", REPORT_POOLS},         {"DATABASES", REPORT_POOLS},
-        {"STATS", REPORT_POOLS},         {"STATS_TOTALS", REPORT_POOLS},
+        {"POOLS", REPORT_POOLS},          {"DATABASES", REPORT_POOLS},
+        {"STATS", REPORT_POOLS},          {"STATS_TOTALS", REPORT_POOLS},
         {"STATS_AVERAGES", REPORT_POOLS}, {"TOTALS", REPORT_POOLS},
-        {"CLIENTS", REPORT_CLIENTS},     {"SERVERS", REPORT_SERVERS},
-        {"SOCKETS", REPORT_CLIENTS},     {"LISTS", REPORT_COUNTS},
+        {"CLIENTS", REPORT_CLIENTS},      {"SERVERS", REPORT_SERVERS},
+        {"SOCKETS", REPORT_CLIENTS},      {"LISTS", REPORT_COUNTS},
     };
     const struct snapshot *snapshot = control_snapshot();
     const char *name = table->name;
@@ -607,8 +620,9 @@ static void run_show(struct session *session, const struct show_table *table)
             show_number(&row, snapshot->peers[i].peer_id);
             show_text(&row, snapshot->peers[i].host);
             show_number(&row, snapshot->peers[i].port);
-            show_number(&row, snapshot->peers[i].pool_size >= 0 ? snapshot->peers[i].pool_size
-                                                                : snapshot->settings.default_pool_size);
+            show_number(&row, snapshot->peers[i].pool_size >= 0
+                                  ? snapshot->peers[i].pool_size
+                                  : snapshot->settings.default_pool_size);
             show_row_end(&row);
         }
     } else if (table->columns[1].name == NULL) {
@@ -635,7 +649,7 @@ static void run_show(struct session *session, const struct show_table *table)
 static struct flagged {
     char name[DATABASE_NAME_BYTES_MAX];
     bool is_paused, is_disabled;
-} *flagged;
+} * flagged;
 static size_t flagged_count;
 
 static struct flagged *flag_of(const char *name)
@@ -689,7 +703,8 @@ static void pause_looked(struct request *request)
     struct session *session = request->owner;
 
     if (request->counts.busy_servers > 0 &&
-        (request->database[0] != '\0' ? console_is_paused(request->database) : control_is_paused())) {
+        (request->database[0] != '\0' ? console_is_paused(request->database)
+                                      : control_is_paused())) {
         request_again(request, PAUSE_LOOK_US);
         return;
     }
@@ -712,8 +727,8 @@ static void closed_looked(struct request *request)
     const struct socket_row *servers = request->rows;
 
     for (size_t i = 0; i < request->row_count; i++)
-        if (servers[i].close_needed && (request->database[0] == '\0' ||
-                                        strcmp(servers[i].database, request->database) == 0)) {
+        if (servers[i].close_needed &&
+            (request->database[0] == '\0' || strcmp(servers[i].database, request->database) == 0)) {
             request_again(request, PAUSE_LOOK_US);
             return;
         }
@@ -725,7 +740,8 @@ static void closed_looked(struct request *request)
 
 static void send_command(struct session *session, enum command_kind kind, const char *database)
 {
-    struct request *request = request_make(session, kind == COMMAND_PAUSE ? pause_sent : answer_command);
+    struct request *request =
+        request_make(session, kind == COMMAND_PAUSE ? pause_sent : answer_command);
 
     session->request = request;
     request->command.kind = kind;
@@ -803,7 +819,8 @@ static void run_shutdown(struct session *session)
     }
     if (control_shutdown_mode() != SHUTDOWN_NONE) {
         failed(session, "pooler is shutting down");
-    } else if (strcasecmp(how, "WAIT_FOR_SERVERS") == 0 || strcasecmp(how, "WAIT_FOR_CLIENTS") == 0) {
+    } else if (strcasecmp(how, "WAIT_FOR_SERVERS") == 0 ||
+               strcasecmp(how, "WAIT_FOR_CLIENTS") == 0) {
         bool for_servers = strcasecmp(how, "WAIT_FOR_SERVERS") == 0;
 
         log_write(LEVEL_LOG, "SHUTDOWN %s command issued",
@@ -841,9 +858,11 @@ static bool run_database_command(struct session *session)
         enum command_kind kind;
         bool needs_database;
     } commands[] = {
-        {"PAUSE", "pause", COMMAND_PAUSE, false},       {"RESUME", "pause", COMMAND_RESUME, false},
+        {"PAUSE", "pause", COMMAND_PAUSE, false},
+        {"RESUME", "pause", COMMAND_RESUME, false},
         {"RECONNECT", "reconnect", COMMAND_RECONNECT, false},
-        {"DISABLE", "disable", COMMAND_DISABLE, true},  {"ENABLE", "enable", COMMAND_ENABLE, true},
+        {"DISABLE", "disable", COMMAND_DISABLE, true},
+        {"ENABLE", "enable", COMMAND_ENABLE, true},
         {"KILL", "kill", COMMAND_KILL, false},
     };
     const char *word = session->command.word;
@@ -859,7 +878,8 @@ static bool run_database_command(struct session *session)
         failed(session, "a database is required");
         return true;
     }
-    if ((commands[i].kind == COMMAND_PAUSE || commands[i].kind == COMMAND_KILL) && control_is_paused()) {
+    if ((commands[i].kind == COMMAND_PAUSE || commands[i].kind == COMMAND_KILL) &&
+        control_is_paused()) {
         failed(session, "already suspended/paused");
         return true;
     }
@@ -967,8 +987,9 @@ static void run_command(struct session *session, const char *text)
         return;
     }
     if (!session->is_admin) {
-        static const char *const words[] = {"RELOAD", "PAUSE",   "RESUME",    "SUSPEND",     "DISABLE", "ENABLE",
-                                            "KILL",   "SHUTDOWN", "RECONNECT", "KILL_CLIENT", "WAIT_CLOSE"};
+        static const char *const words[] = {"RELOAD",    "PAUSE",       "RESUME",    "SUSPEND",
+                                            "DISABLE",   "ENABLE",      "KILL",      "SHUTDOWN",
+                                            "RECONNECT", "KILL_CLIENT", "WAIT_CLOSE"};
 
         for (size_t i = 0; i < COUNT_OF(words); i++)
             if (strcmp(words[i], command->word) == 0) {
@@ -1015,7 +1036,8 @@ static void statement_drop(struct session *session, struct statement *statement)
     *statement = session->statements[--session->statement_count];
 }
 
-static bool statement_keep(struct session *session, const char *name, bool is_portal, const char *text)
+static bool statement_keep(struct session *session, const char *name, bool is_portal,
+                           const char *text)
 {
     struct statement *statement = statement_find(session, name, is_portal);
 
@@ -1140,8 +1162,9 @@ static void session_close(struct session *session)
 static void flush(struct session *session)
 {
     while (session->sent_bytes < session->output.bytes) {
-        ssize_t count = send(session->fd, session->output.data + session->sent_bytes,
-                             session->output.bytes - session->sent_bytes, MSG_NOSIGNAL | MSG_DONTWAIT);
+        ssize_t count =
+            send(session->fd, session->output.data + session->sent_bytes,
+                 session->output.bytes - session->sent_bytes, MSG_NOSIGNAL | MSG_DONTWAIT);
 
         if (count < 0 && errno == EINTR)
             continue;
@@ -1238,10 +1261,14 @@ static void process_input(struct session *session)
 void console_start(const struct handover *handover)
 {
     static const char *const parameters[][2] = {
-        {"server_version", PGSPLICE_VERSION "/pgsplice"}, {"client_encoding", "UTF8"},
-        {"server_encoding", "UTF8"},                      {"DateStyle", "ISO"},
-        {"TimeZone", "GMT"},                              {"standard_conforming_strings", "on"},
-        {"is_superuser", "on"},                           {"integer_datetimes", "on"},
+        {"server_version", PGSPLICE_VERSION "/pgsplice"},
+        {"client_encoding", "UTF8"},
+        {"server_encoding", "UTF8"},
+        {"DateStyle", "ISO"},
+        {"TimeZone", "GMT"},
+        {"standard_conforming_strings", "on"},
+        {"is_superuser", "on"},
+        {"integer_datetimes", "on"},
     };
     struct session *session = calloc(1, sizeof(*session));
     uint8_t zero[4] = {0};

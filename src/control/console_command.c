@@ -26,7 +26,8 @@ static const char *skip_blanks(const char *text)
 }
 
 /* Reads a word, or what stands between `quote`s; NULL: neither. */
-static const char *read_word(const char *text, char quote, char *out, size_t out_bytes, bool *too_long)
+static const char *read_word(const char *text, char quote, char *out, size_t out_bytes,
+                             bool *too_long)
 {
     size_t count = 0;
 
@@ -83,7 +84,8 @@ enum console_result console_command_parse(const char *text, struct console_comma
         *byte = upper(*byte);
     if (is_end(text))
         return too_long ? CONSOLE_BAD_ARGUMENTS : CONSOLE_OK;
-    text = read_word(skip_blanks(text), '"', command->argument, sizeof(command->argument), &too_long);
+    text =
+        read_word(skip_blanks(text), '"', command->argument, sizeof(command->argument), &too_long);
     if (text == NULL)
         return CONSOLE_INVALID;
     command->has_argument = true;
@@ -98,7 +100,8 @@ enum console_result console_command_parse(const char *text, struct console_comma
         text = skip_blanks(text);
         if (text[0] == '\'' && text[1] == '\'' && text[2] != '\'')
             text += 2; /* an empty value is a value */
-        else if ((text = read_word(text, '\'', command->value, sizeof(command->value), &too_long)) == NULL)
+        else if ((text = read_word(text, '\'', command->value, sizeof(command->value),
+                                   &too_long)) == NULL)
             return CONSOLE_INVALID;
     }
     if (!is_end(text))

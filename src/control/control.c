@@ -119,7 +119,8 @@ void request_release(struct request *request)
 
 static size_t row_bytes(const struct request *request)
 {
-    return request->report.kind == REPORT_POOLS ? sizeof(struct pool_row) : sizeof(struct socket_row);
+    return request->report.kind == REPORT_POOLS ? sizeof(struct pool_row)
+                                                : sizeof(struct socket_row);
 }
 
 static void ask(struct request *request)
@@ -286,8 +287,8 @@ static void apply_log_settings(void)
 
     log_set_level(verbose == 0 ? LEVEL_LOG : verbose == 1 ? LEVEL_DEBUG : LEVEL_NOISE);
     if (!log_writer_reopen(&options))
-        log_write(LEVEL_ERROR, "could not open logfile '%s': %s; the old one stays", settings->logfile,
-                  strerror(errno));
+        log_write(LEVEL_ERROR, "could not open logfile '%s': %s; the old one stays",
+                  settings->logfile, strerror(errno));
 }
 
 void control_replace_snapshot(struct snapshot *snapshot, struct request *request)
@@ -301,8 +302,9 @@ void control_replace_snapshot(struct snapshot *snapshot, struct request *request
 
 const char *control_reload(struct request *request)
 {
-    const char *path = control.snapshot->settings.conffile != NULL ? control.snapshot->settings.conffile
-                                                                   : control.options.config_path;
+    const char *path = control.snapshot->settings.conffile != NULL
+                           ? control.snapshot->settings.conffile
+                           : control.options.config_path;
     struct snapshot *snapshot;
 
     notify_reloading();
@@ -349,7 +351,8 @@ static int compare_stats(const void *left, const void *right)
                   ((const struct database_stats *)right)->database);
 }
 
-struct database_stats *control_sum_stats(const struct pool_row *rows, size_t row_count, size_t *count)
+struct database_stats *control_sum_stats(const struct pool_row *rows, size_t row_count,
+                                         size_t *count)
 {
     size_t kept = 0;
 
@@ -386,9 +389,11 @@ static void average(struct database_stats *stats, uint64_t period_us)
     struct pool_stats *result = &stats->average;
     uint64_t xacts = difference(now->xact_count, before->xact_count);
     uint64_t queries = difference(now->query_count, before->query_count);
-    uint64_t assignments = difference(now->server_assignment_count, before->server_assignment_count);
+    uint64_t assignments =
+        difference(now->server_assignment_count, before->server_assignment_count);
 
-#define PER_SECOND(field) result->field = difference(now->field, before->field) * US_PER_S / period_us
+#define PER_SECOND(field)                                                                          \
+    result->field = difference(now->field, before->field) * US_PER_S / period_us
     PER_SECOND(server_assignment_count);
     PER_SECOND(xact_count);
     PER_SECOND(query_count);
@@ -421,9 +426,11 @@ static void stats_gathered(struct request *request)
     average(&sum, control.stats_period_us);
     snprintf(text, sizeof(text),
              "stats: %llu xacts/s, %llu queries/s, %llu client parses/s, %llu server parses/s, "
-             "%llu binds/s, %llu client logins/s, in %llu B/s, out %llu B/s, xact %llu us, query %llu us, "
+             "%llu binds/s, %llu client logins/s, in %llu B/s, out %llu B/s, xact %llu us, query "
+             "%llu us, "
              "wait %llu us",
-             (unsigned long long)sum.average.xact_count, (unsigned long long)sum.average.query_count,
+             (unsigned long long)sum.average.xact_count,
+             (unsigned long long)sum.average.query_count,
              (unsigned long long)sum.average.client_parse_count,
              (unsigned long long)sum.average.server_parse_count,
              (unsigned long long)sum.average.bind_count,
@@ -501,8 +508,9 @@ int control_signals(void)
 
 static void pause_done(struct request *request)
 {
-    log_write(LEVEL_LOG, request->command.kind == COMMAND_PAUSE ? "got SIGUSR1, pausing all activity"
-                                                                : "got SIGUSR2, continuing from PAUSE");
+    log_write(LEVEL_LOG, request->command.kind == COMMAND_PAUSE
+                             ? "got SIGUSR1, pausing all activity"
+                             : "got SIGUSR2, continuing from PAUSE");
     request_release(request);
 }
 
@@ -534,10 +542,11 @@ static void signal_arrived(int number)
                       number == SIGTERM ? "SIGTERM" : "SIGINT");
             control_exit_now();
         }
-        log_write(LEVEL_LOG, number == SIGTERM
-                                 ? "got SIGTERM, shutting down, waiting for all clients disconnect"
-                                 : "got SIGINT, shutting down, waiting for all servers connections to "
-                                   "be released");
+        log_write(LEVEL_LOG,
+                  number == SIGTERM
+                      ? "got SIGTERM, shutting down, waiting for all clients disconnect"
+                      : "got SIGINT, shutting down, waiting for all servers connections to "
+                        "be released");
         control_shutdown(number == SIGTERM ? SHUTDOWN_WAIT_FOR_CLIENTS : SHUTDOWN_WAIT_FOR_SERVERS,
                          request_make(&control, simple_done));
         break;
@@ -580,7 +589,8 @@ static int poll_timeout_ms(void)
     uint64_t now_us = clock_now_us();
     uint64_t next_us = control.stats_at_us;
 
-    for (struct request *request = control.waiting; request != NULL; request = request->next_waiting)
+    for (struct request *request = control.waiting; request != NULL;
+         request = request->next_waiting)
         next_us = MIN(next_us, request->again_at_us);
     return next_us <= now_us ? 0 : (int)MIN((next_us - now_us) / 1000 + 1, UINT64_C(60000));
 }

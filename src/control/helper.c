@@ -24,7 +24,8 @@ struct helper {
 static struct helper helpers[HELPER_THREADS];
 static atomic_uint next_helper;
 
-/* What a helper opens: `open` of the letter in the mailbox; the job's own `open` is kept beside it. */
+/* What a helper opens: `open` of the letter in the mailbox; the job's own `open` is kept beside it.
+ */
 static void *run(void *argument)
 {
     struct helper *helper = argument;
@@ -90,7 +91,8 @@ bool helper_start(void)
 
 void helper_post(struct job *job)
 {
-    unsigned index = atomic_fetch_add_explicit(&next_helper, 1, memory_order_relaxed) % HELPER_THREADS;
+    unsigned index =
+        atomic_fetch_add_explicit(&next_helper, 1, memory_order_relaxed) % HELPER_THREADS;
     struct helper *helper = &helpers[index];
 
     if (!mailbox_post(&helper->mailbox, &job->letter))
@@ -111,15 +113,18 @@ static void add_addresses(struct resolution *resolution, const char *host)
     snprintf(port, sizeof(port), "%u", resolution->port);
     result = getaddrinfo(host, port, &hints, &list);
     if (result != 0) {
-        snprintf(resolution->error, sizeof(resolution->error), "%.60s: %s", host, gai_strerror(result));
+        snprintf(resolution->error, sizeof(resolution->error), "%.60s: %s", host,
+                 gai_strerror(result));
         return;
     }
     for (struct addrinfo *item = list;
          item != NULL && resolution->address_count < POOL_ADDRESSES_MAX; item = item->ai_next) {
         if (item->ai_addrlen > sizeof(struct sockaddr_storage))
             continue;
-        memset(&resolution->addresses[resolution->address_count], 0, sizeof(struct sockaddr_storage));
-        memcpy(&resolution->addresses[resolution->address_count++], item->ai_addr, item->ai_addrlen);
+        memset(&resolution->addresses[resolution->address_count], 0,
+               sizeof(struct sockaddr_storage));
+        memcpy(&resolution->addresses[resolution->address_count++], item->ai_addr,
+               item->ai_addrlen);
     }
     freeaddrinfo(list);
 }

@@ -18,8 +18,8 @@
 
 enum { QUEUE_LINES = 1024 }; /* a power of two */
 
-/* A bounded queue with a sequence number in each slot: `sequence` == position: free for the writer of that
- * position; position + 1: filled. (Dmitry Vyukov's scheme, one consumer.) */
+/* A bounded queue with a sequence number in each slot: `sequence` == position: free for the writer
+ * of that position; position + 1: filled. (Dmitry Vyukov's scheme, one consumer.) */
 struct slot {
     _Atomic uint64_t sequence;
     uint64_t wall_us;
@@ -85,8 +85,8 @@ static void sink(enum log_level level, const char *text, size_t bytes)
     }
 }
 
-size_t log_line_format(char line[LOG_LINE_BYTES_MAX], uint64_t wall_us, int pid, enum log_level level,
-                       const char *text, size_t text_bytes)
+size_t log_line_format(char line[LOG_LINE_BYTES_MAX], uint64_t wall_us, int pid,
+                       enum log_level level, const char *text, size_t text_bytes)
 {
     time_t seconds = (time_t)(wall_us / US_PER_S);
     struct tm local;
@@ -150,7 +150,8 @@ static void drain(void)
         lost = atomic_exchange_explicit(&writer.lost, 0, memory_order_relaxed);
         if (lost > 0) {
             char text[64];
-            int bytes = snprintf(text, sizeof(text), "%llu log lines lost", (unsigned long long)lost);
+            int bytes =
+                snprintf(text, sizeof(text), "%llu log lines lost", (unsigned long long)lost);
 
             write_line(clock_wall_us(), LEVEL_WARNING, text, (size_t)bytes);
         }

@@ -28,8 +28,8 @@ static void set_option(int fd, int level, int option, int value)
     (void)setsockopt(fd, level, option, &value, sizeof(value));
 }
 
-static int open_tcp(const struct settings *settings, const struct sockaddr *address, socklen_t bytes,
-                    bool share)
+static int open_tcp(const struct settings *settings, const struct sockaddr *address,
+                    socklen_t bytes, bool share)
 {
     int fd = socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
@@ -47,7 +47,7 @@ static int open_tcp(const struct settings *settings, const struct sockaddr *addr
     if (settings->tcp_defer_accept != 0)
         set_option(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, 1);
     return fd;
-fail: {
+fail : {
     int error = errno;
 
     close(fd);
@@ -56,8 +56,8 @@ fail: {
 }
 }
 
-/* A process that was killed gives its sockets back a moment late, since its rings are taken down in the
- * background. */
+/* A process that was killed gives its sockets back a moment late, since its rings are taken down in
+ * the background. */
 static int open_tcp_patiently(const struct settings *settings, const struct sockaddr *address,
                               socklen_t bytes, bool share)
 {
@@ -127,8 +127,7 @@ static bool listen_tcp(const struct settings *settings, unsigned worker_count,
         struct addrinfo hints = {
             .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE};
         struct addrinfo *addresses = NULL;
-        int result =
-            getaddrinfo(strcmp(name, "*") == 0 ? NULL : name, port, &hints, &addresses);
+        int result = getaddrinfo(strcmp(name, "*") == 0 ? NULL : name, port, &hints, &addresses);
 
         asked++;
         if (result != 0) {
@@ -151,7 +150,8 @@ static bool listen_tcp(const struct settings *settings, unsigned worker_count,
     return true;
 }
 
-static bool unix_path(const struct settings *settings, struct sockaddr_un *address, socklen_t *bytes)
+static bool unix_path(const struct settings *settings, struct sockaddr_un *address,
+                      socklen_t *bytes)
 {
     int length;
 
@@ -231,11 +231,12 @@ static bool listen_unix(const struct settings *settings, unsigned worker_count,
         (void)unlink(address.sun_path);
     }
     fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    /* Listening at once: who waits for the file to appear may connect, and is served when all is ready. */
+    /* Listening at once: who waits for the file to appear may connect, and is served when all is
+     * ready. */
     if (fd < 0 || bind(fd, (struct sockaddr *)&address, bytes) < 0 ||
         listen(fd, settings->listen_backlog) < 0) {
-        log_write(LEVEL_FATAL, "cannot listen on unix:%s/.s.PGSQL.%d: %s", settings->unix_socket_dir,
-                  settings->listen_port, strerror(errno));
+        log_write(LEVEL_FATAL, "cannot listen on unix:%s/.s.PGSQL.%d: %s",
+                  settings->unix_socket_dir, settings->listen_port, strerror(errno));
         if (fd >= 0)
             close(fd);
         return false;
@@ -273,7 +274,8 @@ bool process_bind(const struct settings *settings, unsigned worker_count,
         !listen_unix(settings, worker_count, listeners, listener_count))
         return false;
     if (*listener_count == 0) {
-        log_write(LEVEL_FATAL, "nowhere to listen on: listen_addr and unix_socket_dir are both empty");
+        log_write(LEVEL_FATAL,
+                  "nowhere to listen on: listen_addr and unix_socket_dir are both empty");
         return false;
     }
     return true;
@@ -304,7 +306,8 @@ bool process_check_pidfile(const char *path)
         pid = 0;
     fclose(file);
     if (pid > 0 && (kill((pid_t)pid, 0) == 0 || errno == EPERM)) {
-        log_write(LEVEL_FATAL, "pidfile '%s' exists and process %ld lives, already running?", path, pid);
+        log_write(LEVEL_FATAL, "pidfile '%s' exists and process %ld lives, already running?", path,
+                  pid);
         return false;
     }
     log_write(LEVEL_WARNING, "removing stale pidfile '%s'", path);
@@ -344,7 +347,8 @@ bool process_become_user(const char *name)
     }
     if (geteuid() == user->pw_uid)
         return true;
-    if (initgroups(name, user->pw_gid) < 0 || setgid(user->pw_gid) < 0 || setuid(user->pw_uid) < 0) {
+    if (initgroups(name, user->pw_gid) < 0 || setgid(user->pw_gid) < 0 ||
+        setuid(user->pw_uid) < 0) {
         log_write(LEVEL_FATAL, "cannot become user %s: %s", name, strerror(errno));
         return false;
     }
@@ -378,7 +382,8 @@ unsigned process_raise_limits(const struct settings *settings, unsigned worker_c
     if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
         limit.rlim_cur = before;
     log_write(LEVEL_LOG,
-              "kernel file descriptor limit: %llu (hard: %llu); max_client_conn: %d, max expected fd use: %d",
+              "kernel file descriptor limit: %llu (hard: %llu); max_client_conn: %d, max expected "
+              "fd use: %d",
               (unsigned long long)limit.rlim_cur, (unsigned long long)limit.rlim_max,
               settings->max_client_conn,
               settings->max_client_conn + settings->default_pool_size + 10 + (int)worker_count * 4);

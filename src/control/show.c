@@ -268,8 +268,8 @@ void show_ready(struct output *output)
     show_message(output, 'Z', "I", 1);
 }
 
-void show_error(struct output *output, const char *severity, const char *sqlstate, const char *message,
-                const char *detail)
+void show_error(struct output *output, const char *severity, const char *sqlstate,
+                const char *message, const char *detail)
 {
     bool is_notice = strcmp(severity, "NOTICE") == 0;
     size_t position = begin(output, is_notice ? 'N' : 'E');

@@ -1,6 +1,7 @@
 /* ring_uring.c - the ring over liburing (2.3 and later, kernel 6.1 and later).
  *
- * A completion's user_data is the op's address; 0 is what nobody waits for: wake-ups, cancels, closes. */
+ * A completion's user_data is the op's address; 0 is what nobody waits for: wake-ups, cancels,
+ * closes. */
 #include "io/ring.h"
 
 #include "base/clock.h"
@@ -19,8 +20,8 @@
 
 enum {
     BUFFER_GROUP = 0,
-    /* Buffers that the kernel gets at a time: 64 of 16 KiB lie in a second-level cache. The kernel takes
-     * them in turn, so more of them than needed would only spoil it. */
+    /* Buffers that the kernel gets at a time: 64 of 16 KiB lie in a second-level cache. The kernel
+     * takes them in turn, so more of them than needed would only spoil it. */
     BUFFERS_STEP = 64,
     BUFFERS_LOW = 16,
     VECTOR_ARENA = 4096, /* iovecs in flight between two submits */
@@ -37,12 +38,14 @@ struct ring {
     uint64_t busy_poll_us;
     uint64_t *now_us;
     struct ring_counters counters;
-    /* One timeout of the kernel's serves all waits: a deadline given with each wait would set a high-resolution
-     * timer each time, which costs a virtual machine an exit. UINT64_MAX: none is set. */
+    /* One timeout of the kernel's serves all waits: a deadline given with each wait would set a
+     * high-resolution timer each time, which costs a virtual machine an exit. UINT64_MAX: none is
+     * set. */
     uint64_t timeout_us;
     struct __kernel_timespec timeout;
     char description[128];
-    /* The kernel reads a vector when the send is submitted, not later (IORING_FEAT_SUBMIT_STABLE). */
+    /* The kernel reads a vector when the send is submitted, not later (IORING_FEAT_SUBMIT_STABLE).
+     */
     unsigned vectors_used, messages_used;
     struct iovec vectors[VECTOR_ARENA];
     struct msghdr messages[MESSAGE_ARENA];
@@ -86,14 +89,16 @@ static void explain(int error, const char *step, char text[RING_ERROR_BYTES])
     (void)uname(&kernel);
     (void)sscanf(kernel.release, "%u.%u", &major, &minor);
     if (error == ENOSYS && !seccomp_is_on()) {
-        snprintf(text, RING_ERROR_BYTES,
-                 "io_uring is not in this kernel (%s): pgsplice needs Linux 6.1 or later built with "
-                 "CONFIG_IO_URING",
-                 kernel.release);
+        snprintf(
+            text, RING_ERROR_BYTES,
+            "io_uring is not in this kernel (%s): pgsplice needs Linux 6.1 or later built with "
+            "CONFIG_IO_URING",
+            kernel.release);
     } else if ((error == EINVAL || error == ENOSYS) && (major < 6 || (major == 6 && minor < 1))) {
-        snprintf(text, RING_ERROR_BYTES,
-                 "kernel %s is too old (%s: %s): pgsplice needs Linux 6.1 or later; upgrade the kernel",
-                 kernel.release, step, strerror(error));
+        snprintf(
+            text, RING_ERROR_BYTES,
+            "kernel %s is too old (%s: %s): pgsplice needs Linux 6.1 or later; upgrade the kernel",
+            kernel.release, step, strerror(error));
     } else if ((error == EPERM || error == EACCES) &&
                file_has_number("/proc/sys/kernel/io_uring_disabled", &disabled) && disabled != 0) {
         snprintf(text, RING_ERROR_BYTES,
@@ -103,13 +108,15 @@ static void explain(int error, const char *step, char text[RING_ERROR_BYTES])
                  disabled == 1 ? ", or put this user into the group of kernel.io_uring_group" : "");
     } else if (error == EPERM || error == EACCES || error == ENOSYS) {
         snprintf(text, RING_ERROR_BYTES,
-                 "io_uring is forbidden to this process (%s: %s)%s: allow io_uring_setup, io_uring_enter "
+                 "io_uring is forbidden to this process (%s: %s)%s: allow io_uring_setup, "
+                 "io_uring_enter "
                  "and io_uring_register in the seccomp profile of the container or service",
                  step, strerror(error), seccomp_is_on() ? " by a seccomp filter" : "");
     } else if (error == ENOMEM) {
         (void)getrlimit(RLIMIT_MEMLOCK, &limit);
         snprintf(text, RING_ERROR_BYTES,
-                 "no memory for an io_uring ring (%s): rings count against RLIMIT_MEMLOCK, here %llu KiB: "
+                 "no memory for an io_uring ring (%s): rings count against RLIMIT_MEMLOCK, here "
+                 "%llu KiB: "
                  "raise it (systemd: LimitMEMLOCK=infinity, shell: ulimit -l), or start with fewer "
                  "worker_threads",
                  step, (unsigned long long)limit.rlim_cur / 1024);
@@ -122,9 +129,9 @@ static void explain(int error, const char *step, char text[RING_ERROR_BYTES])
 static int setup_once(struct ring *ring, const struct ring_options *options, const char **step)
 {
     struct io_uring_params params = {
-        .flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG |
-                 IORING_SETUP_COOP_TASKRUN | IORING_SETUP_SUBMIT_ALL | IORING_SETUP_CQSIZE |
-                 IORING_SETUP_CLAMP,
+        .flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
+                 IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_COOP_TASKRUN | IORING_SETUP_SUBMIT_ALL |
+                 IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP,
         .cq_entries = options->completion_entries,
     };
     struct io_uring_buf_reg registration = {
@@ -162,8 +169,8 @@ static void buffers_give(struct ring *ring)
     for (uint32_t i = 0; i < pool->returned_count; i++) {
         uint16_t index = pool->returned[i];
 
-        io_uring_buf_ring_add(ring->buffer_ring, pool->receive[index].data, pool->receive_bytes, index,
-                              mask, count++);
+        io_uring_buf_ring_add(ring->buffer_ring, pool->receive[index].data, pool->receive_bytes,
+                              index, mask, count++);
     }
     pool->returned_count = 0;
     if (unlikely(available < BUFFERS_LOW))
@@ -198,7 +205,8 @@ struct ring *ring_create(const struct ring_options *options, char error[RING_ERR
         goto fail;
     for (int waited_ms = 0;; waited_ms += CREATE_PAUSE_MS) {
         result = setup_once(ring, options, &step);
-        /* A process of the same user that has just ended may still be charged (kernel 6.18: up to 100 ms). */
+        /* A process of the same user that has just ended may still be charged (kernel 6.18: up to
+         * 100 ms). */
         if (result != -ENOMEM || waited_ms >= CREATE_RETRY_MS)
             break;
         usleep(CREATE_PAUSE_MS * 1000);
@@ -315,7 +323,8 @@ void ring_send(struct ring *ring, struct op *op, int fd, const struct iovec *vec
 
         if (ring->vectors_used + count > VECTOR_ARENA || ring->messages_used == MESSAGE_ARENA)
             submit(ring);
-        sqe = op_start(ring, op); /* may submit, which empties the arenas: take from them after it */
+        sqe =
+            op_start(ring, op); /* may submit, which empties the arenas: take from them after it */
         copy = &ring->vectors[ring->vectors_used];
         ring->vectors_used += (unsigned)count;
         memcpy(copy, vector, count * sizeof(*vector));
@@ -333,7 +342,8 @@ void ring_connect(struct ring *ring, struct op *op, int fd, const struct sockadd
 
     io_uring_prep_connect(sqe, fd, address, address_bytes);
     sqe_set_op(sqe, op);
-    /* The kernel copies the address when it is submitted; the caller's may be gone by the turn's end. */
+    /* The kernel copies the address when it is submitted; the caller's may be gone by the turn's
+     * end. */
     submit(ring);
 }
 
@@ -449,7 +459,8 @@ static void set_timeout(struct ring *ring, uint64_t deadline_us)
     ring->timeout_us = deadline_us;
 }
 
-/* True when there is something to do: a completion is there, or the kernel has work for us to run. */
+/* True when there is something to do: a completion is there, or the kernel has work for us to run.
+ */
 static bool has_work(struct ring *ring)
 {
     return io_uring_cq_ready(&ring->uring) > 0 ||
@@ -473,8 +484,9 @@ static void enter(struct ring *ring, uint64_t deadline_us)
         end_us = MIN(end_us, deadline_us);
         if (io_uring_sq_ready(uring) > 0)
             submit(ring);
-        /* Yielding, not pausing: the backend that is to answer may have been put on this very core. With a
-         * bare pause the added latency at one client was PgBouncer's, with this 0 - 0.4 of it (2 cores). */
+        /* Yielding, not pausing: the backend that is to answer may have been put on this very core.
+         * With a bare pause the added latency at one client was PgBouncer's, with this 0 - 0.4 of
+         * it (2 cores). */
         while (!has_work(ring) && clock_now_us() < end_us)
             sched_yield();
         wait = !has_work(ring);
@@ -485,8 +497,7 @@ static void enter(struct ring *ring, uint64_t deadline_us)
     } else {
         result = io_uring_submit_and_wait(uring, 1);
     }
-    assert(result >= 0 || result == -EINTR || result == -EAGAIN ||
-           result == -EBUSY);
+    assert(result >= 0 || result == -EINTR || result == -EAGAIN || result == -EBUSY);
     if (io_uring_sq_ready(uring) == 0) {
         ring->vectors_used = 0;
         ring->messages_used = 0;
@@ -510,8 +521,8 @@ static bool deliver(struct ring *ring, const struct io_uring_cqe *cqe)
     }
     assert(op->started);
     if ((cqe->flags & IORING_CQE_F_BUFFER) != 0) {
-        struct buffer *buffer = buffer_receive_filled(
-            ring->buffers, (uint16_t)(cqe->flags >> IORING_CQE_BUFFER_SHIFT));
+        struct buffer *buffer =
+            buffer_receive_filled(ring->buffers, (uint16_t)(cqe->flags >> IORING_CQE_BUFFER_SHIFT));
 
         ring->counters.receives++;
         if (completion.result > 0)

@@ -49,8 +49,8 @@ static void timer_place(struct timers *timers, struct timer *timer)
 void timer_set(struct timers *timers, struct timer *timer, uint64_t deadline_us)
 {
     list_remove(&timer->link);
-    /* Behind all that this run still has to do: a callback that sets its timer in the past would otherwise
-     * be called for each tick that the thread has slept. */
+    /* Behind all that this run still has to do: a callback that sets its timer in the past would
+     * otherwise be called for each tick that the thread has slept. */
     timer->deadline_us = MAX(deadline_us, timers->run_until_tick << TICK_SHIFT);
     timer_place(timers, timer);
 }
@@ -61,8 +61,8 @@ void timer_stop(struct timer *timer)
     list_remove(&timer->link);
 }
 
-/* The earliest tick at which a slot of `level` must be looked at: its own tick on level 0, the beginning
- * of its stretch above. UINT64_MAX: the level is empty. */
+/* The earliest tick at which a slot of `level` must be looked at: its own tick on level 0, the
+ * beginning of its stretch above. UINT64_MAX: the level is empty. */
 static uint64_t level_next_tick(const struct timers *timers, unsigned level)
 {
     uint64_t occupied = timers->occupied[level];
@@ -97,8 +97,8 @@ uint64_t timers_next_us(const struct timers *timers)
     return tick == UINT64_MAX ? UINT64_MAX : tick << TICK_SHIFT;
 }
 
-/* Takes out the slots whose stretch begins at the current tick, highest level first, and puts their timers
- * where they belong now. */
+/* Takes out the slots whose stretch begins at the current tick, highest level first, and puts their
+ * timers where they belong now. */
 static void timers_spread(struct timers *timers)
 {
     for (unsigned level = TIMER_LEVELS - 1; level > 0; level--) {
@@ -113,7 +113,8 @@ static void timers_spread(struct timers *timers)
         timers->occupied[level] &= ~(UINT64_C(1) << slot);
         list_init(&taken);
         list_append_all(&taken, &timers->slots[level][slot]);
-        list_for_each_safe(link, &taken) {
+        list_for_each_safe(link, &taken)
+        {
             struct timer *timer = OWNER_OF(link, struct timer, link);
 
             list_remove(link);

@@ -76,7 +76,8 @@ static void cancel_received(struct conn *conn, struct buffer *buffer, uint32_t b
 
 static void cancel_ended(struct conn *conn, int error)
 {
-    cancel_finish(OWNER_OF(conn, struct cancel, conn), error == 0, "successfully sent cancel request");
+    cancel_finish(OWNER_OF(conn, struct cancel, conn), error == 0,
+                  "successfully sent cancel request");
 }
 
 static void cancel_drained(struct conn *conn)
@@ -167,7 +168,8 @@ void cancel_requester_gone(struct cancel *cancel)
 
 void cancel_server_gone(struct core *core, struct server *server)
 {
-    list_for_each_safe(link, &core->cancel_list) {
+    list_for_each_safe(link, &core->cancel_list)
+    {
         struct cancel *cancel = OWNER_OF(link, struct cancel, link);
 
         if (cancel->server != server)
@@ -175,6 +177,7 @@ void cancel_server_gone(struct core *core, struct server *server)
         cancel->server = NULL;
         server->pool->cancel_count--;
         server->cancel_count--;
-        /* Ends its connection and its requester at its own next event; nobody is held back by it. */
+        /* Ends its connection and its requester at its own next event; nobody is held back by it.
+         */
     }
 }

@@ -1,5 +1,6 @@
-/* client.c - see the header for the states. What a client sends is walked message by message and goes out to its
- * server from where it was received; without a server it is parked, unscanned, and scanned when one is there. */
+/* client.c - see the header for the states. What a client sends is walked message by message and
+ * goes out to its server from where it was received; without a server it is parked, unscanned, and
+ * scanned when one is there. */
 #include "pool/client.h"
 
 #include "pool/cancel.h"
@@ -12,13 +13,13 @@
 #include <string.h>
 
 static const unsigned client_may_become[CLIENT_STATES] = {
-    [CLIENT_LOGIN] = BIT(CLIENT_MOVING) | BIT(CLIENT_CANCEL) | BIT(CLIENT_WELCOME) |
-                     BIT(CLIENT_CLOSING),
+    [CLIENT_LOGIN] =
+        BIT(CLIENT_MOVING) | BIT(CLIENT_CANCEL) | BIT(CLIENT_WELCOME) | BIT(CLIENT_CLOSING),
     [CLIENT_MOVING] = BIT(CLIENT_FREE) | BIT(CLIENT_CLOSING),
     [CLIENT_CANCEL] = BIT(CLIENT_MOVING) | BIT(CLIENT_CLOSING),
     [CLIENT_WELCOME] = BIT(CLIENT_IDLE) | BIT(CLIENT_CLOSING),
-    [CLIENT_IDLE] = BIT(CLIENT_WAITING) | BIT(CLIENT_PREPARING) | BIT(CLIENT_ACTIVE) |
-                    BIT(CLIENT_CLOSING),
+    [CLIENT_IDLE] =
+        BIT(CLIENT_WAITING) | BIT(CLIENT_PREPARING) | BIT(CLIENT_ACTIVE) | BIT(CLIENT_CLOSING),
     [CLIENT_WAITING] = BIT(CLIENT_PREPARING) | BIT(CLIENT_ACTIVE) | BIT(CLIENT_CLOSING),
     [CLIENT_PREPARING] = BIT(CLIENT_ACTIVE) | BIT(CLIENT_CLOSING),
     [CLIENT_ACTIVE] = BIT(CLIENT_IDLE) | BIT(CLIENT_CLOSING),
@@ -46,9 +47,11 @@ void client_log(const struct client *client, enum log_level level, const char *f
                   client_user(client), client->peer.pid,
                   client_core(client)->snapshot->settings.listen_port, text);
     else
-        log_write(level, client->peer.family == AF_INET6 ? "C-0x%llx: %s/%s@[%s]:%u %s"
-                                                           : "C-0x%llx: %s/%s@%s:%u %s",
-                  (unsigned long long)client->id, database, client_user(client), host, client->peer.port, text);
+        log_write(level,
+                  client->peer.family == AF_INET6 ? "C-0x%llx: %s/%s@[%s]:%u %s"
+                                                  : "C-0x%llx: %s/%s@%s:%u %s",
+                  (unsigned long long)client->id, database, client_user(client), host,
+                  client->peer.port, text);
 }
 
 /* The one place where a client changes its state, and with it its list and the pool's counts. */
@@ -129,7 +132,8 @@ static uint64_t client_deadline(const struct client *client, const char **reason
         CONSIDER(client->wait_since_us, limits->query_wait_timeout_us, "query_wait_timeout");
         CONSIDER(client->wait_since_us, limits->query_timeout_us, "query_timeout");
         if (!client->is_notified && client->state == CLIENT_WAITING)
-            CONSIDER(client->wait_since_us, (uint64_t)settings->query_wait_notify * US_PER_S, "notify");
+            CONSIDER(client->wait_since_us, (uint64_t)settings->query_wait_notify * US_PER_S,
+                     "notify");
         break;
     case CLIENT_ACTIVE:
         CONSIDER(client->query_since_us, limits->query_timeout_us, "query timeout");
@@ -145,8 +149,9 @@ static uint64_t client_deadline(const struct client *client, const char **reason
     return deadline;
 }
 
-/* The timer is moved only when a deadline has come nearer; one that has gone farther away is found out when it
- * fires. So a query without timeouts costs no timer at all, and one with them rarely moves it. */
+/* The timer is moved only when a deadline has come nearer; one that has gone farther away is found
+ * out when it fires. So a query without timeouts costs no timer at all, and one with them rarely
+ * moves it. */
 void client_arm_timer(struct client *client)
 {
     const char *reason;
@@ -360,7 +365,8 @@ void client_welcome(struct client *client)
     writer_put(&writer, pool->welcome, pool->welcome_bytes);
     for (unsigned i = 0; i < core->params.names->count; i++)
         if (params_value(params, i) != NULL)
-            message_parameter_status(&writer, core->params.names->names[i], params_value(params, i));
+            message_parameter_status(&writer, core->params.names->names[i],
+                                     params_value(params, i));
     message_backend_key_data(&writer, client->key);
     if (settings->login_notify_message != NULL && settings->login_notify_message[0] != '\0') {
         struct pg_error notice = {.severity = SEVERITY_NOTICE,
@@ -721,8 +727,7 @@ static void log_closing(const struct client *client, const char *reason)
     const struct core *core = client_core(client);
 
     /* A port scan or a health check that says nothing leaves no line. */
-    if (core->snapshot->settings.log_disconnections &&
-        client->has_sent)
+    if (core->snapshot->settings.log_disconnections && client->has_sent)
         client_log(client, LEVEL_LOG, "closing because: %s (age=%llus)", reason,
                    (unsigned long long)((core->loop.now_us - client->connect_us) / US_PER_S));
 }

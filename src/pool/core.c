@@ -93,13 +93,15 @@ void core_set_snapshot(struct core *core, struct snapshot *snapshot)
 
     core->snapshot = snapshot;
     login_forget_keys(core);
-    list_for_each_safe(link, &core->pool_list) {
+    list_for_each_safe(link, &core->pool_list)
+    {
         struct pool *pool = OWNER_OF(link, struct pool, link);
         const struct database_config *before = pool->database;
         const struct database_config *after = snapshot_find_database(snapshot, pool->database_name);
 
         if (after == NULL) {
-            /* The clients' answers may still look at the entry: it must be one of the new snapshot. */
+            /* The clients' answers may still look at the entry: it must be one of the new snapshot.
+             */
             pool->is_retired = true;
             pool->database = &pool->orphan;
             pool->orphan = *before;
@@ -190,7 +192,8 @@ void core_disable(struct core *core, const char *database, bool disable)
 /* Calls `act` for the pools of one database, or all. */
 static void each_pool(struct core *core, const char *database, void (*act)(struct pool *pool))
 {
-    list_for_each_safe(link, &core->pool_list) {
+    list_for_each_safe(link, &core->pool_list)
+    {
         struct pool *pool = OWNER_OF(link, struct pool, link);
 
         if (database == NULL || strcmp(pool->database_name, database) == 0)
@@ -305,7 +308,8 @@ unsigned core_busy_servers(const struct core *core, const char *database)
 {
     unsigned count = 0;
 
-    list_for_each(link, &core->pool_list) {
+    list_for_each(link, &core->pool_list)
+    {
         const struct pool *pool = OWNER_OF(link, struct pool, link);
 
         if (database == NULL || strcmp(pool->database_name, database) == 0)
@@ -358,7 +362,8 @@ static void report_pools(struct core *core, struct report *report)
 {
     uint32_t position = 0;
 
-    list_for_each(link, &core->pool_list) {
+    list_for_each(link, &core->pool_list)
+    {
         if (position++ < report->cursor)
             continue;
         if (report->row_count == report->row_max) {
@@ -406,7 +411,8 @@ static void report_counts(struct core *core, struct report *report)
     struct core_counts *counts = &report->counts;
 
     *counts = (struct core_counts){0};
-    list_for_each(link, &core->pool_list) {
+    list_for_each(link, &core->pool_list)
+    {
         const struct pool *pool = OWNER_OF(link, struct pool, link);
 
         counts->pools++;
@@ -414,10 +420,10 @@ static void report_counts(struct core *core, struct report *report)
         counts->servers += pool->server_count;
         counts->free_servers += pool->idle_count;
     }
-    list_for_each(link, &core->login_list)
-        counts->login_clients++;
+    list_for_each(link, &core->login_list) counts->login_clients++;
     counts->free_clients = core->clients.touched_count - core->clients.used_count;
-    counts->busy_servers = core_busy_servers(core, report->database[0] != '\0' ? report->database : NULL);
+    counts->busy_servers =
+        core_busy_servers(core, report->database[0] != '\0' ? report->database : NULL);
     counts->connections = (unsigned)core->loop.conn_count;
 }
 

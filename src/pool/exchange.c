@@ -12,8 +12,8 @@ static void run_add(struct exchange *exchange, enum exchange_run_kind kind)
         return;
     }
     if (exchange->run_count == EXCHANGE_RUNS_MAX) {
-        /* A long pipeline that alternates. What is answered by ReadyForQuery stays counted; only what an
-         * error or a COPY would skip is no longer known. */
+        /* A long pipeline that alternates. What is answered by ReadyForQuery stays counted; only
+         * what an error or a COPY would skip is no longer known. */
         exchange->is_uncertain = true;
         exchange->is_blurred = true;
         if (kind == RUN_EXTENDED) {
@@ -26,7 +26,8 @@ static void run_add(struct exchange *exchange, enum exchange_run_kind kind)
         }
         return;
     }
-    exchange->runs[exchange->run_count++] = (struct exchange_run){.count = 1, .kind = (uint8_t)kind};
+    exchange->runs[exchange->run_count++] =
+        (struct exchange_run){.count = 1, .kind = (uint8_t)kind};
 }
 
 static void run_remove(struct exchange *exchange, unsigned index)
@@ -43,7 +44,8 @@ void exchange_sent(struct exchange *exchange, uint8_t type)
     case 'Q':
     case 'F':
         if (exchange->in_copy_in)
-            exchange->is_uncertain = true; /* the backend ends the COPY with an error and eats this */
+            exchange->is_uncertain =
+                true; /* the backend ends the COPY with an error and eats this */
         run_add(exchange, RUN_QUERY);
         break;
     case 'S':
@@ -52,8 +54,7 @@ void exchange_sent(struct exchange *exchange, uint8_t type)
             break;
         }
         /* The batch and its Sync become one; so a pipeline of any length is one run. */
-        if (exchange->run_count > 0 &&
-            exchange->runs[exchange->run_count - 1].kind == RUN_EXTENDED)
+        if (exchange->run_count > 0 && exchange->runs[exchange->run_count - 1].kind == RUN_EXTENDED)
             exchange->run_count--;
         exchange->is_open_behind = false;
         run_add(exchange, RUN_SYNC);
@@ -84,8 +85,8 @@ static void copy_in_began(struct exchange *exchange)
     struct exchange_run *head = &exchange->runs[0];
     unsigned next = 1;
 
-    /* A COPY that nobody asked for, or one of which it is not known whether the client has ended it already: then
-     * no Sync may be taken for thrown away. */
+    /* A COPY that nobody asked for, or one of which it is not known whether the client has ended it
+     * already: then no Sync may be taken for thrown away. */
     if (exchange->run_count == 0 || exchange->is_blurred) {
         exchange->is_uncertain = true;
         return;
@@ -112,8 +113,8 @@ static void copy_in_began(struct exchange *exchange)
 static void ready_for_query(struct exchange *exchange)
 {
     exchange->in_copy_in = false;
-    while (exchange->run_count > 0 && (exchange->runs[0].kind == RUN_EXTENDED ||
-                                       exchange->runs[0].kind == RUN_COPY_END))
+    while (exchange->run_count > 0 &&
+           (exchange->runs[0].kind == RUN_EXTENDED || exchange->runs[0].kind == RUN_COPY_END))
         run_remove(exchange, 0);
     if (exchange->run_count == 0) {
         exchange->is_uncertain = true; /* an answer too many */
@@ -136,8 +137,8 @@ void exchange_received(struct exchange *exchange, uint8_t type)
         copy_in_began(exchange);
         break;
     case 'E':
-        /* After an error in a batch everything up to the next Sync is skipped, a Query too; after one in
-         * COPY IN a Sync that we took for thrown away may still be answered. */
+        /* After an error in a batch everything up to the next Sync is skipped, a Query too; after
+         * one in COPY IN a Sync that we took for thrown away may still be answered. */
         if (exchange->sync_ignored)
             exchange->is_uncertain = true;
         if (exchange->run_count > 1 && exchange->runs[0].kind == RUN_EXTENDED &&

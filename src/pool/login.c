@@ -49,7 +49,8 @@ static bool send_bytes(struct client *client, const struct writer *writer)
     return false;
 }
 
-static void send_authentication(struct client *client, uint32_t code, const void *data, size_t bytes)
+static void send_authentication(struct client *client, uint32_t code, const void *data,
+                                size_t bytes)
 {
     uint8_t message[1024];
     struct writer writer;
@@ -226,12 +227,14 @@ static bool each_parameter(void *context, const char *name, const char *value)
         if (strcmp(name, "options") == 0)
             return take_options(parameters, value);
         if (strcmp(name, "replication") == 0) {
-            parameters->is_replication =
-                strcasecmp(value, "database") == 0 || strcasecmp(value, "true") == 0 ||
-                strcasecmp(value, "on") == 0 || strcasecmp(value, "yes") == 0 || strcmp(value, "1") == 0;
+            parameters->is_replication = strcasecmp(value, "database") == 0 ||
+                                         strcasecmp(value, "true") == 0 ||
+                                         strcasecmp(value, "on") == 0 ||
+                                         strcasecmp(value, "yes") == 0 || strcmp(value, "1") == 0;
             if (!parameters->is_replication)
                 return true;
-            strcpy(login->error, "replication connections are not supported by this version of pgsplice");
+            strcpy(login->error,
+                   "replication connections are not supported by this version of pgsplice");
             return false;
         }
         if (strncmp(name, "_pq_.", 5) == 0) {
@@ -372,7 +375,8 @@ static void scram_keys_run(struct job *job)
 
 void login_forget_keys(struct core *core)
 {
-    list_for_each_safe(link, &core->scram_entries) {
+    list_for_each_safe(link, &core->scram_entries)
+    {
         struct scram_entry *entry = OWNER_OF(link, struct scram_entry, link);
 
         if (!entry->is_ready) {
@@ -393,7 +397,8 @@ static void scram_keys_for_plain(struct client *client)
     struct login *login = client->login;
     struct scram_entry *entry;
 
-    list_for_each(link, &core->scram_entries) {
+    list_for_each(link, &core->scram_entries)
+    {
         entry = OWNER_OF(link, struct scram_entry, link);
         if (entry->user != login->user || entry->is_stale)
             continue;
@@ -551,12 +556,11 @@ static void password_received(struct client *client, const char *password, size_
         char made[MD5_TEXT_BYTES];
 
         if (secret[0] != '\0' && !md5_is_secret(secret)) {
-            md5_make_secret(secret, strlen(secret), login->handover.user, strlen(login->handover.user),
-                            made);
+            md5_make_secret(secret, strlen(secret), login->handover.user,
+                            strlen(login->handover.user), made);
             secret = made;
         }
-        right = secret[0] != '\0' &&
-                md5_check_answer(secret, login->md5_salt, password, bytes - 1);
+        right = secret[0] != '\0' && md5_check_answer(secret, login->md5_salt, password, bytes - 1);
         secret_wipe(made, sizeof(made));
     } else if (secret[0] != '\0' && scram_secret_parse(&login->secret, secret)) {
         login->phase = LOGIN_CHECK;
@@ -572,7 +576,8 @@ static void password_received(struct client *client, const char *password, size_
     } else if (md5_is_secret(secret)) {
         char made[MD5_TEXT_BYTES];
 
-        md5_make_secret(password, bytes - 1, login->handover.user, strlen(login->handover.user), made);
+        md5_make_secret(password, bytes - 1, login->handover.user, strlen(login->handover.user),
+                        made);
         right = secret_equal(made, secret, MD5_TEXT_BYTES - 1);
         secret_wipe(made, sizeof(made));
     } else {
@@ -629,7 +634,8 @@ static void sasl_final(struct client *client, const uint8_t *body, size_t bytes)
     struct writer writer;
 
     writer_init(&writer, answer, sizeof(answer));
-    if (scram_server_finish(&login->scram, body, bytes, handover->client_key, &writer) != SCRAM_OK) {
+    if (scram_server_finish(&login->scram, body, bytes, handover->client_key, &writer) !=
+        SCRAM_OK) {
         fail(client, "SASL authentication failed");
         return;
     }
@@ -966,8 +972,7 @@ static void startup_received(struct client *client, const struct startup_packet 
     }
     login->is_console = strcmp(login->handover.database, "pgbouncer") == 0;
     login->user = snapshot_find_user(login->snapshot, login->handover.user);
-    if (!login->is_console &&
-        usage_count(&core->usage->client_count) > settings->max_client_conn) {
+    if (!login->is_console && usage_count(&core->usage->client_count) > settings->max_client_conn) {
         fail(client, "no more connections allowed (max_client_conn)");
         return;
     }
@@ -1031,8 +1036,8 @@ static bool process_startup(struct client *client)
         fail(client, "old V2 protocol not supported");
         return false;
     case STARTUP_TYPED_MESSAGE:
-        /* A whole message that cannot be meant for us ends it; what only looks like one (HTTP) waits for
-         * client_login_timeout, or the byte budget. */
+        /* A whole message that cannot be meant for us ends it; what only looks like one (HTTP)
+         * waits for client_login_timeout, or the byte budget. */
         if (login->input->data[0] == 'p')
             fail(client, "client password pkt before startup packet");
         else if (login->input_bytes >= FRAME_HEADER_BYTES &&
@@ -1041,7 +1046,8 @@ static bool process_startup(struct client *client)
         return false;
     case STARTUP_BAD:
         for (uint32_t i = 0; i < MIN(login->input_bytes, 8u); i++)
-            snprintf(text + strlen(text), sizeof(text) - strlen(text), "%02x", login->input->data[i]);
+            snprintf(text + strlen(text), sizeof(text) - strlen(text), "%02x",
+                     login->input->data[i]);
         strcat(text, "'");
         fail(client, text);
         return false;

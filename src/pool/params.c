@@ -10,7 +10,7 @@ enum { QUOTED_BYTES_MAX = 127 };
 struct param_set {
     struct buffer *next; /* in its bucket */
     uint32_t hash;
-    uint32_t bytes; /* of the offsets and the text */
+    uint32_t bytes;     /* of the offsets and the text */
     uint16_t offsets[]; /* from here on; 0: not known */
 };
 
@@ -123,7 +123,8 @@ struct buffer *params_intern(struct param_table *table, const char *const *value
     if (buffer == NULL)
         return NULL;
     set = set_of(buffer);
-    *set = (struct param_set){.next = table->buckets[hash % PARAMS_BUCKETS], .hash = hash, .bytes = bytes};
+    *set = (struct param_set){
+        .next = table->buckets[hash % PARAMS_BUCKETS], .hash = hash, .bytes = bytes};
     position = (uint32_t)(count * sizeof(uint16_t));
     for (unsigned i = 0; i < count; i++) {
         uint32_t value_bytes;
@@ -207,7 +208,8 @@ bool params_write_set(const struct param_table *table, const struct buffer *want
         } else if (!quote(want, quoted)) {
             continue;
         }
-        bytes = snprintf(query + used, query_bytes - used, "SET %s=%s;", table->names->names[i], quoted);
+        bytes = snprintf(query + used, query_bytes - used, "SET %s=%s;", table->names->names[i],
+                         quoted);
         if (bytes < 0 || (size_t)bytes >= query_bytes - used) {
             query[used] = '\0';
             break;

@@ -34,7 +34,8 @@ unsigned core_index_of(const char *database, const char *user, unsigned core_cou
 
 struct pool *pool_find(struct core *core, const char *database_name, const char *user_name)
 {
-    struct pool *pool = core->pool_buckets[pool_hash(database_name, user_name) / 256 % POOL_BUCKETS];
+    struct pool *pool =
+        core->pool_buckets[pool_hash(database_name, user_name) / 256 % POOL_BUCKETS];
 
     while (pool != NULL && (strcmp(pool->database_name, database_name) != 0 ||
                             strcmp(pool->user_name, user_name) != 0))
@@ -128,8 +129,7 @@ static void pool_forget(struct pool *pool)
 
 void pool_release_all(struct core *core)
 {
-    list_for_each_safe(link, &core->pool_list)
-        pool_forget(OWNER_OF(link, struct pool, link));
+    list_for_each_safe(link, &core->pool_list) pool_forget(OWNER_OF(link, struct pool, link));
 }
 
 void pool_make_forced(struct core *core)
@@ -144,7 +144,8 @@ void pool_make_forced(struct core *core)
         if (database->user == NULL ||
             core_index_of(database->name, database->user, core->count) != core->index)
             continue;
-        snapshot_pool_settings(snapshot, database, snapshot_find_user(snapshot, database->user), &limits);
+        snapshot_pool_settings(snapshot, database, snapshot_find_user(snapshot, database->user),
+                               &limits);
         if (limits.min_pool_size <= 0)
             continue;
         pool = pool_find_or_make(core, database, database->name, database->user);
@@ -343,7 +344,8 @@ void pool_server_failed(struct pool *pool, const char *text, const char *sqlstat
     uint64_t pause_us = settings->server_login_retry_us;
     uint64_t pause_max_us = MAX(settings->server_login_retry_max_us, pause_us);
 
-    /* A host with several addresses (localhost: ::1, 127.0.0.1) has failed when each of them has. */
+    /* A host with several addresses (localhost: ::1, 127.0.0.1) has failed when each of them has.
+     */
     if (!said_error && ++pool->unreachable_count < pool->address_count)
         return;
     pool->unreachable_count = 0;
@@ -354,15 +356,18 @@ void pool_server_failed(struct pool *pool, const char *text, const char *sqlstat
         pool->retry_at_us = core->loop.now_us + pool->retry_pause_us;
     }
     if (!pool->last_login_failed || strcmp(pool->last_error, text) != 0)
-        log_write(LEVEL_WARNING, "pool %s/%s: connecting to the server failed: %s; next attempt in %.1f s",
+        log_write(LEVEL_WARNING,
+                  "pool %s/%s: connecting to the server failed: %s; next attempt in %.1f s",
                   pool->database_name, pool->user_name, text,
                   (double)pool->retry_pause_us / (double)US_PER_S);
     pool->last_login_failed = true;
     pool->server_said_error = said_error;
     snprintf(pool->last_error, sizeof(pool->last_error), "%s", text);
-    snprintf(pool->last_sqlstate, sizeof(pool->last_sqlstate), "%s", sqlstate != NULL ? sqlstate : "");
+    snprintf(pool->last_sqlstate, sizeof(pool->last_sqlstate), "%s",
+             sqlstate != NULL ? sqlstate : "");
     arm_maintenance(pool);
-    /* Only an answer of the server fails those who wait, and only when no server is left that could serve. */
+    /* Only an answer of the server fails those who wait, and only when no server is left that could
+     * serve. */
     if (!said_error || pool->server_count > pool->login_count)
         return;
     for (int i = 0; i < 2; i++) {
@@ -386,7 +391,8 @@ void pool_server_gone(struct pool *pool)
 /* ---- opening ---- */
 
 /* One host of the entry: a literal address or a path needs nobody's help. */
-static bool literal_address(const struct pool *pool, const char *host, struct sockaddr_storage *address)
+static bool literal_address(const struct pool *pool, const char *host,
+                            struct sockaddr_storage *address)
 {
     struct sockaddr_in *v4 = (struct sockaddr_in *)address;
     struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)address;
@@ -430,15 +436,16 @@ void resolution_returned(struct letter *letter, void *context)
         return;
     }
     if (resolution->address_count == 0) {
-        log_write(LEVEL_WARNING, "pool %s/%s: host name lookup of %s failed: %s", pool->database_name,
-                  pool->user_name, resolution->host, resolution->error);
+        log_write(LEVEL_WARNING, "pool %s/%s: host name lookup of %s failed: %s",
+                  pool->database_name, pool->user_name, resolution->host, resolution->error);
         pool->resolved_until_us = core->loop.now_us + settings->dns_nxdomain_ttl_us;
         pool->address_count = 0;
         pool_server_failed(pool, "server DNS lookup failed", NULL, false);
         return;
     }
     pool->address_count = MIN(resolution->address_count, (unsigned)POOL_ADDRESSES_MAX);
-    memcpy(pool->addresses, resolution->addresses, pool->address_count * sizeof(pool->addresses[0]));
+    memcpy(pool->addresses, resolution->addresses,
+           pool->address_count * sizeof(pool->addresses[0]));
     pool->resolved_until_us = core->loop.now_us + settings->dns_max_ttl_us;
     pool_launch(pool);
 }
@@ -481,18 +488,20 @@ static bool pool_resolve(struct pool *pool)
     return false;
 }
 
-/* Room for one more server in the database's or the user's limit: the idle one of another pool that has been
- * idle longest gives way. */
+/* Room for one more server in the database's or the user's limit: the idle one of another pool that
+ * has been idle longest gives way. */
 static bool evict_idle(struct core *core, const struct usage *usage)
 {
     struct server *oldest = NULL;
 
-    list_for_each(link, &core->pool_list) {
+    list_for_each(link, &core->pool_list)
+    {
         struct pool *other = OWNER_OF(link, struct pool, link);
 
         if (other->user_usage != usage && other->database_usage != usage)
             continue;
-        list_for_each(server_link, &other->idle_servers) {
+        list_for_each(server_link, &other->idle_servers)
+        {
             struct server *server = OWNER_OF(server_link, struct server, link);
 
             if (oldest == NULL || server->idle_since_us < oldest->idle_since_us)
@@ -513,17 +522,15 @@ static void eviction_open(struct letter *letter, void *context)
 
     if (core->index != eviction->from_core) {
         eviction->has_evicted = evict_idle(core, eviction->usage);
-        core->ports->post_core(core,
-                               eviction->has_evicted ? eviction->from_core
-                                                     : (core->index + 1) % core->count,
-                               letter);
+        core->ports->post_core(
+            core, eviction->has_evicted ? eviction->from_core : (core->index + 1) % core->count,
+            letter);
         return;
     }
     eviction->in_flight = false;
     if (!eviction->has_evicted)
         return;
-    list_for_each_safe(link, &core->pool_list)
-        pool_launch(OWNER_OF(link, struct pool, link));
+    list_for_each_safe(link, &core->pool_list) pool_launch(OWNER_OF(link, struct pool, link));
 }
 
 static void evict_elsewhere(struct core *core, const struct usage *usage)
@@ -582,7 +589,8 @@ static bool launch_one(struct pool *pool, bool for_client)
     return false;
 }
 
-/* May one more be opened for a client? Takes from the reserve when the first waiter has waited for it. */
+/* May one more be opened for a client? Takes from the reserve when the first waiter has waited for
+ * it. */
 static bool has_room(struct pool *pool)
 {
     const struct settings *settings = &pool->core->snapshot->settings;
@@ -615,7 +623,8 @@ void pool_launch(struct pool *pool)
         wanted = 1; /* one login makes the welcome for all of them */
     if (wanted <= pool->tested_count || pool->is_launching || pool->is_retired)
         return;
-    /* A paused pool still makes its first connection?  No: the welcome waits for RESUME (PgBouncer). */
+    /* A paused pool still makes its first connection?  No: the welcome waits for RESUME
+     * (PgBouncer). */
     if (pool_is_stopped(pool) || core->shutdown == SHUTDOWN_WAIT_FOR_SERVERS)
         return;
     /* Idle servers that must be tested before use: one for each who waits, before any is opened. */
@@ -646,7 +655,8 @@ static void retire_idle(struct pool *pool)
     uint64_t now_us = core->loop.now_us;
 
     pool->is_launching = true; /* closing one must not open, and so evict, another */
-    list_for_each_safe(link, &pool->idle_servers) {
+    list_for_each_safe(link, &pool->idle_servers)
+    {
         struct server *server = OWNER_OF(link, struct server, link);
 
         if (server->close_needed) {
@@ -685,7 +695,8 @@ static void maintenance_fired(struct timer *timer, uint64_t now_us)
     struct pool *pool = OWNER_OF(timer, struct pool, timer);
     const struct settings *settings = &pool->core->snapshot->settings;
     bool is_auto = pool->database->is_auto;
-    uint64_t forget_after_us = is_auto ? settings->autodb_idle_timeout_us : settings->pool_idle_timeout_us;
+    uint64_t forget_after_us =
+        is_auto ? settings->autodb_idle_timeout_us : settings->pool_idle_timeout_us;
 
     if (is_auto && settings->pool_idle_timeout_us > 0 &&
         (forget_after_us == 0 || settings->pool_idle_timeout_us < forget_after_us))
@@ -705,8 +716,9 @@ static void maintenance_fired(struct timer *timer, uint64_t now_us)
     if (pool->is_retired || (forget_after_us > 0 && !pool->is_paused &&
                              now_us - pool->empty_since_us >= forget_after_us)) {
         if (!pool->is_retired)
-            log_write(LEVEL_LOG, "cleaning up idle pool for user %s on db %s because: pool idle timeout "
-                                 "(age= %llus)",
+            log_write(LEVEL_LOG,
+                      "cleaning up idle pool for user %s on db %s because: pool idle timeout "
+                      "(age= %llus)",
                       pool->user_name, pool->database_name,
                       (unsigned long long)((now_us - pool->empty_since_us) / US_PER_S));
         pool_forget(pool);
@@ -740,7 +752,8 @@ void pool_retire_servers(struct pool *pool, const char *reason)
     pool->address_count = 0;
     pool->is_launching = true;
     for (size_t i = 0; i < COUNT_OF(lists); i++)
-        list_for_each_safe(link, lists[i]) {
+        list_for_each_safe(link, lists[i])
+        {
             struct server *server = OWNER_OF(link, struct server, link);
 
             server->close_needed = true;
@@ -754,8 +767,8 @@ void pool_retire_servers(struct pool *pool, const char *reason)
 
 void pool_close_clients(struct pool *pool, const char *message)
 {
-    struct list *const lists[] = {&pool->idle_clients, &pool->active_clients, &pool->waiting_clients,
-                                  &pool->welcome_clients};
+    struct list *const lists[] = {&pool->idle_clients, &pool->active_clients,
+                                  &pool->waiting_clients, &pool->welcome_clients};
 
     for (size_t i = 0; i < COUNT_OF(lists); i++)
         while (!list_is_empty(lists[i]))
@@ -774,11 +787,10 @@ void pool_fill_row(const struct pool *pool, struct pool_row *row, uint64_t now_u
     row->cl_waiting = pool->waiting_count + pool->welcome_count;
     row->cl_active = pool->client_count - row->cl_waiting;
     row->client_count = pool->client_count;
-    list_for_each(link, &pool->active_servers)
-        row->sv_active++;
-    list_for_each(link, &pool->canceled_servers)
-        row->sv_being_canceled++;
-    list_for_each(link, &pool->idle_servers) {
+    list_for_each(link, &pool->active_servers) row->sv_active++;
+    list_for_each(link, &pool->canceled_servers) row->sv_being_canceled++;
+    list_for_each(link, &pool->idle_servers)
+    {
         struct server *server = OWNER_OF(link, struct server, link);
 
         if (now_us - server->idle_since_us > settings->server_check_delay_us)
@@ -793,8 +805,8 @@ void pool_fill_row(const struct pool *pool, struct pool_row *row, uint64_t now_u
     if (first != NULL)
         row->maxwait_us = now_us - OWNER_OF(first, struct client, link)->wait_since_us;
     if (first_welcome != NULL)
-        row->maxwait_us = MAX(row->maxwait_us,
-                              now_us - OWNER_OF(first_welcome, struct client, link)->state_since_us);
+        row->maxwait_us = MAX(
+            row->maxwait_us, now_us - OWNER_OF(first_welcome, struct client, link)->state_since_us);
     row->pool_mode = (int)pool->settings.pool_mode;
     row->is_paused = pool->is_paused;
     row->stats = pool->stats;

@@ -1,5 +1,5 @@
-/* server.c - see the header for the states. Sent bytes go through exchange.c's count; received bytes are walked
- * message by message and forwarded from where they lie. */
+/* server.c - see the header for the states. Sent bytes go through exchange.c's count; received
+ * bytes are walked message by message and forwarded from where they lie. */
 #include "pool/server.h"
 
 #include "pool/cancel.h"
@@ -20,8 +20,8 @@ static const unsigned server_may_become[SERVER_STATES] = {
                      BIT(SERVER_PREPARING) | BIT(SERVER_CLOSING),
     [SERVER_TESTED] = BIT(SERVER_TESTED) | BIT(SERVER_IDLE) | BIT(SERVER_CANCELED) |
                       BIT(SERVER_ACTIVE) | BIT(SERVER_PREPARING) | BIT(SERVER_CLOSING),
-    [SERVER_IDLE] = BIT(SERVER_TESTED) | BIT(SERVER_ACTIVE) | BIT(SERVER_PREPARING) |
-                    BIT(SERVER_CLOSING),
+    [SERVER_IDLE] =
+        BIT(SERVER_TESTED) | BIT(SERVER_ACTIVE) | BIT(SERVER_PREPARING) | BIT(SERVER_CLOSING),
     [SERVER_CANCELED] = BIT(SERVER_TESTED) | BIT(SERVER_IDLE) | BIT(SERVER_ACTIVE) |
                         BIT(SERVER_PREPARING) | BIT(SERVER_CLOSING),
     [SERVER_PREPARING] = BIT(SERVER_ACTIVE) | BIT(SERVER_CLOSING),
@@ -47,10 +47,10 @@ void server_log(const struct server *server, enum log_level level, const char *f
     va_end(arguments);
     peer_name_from(&name, &server->address);
     peer_name_host(&name, host);
-    log_write(level, name.family == AF_INET6 ? "S-0x%llx: %s/%s@[%s]:%u %s"
-                                               : "S-0x%llx: %s/%s@%s:%u %s",
-              (unsigned long long)server->id, server->pool->database_name, server->pool->user_name, host,
-              name.family == AF_UNIX ? server->pool->database->port : name.port, text);
+    log_write(level,
+              name.family == AF_INET6 ? "S-0x%llx: %s/%s@[%s]:%u %s" : "S-0x%llx: %s/%s@%s:%u %s",
+              (unsigned long long)server->id, server->pool->database_name, server->pool->user_name,
+              host, name.family == AF_UNIX ? server->pool->database->port : name.port, text);
 }
 
 /* The one place where a server changes its state, and with it its list and the pool's counts. */
@@ -129,8 +129,8 @@ struct server *server_launch(struct pool *pool, const struct sockaddr_storage *a
         address_bytes = sizeof(struct sockaddr_in6);
     else if (address->ss_family == AF_UNIX)
         address_bytes = unix_address_bytes(address);
-    error = conn_connect(&server->conn, &core->loop, (const struct sockaddr *)address, address_bytes,
-                         &server_events);
+    error = conn_connect(&server->conn, &core->loop, (const struct sockaddr *)address,
+                         address_bytes, &server_events);
     if (error < 0)
         goto fail;
     server->pool = pool;
@@ -226,8 +226,8 @@ void server_start_check(struct server *server)
         start_test(server, TEST_CHECK, query);
 }
 
-/* What is due before the next client: first the end of cancel requests (they must hit nothing else), then the
- * probe, then the reset. */
+/* What is due before the next client: first the end of cancel requests (they must hit nothing
+ * else), then the probe, then the reset. */
 static void server_settle(struct server *server)
 {
     const struct settings *settings = &server_core(server)->snapshot->settings;
@@ -350,8 +350,7 @@ static bool server_is_clean(const struct server *server)
 
     return server->state == SERVER_ACTIVE && server->status == 'I' &&
            exchange_is_answered(&server->exchange) && server->frame.body_left == 0 &&
-           server->frame.held_count == 0 && client->frame.body_left == 0 &&
-           !client->is_scanning;
+           server->frame.held_count == 0 && client->frame.body_left == 0 && !client->is_scanning;
 }
 
 static void server_finish(struct server *server, bool session_over)
@@ -417,8 +416,8 @@ static void active_ready(struct server *server)
             client_arm_timer(client);
         return;
     }
-    /* CopyData of a COPY that has failed: PostgreSQL has read its header and takes what comes next for its body,
-     * whoever sends that. */
+    /* CopyData of a COPY that has failed: PostgreSQL has read its header and takes what comes next
+     * for its body, whoever sends that. */
     if (unlikely(client->frame.body_left > 0 && !client->drops_body)) {
         client->is_answered_early = true;
         return;
@@ -488,7 +487,8 @@ static void message_began(struct server *server)
 {
     uint8_t type = server->frame.type;
 
-    /* A client may be linked in the middle of what an idle server says unasked: the rest is not for it. */
+    /* A client may be linked in the middle of what an idle server says unasked: the rest is not for
+     * it. */
     server->forwards_message = server->state == SERVER_ACTIVE;
     switch (server->state) {
     case SERVER_ACTIVE:
@@ -513,8 +513,8 @@ static void message_began(struct server *server)
     case SERVER_CANCELED:
         server->looks_at_body = type == 'S' || type == 'E';
         if (type == 'N' || type == 'A')
-            server_log(server, LEVEL_WARNING, "dropped a message (%c) that came while no client is linked",
-                       type);
+            server_log(server, LEVEL_WARNING,
+                       "dropped a message (%c) that came while no client is linked", type);
         else if (!server->looks_at_body)
             server_close(server, "idle server got dirty");
         break;

@@ -7,7 +7,8 @@
 #include <stdio.h>
 #include <string.h>
 
-/* The configured password of the pool's server user: the entry's, else the auth_file's. NULL: none. */
+/* The configured password of the pool's server user: the entry's, else the auth_file's. NULL: none.
+ */
 static const char *pool_password(const struct pool *pool)
 {
     if (pool->database->password != NULL && pool->database->password[0] != '\0')
@@ -39,8 +40,9 @@ void server_login_start(struct server *server)
     writer_put_u32(&writer, 3 << 16);
     put_parameter(&writer, "user", server->pool->user_name);
     put_parameter(&writer, "database",
-                  database->is_auto && strcmp(database->dbname, "*") == 0 ? server->pool->database_name
-                                                                          : database->dbname);
+                  database->is_auto && strcmp(database->dbname, "*") == 0
+                      ? server->pool->database_name
+                      : database->dbname);
     put_parameter(&writer, "client_encoding", database->client_encoding);
     put_parameter(&writer, "datestyle", database->datestyle);
     put_parameter(&writer, "timezone", database->timezone);
@@ -361,7 +363,8 @@ static void error_response(struct server *server, const uint8_t *body, size_t by
     server_log(server, pool->last_login_failed ? LEVEL_DEBUG : LEVEL_WARNING,
                "server login failed: %s %s", fields.severity, fields.message);
     /* 57P03 cannot_connect_now: starting up or shutting down; clients go on waiting. */
-    pool_server_failed(pool, fields.message, fields.sqlstate, strcmp(fields.sqlstate, "57P03") != 0);
+    pool_server_failed(pool, fields.message, fields.sqlstate,
+                       strcmp(fields.sqlstate, "57P03") != 0);
     server_close(server, "login failed");
 }
 

@@ -88,11 +88,13 @@ bool startup_parameters(const struct startup_packet *packet,
 
 static bool is_blank(char byte)
 {
-    return byte == ' ' || byte == '\t' || byte == '\n' || byte == '\r' || byte == '\v' || byte == '\f';
+    return byte == ' ' || byte == '\t' || byte == '\n' || byte == '\r' || byte == '\v' ||
+           byte == '\f';
 }
 
 /* Copies one word, taking backslashes out. NULL: none is left, or no room (*form_is_bad). */
-static const char *next_word(const char **position, char *word, size_t word_bytes, bool *form_is_bad)
+static const char *next_word(const char **position, char *word, size_t word_bytes,
+                             bool *form_is_bad)
 {
     const char *from = *position;
     size_t count = 0;
@@ -116,8 +118,8 @@ static const char *next_word(const char **position, char *word, size_t word_byte
 }
 
 bool startup_options(const char *options, char *scratch, size_t scratch_bytes,
-                     bool (*each)(void *context, const char *name, const char *value), void *context,
-                     bool *form_is_bad)
+                     bool (*each)(void *context, const char *name, const char *value),
+                     void *context, bool *form_is_bad)
 {
     *form_is_bad = false;
     for (;;) {

@@ -35,8 +35,8 @@ struct worker {
     struct core_ports ports;
     struct listener listeners[WORKER_LISTENERS_MAX];
     pthread_t thread;
-    atomic_int wake_fd;   /* the ring's descriptor: whom a doorbell rings; -1 before */
-    atomic_bool asleep;   /* may be asleep: a letter needs the bell */
+    atomic_int wake_fd; /* the ring's descriptor: whom a doorbell rings; -1 before */
+    atomic_bool asleep; /* may be asleep: a letter needs the bell */
     atomic_bool stopping;
     sem_t started;
     bool has_failed;
@@ -140,13 +140,15 @@ static void port_post_job(struct core *core, struct job *job)
 static void port_random(struct core *core, void *out, size_t bytes)
 {
     (void)core;
-    /* The kernel's generator needs no descriptor and does not block once the machine has started. */
+    /* The kernel's generator needs no descriptor and does not block once the machine has started.
+     */
     assert(random_bytes(out, bytes));
 }
 
 bool worker_prepare_thread(char error[RING_ERROR_BYTES])
 {
-    struct ring_options options = {.entries = 8, .completion_entries = 64, .buffers = &bell_buffers};
+    struct ring_options options = {
+        .entries = 8, .completion_entries = 64, .buffers = &bell_buffers};
 
     if (!buffer_pool_init(&bell_buffers, 1024, 1)) {
         snprintf(error, RING_ERROR_BYTES, "no memory for a doorbell");

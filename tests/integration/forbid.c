@@ -1,5 +1,5 @@
-/* forbid.c - runs a program under a seccomp filter that refuses one system call with EPERM, as container runtimes
- * do with io_uring:  forbid SYSCALL_NUMBER PROGRAM [ARGUMENT]... */
+/* forbid.c - runs a program under a seccomp filter that refuses one system call with EPERM, as
+ * container runtimes do with io_uring:  forbid SYSCALL_NUMBER PROGRAM [ARGUMENT]... */
 #include <errno.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>

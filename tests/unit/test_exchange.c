@@ -3,7 +3,8 @@
 
 #include "pool/exchange.h"
 
-/* Lower: "client sends", then after '<' what the server answers; 'z' in the script stands for ReadyForQuery. */
+/* Lower: "client sends", then after '<' what the server answers; 'z' in the script stands for
+ * ReadyForQuery. */
 static struct exchange play(const char *script)
 {
     struct exchange exchange;
@@ -107,7 +108,8 @@ static void test_nonsense_is_uncertain_never_lost(void **state)
     expect("Q c <CZ", true, false);
 }
 
-/* CopyDone may stand where the runs were used up: a Sync behind it must count (found by simulation, seed 21598). */
+/* CopyDone may stand where the runs were used up: a Sync behind it must count (found by simulation,
+ * seed 21598). */
 static void test_copy_behind_a_long_pipeline_loses_no_sync(void **state)
 {
     struct exchange exchange;
