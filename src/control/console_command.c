@@ -31,7 +31,7 @@ static const char *read_word(const char *text, char quote, char *out, size_t out
 {
     size_t count = 0;
 
-    if (*text == quote) {
+    if (quote != '\0' && *text == quote) {
         text++;
         for (;;) {
             if (*text == '\0')

@@ -353,6 +353,14 @@ static bool server_is_clean(const struct server *server)
            server->frame.held_count == 0 && client->frame.body_left == 0 && !client->is_scanning;
 }
 
+/* Part of a message has gone to the client: nothing may follow but its rest. Not so when the
+ * message began while nobody was linked (found by simulation, seed 53444). */
+static bool is_mid_answer(const struct server *server)
+{
+    return server->state == SERVER_ACTIVE && server->forwards_message &&
+           server->frame.body_left > 0;
+}
+
 static void server_finish(struct server *server, bool session_over)
 {
     const struct settings *settings = &server_core(server)->snapshot->settings;
@@ -366,7 +374,7 @@ static void server_finish(struct server *server, bool session_over)
 void server_drop_client(struct server *server, const char *reason)
 {
     bool clean = server_is_clean(server);
-    bool mid_answer = server->state == SERVER_ACTIVE && server->frame.body_left > 0;
+    bool mid_answer = is_mid_answer(server);
 
     server_unlink(server)->is_mid_answer = mid_answer;
     if (!clean) {
@@ -733,7 +741,7 @@ void server_close(struct server *server, const char *reason)
     struct core *core = server_core(server);
     struct pool *pool = server->pool;
     bool was_free = server->state == SERVER_IDLE;
-    bool mid_answer = server->state == SERVER_ACTIVE && server->frame.body_left > 0;
+    bool mid_answer = is_mid_answer(server);
 
     if (server->state == SERVER_CLOSING)
         return;
