@@ -72,8 +72,9 @@ struct server {
     bool test_answered;            /* the probe's own answer has come */
     bool needs_probe, needs_reset; /* due before it is free */
     bool looks_at_body;            /* the current message is gathered or looked at */
-    bool forwards_message;         /* the current message began while a client was linked: it is the
-                                      client's */
+    bool is_over_after_message; /* the exchange is over with the message that is being forwarded */
+    bool forwards_message;      /* the current message began while a client was linked: it is the
+                                   client's */
     const char *close_reason;
 };
 

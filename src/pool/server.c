@@ -286,6 +286,7 @@ bool server_link(struct server *server, struct client *client)
     assert(exchange_is_answered(&server->exchange));
     assert(server->cancel_count == 0);
     server->client = client;
+    server->is_over_after_message = false;
     client->server = server;
     server->has_served = true;
     server->request_us = core->loop.now_us;
@@ -435,7 +436,12 @@ static void active_ready(struct server *server)
 
 void server_message_ended(struct server *server)
 {
-    exchange_over(server);
+    /* The server may be in the middle of a notice: its rest belongs to this client, too (found by
+     * simulation, seed 62030). */
+    if (is_mid_answer(server))
+        server->is_over_after_message = true;
+    else
+        exchange_over(server);
 }
 
 /* ---- what the server sends ---- */
@@ -711,6 +717,18 @@ static void server_received(struct conn *conn, struct buffer *buffer, uint32_t b
         }
         if (unlikely(!server->forwards_message))
             from = position;
+        if (unlikely(server->is_over_after_message && frame->body_left == 0)) {
+            server->is_over_after_message = false;
+            /* Unless the client has gone on meanwhile: then it is over with its answer. */
+            if (server->state == SERVER_ACTIVE && exchange_is_answered(&server->exchange)) {
+                forward(server, buffer, from, position);
+                from = position;
+                if (server->state != SERVER_CLOSING)
+                    exchange_over(server);
+                if (server->state == SERVER_CLOSING)
+                    return;
+            }
+        }
     }
     forward(server, buffer, from, bytes);
 }
