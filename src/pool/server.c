@@ -393,6 +393,24 @@ static void exchange_over(struct server *server)
     server_finish(server, false);
 }
 
+/* Everything is answered: the exchange is over, unless one side is in the middle of a message that
+ * belongs to it. The one place that decides; asked again when that message has ended. */
+static void exchange_answered(struct server *server)
+{
+    struct client *client = server->client;
+
+    /* CopyData of a COPY that has failed: PostgreSQL has read its header and takes what comes next
+     * for its body, whoever sends that. */
+    if (unlikely(client->frame.body_left > 0 && !client->drops_body))
+        client->is_answered_early = true;
+    /* A notice that came in between: its rest belongs to this client, too (simulation seed 62030).
+     */
+    else if (unlikely(is_mid_answer(server)))
+        server->is_over_after_message = true;
+    else
+        exchange_over(server);
+}
+
 /* ReadyForQuery in an exchange. */
 static void active_ready(struct server *server)
 {
@@ -425,23 +443,13 @@ static void active_ready(struct server *server)
             client_arm_timer(client);
         return;
     }
-    /* CopyData of a COPY that has failed: PostgreSQL has read its header and takes what comes next
-     * for its body, whoever sends that. */
-    if (unlikely(client->frame.body_left > 0 && !client->drops_body)) {
-        client->is_answered_early = true;
-        return;
-    }
-    exchange_over(server);
+    exchange_answered(server);
 }
 
 void server_message_ended(struct server *server)
 {
-    /* The server may be in the middle of a notice: its rest belongs to this client, too (found by
-     * simulation, seed 62030). */
-    if (is_mid_answer(server))
-        server->is_over_after_message = true;
-    else
-        exchange_over(server);
+    if (exchange_is_answered(&server->exchange))
+        exchange_answered(server);
 }
 
 /* ---- what the server sends ---- */
@@ -724,7 +732,7 @@ static void server_received(struct conn *conn, struct buffer *buffer, uint32_t b
                 forward(server, buffer, from, position);
                 from = position;
                 if (server->state != SERVER_CLOSING)
-                    exchange_over(server);
+                    exchange_answered(server);
                 if (server->state == SERVER_CLOSING)
                     return;
             }
