@@ -389,3 +389,40 @@ def test_unknown_host_name_does_not_stop_the_others(t):
         c.send(pgwire.startup({"user": "app", "database": "app"}))
         healthy(pooler)
         same(c.fatal(8).severity, "FATAL")
+
+
+@ours
+def test_server_is_kept_while_the_client_is_inside_copy_data(t):
+    """Everything is answered, a notice is half sent, and the client begins CopyData again: PostgreSQL would
+    take whatever comes next for its body, so nobody else may get the server."""
+    half, seen = threading.Event(), []
+    notice = pgwire.message("N", b"SNOTICE\0Munasked\0\0")
+
+    def script(server):
+        server.welcome()
+        server.receive()
+        server.send(pgwire.message("G", b"\0\0\0"))
+        server._exactly(8)  # CopyData: its header and a part of its body
+        server.send(pgwire.message("E", b"SERROR\0C22P02\0Mbad\0\0") + pgwire.ready() + notice[:9])
+        server._exactly(7)
+        server._exactly(8)  # the second one, half
+        half.set()
+        server.send(notice[9:])
+        seen.append(server._exactly(7))
+        server.serve_one_value("proper")
+    pooler = pooler_for(t, script, default_pool_size=1)
+    data = pgwire.message("d", b"0123456789")
+    with pooler.connect() as c, pooler.connect() as other:
+        c.send(pgwire.query("copy t from stdin"))
+        c.until("G")
+        c.send(data[:8])
+        c.until("Z")
+        c.send(data[8:])
+        c.send(data[:8])
+        assert half.wait(5), "the second CopyData arrives"
+        c.until("N")
+        other.send(pgwire.query("select 1"))
+        assert other.silent_for(0.2), "the server was given away inside CopyData"
+        c.send(data[8:])
+        same(other.results().value(), "proper")
+    same(seen, [data[8:]])
