@@ -182,7 +182,8 @@ static void clean_up(void)
 }
 
 static void start_workers(struct snapshot *snapshot, unsigned worker_count, const int *cpus,
-                          unsigned descriptor_limit, struct usage_table *usage)
+                          unsigned descriptor_limit, struct usage_table *usage,
+                          struct shard_table *shards)
 {
     static struct param_names param_names;
     static char param_storage[2048];
@@ -205,6 +206,7 @@ static void start_workers(struct snapshot *snapshot, unsigned worker_count, cons
             .cpu = snapshot->settings.worker_threads == 0 ? cpus[i] : -1,
             .snapshot = snapshot,
             .usage = usage,
+            .shards = shards,
             .param_names = &param_names,
             .mock_key = mock_key,
             .client_count_max = descriptor_limit,
@@ -233,6 +235,7 @@ int main(int argc, char **argv)
 {
     struct arguments arguments = {0};
     static struct usage_table usage;
+    static struct shard_table shards;
     struct control_options control_options;
     const struct settings *settings;
     struct snapshot *snapshot;
@@ -303,7 +306,8 @@ int main(int argc, char **argv)
         worker_count = (unsigned)settings->worker_threads;
     worker_count = MIN(MAX(worker_count, 1u), (unsigned)WORKERS_MAX);
     descriptor_limit = process_raise_limits(settings, worker_count);
-    if (control_options.signal_fd < 0 || !control_init() || !usage_table_init(&usage)) {
+    if (control_options.signal_fd < 0 || !control_init() || !usage_table_init(&usage) ||
+        !shard_table_init(&shards, worker_count)) {
         log_write(LEVEL_FATAL, "cannot set up signals and letters");
         give_up();
     }
@@ -314,7 +318,7 @@ int main(int argc, char **argv)
     }
     if (!helper_start())
         give_up();
-    start_workers(snapshot, worker_count, cpus, descriptor_limit, &usage);
+    start_workers(snapshot, worker_count, cpus, descriptor_limit, &usage, &shards);
     if (run_user != NULL && !process_become_user(run_user))
         give_up();
     if (geteuid() == 0) {

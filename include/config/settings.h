@@ -150,6 +150,7 @@ struct settings {
     uint64_t busy_poll_us;        /* how long a worker spins before it sleeps; 0: not at all */
     int receive_buffer_bytes;     /* size of one receive buffer, 1 KiB to 64 KiB */
     int receive_buffer_count_max; /* most receive buffers of a worker, a power of two */
+    int pool_shards;              /* cores that a pool is spread over; 0: as pool_size says */
     int server_connect_parallel;  /* connections of one pool that may be opened at a time */
     uint64_t server_login_retry_max_us; /* the growing pause between attempts ends here: 32 s */
 };

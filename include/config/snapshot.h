@@ -80,6 +80,7 @@ struct snapshot {
 struct pool_settings {
     enum pool_mode pool_mode;
     int pool_size;     /* 0: no limit */
+    int pool_shards;   /* 0: as pool_size says */
     int min_pool_size; /* capped by pool_size */
     int reserve_pool_size;
     int max_db_connections, max_user_connections;               /* 0: no limit */
@@ -132,5 +133,8 @@ bool list_contains(const char *list, const char *name, bool ignore_case);
 /* True when servers opened for `old` may not serve `new` (dbname, host, port, user, connect_query,
  * auth_dbname, auth_query or load_balance_hosts differ). */
 bool database_config_moved(const struct database_config *old, const struct database_config *new);
+
+/* A number made of the same fields: servers of one may serve the other if it is the same. */
+uint64_t database_config_identity(const struct database_config *config);
 
 #endif

@@ -49,6 +49,7 @@ struct client {
     struct list link; /* the core's login list, or one of the pool's */
     struct timer timer;
     struct pool *pool;
+    struct shard *shard; /* counts it, from the moment on when it was chosen */
     struct server *server;
     struct login *login;
     struct cancel *cancel;

@@ -16,6 +16,7 @@
 #include "io/mailbox.h"
 #include "io/timer.h"
 #include "pool/params.h"
+#include "pool/shard.h"
 #include "pool/usage.h"
 
 struct client;
@@ -53,6 +54,7 @@ enum { POOL_BUCKETS = 1024, KEY_BUCKETS = 16384, DATABASE_FLAGS_MAX = 256 };
 struct eviction {
     struct letter letter;
     const struct usage *usage;
+    const struct shard_set *set; /* whose waiter asks: its own idle servers are lent instead */
     unsigned from_core;
     bool in_flight, has_evicted;
 };
@@ -63,6 +65,7 @@ struct core_options {
     struct ring *ring;
     struct buffer_pool *buffers;
     struct usage_table *usage;
+    struct shard_table *shards;
     const struct param_names *param_names;
     const uint8_t *mock_key;   /* 32 random bytes of this process: salts of unknown users */
     struct snapshot *snapshot; /* one reference is the core's from now on */
@@ -77,6 +80,7 @@ struct core {
     struct param_table params;
     struct snapshot *snapshot;
     struct usage_table *usage;
+    struct shard_table *shards;
     const struct core_ports *ports;
     void *ports_context;
     const uint8_t *mock_key;
@@ -92,6 +96,9 @@ struct core {
         key_buckets[KEY_BUCKETS]; /* cancel key -> client's slab index + 1, chained in client */
 
     uint64_t id_last;
+    /* RECONNECTs and KILLs so far: all cores see the same ones in the same order, so the number means
+     * the same on all of them. */
+    uint64_t generation;
     bool is_paused; /* PAUSE of everything */
     enum shutdown_mode shutdown;
     struct eviction eviction;
@@ -135,9 +142,6 @@ static inline uint64_t core_next_id(struct core *core)
 {
     return ++core->id_last * core->count + core->index;
 }
-
-/* The core on which the pool of (database, server user) lives. */
-unsigned core_index_of(const char *database, const char *user, unsigned core_count);
 
 static inline struct core *core_of_loop(struct conn_loop *loop)
 {

@@ -16,9 +16,10 @@ enum { HANDOVER_LEFTOVER_BYTES = 2048, HANDOVER_PARAMS_BYTES = 2048 };
 struct handover {
     struct letter letter;
     enum handover_kind kind;
-    unsigned from_core;
+    unsigned from_core, to_core;
     unsigned hop_count; /* of a cancel: how many cores have looked for the key */
     int fd;             /* quiet: no op, nothing queued */
+    struct shard *shard; /* of a client: where it is counted already */
     struct peer_name peer;
     uint64_t id, connect_us;
     char database[DATABASE_NAME_BYTES_MAX]; /* as the client asked for it */

@@ -55,6 +55,14 @@ const char *params_value(const struct buffer *set, unsigned index);
 /* values[i] point into the set. */
 void params_values(const struct param_table *table, const struct buffer *set, const char **values);
 
+/* All values in the order of the names, each with its length before it, for another core. Returns the
+ * number of bytes; 0: they do not fit, nobody's are that long. */
+size_t params_pack(const struct param_table *table, const char *const *values, void *out,
+                   size_t out_bytes);
+/* values[i] point into `packed`. What is not there is NULL. */
+void params_unpack(const struct param_table *table, const void *packed, size_t bytes,
+                   const char **values);
+
 /* Writes `SET name='value';...` for each value of `wanted` that is known on both sides and differs
  * but in case. Returns false when nothing has to be set. Values that would not fit 127 bytes quoted
  * are not set, as in PgBouncer. */

@@ -1,10 +1,12 @@
-/* pool.h - the servers and the clients of one (database, server user): who waits, who is free, who
- * may open.
+/* pool.h - the servers and the clients of one (database, server user) on one core: who waits, who is
+ * free, who may open.
  *
- * A pool lives on one core (core_index_of). Servers are in exactly one of the lists below, clients
- * that have logged in too. Idle servers: the last released is taken first (server_round_robin: the
- * first). Waiters: first in, first out. Limits: pool_size and the reserve are the pool's own;
- * max_db_connections and max_user_connections are counted for the process (usage.h). */
+ * A `struct pool` is one shard of the pool that the operator knows; what the shards share is a
+ * struct shard_set (shard.h), and how a waiter gets another shard's server is lending.h's. Servers are
+ * in exactly one of the lists below, clients that have logged in too. Idle servers: the last released
+ * is taken first (server_round_robin: the first). Waiters: first in, first out. Limits hold for the
+ * whole process: pool_size and the reserve in the shard set, max_db_connections and
+ * max_user_connections in usage.h. */
 #ifndef POOL_POOL_H
 #define POOL_POOL_H
 
@@ -31,11 +33,16 @@ struct pool {
     struct list link; /* in the core's list */
     struct pool *bucket_next;
     struct core *core;
+    struct shard_set *set;
+    struct shard *shard; /* ours */
+    unsigned shard_index;
     const struct database_config *database; /* of the core's snapshot; replaced with it */
     struct database_config orphan;          /* `database` of a retired pool: its entry is gone */
     const struct user_config *user_config;  /* of the server user, or NULL */
     struct pool_settings settings;
     struct usage *database_usage, *user_usage;
+    uint64_t identity; /* of `database`: what its servers are connected to */
+    uint64_t generation; /* of the last RECONNECT or KILL that was meant for it */
     char database_name[DATABASE_NAME_BYTES_MAX];
     char user_name[USER_NAME_BYTES_MAX]; /* towards the server */
 
@@ -50,7 +57,12 @@ struct pool {
     struct list tested_servers;   /* run a reset, check or probe query */
     struct list login_servers;    /* connecting, logging in */
     struct list canceled_servers; /* free, but a cancel request is on its way to them */
+    struct list lending_servers;  /* promised to another shard; their receive is ending */
     unsigned server_count, idle_count, login_count, tested_count;
+    unsigned lent_count;  /* sent off, and not yet heard of: in no list, in server_count no more */
+    unsigned asked_count; /* servers that others were asked for, those on their way included */
+    uint64_t compared_us; /* lending_gives_way */
+    uint64_t lent_total, borrowed_total;
 
     struct timer timer; /* maintenance, three times a second while there is something to do */
     bool is_paused, is_disabled;
@@ -70,7 +82,8 @@ struct pool {
     char last_error[POOL_ERROR_BYTES];
     char last_sqlstate[6];
     bool is_launching; /* guards pool_launch and loops over servers against themselves */
-    uint64_t last_lifetime_us;
+    unsigned welcome_seen, failure_seen; /* versions of the bulletins */
+    bool is_starved; /* its bit in the shard set */
     unsigned cancel_count; /* cancel requests under way */
 
     /* Keys for the SCRAM login at the server. */
@@ -124,8 +137,15 @@ void pool_server_failed(struct pool *pool, const char *text, const char *sqlstat
 /* A server is gone for good: its place may be taken. */
 void pool_server_gone(struct pool *pool);
 
-/* Opens servers as far as waiters want and limits allow. */
+/* Opens servers as far as waiters want and limits allow, and asks the other shards for theirs. Not as
+ * long as one of them shows an idle server: that is faster. */
 void pool_launch(struct pool *pool);
+/* The same, whatever others show. */
+void pool_launch_now(struct pool *pool);
+/* What another shard has learned: a welcome, a failure, an end of failures. */
+void pool_read_news(struct pool *pool);
+/* The one place where the number of servers changes. */
+void pool_count_server(struct pool *pool, int change);
 
 void pool_pause(struct pool *pool);
 void pool_resume(struct pool *pool);

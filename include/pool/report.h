@@ -25,6 +25,8 @@ struct pool_row {
     uint64_t maxwait_us;
     int pool_mode;  /* enum pool_mode */
     bool is_paused; /* by PAUSE db, or KILL */
+    unsigned worker;
+    uint64_t lent_total, borrowed_total; /* servers given to other shards, and got from them */
     struct pool_stats stats;
 };
 

@@ -33,7 +33,9 @@ enum server_state {
     SERVER_CANCELED,
     SERVER_PREPARING,
     SERVER_ACTIVE,
+    SERVER_LENDING,
     SERVER_CLOSING,
+    SERVER_LENT,
     SERVER_STATES,
 };
 
@@ -58,6 +60,7 @@ struct server {
     struct frame frame;
     struct exchange exchange;
     uint64_t id;
+    uint64_t generation, identity; /* of its pool when it was opened, see pool.h */
     uint64_t connect_us, request_us, idle_since_us, state_since_us;
     struct sockaddr_storage address;
     uint8_t key[8]; /* BackendKeyData of PostgreSQL */
@@ -67,6 +70,7 @@ struct server {
     unsigned cancel_count; /* cancel requests under way to it */
     bool counts_in_usage;
     bool has_served;   /* at least one client */
+    bool has_left_pool; /* taken off shard_set.server_count already */
     bool close_needed; /* ends as soon as it is free */
     bool test_failed;
     bool test_answered;            /* the probe's own answer has come */
@@ -76,6 +80,11 @@ struct server {
     bool forwards_message;      /* the current message began while a client was linked: it is the
                                    client's */
     const char *close_reason;
+    /* On its way to another core: the borrower reads this struct until the letter is back. */
+    struct letter loan;
+    int loan_fd;
+    unsigned lent_by; /* core */
+    unsigned lend_to; /* shard */
 };
 
 static inline struct core *server_core(const struct server *server)
@@ -99,6 +108,15 @@ void server_message_ended(struct server *server);
 
 /* Runs a check before use: the server is free again when it has passed. */
 void server_start_check(struct server *server);
+
+/* Gives an idle server to another shard of its pool: it stops receiving, and goes when it has stopped. */
+void server_lend(struct server *server, unsigned shard);
+/* The borrower's copy of `lent`, which is the lender's and only read; takes its descriptor. Neither idle
+ * nor given to anybody yet: server_arrived does that. NULL: no memory. */
+struct server *server_adopt(struct pool *pool, const struct server *lent) must_check;
+void server_arrived(struct server *server);
+/* The borrower has it; the lender's own struct is freed. */
+void server_lent_returned(struct server *server);
 
 /* Logs `closing because: reason`; the linked client, if any, gets `reason` as an error. */
 void server_close(struct server *server, const char *reason);

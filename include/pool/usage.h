@@ -39,19 +39,30 @@ struct usage *usage_find(struct usage_table *table, enum usage_kind kind, const 
  * not for a moment: two that try to be the last do not refuse each other. */
 static inline must_check bool usage_take(atomic_int *count, int limit)
 {
-    int now = atomic_load_explicit(count, memory_order_relaxed);
+    int now = atomic_load(count);
 
     do
         if (limit > 0 && now >= limit)
             return false;
-    while (!atomic_compare_exchange_weak_explicit(count, &now, now + 1, memory_order_relaxed,
-                                                  memory_order_relaxed));
+    while (!atomic_compare_exchange_weak(count, &now, now + 1));
     return true;
 }
 
 static inline void usage_give(atomic_int *count)
 {
-    atomic_fetch_sub_explicit(count, 1, memory_order_relaxed);
+    atomic_fetch_sub(count, 1);
+}
+
+/* Takes one off only as long as more than `least` are left: of several who would go one stays. */
+static inline must_check bool usage_give_above(atomic_int *count, int least)
+{
+    int now = atomic_load(count);
+
+    do
+        if (now <= least)
+            return false;
+    while (!atomic_compare_exchange_weak(count, &now, now - 1));
+    return true;
 }
 
 static inline int usage_count(const atomic_int *count)

@@ -24,6 +24,7 @@ struct worker_options {
     int cpu;                   /* -1: not pinned */
     struct snapshot *snapshot; /* one reference is the worker's */
     struct usage_table *usage;
+    struct shard_table *shards;
     const struct param_names *param_names;
     const uint8_t *mock_key;
     uint32_t client_count_max;

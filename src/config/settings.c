@@ -260,6 +260,7 @@ const struct setting settings_table[] = {
     {SPLICE(busy_poll), SETTING_SHORT_TIME_US, AT(busy_poll_us), "0", 0, 1, RELOAD, .meaning = "How long a worker looks for work before it sleeps: 50us, 1ms, 0.001s or a number of microseconds."},
     {SPLICE(receive_buffer_bytes), SETTING_INT, AT(receive_buffer_bytes), "16384", 1024, 65536, RESTART, .meaning = "Size of a receive buffer."},
     {SPLICE(receive_buffer_count_max), SETTING_INT, AT(receive_buffer_count_max), "4096", 16, 32768, RESTART, .meaning = "Most receive buffers of a worker; a power of two.", .judge = judge_power_of_two},
+    {SPLICE(pool_shards), SETTING_INT, AT(pool_shards), "0", 0, 64, RELOAD, .meaning = "Workers that serve the clients of one pool; 0: one for each 4 of pool_size. Clients that are connected stay where they are."},
     {SPLICE(server_connect_parallel), SETTING_INT, AT(server_connect_parallel), "10", 1, SIZE_MAX_SENSIBLE, RELOAD, .meaning = "Connections to servers that one pool may open at a time."},
     {SPLICE(server_login_retry_max), SETTING_TIME_US, AT(server_login_retry_max_us), "32", 0, SECONDS_MAX_SENSIBLE, RELOAD, .meaning = "Longest pause after repeated failures to connect to a server."},
 };

@@ -654,6 +654,7 @@ void snapshot_pool_settings(const struct snapshot *snapshot, const struct databa
         .pool_mode = (enum pool_mode)first_size(user->pool_mode, database->pool_mode,
                                                 (int)settings->pool_mode),
         .pool_size = first_size(user->pool_size, database->pool_size, settings->default_pool_size),
+        .pool_shards = settings->pool_shards,
         .min_pool_size = first_size(-1, database->min_pool_size, settings->min_pool_size),
         .reserve_pool_size = first_size(user->reserve_pool_size, database->reserve_pool_size,
                                         settings->reserve_pool_size),
@@ -714,4 +715,29 @@ bool database_config_moved(const struct database_config *old, const struct datab
            !is_same(old->auth_dbname, new->auth_dbname) ||
            !is_same(old->auth_query, new->auth_query) ||
            old->load_balance_hosts != new->load_balance_hosts;
+}
+
+static uint64_t hash_text(uint64_t hash, const char *text)
+{
+    /* Nothing and an empty text are not the same. */
+    if (text == NULL)
+        return (hash ^ 0x100u) * UINT64_C(1099511628211);
+    do
+        hash = (hash ^ (uint8_t)*text) * UINT64_C(1099511628211);
+    while (*text++ != '\0');
+    return hash;
+}
+
+uint64_t database_config_identity(const struct database_config *config)
+{
+    uint64_t hash = UINT64_C(14695981039346656037); /* FNV-1a */
+
+    hash = hash_text(hash, config->dbname);
+    hash = hash_text(hash, config->host);
+    hash = hash_text(hash, config->user);
+    hash = hash_text(hash, config->connect_query);
+    hash = hash_text(hash, config->auth_dbname);
+    hash = hash_text(hash, config->auth_query);
+    return (hash ^ config->port ^ (uint64_t)config->load_balance_hosts << 32) *
+           UINT64_C(1099511628211);
 }

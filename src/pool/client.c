@@ -4,6 +4,7 @@
 #include "pool/client.h"
 
 #include "pool/cancel.h"
+#include "pool/lending.h"
 #include "pool/login.h"
 #include "pool/server.h"
 
@@ -59,6 +60,7 @@ void client_become(struct client *client, enum client_state state)
 {
     struct pool *pool = client->pool;
     struct core *core = client_core(client);
+    bool was_waiting;
 
     assert(client_may_become[client->state] & BIT(state));
     list_remove(&client->link);
@@ -66,6 +68,7 @@ void client_become(struct client *client, enum client_state state)
         pool->waiting_count--;
     if (client->state == CLIENT_WELCOME)
         pool->welcome_count--;
+    was_waiting = client->state == CLIENT_WAITING;
     client->state = (uint8_t)state;
     client->state_since_us = core->loop.now_us;
     switch (state) {
@@ -94,6 +97,8 @@ void client_become(struct client *client, enum client_state state)
     case CLIENT_STATES:
         break;
     }
+    if (was_waiting)
+        lending_update(pool);
 }
 
 /* ---- timeouts ---- */
@@ -255,6 +260,7 @@ struct client *client_adopt(struct core *core, const struct handover *handover)
     client->peer = handover->peer;
     client->connect_us = handover->connect_us;
     client->counts_as_client = true;
+    client->shard = handover->shard;
     client->has_sent = true;
     list_push_back(&core->login_list, &client->link);
     return client;
@@ -718,6 +724,9 @@ static void client_leave(struct client *client, const char *server_reason)
     }
     client->counts_as_client = false;
     client->counts_in_database = false;
+    if (client->shard != NULL)
+        shard_leave(client->shard);
+    client->shard = NULL;
     if (client->pool != NULL)
         pool_client_leaves(client->pool, client);
 }

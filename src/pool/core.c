@@ -23,6 +23,7 @@ bool core_init(struct core *core, const struct core_options *options)
     memset(core, 0, sizeof(*core));
     core->snapshot = options->snapshot;
     core->usage = options->usage;
+    core->shards = options->shards;
     core->ports = options->ports;
     core->ports_context = options->ports_context;
     core->mock_key = options->mock_key;
@@ -213,8 +214,20 @@ static void act_resume(struct pool *pool)
     pool_resume(pool);
 }
 
+/* What is older is closed, and the welcome of an older server counts no more, on all cores. */
+static void new_generation(struct pool *pool)
+{
+    _Atomic uint64_t *shared = &pool->set->generation;
+    uint64_t now = atomic_load(shared);
+
+    pool->generation = pool->core->generation;
+    while (now < pool->generation && !atomic_compare_exchange_weak(shared, &now, pool->generation))
+        ;
+}
+
 static void act_reconnect(struct pool *pool)
 {
+    new_generation(pool);
     pool_retire_servers(pool, "close_needed");
 }
 
@@ -222,6 +235,7 @@ static void act_kill(struct pool *pool)
 {
     struct database_flags *flags = flags_make(pool->core, pool->database_name);
 
+    new_generation(pool);
     if (flags != NULL)
         flags->is_paused = true;
     pool->is_paused = true;
@@ -258,11 +272,13 @@ void core_resume(struct core *core, const char *database)
 
 void core_reconnect(struct core *core, const char *database)
 {
+    core->generation++;
     each_pool(core, database, act_reconnect);
 }
 
 void core_kill(struct core *core, const char *database)
 {
+    core->generation++;
     each_pool(core, database, act_kill);
     if (database != NULL) {
         struct database_flags *flags = flags_make(core, database);
@@ -313,7 +329,7 @@ unsigned core_busy_servers(const struct core *core, const char *database)
         const struct pool *pool = OWNER_OF(link, struct pool, link);
 
         if (database == NULL || strcmp(pool->database_name, database) == 0)
-            count += pool->server_count - pool->idle_count - pool->login_count;
+            count += pool->server_count - pool->idle_count - pool->login_count + pool->lent_count;
     }
     return count;
 }
@@ -417,7 +433,7 @@ static void report_counts(struct core *core, struct report *report)
 
         counts->pools++;
         counts->clients += pool->client_count;
-        counts->servers += pool->server_count;
+        counts->servers += pool->server_count + pool->lent_count;
         counts->free_servers += pool->idle_count;
     }
     list_for_each(link, &core->login_list) counts->login_clients++;

@@ -9,8 +9,6 @@
 #include <string.h>
 #include <strings.h>
 
-enum { NO_VALUE = 0xffff };
-
 /* Keys of one user with a plain password, made once by a helper for a random salt. */
 struct scram_entry {
     struct list link;
@@ -661,6 +659,13 @@ static void enter_pool(struct client *client, const struct handover *handover,
         fail(client, "no memory for pool");
         return;
     }
+    if (client->shard != pool->shard) {
+        /* The entry got another user while the session was on its way. */
+        if (client->shard != NULL)
+            shard_leave(client->shard);
+        client->shard = pool->shard;
+        atomic_fetch_add_explicit(&pool->shard->client_count, 1, memory_order_relaxed);
+    }
     if (handover->has_scram_keys && database->user == NULL) {
         pool->has_client_key = true;
         memcpy(pool->client_key, handover->client_key, sizeof(pool->client_key));
@@ -675,40 +680,20 @@ static void enter_pool(struct client *client, const struct handover *handover,
     client_enter_pool(client, pool, values);
 }
 
-/* Values in the order of names, each with its length before it, for the other core. */
-static void write_values(struct login *login, unsigned count)
+/* The values point into the very place where they are packed. */
+static void pack_values(struct client *client)
 {
+    struct login *login = client->login;
     uint8_t packed[HANDOVER_PARAMS_BYTES];
-    struct writer writer;
+    size_t bytes =
+        params_pack(&client_core(client)->params, login->param_values, packed, sizeof(packed));
 
-    writer_init(&writer, packed, sizeof(packed));
-    for (unsigned i = 0; i < count; i++) {
-        const char *value = login->param_values[i];
-
-        writer_put_u16(&writer, value != NULL ? (uint16_t)strlen(value) : NO_VALUE);
-        if (value != NULL)
-            writer_put_string(&writer, value);
-    }
-    if (writer.overflow)
-        writer.bytes = 0; /* longer than anybody's: the defaults then */
-    memcpy(login->handover.params, packed, writer.bytes);
-    login->handover.params_bytes = (uint16_t)writer.bytes;
-}
-
-static void read_values(const struct handover *handover, unsigned count, const char **values)
-{
-    struct reader reader;
-
-    reader_init(&reader, handover->params, handover->params_bytes);
-    for (unsigned i = 0; i < count; i++) {
-        values[i] = NULL;
-        if (reader_left(&reader) > 0 && reader_get_u16(&reader) != NO_VALUE)
-            values[i] = reader_get_string(&reader);
-    }
+    memcpy(login->handover.params, packed, bytes);
+    login->handover.params_bytes = (uint16_t)bytes;
 }
 
 /* Leaves this core when the connection has fallen quiet. */
-static void move(struct client *client, enum handover_kind kind)
+static void move(struct client *client, enum handover_kind kind, unsigned to_core)
 {
     struct login *login = client->login;
     struct handover *handover = &login->handover;
@@ -719,6 +704,7 @@ static void move(struct client *client, enum handover_kind kind)
     handover->id = client->id;
     handover->connect_us = client->connect_us;
     handover->is_admin = login->is_admin;
+    handover->to_core = to_core;
     if (login->input_bytes > sizeof(handover->leftover)) {
         client_close_error(client, "too many bytes before the welcome", NULL);
         return;
@@ -740,20 +726,11 @@ void login_moved(struct client *client)
     /* Control has the console's sessions, and their cancel keys. */
     bool is_console = handover->kind == HANDOVER_CONSOLE ||
                       (handover->kind == HANDOVER_CANCEL && core->count == 1);
-    const struct database_config *database;
-    unsigned target = core->index;
 
     handover->fd = conn_detach(&client->conn);
     timer_stop(&client->timer);
-    if (handover->kind == HANDOVER_CLIENT) {
-        database = snapshot_find_database(core->snapshot, handover->database);
-        target = core_index_of(handover->database,
-                               database != NULL && database->user != NULL ? database->user
-                                                                          : handover->user,
-                               core->count);
-    } else if (handover->kind == HANDOVER_CANCEL) {
-        target = (core->index + 1) % core->count;
-    }
+    handover->shard = client->shard;
+    client->shard = NULL;
     login->client = NULL;
     client->login = NULL;
     client_become(client, CLIENT_FREE);
@@ -762,7 +739,7 @@ void login_moved(struct client *client)
     if (is_console)
         core->ports->post_control(core, &handover->letter);
     else
-        core->ports->post_core(core, target, &handover->letter);
+        core->ports->post_core(core, handover->to_core, &handover->letter);
 }
 
 void handover_returned(struct letter *letter, void *context)
@@ -824,6 +801,8 @@ void handover_open(struct letter *letter, void *context)
     client = client_adopt(core, handover);
     if (client == NULL) {
         usage_give(&core->usage->client_count);
+        if (handover->shard != NULL)
+            shard_leave(handover->shard);
         ring_close(core->loop.ring, handover->fd);
         handover_give_back(core, handover);
         return;
@@ -833,7 +812,7 @@ void handover_open(struct letter *letter, void *context)
     client->counts_in_database = client->user_usage != NULL && client->database_usage != NULL;
     /* The configuration may have changed on the way. */
     database = snapshot_find_database(core->snapshot, handover->database);
-    read_values(handover, core->params.names->count, values);
+    params_unpack(&core->params, handover->params, handover->params_bytes, values);
     if (database == NULL) {
         char text[128];
 
@@ -846,17 +825,38 @@ void handover_open(struct letter *letter, void *context)
     handover_give_back(core, handover);
 }
 
+/* Where it will stay. False: no room for another pool. */
+static bool choose_shard(struct client *client, const struct database_config *database,
+                         unsigned *to_core)
+{
+    struct core *core = client_core(client);
+    const struct handover *handover = &client->login->handover;
+    const char *user = database->user != NULL ? database->user : handover->user;
+    struct shard_set *set = shard_set_find(core->shards, handover->database, user);
+    struct pool_settings limits;
+
+    if (set == NULL)
+        return false;
+    snapshot_pool_settings(core->snapshot, database, snapshot_find_user(core->snapshot, user),
+                           &limits);
+    client->shard = shard_choose(
+        set, shard_count_of(limits.pool_size, limits.pool_shards, core->count), core->index);
+    *to_core = shard_core(set, shard_index(set, client->shard));
+    return true;
+}
+
 static void authenticated(struct client *client)
 {
     struct core *core = client_core(client);
     struct login *login = client->login;
     struct handover *handover = &login->handover;
     const struct database_config *database;
+    unsigned to_core;
     char text[128];
 
     login->phase = LOGIN_DONE;
     if (login->is_console) {
-        move(client, HANDOVER_CONSOLE);
+        move(client, HANDOVER_CONSOLE, core->index);
         return;
     }
     database = snapshot_find_database(core->snapshot, handover->database);
@@ -886,10 +886,13 @@ static void authenticated(struct client *client)
         (void)!usage_take(&client->user_usage->client_count, 0);
         client->counts_in_database = true;
     }
-    if (core_index_of(handover->database, database->user != NULL ? database->user : handover->user,
-                      core->count) != core->index) {
-        write_values(login, core->params.names->count);
-        move(client, HANDOVER_CLIENT);
+    if (!choose_shard(client, database, &to_core)) {
+        fail(client, "bouncer resources exhaustion");
+        return;
+    }
+    if (to_core != core->index) {
+        pack_values(client);
+        move(client, HANDOVER_CLIENT, to_core);
         return;
     }
     if (login->input_bytes > sizeof(handover->leftover)) {
@@ -1026,7 +1029,8 @@ static bool process_startup(struct client *client)
         } else {
             login->input_bytes = 0;
             login->handover.hop_count = 1;
-            move(client, HANDOVER_CANCEL);
+            move(client, HANDOVER_CANCEL,
+                 (client_core(client)->index + 1) % client_core(client)->count);
         }
         return false;
     case STARTUP_VERSION_3:

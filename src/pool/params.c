@@ -1,5 +1,7 @@
 #include "pool/params.h"
 
+#include "base/bytes.h"
+
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -164,6 +166,35 @@ void params_release(struct param_table *table, struct buffer *set)
         *link = set_of(set)->next;
     }
     buffer_release(table->buffers, set);
+}
+
+enum { NO_VALUE = 0xffff };
+
+size_t params_pack(const struct param_table *table, const char *const *values, void *out,
+                   size_t out_bytes)
+{
+    struct writer writer;
+
+    writer_init(&writer, out, out_bytes);
+    for (unsigned i = 0; i < table->names->count; i++) {
+        writer_put_u16(&writer, values[i] != NULL ? (uint16_t)strlen(values[i]) : NO_VALUE);
+        if (values[i] != NULL)
+            writer_put_string(&writer, values[i]);
+    }
+    return writer.overflow ? 0 : writer.bytes;
+}
+
+void params_unpack(const struct param_table *table, const void *packed, size_t bytes,
+                   const char **values)
+{
+    struct reader reader;
+
+    reader_init(&reader, packed, bytes);
+    for (unsigned i = 0; i < table->names->count; i++) {
+        values[i] = NULL;
+        if (reader_left(&reader) > 0 && reader_get_u16(&reader) != NO_VALUE)
+            values[i] = reader_get_string(&reader);
+    }
 }
 
 /* A literal that means the same whatever standard_conforming_strings is. False: too long. */

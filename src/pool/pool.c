@@ -2,6 +2,7 @@
 #include "pool/pool.h"
 
 #include "pool/client.h"
+#include "pool/lending.h"
 #include "pool/server.h"
 
 #include <arpa/inet.h>
@@ -27,11 +28,6 @@ static uint32_t pool_hash(const char *database, const char *user)
     return hash ^ hash >> 15;
 }
 
-unsigned core_index_of(const char *database, const char *user, unsigned core_count)
-{
-    return pool_hash(database, user) % core_count;
-}
-
 struct pool *pool_find(struct core *core, const char *database_name, const char *user_name)
 {
     struct pool *pool =
@@ -49,12 +45,14 @@ void pool_update_settings(struct pool *pool)
 
     pool->user_config = snapshot_find_user(snapshot, pool->user_name);
     snapshot_pool_settings(snapshot, pool->database, pool->user_config, &pool->settings);
+    pool->identity = database_config_identity(pool->database);
 }
 
 struct pool *pool_find_or_make(struct core *core, const struct database_config *database,
                                const char *database_name, const char *user_name)
 {
     struct pool *pool = pool_find(core, database_name, user_name);
+    struct shard_set *set;
     struct pool **bucket;
 
     if (pool != NULL) {
@@ -63,8 +61,8 @@ struct pool *pool_find_or_make(struct core *core, const struct database_config *
         pool->database = database;
         return pool;
     }
-    if (strlen(database_name) >= sizeof(pool->database_name) ||
-        strlen(user_name) >= sizeof(pool->user_name))
+    set = shard_set_find(core->shards, database_name, user_name);
+    if (set == NULL || shard_index_on(set, core->index) >= SHARDS_MAX)
         return NULL;
     pool = slab_take(&core->pools);
     if (pool == NULL)
@@ -74,6 +72,12 @@ struct pool *pool_find_or_make(struct core *core, const struct database_config *
     pool->database = database;
     strcpy(pool->database_name, database_name);
     strcpy(pool->user_name, user_name);
+    pool->set = set;
+    pool->shard_index = shard_index_on(set, core->index);
+    pool->shard = &set->shards[pool->shard_index];
+    /* Servers that an older RECONNECT should have ended may still be lent by one that has not heard
+     * of it. */
+    pool->generation = core->generation;
     pool->database_usage = usage_find(core->usage, USAGE_DATABASE, database_name);
     pool->user_usage = usage_find(core->usage, USAGE_USER, user_name);
     if (pool->database_usage == NULL || pool->user_usage == NULL) {
@@ -90,6 +94,7 @@ struct pool *pool_find_or_make(struct core *core, const struct database_config *
     list_init(&pool->tested_servers);
     list_init(&pool->login_servers);
     list_init(&pool->canceled_servers);
+    list_init(&pool->lending_servers);
     timer_init(&pool->timer, maintenance_fired);
     pool_update_settings(pool);
     pool->is_paused = core_database_is_paused(core, database_name);
@@ -97,8 +102,10 @@ struct pool *pool_find_or_make(struct core *core, const struct database_config *
     bucket = &core->pool_buckets[pool_hash(database_name, user_name) / 256 % POOL_BUCKETS];
     pool->bucket_next = *bucket;
     *bucket = pool;
-    if (database->is_auto)
+    if (database->is_auto && !shard_has_siblings(set))
         log_write(LEVEL_LOG, "registered new auto-database: %s", database_name);
+    lending_open(pool);
+    pool_read_news(pool);
     return pool;
 }
 
@@ -111,6 +118,8 @@ static void pool_forget(struct pool *pool)
 
     assert(pool->client_count == 0);
     assert(pool->server_count == 0);
+    assert(pool->lent_count == 0);
+    lending_close(pool);
     while (*link != pool)
         link = &(*link)->bucket_next;
     *link = pool->bucket_next;
@@ -139,10 +148,13 @@ void pool_make_forced(struct core *core)
     for (size_t i = 0; i < snapshot->database_count; i++) {
         const struct database_config *database = &snapshot->databases[i];
         struct pool_settings limits;
+        const struct shard_set *set;
         struct pool *pool;
 
-        if (database->user == NULL ||
-            core_index_of(database->name, database->user, core->count) != core->index)
+        if (database->user == NULL)
+            continue;
+        set = shard_set_find(core->shards, database->name, database->user);
+        if (set == NULL || set->home != core->index)
             continue;
         snapshot_pool_settings(snapshot, database, snapshot_find_user(snapshot, database->user),
                                &limits);
@@ -166,6 +178,10 @@ void pool_client_enters(struct pool *pool, struct client *client)
 {
     pool->empty_since_us = 0;
     arm_maintenance(pool);
+    if (!pool->has_welcome)
+        pool_read_news(pool);
+    if (client->state != CLIENT_WELCOME)
+        return;
     if (pool->has_welcome)
         client_welcome(client);
     else
@@ -223,8 +239,8 @@ bool pool_want_server(struct pool *pool, struct client *client)
         }
         /* Else it is tested (pool_launch), and goes to the first waiter. */
     }
-    if (pool->last_login_failed && pool->server_said_error && pool->server_count == 0 &&
-        pool->retry_at_us > core->loop.now_us) {
+    if (pool->last_login_failed && pool->server_said_error &&
+        usage_count(&pool->set->server_count) == 0 && pool->retry_at_us > core->loop.now_us) {
         char message[POOL_ERROR_BYTES + 128];
         char detail[POOL_ERROR_BYTES + 64];
         char hint[128];
@@ -273,12 +289,13 @@ static bool lifetime_is_over(struct pool *pool, const struct server *server)
     uint64_t now_us = pool->core->loop.now_us;
     uint64_t lifetime_us = lifetime_of(pool);
     uint64_t size = (uint64_t)MAX(pool->settings.pool_size, 1);
+    uint64_t last_us;
 
-    if (lifetime_us == 0 || now_us - server->connect_us <= lifetime_us ||
-        now_us - pool->last_lifetime_us < lifetime_us / size)
+    if (likely(lifetime_us == 0 || now_us - server->connect_us <= lifetime_us))
         return false;
-    pool->last_lifetime_us = now_us;
-    return true;
+    last_us = atomic_load(&pool->set->last_lifetime_us);
+    return now_us >= last_us + lifetime_us / size &&
+           atomic_compare_exchange_strong(&pool->set->last_lifetime_us, &last_us, now_us);
 }
 
 void pool_server_free(struct pool *pool, struct server *server)
@@ -307,34 +324,159 @@ void pool_server_free(struct pool *pool, struct server *server)
     if (waiter != NULL) {
         struct client *client = OWNER_OF(waiter, struct client, link);
 
+        if (lending_gives_way(pool, server, client))
+            return;
         if (server_link(server, client))
             client_linked(client);
         else if (client->state == CLIENT_WAITING)
             client_become(client, CLIENT_PREPARING);
         return;
     }
+    lending_serve(pool);
     arm_maintenance(pool);
 }
 
-void pool_server_logged_in(struct pool *pool, struct server *server)
-{
-    struct core *core = pool->core;
+/* ---- news between shards ---- */
 
-    if (pool->last_login_failed)
-        log_write(LEVEL_LOG, "pool %s/%s: the server can be reached again", pool->database_name,
-                  pool->user_name);
+static void forget_failure(struct pool *pool)
+{
     pool->last_login_failed = false;
     pool->server_said_error = false;
     pool->retry_pause_us = 0;
     pool->retry_at_us = 0;
     pool->unreachable_count = 0;
+}
+
+static void welcome_all(struct pool *pool)
+{
+    while (!list_is_empty(&pool->welcome_clients))
+        client_welcome(OWNER_OF(list_front(&pool->welcome_clients), struct client, link));
+}
+
+/* Another shard that publishes at the same moment has news of the same moment. */
+static void tell_failure(struct pool *pool)
+{
+    struct failure_news news = {
+        .has_failed = pool->last_login_failed,
+        .said_error = pool->server_said_error,
+        .retry_at_us = pool->retry_at_us,
+        .retry_pause_us = pool->retry_pause_us,
+    };
+
+    if (pool->core->count == 1)
+        return;
+    static_assert(sizeof(news.text) == sizeof(pool->last_error), "the same text");
+    memcpy(news.text, pool->last_error, sizeof(news.text));
+    memcpy(news.sqlstate, pool->last_sqlstate, sizeof(pool->last_sqlstate));
+    if (!bulletin_write(&pool->set->failure, pool->set->failure_words, &news, sizeof(news)))
+        return;
+    pool->failure_seen = atomic_load(&pool->set->failure.version);
+    lending_poke_all(pool);
+}
+
+static void tell_welcome(struct pool *pool, const struct server *server)
+{
+    const struct param_table *params = &pool->core->params;
+    struct welcome_news news = {
+        .generation = server->generation,
+        .identity = server->identity,
+        .welcome_bytes = pool->welcome_bytes,
+    };
+    const char *values[PARAMS_COUNT_MAX];
+
+    if (pool->core->count == 1)
+        return;
+    static_assert(sizeof(news.welcome) == sizeof(pool->welcome), "the same messages");
+    memcpy(news.welcome, pool->welcome, pool->welcome_bytes);
+    params_values(params, pool->default_params, values);
+    news.params_bytes =
+        (uint16_t)params_pack(params, values, news.params, sizeof(news.params));
+    if (!bulletin_write(&pool->set->welcome, pool->set->welcome_words, &news, sizeof(news)))
+        return;
+    pool->welcome_seen = atomic_load(&pool->set->welcome.version);
+    lending_poke_all(pool);
+}
+
+/* Of a server that would be ours, too: one from before a RECONNECT, or of another host, is not. */
+static void read_welcome(struct pool *pool)
+{
+    struct shard_set *set = pool->set;
+    struct param_table *params = &pool->core->params;
+    struct welcome_news news;
+    const char *values[PARAMS_COUNT_MAX];
+    struct buffer *defaults;
+
+    if (pool->has_welcome || pool->is_retired ||
+        !bulletin_read(&set->welcome, set->welcome_words, &news, sizeof(news),
+                       &pool->welcome_seen) ||
+        news.generation < MAX(pool->generation, atomic_load(&set->generation)) ||
+        news.identity != pool->identity)
+        return;
+    params_unpack(params, news.params, news.params_bytes, values);
+    defaults = params_intern(params, values);
+    if (defaults == NULL)
+        return;
+    params_release(params, pool->default_params);
+    pool->default_params = defaults;
+    memcpy(pool->welcome, news.welcome, news.welcome_bytes);
+    pool->welcome_bytes = news.welcome_bytes;
+    pool->has_welcome = true;
+    welcome_all(pool);
+}
+
+static void fail_waiters(struct pool *pool);
+
+static void read_failure(struct pool *pool)
+{
+    struct shard_set *set = pool->set;
+    struct failure_news news;
+    unsigned version;
+
+    if (atomic_load(&set->failure.version) == pool->failure_seen ||
+        !bulletin_read(&set->failure, set->failure_words, &news, sizeof(news), &version))
+        return;
+    pool->failure_seen = version;
+    if (!news.has_failed) {
+        forget_failure(pool);
+        return;
+    }
+    pool->last_login_failed = true;
+    pool->server_said_error = news.said_error;
+    pool->retry_at_us = news.retry_at_us;
+    pool->retry_pause_us = news.retry_pause_us;
+    memcpy(pool->last_error, news.text, sizeof(pool->last_error));
+    memcpy(pool->last_sqlstate, news.sqlstate, sizeof(pool->last_sqlstate));
+    arm_maintenance(pool);
+    fail_waiters(pool);
+}
+
+void pool_read_news(struct pool *pool)
+{
+    if (pool->core->count == 1)
+        return;
+    read_failure(pool);
+    read_welcome(pool);
+}
+
+void pool_server_logged_in(struct pool *pool, struct server *server)
+{
+    struct core *core = pool->core;
+    bool had_failed;
+
+    if (pool->last_login_failed)
+        log_write(LEVEL_LOG, "pool %s/%s: the server can be reached again", pool->database_name,
+                  pool->user_name);
+    had_failed = pool->last_login_failed;
+    forget_failure(pool);
+    if (had_failed)
+        tell_failure(pool);
     if (!pool->has_welcome) {
         pool->has_welcome = true;
         params_release(&core->params, pool->default_params);
         pool->default_params = server->params != NULL ? buffer_reference(server->params) : NULL;
+        tell_welcome(pool, server);
     }
-    while (!list_is_empty(&pool->welcome_clients))
-        client_welcome(OWNER_OF(list_front(&pool->welcome_clients), struct client, link));
+    welcome_all(pool);
 }
 
 void pool_server_failed(struct pool *pool, const char *text, const char *sqlstate, bool said_error)
@@ -366,9 +508,16 @@ void pool_server_failed(struct pool *pool, const char *text, const char *sqlstat
     snprintf(pool->last_sqlstate, sizeof(pool->last_sqlstate), "%s",
              sqlstate != NULL ? sqlstate : "");
     arm_maintenance(pool);
-    /* Only an answer of the server fails those who wait, and only when no server is left that could
-     * serve. */
-    if (!said_error || pool->server_count > pool->login_count)
+    tell_failure(pool);
+    fail_waiters(pool);
+}
+
+/* Only an answer of the server fails those who wait, and only when no server is left that could
+ * serve. */
+static void fail_waiters(struct pool *pool)
+{
+    if (!pool->last_login_failed || !pool->server_said_error ||
+        usage_count(&pool->set->server_count) > usage_count(&pool->set->login_count))
         return;
     for (int i = 0; i < 2; i++) {
         struct list *list = i == 0 ? &pool->welcome_clients : &pool->waiting_clients;
@@ -382,9 +531,17 @@ void pool_server_failed(struct pool *pool, const char *text, const char *sqlstat
     }
 }
 
+void pool_count_server(struct pool *pool, int change)
+{
+    pool->server_count = (unsigned)((int)pool->server_count + change);
+    /* seq_cst: see poke_owners in lending.c. */
+    atomic_store(&pool->shard->server_count, pool->server_count);
+}
+
 void pool_server_gone(struct pool *pool)
 {
     pool_launch(pool);
+    lending_permission_freed(pool);
     arm_maintenance(pool);
 }
 
@@ -490,7 +647,7 @@ static bool pool_resolve(struct pool *pool)
 
 /* Room for one more server in the database's or the user's limit: the idle one of another pool that
  * has been idle longest gives way. */
-static bool evict_idle(struct core *core, const struct usage *usage)
+static bool evict_idle(struct core *core, const struct usage *usage, const struct shard_set *set)
 {
     struct server *oldest = NULL;
 
@@ -498,7 +655,7 @@ static bool evict_idle(struct core *core, const struct usage *usage)
     {
         struct pool *other = OWNER_OF(link, struct pool, link);
 
-        if (other->user_usage != usage && other->database_usage != usage)
+        if ((other->user_usage != usage && other->database_usage != usage) || other->set == set)
             continue;
         list_for_each(server_link, &other->idle_servers)
         {
@@ -521,7 +678,7 @@ static void eviction_open(struct letter *letter, void *context)
     struct core *core = context;
 
     if (core->index != eviction->from_core) {
-        eviction->has_evicted = evict_idle(core, eviction->usage);
+        eviction->has_evicted = evict_idle(core, eviction->usage, eviction->set);
         core->ports->post_core(
             core, eviction->has_evicted ? eviction->from_core : (core->index + 1) % core->count,
             letter);
@@ -533,7 +690,8 @@ static void eviction_open(struct letter *letter, void *context)
     list_for_each_safe(link, &core->pool_list) pool_launch(OWNER_OF(link, struct pool, link));
 }
 
-static void evict_elsewhere(struct core *core, const struct usage *usage)
+static void evict_elsewhere(struct core *core, const struct usage *usage,
+                            const struct shard_set *set)
 {
     struct eviction *eviction = &core->eviction;
 
@@ -542,6 +700,7 @@ static void evict_elsewhere(struct core *core, const struct usage *usage)
     *eviction = (struct eviction){
         .letter.open = eviction_open,
         .usage = usage,
+        .set = set,
         .from_core = core->index,
         .in_flight = true,
     };
@@ -558,21 +717,23 @@ static bool take_limit(struct pool *pool, bool of_user, bool for_client)
         return true;
     if (!for_client)
         return false;
-    if (evict_idle(pool->core, usage))
+    if (evict_idle(pool->core, usage, pool->set))
         return usage_take(count, limit);
-    evict_elsewhere(pool->core, usage);
+    evict_elsewhere(pool->core, usage, pool->set);
     return false;
 }
 
+/* The rest of what one more server needs, its place in the pool being taken already. False: that place
+ * is given back. */
 static bool launch_one(struct pool *pool, bool for_client)
 {
     unsigned index;
 
     if (!take_limit(pool, false, for_client))
-        return false;
+        goto no_place;
     if (!take_limit(pool, true, for_client)) {
         usage_give(&pool->database_usage->server_count);
-        return false;
+        goto no_place;
     }
     for (unsigned tries = 0; tries < pool->address_count; tries++) {
         index = pool->address_next++ % pool->address_count;
@@ -584,65 +745,122 @@ static bool launch_one(struct pool *pool, bool for_client)
     }
     usage_give(&pool->database_usage->server_count);
     usage_give(&pool->user_usage->server_count);
+    usage_give(&pool->set->login_count);
+    usage_give(&pool->set->server_count);
     pool->unreachable_count = pool->address_count;
     pool_server_failed(pool, "cannot connect", NULL, false);
     return false;
+
+no_place:
+    usage_give(&pool->set->login_count);
+    usage_give(&pool->set->server_count);
+    lending_permission_freed(pool);
+    return false;
 }
 
-/* May one more be opened for a client? Takes from the reserve when the first waiter has waited for
- * it. */
-static bool has_room(struct pool *pool)
+/* A place among those that log in: bounded, and after a failure one goes ahead and tries. */
+static bool take_login(struct pool *pool)
+{
+    int parallel = pool->core->snapshot->settings.server_connect_parallel;
+
+    return usage_take(&pool->set->login_count, pool->last_login_failed ? 1 : parallel);
+}
+
+/* A place in the pool for a client's sake: from the reserve when the first waiter has waited for it. */
+static bool take_place(struct pool *pool)
 {
     const struct settings *settings = &pool->core->snapshot->settings;
     uint64_t now_us = pool->core->loop.now_us;
     int size = pool->settings.pool_size;
     struct list *first;
 
-    if (size == 0 || (int)pool->server_count < size)
+    if (!take_login(pool))
+        return false;
+    if (usage_take(&pool->set->server_count, size))
         return true;
     first = list_front(&pool->waiting_clients);
     if (pool->settings.reserve_pool_size <= 0 || settings->reserve_pool_timeout_us == 0 ||
-        first == NULL || (int)pool->server_count >= size + pool->settings.reserve_pool_size ||
+        first == NULL || pool->login_count > 0 ||
         now_us - OWNER_OF(first, struct client, link)->wait_since_us <
             settings->reserve_pool_timeout_us ||
-        pool->login_count > 0)
+        !usage_take(&pool->set->server_count, size + pool->settings.reserve_pool_size)) {
+        usage_give(&pool->set->login_count);
         return false;
+    }
     log_write(LEVEL_WARNING, "C-0x%llx: %s/%s taking connection from reserve_pool",
               (unsigned long long)OWNER_OF(first, struct client, link)->id, pool->database_name,
               pool->user_name);
     return true;
 }
 
-void pool_launch(struct pool *pool)
+/* Asked again after the bit is set: whoever gives a place back in between either sees the bit, or we
+ * see the place. */
+static bool take_place_or_starve(struct pool *pool)
+{
+    if (take_place(pool))
+        return true;
+    if (pool->core->count == 1 || pool->is_starved)
+        return false;
+    pool->is_starved = true;
+    atomic_fetch_or(&pool->set->starved, UINT64_C(1) << pool->shard_index);
+    return take_place(pool);
+}
+
+/* True: more would have been opened, had the pool's limits allowed it. */
+static bool launch(struct pool *pool, bool may_defer)
 {
     struct core *core = pool->core;
-    unsigned parallel = (unsigned)core->snapshot->settings.server_connect_parallel;
     unsigned wanted = pool->waiting_count;
+    unsigned coming;
+    bool is_denied = false;
 
     if (pool->welcome_count > 0 && wanted == 0)
         wanted = 1; /* one login makes the welcome for all of them */
-    if (wanted <= pool->tested_count || pool->is_launching || pool->is_retired)
-        return;
+    if (wanted <= pool->tested_count || pool->is_retired)
+        return false;
     /* A paused pool still makes its first connection?  No: the welcome waits for RESUME
      * (PgBouncer). */
     if (pool_is_stopped(pool) || core->shutdown == SHUTDOWN_WAIT_FOR_SERVERS)
-        return;
+        return false;
     /* Idle servers that must be tested before use: one for each who waits, before any is opened. */
-    pool->is_launching = true;
     while (pool->waiting_count > pool->tested_count && !list_is_empty(&pool->idle_servers))
         server_start_check(OWNER_OF(list_front(&pool->idle_servers), struct server, link));
-    pool->is_launching = false;
-    if (wanted <= pool->login_count + pool->tested_count)
-        return;
+    coming = lending_expected(pool);
+    if (wanted <= pool->login_count + pool->tested_count + coming)
+        return false;
+    if (may_defer && pool->waiting_count > 0)
+        coming += lending_deferred(pool);
     if (pool->last_login_failed && pool->retry_at_us > core->loop.now_us)
+        return false;
+    while (wanted > pool->login_count + pool->tested_count + coming && pool_resolve(pool)) {
+        is_denied = !take_place_or_starve(pool);
+        if (is_denied || !launch_one(pool, true))
+            break;
+    }
+    return is_denied;
+}
+
+static void launch_guarded(struct pool *pool, bool may_defer)
+{
+    if (pool->is_launching)
         return;
     pool->is_launching = true;
-    while (wanted > pool->login_count + pool->tested_count && pool->login_count < parallel &&
-           /* after a failure one server goes ahead and tries */
-           !(pool->last_login_failed && pool->login_count > 0) && has_room(pool) &&
-           pool_resolve(pool) && launch_one(pool, true))
-        ;
+    if (!launch(pool, may_defer) && pool->is_starved) {
+        pool->is_starved = false;
+        atomic_fetch_and(&pool->set->starved, ~(UINT64_C(1) << pool->shard_index));
+    }
     pool->is_launching = false;
+    lending_update(pool);
+}
+
+void pool_launch(struct pool *pool)
+{
+    launch_guarded(pool, true);
+}
+
+void pool_launch_now(struct pool *pool)
+{
+    launch_guarded(pool, false);
 }
 
 /* ---- upkeep ---- */
@@ -662,12 +880,15 @@ static void retire_idle(struct pool *pool)
         if (server->close_needed) {
             server_close(server, server->close_reason);
         } else if (pool->settings.pool_size > 0 &&
-                   (int)pool->server_count >
-                       pool->settings.pool_size + MAX(pool->settings.reserve_pool_size, 0)) {
+                   usage_give_above(&pool->set->server_count,
+                                    pool->settings.pool_size +
+                                        MAX(pool->settings.reserve_pool_size, 0))) {
+            server->has_left_pool = true;
             server_close(server, "too many servers in the pool");
         } else if (settings->server_idle_timeout_us > 0 &&
                    now_us - server->idle_since_us > settings->server_idle_timeout_us &&
-                   (int)pool->server_count > pool->settings.min_pool_size) {
+                   usage_give_above(&pool->set->server_count, pool->settings.min_pool_size)) {
+            server->has_left_pool = true;
             server_close(server, "server idle timeout");
         } else if (lifetime_is_over(pool, server)) {
             server_close(server, "server lifetime over");
@@ -681,13 +902,31 @@ static void keep_minimum(struct pool *pool)
     struct core *core = pool->core;
 
     if (pool->settings.min_pool_size <= 0 ||
-        (int)pool->server_count >= pool->settings.min_pool_size || pool->is_retired ||
+        usage_count(&pool->set->server_count) >= pool->settings.min_pool_size ||
+        pool->is_retired ||
         pool_is_stopped(pool) || core->shutdown != SHUTDOWN_NONE || pool->login_count > 0 ||
         (pool->client_count == 0 && pool->database->user == NULL) ||
         (pool->last_login_failed && pool->retry_at_us > core->loop.now_us))
         return;
-    if (pool_resolve(pool))
+    if (!pool_resolve(pool) || !take_login(pool))
+        return;
+    if (usage_take(&pool->set->server_count, pool->settings.min_pool_size))
         (void)!launch_one(pool, false);
+    else
+        usage_give(&pool->set->login_count);
+}
+
+/* No shard of it has anything. */
+static bool is_empty_everywhere(const struct pool *pool)
+{
+    const struct shard_set *set = pool->set;
+
+    if (usage_count(&set->server_count) > 0)
+        return false;
+    for (unsigned k = 0; k < MIN(set->core_count, (unsigned)SHARDS_MAX); k++)
+        if (atomic_load_explicit(&set->shards[k].client_count, memory_order_relaxed) > 0)
+            return false;
+    return true;
 }
 
 static void maintenance_fired(struct timer *timer, uint64_t now_us)
@@ -705,8 +944,10 @@ static void maintenance_fired(struct timer *timer, uint64_t now_us)
         pool_pause(pool);
     retire_idle(pool);
     keep_minimum(pool);
-    pool_launch(pool);
-    if (pool->client_count > 0 || pool->server_count > 0) {
+    pool_launch_now(pool);
+    /* A shard goes with the last one: its figures are part of the pool's. */
+    if (pool->client_count > 0 || pool->server_count > 0 || pool->lent_count > 0 ||
+        pool->asked_count > 0 || (!pool->is_retired && !is_empty_everywhere(pool))) {
         pool->empty_since_us = 0;
         arm_maintenance(pool);
         return;
@@ -715,7 +956,7 @@ static void maintenance_fired(struct timer *timer, uint64_t now_us)
         pool->empty_since_us = now_us;
     if (pool->is_retired || (forget_after_us > 0 && !pool->is_paused &&
                              now_us - pool->empty_since_us >= forget_after_us)) {
-        if (!pool->is_retired)
+        if (!pool->is_retired && !shard_has_siblings(pool->set))
             log_write(LEVEL_LOG,
                       "cleaning up idle pool for user %s on db %s because: pool idle timeout "
                       "(age= %llus)",
@@ -732,6 +973,7 @@ static void maintenance_fired(struct timer *timer, uint64_t now_us)
 
 void pool_pause(struct pool *pool)
 {
+    lending_update(pool);
     while (!list_is_empty(&pool->idle_servers))
         server_close(OWNER_OF(list_front(&pool->idle_servers), struct server, link), "pause mode");
 }
@@ -744,8 +986,9 @@ void pool_resume(struct pool *pool)
 
 void pool_retire_servers(struct pool *pool, const char *reason)
 {
-    struct list *const lists[] = {&pool->idle_servers, &pool->login_servers, &pool->active_servers,
-                                  &pool->tested_servers, &pool->canceled_servers};
+    struct list *const lists[] = {&pool->idle_servers,   &pool->login_servers,
+                                  &pool->active_servers, &pool->tested_servers,
+                                  &pool->canceled_servers, &pool->lending_servers};
 
     pool->has_welcome = false;
     pool->resolved_until_us = 0;
@@ -789,6 +1032,7 @@ void pool_fill_row(const struct pool *pool, struct pool_row *row, uint64_t now_u
     row->client_count = pool->client_count;
     list_for_each(link, &pool->active_servers) row->sv_active++;
     list_for_each(link, &pool->canceled_servers) row->sv_being_canceled++;
+    list_for_each(link, &pool->lending_servers) row->sv_idle++;
     list_for_each(link, &pool->idle_servers)
     {
         struct server *server = OWNER_OF(link, struct server, link);
@@ -810,4 +1054,7 @@ void pool_fill_row(const struct pool *pool, struct pool_row *row, uint64_t now_u
     row->pool_mode = (int)pool->settings.pool_mode;
     row->is_paused = pool->is_paused;
     row->stats = pool->stats;
+    row->worker = pool->core->index;
+    row->lent_total = pool->lent_total;
+    row->borrowed_total = pool->borrowed_total;
 }

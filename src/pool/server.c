@@ -4,6 +4,7 @@
 
 #include "pool/cancel.h"
 #include "pool/client.h"
+#include "pool/lending.h"
 #include "pool/server_login.h"
 
 #include <errno.h>
@@ -20,18 +21,21 @@ static const unsigned server_may_become[SERVER_STATES] = {
                      BIT(SERVER_PREPARING) | BIT(SERVER_CLOSING),
     [SERVER_TESTED] = BIT(SERVER_TESTED) | BIT(SERVER_IDLE) | BIT(SERVER_CANCELED) |
                       BIT(SERVER_ACTIVE) | BIT(SERVER_PREPARING) | BIT(SERVER_CLOSING),
-    [SERVER_IDLE] =
-        BIT(SERVER_TESTED) | BIT(SERVER_ACTIVE) | BIT(SERVER_PREPARING) | BIT(SERVER_CLOSING),
+    [SERVER_IDLE] = BIT(SERVER_TESTED) | BIT(SERVER_ACTIVE) | BIT(SERVER_PREPARING) |
+                    BIT(SERVER_LENDING) | BIT(SERVER_CLOSING),
     [SERVER_CANCELED] = BIT(SERVER_TESTED) | BIT(SERVER_IDLE) | BIT(SERVER_ACTIVE) |
                         BIT(SERVER_PREPARING) | BIT(SERVER_CLOSING),
     [SERVER_PREPARING] = BIT(SERVER_ACTIVE) | BIT(SERVER_CLOSING),
     [SERVER_ACTIVE] = BIT(SERVER_TESTED) | BIT(SERVER_IDLE) | BIT(SERVER_CANCELED) |
                       BIT(SERVER_ACTIVE) | BIT(SERVER_PREPARING) | BIT(SERVER_CLOSING),
+    [SERVER_LENDING] = BIT(SERVER_IDLE) | BIT(SERVER_LENT) | BIT(SERVER_CLOSING),
     [SERVER_CLOSING] = BIT(SERVER_FREE),
+    [SERVER_LENT] = BIT(SERVER_FREE),
 };
 
 static const struct conn_events server_events;
 static void server_settle(struct server *server);
+static void gather_release(struct server *server);
 
 void server_log(const struct server *server, enum log_level level, const char *format, ...)
 {
@@ -63,7 +67,11 @@ static void server_become(struct server *server, enum server_state state)
     list_remove(&server->link);
     pool->idle_count -= server->state == SERVER_IDLE;
     pool->tested_count -= server->state == SERVER_TESTED;
-    pool->login_count -= server->state == SERVER_LOGIN;
+    if (server->state == SERVER_LOGIN) {
+        pool->login_count--;
+        usage_give(&pool->set->login_count);
+        lending_permission_freed(pool);
+    }
     server->state = (uint8_t)state;
     server->state_since_us = core->loop.now_us;
     switch (state) {
@@ -86,12 +94,21 @@ static void server_become(struct server *server, enum server_state state)
     case SERVER_ACTIVE:
         list_push_back(&pool->active_servers, &server->link);
         break;
+    case SERVER_LENDING:
+        list_push_back(&pool->lending_servers, &server->link);
+        break;
+    case SERVER_LENT:
+        pool->lent_count++;
+        pool_count_server(pool, -1);
+        break;
     case SERVER_FREE:
     case SERVER_LOGIN:
     case SERVER_CLOSING:
     case SERVER_STATES:
         break;
     }
+    if (core->count > 1)
+        atomic_store_explicit(&pool->shard->idle_count, pool->idle_count, memory_order_relaxed);
 }
 
 /* ---- opening ---- */
@@ -138,6 +155,8 @@ struct server *server_launch(struct pool *pool, const struct sockaddr_storage *a
     login->server = server;
     server->address = *address;
     server->id = core_next_id(core);
+    server->generation = core->generation;
+    server->identity = pool->identity;
     server->connect_us = core->loop.now_us;
     server->request_us = core->loop.now_us;
     server->status = 'I';
@@ -147,7 +166,7 @@ struct server *server_launch(struct pool *pool, const struct sockaddr_storage *a
     server->state = SERVER_LOGIN;
     server->state_since_us = core->loop.now_us;
     list_push_back(&pool->login_servers, &server->link);
-    pool->server_count++;
+    pool_count_server(pool, 1);
     pool->login_count++;
     if (settings->server_connect_timeout_us > 0)
         timer_set(&core->timers, &server->timer,
@@ -271,6 +290,122 @@ static void test_done(struct server *server)
     if (test == TEST_CONNECT)
         pool_server_logged_in(pool, server);
     server_settle(server);
+}
+
+/* ---- lending ---- */
+
+void server_lend(struct server *server, unsigned shard)
+{
+    assert(server->client == NULL);
+    assert(server->cancel_count == 0);
+    assert(exchange_is_answered(&server->exchange));
+    server->lend_to = shard;
+    server_become(server, SERVER_LENDING);
+    if (conn_quiesce(&server->conn))
+        server_events.quiet(&server->conn);
+}
+
+static void server_quiet(struct conn *conn)
+{
+    struct server *server = OWNER_OF(conn, struct server, conn);
+
+    assert(server->state == SERVER_LENDING);
+    server->loan_fd = conn_detach(conn);
+    server_become(server, SERVER_LENT);
+    lending_post(server->pool, server);
+}
+
+struct server *server_adopt(struct pool *pool, const struct server *lent)
+{
+    struct core *core = pool->core;
+    struct server *server = slab_take(&core->servers);
+    const char *values[PARAMS_COUNT_MAX];
+
+    if (server == NULL)
+        return NULL;
+    memset(server, 0, sizeof(*server));
+    params_values(&core->params, lent->params, values);
+    server->params = params_intern(&core->params, values);
+    if (server->params == NULL)
+        goto fail;
+    if (lent->gather != NULL) {
+        /* It is in the middle of a message that nobody asked for (a notice, a changed parameter). */
+        server->gather = buffer_park(core->loop.buffers,
+                                     lent->gather_bytes + MAX(lent->frame.body_left, 1u));
+        if (server->gather == NULL)
+            goto fail;
+        memcpy(server->gather->data, lent->gather->data, lent->gather_bytes);
+        server->gather_bytes = lent->gather_bytes;
+    }
+    conn_open(&server->conn, &core->loop, lent->loan_fd, &server_events);
+    server->pool = pool;
+    server->frame = lent->frame;
+    server->looks_at_body = lent->looks_at_body;
+    server->id = lent->id;
+    server->generation = lent->generation;
+    server->identity = lent->identity;
+    server->connect_us = lent->connect_us;
+    server->request_us = lent->request_us;
+    server->idle_since_us = lent->idle_since_us;
+    server->address = lent->address;
+    memcpy(server->key, lent->key, sizeof(server->key));
+    server->status = lent->status;
+    server->counts_in_usage = true;
+    server->has_served = lent->has_served;
+    server->close_needed = lent->close_needed;
+    server->close_reason = lent->close_reason;
+    list_init(&server->link);
+    timer_init(&server->timer, connect_timer_fired);
+    server->state = SERVER_LENDING;
+    list_push_back(&pool->lending_servers, &server->link);
+    pool_count_server(pool, 1);
+    pool->borrowed_total++;
+    return server;
+fail:
+    params_release(&core->params, server->params);
+    slab_give(&core->servers, server);
+    return NULL;
+}
+
+void server_arrived(struct server *server)
+{
+    struct pool *pool = server->pool;
+    const struct settings *settings = &server_core(server)->snapshot->settings;
+    uint64_t idle_since_us = server->idle_since_us;
+
+    server_become(server, SERVER_IDLE);
+    server->idle_since_us = idle_since_us;
+    conn_resume(&server->conn);
+    /* What has been ordered here, and its former core had not heard of yet. */
+    if (!server->close_needed && server->generation < pool->generation) {
+        server->close_needed = true;
+        server->close_reason = "close_needed";
+    } else if (!server->close_needed && server->identity != pool->identity) {
+        server->close_needed = true;
+        server->close_reason = "database configuration changed";
+    }
+    if (server->close_needed)
+        server_close(server, server->close_reason);
+    else if (pool->waiting_count > 0 && !pool_is_stopped(pool) && !pool->is_retired &&
+             server_core(server)->loop.now_us - idle_since_us > settings->server_check_delay_us &&
+             settings->server_check_query != NULL && settings->server_check_query[0] != '\0')
+        server_start_check(server);
+    else
+        pool_server_free(pool, server);
+}
+
+void server_lent_returned(struct server *server)
+{
+    struct core *core = server_core(server);
+    struct pool *pool = server->pool;
+
+    assert(server->state == SERVER_LENT);
+    assert(pool->lent_count > 0);
+    pool->lent_count--;
+    params_release(&core->params, server->params);
+    gather_release(server);
+    server_become(server, SERVER_FREE);
+    slab_give(&core->servers, server);
 }
 
 /* ---- with a client ---- */
@@ -533,6 +668,7 @@ static void message_began(struct server *server)
         break;
     case SERVER_IDLE:
     case SERVER_CANCELED:
+    case SERVER_LENDING:
         server->looks_at_body = type == 'S' || type == 'E';
         if (type == 'N' || type == 'A')
             server_log(server, LEVEL_WARNING,
@@ -767,6 +903,7 @@ void server_close(struct server *server, const char *reason)
     struct core *core = server_core(server);
     struct pool *pool = server->pool;
     bool was_free = server->state == SERVER_IDLE;
+    bool was_promised = server->state == SERVER_LENDING;
     bool mid_answer = is_mid_answer(server);
 
     if (server->state == SERVER_CLOSING)
@@ -791,7 +928,11 @@ void server_close(struct server *server, const char *reason)
     usage_give(&pool->database_usage->server_count);
     usage_give(&pool->user_usage->server_count);
     assert(pool->server_count > 0);
-    pool->server_count--;
+    pool_count_server(pool, -1);
+    if (!server->has_left_pool)
+        usage_give(&pool->set->server_count);
+    if (was_promised)
+        lending_failed(pool, server->lend_to);
     if (server->client != NULL) {
         struct client *client = server_unlink(server);
 
@@ -833,6 +974,7 @@ static const struct conn_events server_events = {
     .ended = server_ended,
     .drained = server_drained,
     .connected = server_connected,
+    .quiet = server_quiet,
     .gone = server_gone,
 };
 
@@ -847,6 +989,8 @@ static const char *server_state_text(const struct server *server, uint64_t now_u
         return "tested";
     case SERVER_CANCELED:
         return "being_canceled";
+    case SERVER_LENDING:
+        return "idle";
     case SERVER_IDLE:
         return now_us - server->idle_since_us > settings->server_check_delay_us ? "used" : "idle";
     default:

@@ -210,6 +210,7 @@ static bool set_up(struct worker *worker)
         .client_count_max = worker->options.client_count_max,
         .buffers = &worker->buffers,
         .usage = worker->options.usage,
+        .shards = worker->options.shards,
         .param_names = worker->options.param_names,
         .mock_key = worker->options.mock_key,
         .snapshot = worker->options.snapshot,

@@ -178,6 +178,7 @@ static struct sim *sim;
 static struct ring *ring;
 static struct buffer_pool buffers;
 static struct usage_table usage;
+static struct shard_table shards;
 static struct param_names param_names;
 static struct core core;
 static struct mailbox mailbox;
@@ -1501,6 +1502,7 @@ static uint64_t run(uint64_t seed)
     ring = ring_create(&options, error);
     assert(ring != NULL);
     assert(usage_table_init(&usage));
+    assert(shard_table_init(&shards, 1));
     param_names_init(&param_names, NULL, storage, sizeof(storage));
     mailbox_init(&mailbox);
     core_options = (struct core_options){
@@ -1509,6 +1511,7 @@ static uint64_t run(uint64_t seed)
         .ring = ring,
         .buffers = &buffers,
         .usage = &usage,
+        .shards = &shards,
         .param_names = &param_names,
         .mock_key = mock_key,
         .snapshot = make_snapshot(),
@@ -1597,6 +1600,7 @@ static uint64_t run(uint64_t seed)
     ring_destroy(ring);
     buffer_pool_release(&buffers);
     usage_table_release(&usage);
+    shard_table_release(&shards);
     sim_destroy(sim);
     return trace;
 }
