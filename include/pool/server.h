@@ -1,21 +1,26 @@
 /* server.h - one connection to PostgreSQL, from connect to its end.
  *
- *   login -> [tested] -> idle <-> active ...     preparing: active, the pooler sets parameters
- * first ^           |        |            every state -> closing
- *              +-----------+--------+
+ *   login -> [tested] -> idle <-> [preparing] active
+ *              ^          |  \                |         every state -> closing
+ *              |          |   lending -> lent |
+ *              +----------+----- [canceled] --+
  *
  *   login      connecting, startup, authentication, until ReadyForQuery (server_login is set)
  *   tested     runs a query of the pooler's own: connect_query, reset, check, or the probe of an
- * uncertain exchange; its answers are swallowed idle       owes nothing to anybody; may be given
- * away canceled   like idle, but a cancel request is on its way to it: not given away until that
- * has ended preparing  linked to a client whose parameters are being set; the client waits active
- * linked: server->client->server == server closing    its conn is closing; no client, no place in
- * the pool
+ *              uncertain exchange; its answers are swallowed
+ *   idle       owes nothing to anybody; may be given away
+ *   canceled   like idle, but a cancel request is on its way to it: not given away until that has ended
+ *   preparing  linked to a client whose parameters are being set; the client waits
+ *   active     linked: server->client->server == server
+ *   lending    promised to another shard of its pool; its receive is ending (lending.h)
+ *   lent       on its way there: has no connection any more, and only waits for its letter
+ *   closing    its conn is closing; no client, no place in the pool
  *
- * A server is only ever given to the next client from `idle`, and gets there only with
+ * A server is only ever given to the next client, or lent, from `idle`, and gets there only with
  * ReadyForQuery 'I', everything answered (exchange.h) and no cancel request under way.
  *
- * Owned by its core's slab; freed in conn's `gone`, and not before its helper job has come back. */
+ * Owned by its core's slab; freed in conn's `gone`, and not before its helper job has come back; a lent
+ * one when its letter is back. */
 #ifndef POOL_SERVER_H
 #define POOL_SERVER_H
 

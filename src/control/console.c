@@ -127,7 +127,9 @@ static int compare_pools(const void *left, const void *right)
     const struct pool_row *b = right;
     int order = strcmp(a->database, b->database);
 
-    return order != 0 ? order : strcmp(a->user, b->user);
+    if (order == 0)
+        order = strcmp(a->user, b->user);
+    return order;
 }
 
 static void show_pool(struct session *session, const struct pool_row *pool)
@@ -155,6 +157,59 @@ static void show_pool(struct session *session, const struct pool_row *pool)
     show_row_end(&row);
 }
 
+/* One row for a pool, whatever the number of its shards. Returns the number of rows. `pools` are in
+ * order. */
+static size_t merge_shards(struct pool_row *pools, size_t count)
+{
+    size_t kept = 0;
+
+    for (size_t i = 0; i < count; i++) {
+        struct pool_row *sum = kept > 0 ? &pools[kept - 1] : NULL;
+        const struct pool_row *shard = &pools[i];
+
+        if (sum == NULL || compare_pools(sum, shard) != 0) {
+            pools[kept++] = *shard;
+            continue;
+        }
+        sum->cl_active += shard->cl_active;
+        sum->cl_waiting += shard->cl_waiting;
+        sum->cl_active_cancel_req += shard->cl_active_cancel_req;
+        sum->cl_waiting_cancel_req += shard->cl_waiting_cancel_req;
+        sum->sv_active += shard->sv_active;
+        sum->sv_active_cancel += shard->sv_active_cancel;
+        sum->sv_being_canceled += shard->sv_being_canceled;
+        sum->sv_idle += shard->sv_idle;
+        sum->sv_used += shard->sv_used;
+        sum->sv_tested += shard->sv_tested;
+        sum->sv_login += shard->sv_login;
+        sum->client_count += shard->client_count;
+        sum->maxwait_us = MAX(sum->maxwait_us, shard->maxwait_us);
+    }
+    return kept;
+}
+
+static void show_shards(struct session *session, const struct pool_row *pools, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        const struct pool_row *pool = &pools[i];
+        struct show_row row;
+
+        show_row_begin(&row, &session->output, session->table);
+        show_text(&row, pool->database);
+        show_text(&row, pool->user);
+        show_number(&row, pool->worker);
+        show_number(&row, pool->cl_active);
+        show_number(&row, pool->cl_waiting);
+        show_number(&row, pool->sv_active);
+        show_number(&row, pool->sv_idle + pool->sv_used);
+        show_number(&row, pool->sv_tested + pool->sv_login);
+        show_number(&row, (int64_t)pool->lent_total);
+        show_number(&row, (int64_t)pool->borrowed_total);
+        show_number(&row, (int64_t)pool->maxwait_us);
+        show_row_end(&row);
+    }
+}
+
 static void show_pools(struct session *session, struct pool_row *pools, size_t count)
 {
     struct pool_row console = {.database = "pgbouncer",
@@ -165,6 +220,7 @@ static void show_pools(struct session *session, struct pool_row *pools, size_t c
 
     if (count > 0)
         qsort(pools, count, sizeof(*pools), compare_pools);
+    count = merge_shards(pools, count);
     for (size_t i = 0; i < count; i++) {
         if (!is_shown && compare_pools(&console, &pools[i]) < 0) {
             show_pool(session, &console);
@@ -518,7 +574,7 @@ static void show_lists(struct session *session, const struct core_counts *counts
 static void show_help(struct session *session)
 {
     show_error(&session->output, "NOTICE", NULL, "Console usage",
-               "\n\tSHOW HELP|CONFIG|DATABASES|POOLS|CLIENTS|SERVERS|USERS|VERSION"
+               "\n\tSHOW HELP|CONFIG|DATABASES|POOLS|SHARDS|CLIENTS|SERVERS|USERS|VERSION"
                "\n\tSHOW STATS|STATS_TOTALS|STATS_AVERAGES|TOTALS"
                "\n\tSHOW SOCKETS|ACTIVE_SOCKETS|LISTS|STATE|MEM|FDS|PEERS|PEER_POOLS"
                "\n\tSHOW DNS_HOSTS|DNS_ZONES"
@@ -546,6 +602,10 @@ static void show_done(struct request *request)
     session->request = NULL;
     if (strcmp(name, "POOLS") == 0) {
         show_pools(session, request->rows, request->row_count);
+    } else if (strcmp(name, "SHARDS") == 0) {
+        if (request->row_count > 0)
+            qsort(request->rows, request->row_count, sizeof(*pools), compare_pools);
+        show_shards(session, pools, request->row_count);
     } else if (strcmp(name, "DATABASES") == 0) {
         show_databases(session, pools, request->row_count);
     } else if (strncmp(name, "STATS", 5) == 0) {
@@ -579,6 +639,7 @@ static void run_show(struct session *session, const struct show_table *table)
         {"POOLS", REPORT_POOLS},          {"DATABASES", REPORT_POOLS},
         {"STATS", REPORT_POOLS},          {"STATS_TOTALS", REPORT_POOLS},
         {"STATS_AVERAGES", REPORT_POOLS}, {"TOTALS", REPORT_POOLS},
+        {"SHARDS", REPORT_POOLS},
         {"CLIENTS", REPORT_CLIENTS},      {"SERVERS", REPORT_SERVERS},
         {"SOCKETS", REPORT_CLIENTS},      {"LISTS", REPORT_COUNTS},
     };

@@ -422,6 +422,15 @@ static void report_servers(struct core *core, struct report *report)
     }
 }
 
+/* A pool is counted once: on the first of the cores that have a shard of it. */
+static bool pool_is_first_shard(const struct pool *pool)
+{
+    for (unsigned k = 0; k < pool->shard_index; k++)
+        if (atomic_load(&pool->set->shards[k].is_alive))
+            return false;
+    return true;
+}
+
 static void report_counts(struct core *core, struct report *report)
 {
     struct core_counts *counts = &report->counts;
@@ -431,7 +440,7 @@ static void report_counts(struct core *core, struct report *report)
     {
         const struct pool *pool = OWNER_OF(link, struct pool, link);
 
-        counts->pools++;
+        counts->pools += pool_is_first_shard(pool);
         counts->clients += pool->client_count;
         counts->servers += pool->server_count + pool->lent_count;
         counts->free_servers += pool->idle_count;

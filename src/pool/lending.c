@@ -201,7 +201,8 @@ static void poke_open(struct letter *letter, void *context)
         return;
     pool_read_news(pool);
     lending_serve(pool);
-    /* Who has put off opening a server because of one of ours, and did not get it, opens one now. */
+    /* Who has put off opening a server because of one of ours, and did not get it, opens one now.
+     */
     hungry = atomic_load(&pool->set->hungry) & ~own_bit(pool);
     for (; hungry != 0; hungry &= hungry - 1) {
         unsigned index = (unsigned)__builtin_ctzll(hungry);
@@ -255,6 +256,5 @@ void lending_post(struct pool *pool, struct server *server)
     pool->lent_total++;
     server->lent_by = pool->core->index;
     server->loan.open = loan_open;
-    pool->core->ports->post_core(pool->core, shard_core(pool->set, server->lend_to),
-                                 &server->loan);
+    pool->core->ports->post_core(pool->core, shard_core(pool->set, server->lend_to), &server->loan);
 }
