@@ -75,6 +75,7 @@ struct server {
     unsigned cancel_count; /* cancel requests under way to it */
     bool counts_in_usage;
     bool has_served;   /* at least one client */
+    bool is_ready;     /* has logged in: counts in shard_set.ready_count */
     bool has_left_pool; /* taken off shard_set.server_count already */
     bool close_needed; /* ends as soon as it is free */
     bool test_failed;

@@ -91,6 +91,7 @@ struct shard_set {
     alignas(SHARD_LINE_BYTES) atomic_int server_count; /* of all shards, those on their way from one
                                                           to another too: pool_size */
     atomic_int login_count; /* connecting or logging in */
+    atomic_int ready_count; /* logged in */
     _Atomic uint64_t last_lifetime_us;
     /* Grows when all servers have to be replaced (RECONNECT, another host): an older server is
      * closed wherever it turns up, an older welcome counts no more. */

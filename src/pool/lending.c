@@ -242,6 +242,7 @@ static void loan_open(struct letter *letter, void *context)
         usage_give(&lent->pool->database_usage->server_count);
         usage_give(&lent->pool->user_usage->server_count);
         usage_give(&set->server_count);
+        usage_give(&set->ready_count);
     }
     letter->open = loan_returned;
     core->ports->post_core(core, lender, letter);

@@ -517,7 +517,7 @@ void pool_server_failed(struct pool *pool, const char *text, const char *sqlstat
 static void fail_waiters(struct pool *pool)
 {
     if (!pool->last_login_failed || !pool->server_said_error ||
-        usage_count(&pool->set->server_count) > usage_count(&pool->set->login_count))
+        usage_count(&pool->set->ready_count) > 0)
         return;
     for (int i = 0; i < 2; i++) {
         struct list *list = i == 0 ? &pool->welcome_clients : &pool->waiting_clients;

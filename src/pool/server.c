@@ -71,6 +71,12 @@ static void server_become(struct server *server, enum server_state state)
         pool->login_count--;
         usage_give(&pool->set->login_count);
         lending_permission_freed(pool);
+        server->is_ready = state != SERVER_CLOSING;
+        if (server->is_ready)
+            atomic_fetch_add(&pool->set->ready_count, 1);
+    } else if (server->is_ready && state == SERVER_CLOSING) {
+        server->is_ready = false;
+        usage_give(&pool->set->ready_count);
     }
     server->state = (uint8_t)state;
     server->state_since_us = core->loop.now_us;
@@ -352,6 +358,7 @@ struct server *server_adopt(struct pool *pool, const struct server *lent)
     server->status = lent->status;
     server->counts_in_usage = true;
     server->has_served = lent->has_served;
+    server->is_ready = true;
     server->close_needed = lent->close_needed;
     server->close_reason = lent->close_reason;
     list_init(&server->link);
