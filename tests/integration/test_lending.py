@@ -213,8 +213,9 @@ def test_reconnect_reaches_servers_wherever_they_are(t):
 def test_failure_of_one_shard_is_known_to_all(t):
     # PostgreSQL refuses: one attempt for each pause, not one for each shard, and all waiters are told
     pooler = t.pooler(databases={"app": t.postgres.address("no_such_database")},
-                      server_login_retry=1, server_login_retry_max=1, pool_mode="transaction",
-                      extra="[pgsplice]\nworker_threads = 4\npool_shards = 4\n")
+                      server_login_retry=1, pool_mode="transaction",
+                      extra="[pgsplice]\nworker_threads = 4\npool_shards = 4\n"
+                            "server_login_retry_max = 1\n")
     clients = [pooler.open() for _ in range(8)]
     started = time.monotonic()
     for c in clients:
