@@ -55,6 +55,7 @@ bool core_init(struct core *core, const struct core_options *options)
 
 void core_release(struct core *core)
 {
+    login_forget_keys(core);
     pool_release_all(core);
     slab_release(&core->clients);
     slab_release(&core->logins);
