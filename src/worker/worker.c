@@ -205,6 +205,8 @@ void worker_release(struct worker *worker)
         assert(worker->listeners[i].fd < 0);
     assert(atomic_load(&worker->mailbox.last) == NULL);
     core_release(&worker->core);
+    assert(worker->buffers.receive_used == 0);
+    assert(worker->buffers.parked_bytes == 0);
     snapshot_release(worker->core.snapshot);
     ring_destroy(worker->ring);
     buffer_pool_release(&worker->buffers);
