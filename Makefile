@@ -70,6 +70,7 @@ unit: $(UNIT_TESTS) ## the unit tests
 # The contract tests are linked twice: against the kernel's ring and against the simulated one. They, and the
 # simulation of conn, need the lower layers only.
 SIM_RING_OBJECT := $(BUILD)/tests/sim/ring_sim.o
+SIM_WORLD_OBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/sim/world*.c))
 LOW_OBJECTS     := $(filter $(BUILD)/src/base/% $(BUILD)/src/io/% $(BUILD)/src/conn/%,$(LIB_OBJECTS))
 CONTRACT_TESTS  := $(BUILD)/tests/ring/contract_uring $(BUILD)/tests/ring/contract_sim
 
@@ -84,7 +85,10 @@ $(BUILD)/tests/ring/contract_sim: $(BUILD)/tests/ring/test_contract.o $(BUILD)/t
 $(BUILD)/tests/sim/test_conn_pair: $(BUILD)/tests/sim/test_conn_pair.o $(SIM_RING_OBJECT) $(LOW_OBJECTS)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
-$(BUILD)/tests/sim/test_%: $(BUILD)/tests/sim/test_%.o $(SIM_RING_OBJECT) $(LIB)
+$(BUILD)/tests/sim/test_world: $(BUILD)/tests/sim/test_world.o $(SIM_WORLD_OBJECTS) $(SIM_RING_OBJECT) $(LIB)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+$(BUILD)/tests/sim/test_pool: $(BUILD)/tests/sim/test_pool.o $(SIM_RING_OBJECT) $(LIB)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 .PHONY: ring

@@ -8,7 +8,7 @@
 #include "pool/command.h"
 #include "pool/handover.h"
 #include "pool/report.h"
-#include "worker/worker.h"
+#include "worker/thread.h"
 
 struct control_options {
     struct snapshot *snapshot; /* one reference is control's */

@@ -62,7 +62,7 @@ void control_console_open(struct letter *letter, void *context)
         console_start(handover);
     }
     letter->open = handover_returned;
-    worker_post(handover->from_core, letter);
+    thread_post(handover->from_core, letter);
 }
 
 const struct snapshot *control_snapshot(void)
@@ -132,11 +132,11 @@ static void ask(struct request *request)
             request->command.snapshot = control.snapshot;
             snapshot_reference(control.snapshot);
         }
-        worker_post(request->worker, &request->command.letter);
+        thread_post(request->worker, &request->command.letter);
     } else {
         request->report.letter.open = report_open;
         request->report.answered = report_answered;
-        worker_post(request->worker, &request->report.letter);
+        thread_post(request->worker, &request->report.letter);
     }
 }
 
@@ -480,7 +480,7 @@ void control_shutdown(enum shutdown_mode mode, struct request *request)
 {
     control.shutdown = mode;
     for (unsigned i = 0; i < control.options.worker_count; i++)
-        worker_stop_listening(i, false);
+        thread_stop_listening(i, false);
     request->command.kind = COMMAND_SHUTDOWN;
     request->command.shutdown = mode;
     if (mode == SHUTDOWN_WAIT_FOR_SERVERS)

@@ -56,6 +56,7 @@ bool core_init(struct core *core, const struct core_options *options)
 
 void core_release(struct core *core)
 {
+    login_forget_keys(core);
     pool_release_all(core);
     slab_release(&core->clients);
     slab_release(&core->logins);
@@ -99,6 +100,7 @@ void core_set_snapshot(struct core *core, struct snapshot *snapshot)
         struct pool *pool = OWNER_OF(link, struct pool, link);
         const struct database_config *before = pool->database;
         const struct database_config *after = snapshot_find_database(snapshot, pool->database_name);
+        const struct user_config *user_before;
 
         if (after == NULL) {
             /* The clients' answers may still look at the entry: it must be one of the new snapshot.
@@ -119,10 +121,14 @@ void core_set_snapshot(struct core *core, struct snapshot *snapshot)
         }
         pool->is_retired = false;
         pool->database = after;
+        user_before = pool->user_config;
         pool_update_settings(pool);
-        /* Another secret may log in where the old one failed. */
+        /* Another secret may log in where the old one failed. Keys of the same one are kept: those
+         * whose logins they come from are here, and will not log in again. */
         pool->has_salted_password = false;
-        pool->has_client_key = false;
+        if (user_before == NULL || pool->user_config == NULL ||
+            strcmp(user_before->secret, pool->user_config->secret) != 0)
+            pool->has_client_key = false;
         pool->retry_at_us = 0;
         if (database_config_moved(before, after))
             pool_retire_servers(pool, "database configuration changed");

@@ -324,8 +324,11 @@ void pool_server_free(struct pool *pool, struct server *server)
     if (waiter != NULL) {
         struct client *client = OWNER_OF(waiter, struct client, link);
 
-        if (lending_gives_way(pool, server, client))
+        if (lending_gives_way(pool, server, client)) {
+            /* It may have been counted on (a reset that has ended): the waiter needs another one. */
+            pool_launch(pool);
             return;
+        }
         if (server_link(server, client))
             client_linked(client);
         else if (client->state == CLIENT_WAITING)

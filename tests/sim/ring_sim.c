@@ -1239,6 +1239,21 @@ bool sim_would_return(struct ring *ring, uint64_t deadline_us)
     return !list_is_empty(&ring->completions) || ring->is_woken || deadline_us <= ring->sim->now_us;
 }
 
+bool sim_is_rung(const struct ring *ring)
+{
+    if (ring->is_woken)
+        return true;
+    list_for_each(link, &ring->sim->rings)
+    {
+        const struct ring *other = OWNER_OF(link, struct ring, link);
+
+        for (unsigned i = 0; i < other->submission_count; i++)
+            if (other->submissions[i].kind == SUBMIT_WAKE && other->submissions[i].fd == ring->fd)
+                return true;
+    }
+    return false;
+}
+
 bool sim_has_work(struct sim *sim)
 {
     list_for_each(link, &sim->rings)
@@ -1311,6 +1326,8 @@ unsigned ring_turn(struct ring *ring, uint64_t deadline_us)
     ring_progress(ring);
     ring->in_turn = true;
     ring->is_woken = false;
+    if (ring->options.now_us != NULL)
+        *ring->options.now_us = ring->sim->now_us;
     list_init(&due);
     list_append_all(&due, &ring->completions);
     while (!list_is_empty(&due)) {
