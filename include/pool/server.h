@@ -65,7 +65,8 @@ struct server {
     struct frame frame;
     struct exchange exchange;
     uint64_t id;
-    uint64_t generation, identity; /* of its pool when it was opened, see pool.h */
+    uint64_t generation; /* core.generation when it was opened */
+    uint64_t identity;   /* of its pool then */
     uint64_t connect_us, request_us, idle_since_us, state_since_us;
     struct sockaddr_storage address;
     uint8_t key[8]; /* BackendKeyData of PostgreSQL */
@@ -90,6 +91,7 @@ struct server {
     struct letter loan;
     int loan_fd;
     unsigned lent_by; /* core */
+    uint64_t lender_generation;
     unsigned lend_to; /* shard */
 };
 
@@ -120,7 +122,8 @@ void server_lend(struct server *server, unsigned shard);
 /* The borrower's copy of `lent`, which is the lender's and only read; takes its descriptor. Neither idle
  * nor given to anybody yet: server_arrived does that. NULL: no memory. */
 struct server *server_adopt(struct pool *pool, const struct server *lent) must_check;
-void server_arrived(struct server *server);
+/* `lender_generation`: what the lender's core had heard of when it sent it. */
+void server_arrived(struct server *server, uint64_t lender_generation);
 /* The borrower has it; the lender's own struct is freed. */
 void server_lent_returned(struct server *server);
 

@@ -226,8 +226,8 @@ static void new_generation(struct pool *pool)
     _Atomic uint64_t *shared = &pool->set->generation;
     uint64_t now = atomic_load(shared);
 
-    pool->generation = pool->core->generation;
-    while (now < pool->generation && !atomic_compare_exchange_weak(shared, &now, pool->generation))
+    while (now < pool->core->generation &&
+           !atomic_compare_exchange_weak(shared, &now, pool->core->generation))
         ;
 }
 

@@ -232,6 +232,7 @@ static void loan_open(struct letter *letter, void *context)
     struct shard_set *set = lent->pool->set; /* never removed; the pool itself is the lender's */
     struct pool *pool = set->shards[lent->lend_to].pool;
     unsigned lender = lent->lent_by;
+    uint64_t lender_generation = lent->lender_generation;
     struct server *server = pool != NULL ? server_adopt(pool, lent) : NULL;
 
     if (pool != NULL && pool->asked_count > 0)
@@ -247,7 +248,7 @@ static void loan_open(struct letter *letter, void *context)
     letter->open = loan_returned;
     core->ports->post_core(core, lender, letter);
     if (server != NULL)
-        server_arrived(server);
+        server_arrived(server, lender_generation);
     else if (pool != NULL)
         pool_server_gone(pool);
 }
@@ -256,6 +257,7 @@ void lending_post(struct pool *pool, struct server *server)
 {
     pool->lent_total++;
     server->lent_by = pool->core->index;
+    server->lender_generation = pool->core->generation;
     server->loan.open = loan_open;
     pool->core->ports->post_core(pool->core, shard_core(pool->set, server->lend_to), &server->loan);
 }

@@ -75,9 +75,6 @@ struct pool *pool_find_or_make(struct core *core, const struct database_config *
     pool->set = set;
     pool->shard_index = shard_index_on(set, core->index);
     pool->shard = &set->shards[pool->shard_index];
-    /* Servers that an older RECONNECT should have ended may still be lent by one that has not heard
-     * of it. */
-    pool->generation = core->generation;
     pool->database_usage = usage_find(core->usage, USAGE_DATABASE, database_name);
     pool->user_usage = usage_find(core->usage, USAGE_USER, user_name);
     if (pool->database_usage == NULL || pool->user_usage == NULL) {
@@ -412,7 +409,7 @@ static void read_welcome(struct pool *pool)
     if (pool->has_welcome || pool->is_retired ||
         !bulletin_read(&set->welcome, set->welcome_words, &news, sizeof(news),
                        &pool->welcome_seen) ||
-        news.generation < MAX(pool->generation, atomic_load(&set->generation)) ||
+        news.generation < atomic_load(&set->generation) ||
         news.identity != pool->identity)
         return;
     params_unpack(params, news.params, news.params_bytes, values);

@@ -374,7 +374,7 @@ fail:
     return NULL;
 }
 
-void server_arrived(struct server *server)
+void server_arrived(struct server *server, uint64_t lender_generation)
 {
     struct pool *pool = server->pool;
     const struct settings *settings = &server_core(server)->snapshot->settings;
@@ -384,7 +384,8 @@ void server_arrived(struct server *server)
     server->idle_since_us = idle_since_us;
     conn_resume(&server->conn);
     /* What has been ordered here, and its former core had not heard of yet. */
-    if (!server->close_needed && server->generation < pool->generation) {
+    if (!server->close_needed && server->generation < server_core(server)->generation &&
+        lender_generation < server_core(server)->generation) {
         server->close_needed = true;
         server->close_reason = "close_needed";
     } else if (!server->close_needed && server->identity != pool->identity) {

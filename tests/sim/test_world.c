@@ -648,7 +648,8 @@ static struct before befores[DATABASES * LOGINS];
 static unsigned before_count;
 /* Since when a core passes somebody over, and whom. */
 static struct passing {
-    uint64_t id, since_us;
+    uint64_t id, oldest_us; /* of one wait of one client */
+    uint64_t since_us;
 } passings[WORKERS_SIM_MAX][DATABASES][LOGINS];
 
 static uint64_t hungry_others(const struct pool *pool)
@@ -715,8 +716,9 @@ static void check_passing(const struct core *core, const struct before *before)
     bool passes = false;
 
     if (before->oldest_us == UINT64_MAX || pool->lent_total != before->lent_total ||
-        passing->id != before->oldest_id)
-        *passing = (struct passing){.id = before->oldest_id, .since_us = UINT64_MAX};
+        passing->id != before->oldest_id || passing->oldest_us != before->oldest_us)
+        *passing = (struct passing){
+            .id = before->oldest_id, .oldest_us = before->oldest_us, .since_us = UINT64_MAX};
     if (before->oldest_us == UINT64_MAX || pool->lent_total != before->lent_total)
         return;
     for (unsigned i = 0; i < before->waiter_count; i++) {
