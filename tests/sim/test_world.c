@@ -49,6 +49,7 @@ static struct worker *workers[WORKERS_SIM_MAX];
 static unsigned worker_count;
 static int turning; /* the worker whose turn it is; -1: none's */
 static struct usage_table usage;
+static struct usage *database_usage[DATABASES], *user_usage[LOGINS];
 static struct param_names param_names;
 
 /* ---- the configuration ---- */
@@ -639,7 +640,7 @@ static void check_limits(void)
         }
     must(clients <= limits.clients);
     for (unsigned i = 0; i < DATABASES; i++) {
-        const struct usage *database = usage_find(&usage, USAGE_DATABASE, databases[i].name);
+        const struct usage *database = database_usage[i];
 
         for (unsigned j = 0; j < LOGINS; j++)
             must(pool_servers[i][j] <= limits.pool_servers[i][j]);
@@ -649,7 +650,7 @@ static void check_limits(void)
         must(usage_count(&database->client_count) <= limits.database_clients[i]);
     }
     for (unsigned i = 0; i < LOGINS; i++) {
-        const struct usage *user = usage_find(&usage, USAGE_USER, login_names[i].name);
+        const struct usage *user = user_usage[i];
 
         must(user_servers[i] <= limits.user_servers[i]);
         must(user_servers[i] <= usage_count(&user->server_count));
@@ -702,16 +703,12 @@ static void check_home(void)
         must(list_is_empty(&core->cancel_list));
     }
     for (unsigned i = 0; i < DATABASES; i++) {
-        const struct usage *database = usage_find(&usage, USAGE_DATABASE, databases[i].name);
-
-        must(usage_count(&database->server_count) == 0);
-        must(usage_count(&database->client_count) == 0);
+        must(usage_count(&database_usage[i]->server_count) == 0);
+        must(usage_count(&database_usage[i]->client_count) == 0);
     }
     for (unsigned i = 0; i < LOGINS; i++) {
-        const struct usage *user = usage_find(&usage, USAGE_USER, login_names[i].name);
-
-        must(usage_count(&user->server_count) == 0);
-        must(usage_count(&user->client_count) == 0);
+        must(usage_count(&user_usage[i]->server_count) == 0);
+        must(usage_count(&user_usage[i]->client_count) == 0);
     }
     must(usage_count(&usage.client_count) == 0);
     must(sim_started_ops(world.sim) == 0);
@@ -750,6 +747,7 @@ static void member_step(struct member *member)
         return;
     member->is_waiting = false;
     turning = (int)(member - members);
+    world_log("worker %d turns", turning);
     worker_turn(worker, member->deadline_us);
     turning = -1;
     check_core(&worker->core);
@@ -978,6 +976,10 @@ static void begin(uint64_t seed)
     control_ring = ring_create(&control_options, error);
     assert(control_ring != NULL);
     assert(usage_table_init(&usage));
+    for (unsigned i = 0; i < DATABASES; i++)
+        database_usage[i] = usage_find(&usage, USAGE_DATABASE, databases[i].name);
+    for (unsigned i = 0; i < LOGINS; i++)
+        user_usage[i] = usage_find(&usage, USAGE_USER, login_names[i].name);
     param_names_init(&param_names, NULL, storage, sizeof(storage));
     world.listen_address = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(6432)};
     snapshot = make_snapshot(true);
