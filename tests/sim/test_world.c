@@ -51,6 +51,8 @@ static unsigned worker_count;
 static int turning; /* the worker whose turn it is; -1: none's */
 static struct usage_table usage;
 static struct shard_table shards;
+static struct shard_set *sets[DATABASES][LOGINS];
+static struct usage *database_usage[DATABASES], *user_usage[LOGINS];
 static struct param_names param_names;
 
 /* ---- the configuration ---- */
@@ -754,15 +756,6 @@ static void check_lending(const struct core *core)
     }
 }
 
-static struct shard_set *set_of(unsigned database, unsigned login)
-{
-    struct shard_set *set =
-        shard_set_find(&shards, databases[database].name, login_names[login].name);
-
-    assert(set != NULL);
-    return set;
-}
-
 /* The counts that the shards of a pool share are the sums of their own. Servers on their way from one
  * to another stand on neither. */
 static void check_sets(unsigned database)
@@ -770,7 +763,7 @@ static void check_sets(unsigned database)
     int servers_of_database = 0;
 
     for (unsigned j = 0; j < LOGINS; j++) {
-        const struct shard_set *set = set_of(database, j);
+        const struct shard_set *set = sets[database][j];
         unsigned servers = 0, logins = 0, ready = 0, lent = 0, alive = 0;
 
         for (unsigned k = 0; k < worker_count; k++) {
@@ -793,8 +786,7 @@ static void check_sets(unsigned database)
         must(usage_count(&set->server_count) <= limits.pool_servers[database][j]);
         servers_of_database += usage_count(&set->server_count);
     }
-    must(servers_of_database ==
-         usage_count(&usage_find(&usage, USAGE_DATABASE, databases[database].name)->server_count));
+    must(servers_of_database == usage_count(&database_usage[database]->server_count));
 }
 
 /* What must hold over all cores together. */
@@ -819,7 +811,7 @@ static void check_limits(void)
         }
     must(clients <= limits.clients);
     for (unsigned i = 0; i < DATABASES; i++) {
-        const struct usage *database = usage_find(&usage, USAGE_DATABASE, databases[i].name);
+        const struct usage *database = database_usage[i];
 
         for (unsigned j = 0; j < LOGINS; j++)
             must(pool_servers[i][j] <= limits.pool_servers[i][j]);
@@ -830,7 +822,7 @@ static void check_limits(void)
         must(usage_count(&database->client_count) <= limits.database_clients[i]);
     }
     for (unsigned i = 0; i < LOGINS; i++) {
-        const struct usage *user = usage_find(&usage, USAGE_USER, login_names[i].name);
+        const struct usage *user = user_usage[i];
 
         must(user_servers[i] <= limits.user_servers[i]);
         must(user_servers[i] <= usage_count(&user->server_count));
@@ -883,12 +875,10 @@ static void check_home(void)
         must(list_is_empty(&core->cancel_list));
     }
     for (unsigned i = 0; i < DATABASES; i++) {
-        const struct usage *database = usage_find(&usage, USAGE_DATABASE, databases[i].name);
-
-        must(usage_count(&database->server_count) == 0);
-        must(usage_count(&database->client_count) == 0);
+        must(usage_count(&database_usage[i]->server_count) == 0);
+        must(usage_count(&database_usage[i]->client_count) == 0);
         for (unsigned j = 0; j < LOGINS; j++) {
-            const struct shard_set *set = set_of(i, j);
+            const struct shard_set *set = sets[i][j];
 
             must(usage_count(&set->server_count) == 0);
             must(usage_count(&set->login_count) == 0);
@@ -902,10 +892,8 @@ static void check_home(void)
         }
     }
     for (unsigned i = 0; i < LOGINS; i++) {
-        const struct usage *user = usage_find(&usage, USAGE_USER, login_names[i].name);
-
-        must(usage_count(&user->server_count) == 0);
-        must(usage_count(&user->client_count) == 0);
+        must(usage_count(&user_usage[i]->server_count) == 0);
+        must(usage_count(&user_usage[i]->client_count) == 0);
     }
     must(usage_count(&usage.client_count) == 0);
     must(sim_started_ops(world.sim) == 0);
@@ -945,6 +933,7 @@ static void member_step(struct member *member)
     member->is_waiting = false;
     turning = (int)(member - members);
     note_lending(&worker->core);
+    world_log("worker %d turns", turning);
     worker_turn(worker, member->deadline_us);
     turning = -1;
     check_core(&worker->core);
@@ -1177,6 +1166,13 @@ static void begin(uint64_t seed)
     assert(control_ring != NULL);
     assert(usage_table_init(&usage));
     assert(shard_table_init(&shards, worker_count));
+    for (unsigned i = 0; i < DATABASES; i++)
+        for (unsigned j = 0; j < LOGINS; j++)
+            sets[i][j] = shard_set_find(&shards, databases[i].name, login_names[j].name);
+    for (unsigned i = 0; i < DATABASES; i++)
+        database_usage[i] = usage_find(&usage, USAGE_DATABASE, databases[i].name);
+    for (unsigned i = 0; i < LOGINS; i++)
+        user_usage[i] = usage_find(&usage, USAGE_USER, login_names[i].name);
     param_names_init(&param_names, NULL, storage, sizeof(storage));
     world.listen_address = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(6432)};
     snapshot = make_snapshot(true);

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SERVER_SCRAM_ITERATIONS = 2, ERROR_BYTES_MAX = 256 };
+enum { SERVER_SCRAM_ITERATIONS = 2, ERROR_BYTES_MAX = 256, ALPHABET = 26 };
 
 struct world world;
 
@@ -123,16 +123,18 @@ unsigned row_bytes(unsigned arg)
     return arg / 8 % 23 == 0 ? 3000 + arg % 9000 : 40 + arg % 200;
 }
 
+static char filler[ROW_BYTES_MAX + ALPHABET];
+
 size_t make_row(char text[ROW_BYTES_MAX], unsigned owner, unsigned number, unsigned row,
                 const char *name, unsigned bytes)
 {
     size_t at =
         (size_t)snprintf(text, ROW_TEXT_BYTES_MAX, "A %u %u %u [%s] ", owner, number, row, name);
-    unsigned letter = (owner * 7 + number * 5 + row * 3) % 26;
+    unsigned letter = (owner * 7 + number * 5 + row * 3) % ALPHABET;
 
-    for (; at < bytes; at++) {
-        text[at] = (char)('a' + letter);
-        letter = letter == 25 ? 0 : letter + 1;
+    if (at < bytes) {
+        memcpy(text + at, filler + letter, bytes - at);
+        at = bytes;
     }
     return at;
 }
@@ -144,6 +146,8 @@ void world_begin(void)
     struct sim *sim = world.sim;
 
     world = (struct world){.sim = sim, .is_logged = getenv("SIM_LOG") != NULL};
+    for (size_t i = 0; i < sizeof(filler); i++)
+        filler[i] = (char)('a' + i % ALPHABET);
     for (unsigned i = 0; i < LOGINS; i++) {
         const struct login_name *login = &login_names[i];
         uint8_t salted[SCRAM_KEY_BYTES];
@@ -156,12 +160,10 @@ void world_begin(void)
     (void)scram_secret_format(&world.secrets[LOGINS - 1], world.carol_secret);
 }
 
-void world_log(const char *format, ...)
+void world_log_line(const char *format, ...)
 {
     va_list arguments;
 
-    if (!world.is_logged)
-        return;
     fprintf(stderr, "%9llu ", (unsigned long long)(world_now_us() % 1000000000));
     va_start(arguments, format);
     vfprintf(stderr, format, arguments);

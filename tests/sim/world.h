@@ -129,6 +129,7 @@ static inline uint64_t world_now_us(void)
 }
 
 /* A line of the trace, with SIM_LOG=1 only: "time text". */
-void world_log(const char *format, ...) printf_like(1, 2);
+#define world_log(...) (world.is_logged ? world_log_line(__VA_ARGS__) : (void)0)
+void world_log_line(const char *format, ...) printf_like(1, 2);
 
 #endif

@@ -356,6 +356,7 @@ static void sasl_arrives(struct session *session, const uint8_t *body, size_t by
 static void fail_copy(struct session *session)
 {
     session->in_copy = false;
+    world_log("session %u fails its COPY", session->id);
     put_error(&session->out, "ERROR", "57014", "COPY %u %u", session->sleep_owner,
               session->sleep_number);
     fail_in_transaction(session);
@@ -370,6 +371,8 @@ static void session_message(struct session *session, char type, const uint8_t *b
     const char *text = (const char *)body;
     unsigned owner, number;
 
+    world_log("session %u gets %c, %zu bytes%s", session->id, type, bytes,
+              session->in_copy ? ", in COPY" : "");
     if (session->login_step != LOGIN_NOTHING && type != 'X') {
         assert(type == 'p');
         if (session->login_step == LOGIN_PASSWORD)
@@ -487,6 +490,7 @@ static bool session_step(struct session *session)
     if (world.is_chaos && world.servers_break) {
         switch (sim_below(world.sim, 2000)) {
         case 0:
+            world_log("session %u resets", session->id);
             sim_peer_reset(session->peer);
             break;
         case 1:

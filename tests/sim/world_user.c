@@ -207,9 +207,14 @@ static size_t make_query(struct user *user, const struct action *action, char *t
 
 static void act(struct user *user, const struct action *action)
 {
+    static const char *const names[] = {"Query",    "Parse",    "Sync",     "Flush",
+                                        "CopyData", "CopyDone", "CopyFail", "empty Query"};
     char text[QUERY_BYTES_MAX];
     size_t bytes;
     bool is_copy_extended = action->arg & 1;
+
+    world_log("client %u (owner %u) sends %s, kind %d, arg %u, behind number %u", user->index,
+              user->owner, names[action->action], (int)action->kind, action->arg, user->number);
 
     switch (action->action) {
     case DO_QUERY:
@@ -625,6 +630,7 @@ static void user_message(struct user *user, char type, const uint8_t *body, size
     const char *text = (const char *)body;
     unsigned owner, number;
 
+    world_log("client %u (owner %u) gets %c, %zu bytes", user->index, user->owner, type, bytes);
     if (user->is_fatal) {
         assert(type == 'E');
         return;
@@ -692,6 +698,7 @@ static void user_asks_cancel(struct user *user)
     uint8_t packet[16];
     struct writer writer;
 
+    world_log("client %u asks for a cancel", user->index);
     for (unsigned i = 0; i < COUNT_OF(cancel_peers); i++) {
         if (cancel_peers[i] != NULL)
             continue;
@@ -790,12 +797,15 @@ static bool user_breaks(struct user *user)
 {
     switch (sim_below(world.sim, 1500)) {
     case 0:
+        world_log("client %u resets", user->index);
         sim_peer_reset(user->peer);
         break;
     case 1:
+        world_log("client %u closes", user->index);
         user_ends(user);
         return false;
     case 2:
+        world_log("client %u ends its sending", user->index);
         sim_peer_shutdown(user->peer);
         user->is_leaving = true;
         break;
