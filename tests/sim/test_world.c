@@ -1032,7 +1032,8 @@ static bool all_is_done(void)
 /* Nobody can do anything now: it gets as late as somebody waits for. */
 static void jump(void)
 {
-    uint64_t next_us = MIN(sim_next_us(world.sim), sessions_next_us());
+    uint64_t world_us = MIN(sessions_next_us(), users_next_us());
+    uint64_t next_us = MIN(sim_next_us(world.sim), world_us);
     uint64_t now_us = world_now_us();
 
     if (sim_has_work(world.sim))
@@ -1188,6 +1189,7 @@ static void calm_down(void)
 {
     sim_set_faults(world.sim, &(struct sim_faults){0});
     control_acts = false;
+    world.servers_break = false;
     run_until(control_is_idle, 20, "the console's orders are not answered");
     (void)order_command(COMMAND_RESUME, NULL);
     order_reload(true);
@@ -1201,6 +1203,7 @@ static void calm_down(void)
         round_step();
         sim_advance(world.sim, 20);
     }
+    run_until(sessions_are_well, 20, "a backend does not end");
 }
 
 static void end(void)

@@ -97,8 +97,8 @@ enum demand { DEMAND_NOTHING, DEMAND_PLAIN, DEMAND_MD5, DEMAND_SCRAM };
 
 struct world {
     struct sim *sim;
-    bool is_chaos; /* faults and disorder; else everything must come to its end */
-    bool users_break, servers_break;
+    bool is_chaos;                   /* faults and disorder; else everything must come to its end */
+    bool users_break, servers_break; /* in the chaos only */
     bool is_session_mode; /* of all pools, for the whole run: a session is reset between clients */
     unsigned chaos_owner_last; /* owners above it have begun after the chaos */
     enum demand client_demand, server_demand;

@@ -273,7 +273,7 @@ static void start_session(struct session *session, const uint8_t *packet, size_t
     }
     strcpy(session->first_application_name, session->application_name);
     world_log("session %u begins: %s/%s", session->id, session->database, session->user);
-    if (world.is_chaos && world.servers_break && happens(10)) {
+    if (world.servers_break && happens(10)) {
         put_error(&session->out, "FATAL", "53300", "sorry, too many clients already");
         session->is_over = true;
         return;
@@ -485,9 +485,9 @@ static bool session_step(struct session *session)
     const uint8_t *body;
     uint64_t now_us = world_now_us();
 
-    if (world.is_chaos && session->slow_until_us > now_us)
+    if (world.servers_break && session->slow_until_us > now_us)
         return true;
-    if (world.is_chaos && world.servers_break) {
+    if (world.servers_break && !session->is_over) {
         switch (sim_below(world.sim, 2000)) {
         case 0:
             world_log("session %u resets", session->id);
@@ -497,11 +497,13 @@ static bool session_step(struct session *session)
             return false;
         case 2:
             if (session->is_started && session->login_step == LOGIN_NOTHING) {
+                world_log("session %u says FATAL", session->id);
                 put_error(&session->out, "FATAL", "57P01", "terminating connection");
                 session->is_over = true;
             }
             break;
         case 3:
+            world_log("session %u is slow", session->id);
             session->slow_until_us = now_us + sim_below(world.sim, 20 * US_PER_S);
             break;
         default:
@@ -509,7 +511,7 @@ static bool session_step(struct session *session)
         }
     }
     /* Cancelled by somebody else, between two messages. */
-    if (world.is_chaos && session->in_copy && session->copy_has_read &&
+    if (world.is_chaos && session->in_copy && session->copy_has_read && !session->is_over &&
         heap_bytes(&session->in) == 0 && happens(100))
         fail_copy(session);
     /* What a backend may say at any time: a reload, a NOTICE. */
@@ -558,7 +560,7 @@ static void session_begins(void *context, struct sim_peer *peer)
     assert(session_count < SESSIONS_MAX);
     session->peer = peer;
     session->id = ++id_last;
-    if (world.is_chaos && world.servers_break && happens(8))
+    if (world.servers_break && happens(8))
         session->slow_until_us = world_now_us() + sim_below(world.sim, US_PER_S);
     sessions[session_count++] = session;
 }
@@ -596,6 +598,14 @@ uint64_t sessions_next_us(void)
         if (sessions[i]->is_asleep)
             next_us = MIN(next_us, sessions[i]->wakes_us);
     return next_us;
+}
+
+bool sessions_are_well(void)
+{
+    for (unsigned i = 0; i < session_count; i++)
+        if (sessions[i]->is_over || sim_peer_is_reset(sessions[i]->peer))
+            return false;
+    return true;
 }
 
 unsigned sessions_count(void)

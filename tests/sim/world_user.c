@@ -14,6 +14,7 @@ enum {
     CANCELS_MAX = USERS_MAX * 2,
     QUERY_BYTES_MAX = 8192,
     SSL_REQUEST_CODE = 80877103,
+    PAUSE_US_MAX = 200000,
 };
 
 /* What an answer must be. */
@@ -76,6 +77,7 @@ struct user {
     /* ---- kept ---- */
     unsigned index;
     unsigned scripts_left; /* after the chaos */
+    uint64_t connects_again_us;
     struct heap in, out;
     struct action actions[ACTIONS_MAX];
     struct expected expected[EXPECTED_MAX];
@@ -820,7 +822,8 @@ static void user_step(struct user *user)
     size_t bytes;
 
     if (user->peer == NULL) {
-        if (world.is_chaos ? happens(20) : user->scripts_left > 0)
+        if (world.is_chaos ? happens(20)
+                           : user->scripts_left > 0 && user->connects_again_us <= world_now_us())
             user_connects(user);
         return;
     }
@@ -839,6 +842,9 @@ static void user_step(struct user *user)
          * were lost. The console's is control's own affair. */
         assert(user->is_fatal || user->is_leaving || user->is_console ||
                heap_bytes(&user->in) > 0 || sim_peer_is_reset(user->peer));
+        /* Whoever was sent away comes again when there may be room. */
+        if (user->is_fatal)
+            user->connects_again_us = world_now_us() + sim_below(world.sim, PAUSE_US_MAX);
         user_ends(user);
         return;
     }
@@ -864,6 +870,7 @@ void users_begin(unsigned count)
         users[i].index = i;
         users[i].peer = NULL;
         users[i].scripts_left = 0;
+        users[i].connects_again_us = 0;
     }
 }
 
@@ -889,6 +896,16 @@ bool users_are_done(void)
         if (cancel_peers[i] != NULL)
             return false;
     return true;
+}
+
+uint64_t users_next_us(void)
+{
+    uint64_t next_us = UINT64_MAX;
+
+    for (unsigned i = 0; i < user_count; i++)
+        if (users[i].peer == NULL && users[i].scripts_left > 0)
+            next_us = MIN(next_us, users[i].connects_again_us);
+    return next_us;
 }
 
 void users_explain(void)
