@@ -470,13 +470,16 @@ void pool_server_logged_in(struct pool *pool, struct server *server)
     forget_failure(pool);
     if (had_failed)
         tell_failure(pool);
-    if (!pool->has_welcome) {
+    /* Not of one that has to go: a RELOAD or RECONNECT came while its connect_query ran (simulation
+     * seed 408). */
+    if (!pool->has_welcome && !server->close_needed) {
         pool->has_welcome = true;
         params_release(&core->params, pool->default_params);
         pool->default_params = server->params != NULL ? buffer_reference(server->params) : NULL;
         tell_welcome(pool, server);
     }
-    welcome_all(pool);
+    if (pool->has_welcome)
+        welcome_all(pool);
 }
 
 void pool_server_failed(struct pool *pool, const char *text, const char *sqlstate, bool said_error)
