@@ -847,6 +847,9 @@ static void launch_guarded(struct pool *pool, bool may_defer)
 {
     if (pool->is_launching)
         return;
+    /* It may have come when the configuration here was still another one (simulation seed 10149). */
+    if (pool->welcome_count > 0 && !pool->has_welcome)
+        pool_read_news(pool);
     pool->is_launching = true;
     if (!launch(pool, may_defer) && pool->is_starved) {
         pool->is_starved = false;
