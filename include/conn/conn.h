@@ -66,6 +66,8 @@ struct conn_events {
     void (*connected)(struct conn *conn, int error);
     /* conn_quiesce was called and has come true. NULL where it is not used. */
     void (*quiet)(struct conn *conn);
+    /* SUSPEND: may reading stop here, between two messages? NULL: never. */
+    bool (*may_hold)(const struct conn *conn);
     void (*gone)(struct conn *conn);
 };
 
@@ -80,6 +82,7 @@ struct conn_loop {
     struct list closed;    /* quiet: `gone` is due at the end of the turn */
     uint64_t now_us;       /* the turn's time, set by its owner */
     uint64_t conn_count;   /* not gone */
+    bool is_suspended;     /* conns are held as soon as they may be */
 };
 
 enum conn_state { CONN_OPEN, CONN_CLOSING, CONN_GONE };
@@ -100,6 +103,7 @@ struct conn {
     bool has_ended;      /* `ended` was called */
     bool tell_quiet;     /* `quiet` is due */
     bool is_in_received; /* inside the event `received`: not quiet, and not to be detached */
+    bool is_held;        /* SUSPEND: not read, whatever is wanted */
     uint64_t linger_until_us;
 };
 
@@ -123,6 +127,19 @@ must_check int conn_connect(struct conn *conn, struct conn_loop *loop,
 
 void conn_resume(struct conn *conn);
 void conn_pause(struct conn *conn);
+
+/* SUSPEND of the loop: a conn is held when its owner says that it may be (may_hold), and let go when it
+ * may not any more. While it is held nothing is received; conn_resume and conn_pause only say what is
+ * wanted, and that is done when it is released. With loop->is_suspended a conn is also looked at
+ * after each receive, so that one that is never between two messages for long is caught there. */
+void conn_hold_if_possible(struct conn *conn);
+void conn_release(struct conn *conn);
+/* Held, and nothing is queued or in flight. */
+static inline bool conn_is_at_rest(const struct conn *conn)
+{
+    return conn->is_held && !conn->receive_op.started && !conn->send_op.started &&
+           conn->out.first == NULL;
+}
 
 /* Queues a reference to bytes of `buffer` (the caller's own reference is not taken). A conn that is
  * closing drops them. Returns false when no span is left: the connection must then be closed. */

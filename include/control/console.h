@@ -19,7 +19,8 @@ void console_poll_events(const struct pollfd *fds, size_t count);
 
 /* True: the key is that of a console session (its PAUSE ends). */
 bool console_cancel(const uint8_t key[8]);
-unsigned console_count(void);
+/* Everything is at rest, or RESUME came first: SUSPEND is answered. */
+void console_suspended(void);
 
 /* By PAUSE db or KILL; by DISABLE db. */
 bool console_is_paused(const char *database);

@@ -10,7 +10,9 @@
 enum command_kind {
     COMMAND_SNAPSHOT, /* takes `snapshot` (one reference) */
     COMMAND_PAUSE,
-    COMMAND_RESUME,
+    COMMAND_RESUME, /* without database: ends PAUSE and SUSPEND of everything */
+    COMMAND_SUSPEND,
+    COMMAND_SUSPEND_DROP, /* closes what keeps a SUSPEND from being complete */
     COMMAND_RECONNECT,
     COMMAND_DISABLE,
     COMMAND_ENABLE,

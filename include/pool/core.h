@@ -39,6 +39,8 @@ struct core_ports {
     void (*post_control)(struct core *core, struct letter *letter);
     void (*post_job)(struct core *core, struct job *job);
     void (*random)(struct core *core, void *out, size_t bytes);
+    /* SUSPEND: new connections wait in the kernel, or are accepted again. NULL: there are none. */
+    void (*hold_accepts)(struct core *core, bool hold);
     /* Whom control's letters are opened by: a struct resolution to be answered with
      * resolution_returned, a struct handover of a console session. */
     letter_open *resolver_open;

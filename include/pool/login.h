@@ -72,6 +72,13 @@ void login_moved(struct client *client);
  * back. */
 void login_end(struct client *client);
 
+/* Nothing of what has arrived is left to be worked on (SUSPEND). */
+static inline bool login_is_between_messages(const struct login *login)
+{
+    return login->input_bytes == 0 && !login->job_in_flight && login->phase != LOGIN_KEYS &&
+           login->phase != LOGIN_CHECK;
+}
+
 /* New configuration: keys that were made of old secrets are forgotten. */
 void login_forget_keys(struct core *core);
 size_t login_scram_entry_bytes(void);

@@ -41,6 +41,7 @@ struct pool {
     const struct user_config *user_config;  /* of the server user, or NULL */
     struct pool_settings settings;
     struct usage *database_usage, *user_usage;
+    uint64_t id;       /* unique in the process: what was forgotten and comes back has another */
     uint64_t identity; /* of `database`: what its servers are connected to */
     char database_name[DATABASE_NAME_BYTES_MAX];
     char user_name[USER_NAME_BYTES_MAX]; /* towards the server */
@@ -106,6 +107,11 @@ struct pool {
 /* The pool, made if need be. `database` is of the core's snapshot. NULL: no memory. */
 struct pool *pool_find_or_make(struct core *core, const struct database_config *database,
                                const char *database_name, const char *user_name);
+/* Is this slot of core->pools in use? */
+static inline bool pool_is_there(const struct core *core, const struct pool *pool)
+{
+    return pool->core == core;
+}
 struct pool *pool_find(struct core *core, const char *database_name, const char *user_name);
 /* Pools that keep servers though nobody has asked: entries with user= and a min_pool_size. */
 void pool_make_forced(struct core *core);

@@ -26,6 +26,7 @@ struct pool_row {
     int pool_mode;  /* enum pool_mode */
     bool is_paused; /* by PAUSE db, or KILL */
     unsigned worker;
+    uint64_t pool_id; /* of this very shard: one that was forgotten comes back with another */
     uint64_t lent_total, borrowed_total; /* servers given to other shards, and got from them */
     struct pool_stats stats;
 };
@@ -50,13 +51,20 @@ struct socket_row {
     uint64_t id;
 };
 
-enum report_kind { REPORT_POOLS, REPORT_CLIENTS, REPORT_SERVERS, REPORT_COUNTS };
+enum report_kind {
+    REPORT_POOLS,
+    REPORT_CLIENTS,
+    REPORT_SERVERS,
+    REPORT_COUNTS,
+    REPORT_UNSETTLED, /* during SUSPEND: `unsettled` only */
+};
 
 struct core_counts {
     unsigned pools, clients, login_clients, free_clients;
     unsigned servers, free_servers; /* idle */
     unsigned busy_servers;          /* keep a PAUSE from being complete */
     unsigned connections;           /* conns that are not gone, listeners apart */
+    unsigned unsettled;             /* keep a SUSPEND from being complete */
 };
 
 /* A request of control: the core fills in rows from `cursor` on, at most `row_max` at a time so

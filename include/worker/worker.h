@@ -48,6 +48,7 @@ struct listener {
     int fd; /* -1: closed */
     bool is_unix;
     bool is_stopping;
+    bool is_held; /* SUSPEND: who comes waits in the kernel */
 };
 
 struct worker {

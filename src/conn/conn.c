@@ -346,7 +346,7 @@ void conn_resume(struct conn *conn)
     if (conn->state != CONN_OPEN || conn->has_ended)
         return;
     conn->receive_wanted = true;
-    if (!conn->receive_op.started && list_is_empty(&conn->wait_link))
+    if (!conn->receive_op.started && !conn->is_held && list_is_empty(&conn->wait_link))
         ring_receive(conn->loop->ring, &conn->receive_op, conn->fd);
 }
 
@@ -355,6 +355,28 @@ void conn_pause(struct conn *conn)
     conn->receive_wanted = false;
     list_remove(&conn->wait_link);
     ring_cancel(conn->loop->ring, &conn->receive_op);
+}
+
+void conn_hold_if_possible(struct conn *conn)
+{
+    if (conn->state != CONN_OPEN || conn->has_ended)
+        return;
+    if (conn->events->may_hold == NULL || !conn->events->may_hold(conn)) {
+        conn_release(conn);
+    } else if (!conn->is_held) {
+        conn->is_held = true;
+        list_remove(&conn->wait_link);
+        ring_cancel(conn->loop->ring, &conn->receive_op);
+    }
+}
+
+void conn_release(struct conn *conn)
+{
+    if (!conn->is_held)
+        return;
+    conn->is_held = false;
+    if (conn->receive_wanted)
+        conn_resume(conn);
 }
 
 bool conn_quiesce(struct conn *conn)
@@ -376,6 +398,8 @@ static void receive_done(struct op *op, const struct completion *completion)
             conn->is_in_received = true;
             conn->events->received(conn, completion->buffer, (uint32_t)completion->result);
             conn->is_in_received = false;
+            if (unlikely(loop->is_suspended))
+                conn_hold_if_possible(conn);
         }
         buffer_release(loop->buffers, completion->buffer);
         if (likely(completion->more))
@@ -384,7 +408,7 @@ static void receive_done(struct op *op, const struct completion *completion)
         if (conn->state == CONN_OPEN)
             ended(conn, 0);
     } else if (completion->result == -ENOBUFS) {
-        if (conn->state == CONN_OPEN && conn->receive_wanted) {
+        if (conn->state == CONN_OPEN && conn->receive_wanted && !conn->is_held) {
             list_push_back(&loop->starved, &conn->wait_link);
             return;
         }
@@ -399,7 +423,7 @@ static void receive_done(struct op *op, const struct completion *completion)
             close_if_quiet(conn);
         return;
     }
-    if (conn->state == CONN_OPEN && conn->receive_wanted && !conn->has_ended)
+    if (conn->state == CONN_OPEN && conn->receive_wanted && !conn->is_held && !conn->has_ended)
         ring_receive(loop->ring, op, conn->fd);
     else if (conn->state == CONN_OPEN && conn->tell_quiet && conn->out.first == NULL &&
              conn_is_quiet(conn)) {

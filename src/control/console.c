@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "control/console_command.h"
 #include "control/control.h"
+#include "control/merge.h"
 #include "control/show.h"
 #include "crypto/random.h"
 
@@ -36,12 +37,13 @@ struct session {
     bool is_busy;     /* workers are asked */
     bool is_extended; /* the command at hand came by Execute */
     bool skips_to_sync;
-    bool is_closing;  /* as soon as its output is out */
-    bool wants_pause; /* its PAUSE waits; ends with it */
+    bool is_closing; /* as soon as its output is out */
+    bool waits_for_suspend;
     char user[USER_NAME_BYTES_MAX];
     uint8_t key[8];
     struct request *request;
     const struct show_table *table;
+    struct core_counts counts; /* of SHOW LISTS */
     struct console_command command;
     char text[128]; /* as sent, for `invalid command` */
     struct peer_name peer;
@@ -60,11 +62,6 @@ static struct session *sessions;
 static unsigned session_count;
 
 static void process_input(struct session *session);
-
-unsigned console_count(void)
-{
-    return session_count;
-}
 
 /* ---- answers ---- */
 
@@ -121,7 +118,7 @@ static const char *balance_name(const struct database_config *database)
     return database->load_balance_hosts == LOAD_BALANCE_DISABLE ? "disable" : "round-robin";
 }
 
-static int compare_pools(const void *left, const void *right)
+static int compare_shards(const void *left, const void *right)
 {
     const struct pool_row *a = left;
     const struct pool_row *b = right;
@@ -129,6 +126,8 @@ static int compare_pools(const void *left, const void *right)
 
     if (order == 0)
         order = strcmp(a->user, b->user);
+    if (order == 0)
+        order = (a->worker > b->worker) - (a->worker < b->worker);
     return order;
 }
 
@@ -157,37 +156,6 @@ static void show_pool(struct session *session, const struct pool_row *pool)
     show_row_end(&row);
 }
 
-/* One row for a pool, whatever the number of its shards. Returns the number of rows. `pools` are in
- * order. */
-static size_t merge_shards(struct pool_row *pools, size_t count)
-{
-    size_t kept = 0;
-
-    for (size_t i = 0; i < count; i++) {
-        struct pool_row *sum = kept > 0 ? &pools[kept - 1] : NULL;
-        const struct pool_row *shard = &pools[i];
-
-        if (sum == NULL || compare_pools(sum, shard) != 0) {
-            pools[kept++] = *shard;
-            continue;
-        }
-        sum->cl_active += shard->cl_active;
-        sum->cl_waiting += shard->cl_waiting;
-        sum->cl_active_cancel_req += shard->cl_active_cancel_req;
-        sum->cl_waiting_cancel_req += shard->cl_waiting_cancel_req;
-        sum->sv_active += shard->sv_active;
-        sum->sv_active_cancel += shard->sv_active_cancel;
-        sum->sv_being_canceled += shard->sv_being_canceled;
-        sum->sv_idle += shard->sv_idle;
-        sum->sv_used += shard->sv_used;
-        sum->sv_tested += shard->sv_tested;
-        sum->sv_login += shard->sv_login;
-        sum->client_count += shard->client_count;
-        sum->maxwait_us = MAX(sum->maxwait_us, shard->maxwait_us);
-    }
-    return kept;
-}
-
 static void show_shards(struct session *session, const struct pool_row *pools, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
@@ -210,7 +178,7 @@ static void show_shards(struct session *session, const struct pool_row *pools, s
     }
 }
 
-static void show_pools(struct session *session, struct pool_row *pools, size_t count)
+static void show_pools(struct session *session, const struct pool_row *pools, size_t count)
 {
     struct pool_row console = {.database = "pgbouncer",
                                .user = "pgbouncer",
@@ -218,11 +186,8 @@ static void show_pools(struct session *session, struct pool_row *pools, size_t c
                                .pool_mode = POOL_MODE_STATEMENT};
     bool is_shown = false;
 
-    if (count > 0)
-        qsort(pools, count, sizeof(*pools), compare_pools);
-    count = merge_shards(pools, count);
     for (size_t i = 0; i < count; i++) {
-        if (!is_shown && compare_pools(&console, &pools[i]) < 0) {
+        if (!is_shown && strcmp(console.database, pools[i].database) <= 0) {
             show_pool(session, &console);
             is_shown = true;
         }
@@ -319,17 +284,18 @@ static void show_sessions(struct session *session)
 static void show_statistics(struct session *session, const struct pool_row *pools,
                             size_t pool_count)
 {
-    size_t count;
-    struct database_stats *stats = control_sum_stats(pools, pool_count, &count);
+    const struct stats *stats = control_stats(pools, pool_count);
     bool totals = strcmp(session->table->name, "STATS_AVERAGES") != 0;
     bool averages = strcmp(session->table->name, "STATS_TOTALS") != 0;
     struct show_row row;
 
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; i < stats->database_count; i++) {
+        const struct database_stats *database = &stats->databases[i];
+
         show_row_begin(&row, &session->output, session->table);
-        show_text(&row, stats[i].database);
+        show_text(&row, database->database);
         for (int which = 0; which < 2; which++) {
-            const struct pool_stats *values = which == 0 ? &stats[i].total : &stats[i].average;
+            const struct pool_stats *values = which == 0 ? &database->total : &database->average;
 
             if (which == 0 ? !totals : !averages)
                 continue;
@@ -364,22 +330,18 @@ static void show_totals(struct session *session, const struct pool_row *pools, s
                                         "ps_server_parse_count",
                                         "ps_bind_count",
                                         "client_login_count"};
-    size_t count;
-    struct database_stats *stats = control_sum_stats(pools, pool_count, &count);
+    const struct stats *stats = control_stats(pools, pool_count);
 
     for (int which = 0; which < 2; which++)
         for (size_t field = 0; field < COUNT_OF(names); field++) {
-            uint64_t sum = 0;
+            const struct pool_stats *values = which == 0 ? &stats->all.total : &stats->all.average;
             char name[64];
             struct show_row row;
 
-            for (size_t i = 0; i < count; i++)
-                sum += ((const uint64_t *)(const void *)(which == 0 ? &stats[i].total
-                                                                    : &stats[i].average))[field];
             snprintf(name, sizeof(name), "%s_%s", which == 0 ? "total" : "avg", names[field]);
             show_row_begin(&row, &session->output, session->table);
             show_text(&row, name);
-            show_number(&row, (int64_t)sum);
+            show_number(&row, (int64_t)((const uint64_t *)(const void *)values)[field]);
             show_row_end(&row);
         }
 }
@@ -540,7 +502,7 @@ static void show_pair(struct session *session, const char *name, const char *val
     show_row_end(&row);
 }
 
-static void show_lists(struct session *session, const struct core_counts *counts)
+static void show_lists(struct session *session, const struct core_counts *counts, size_t pool_count)
 {
     const struct snapshot *snapshot = control_snapshot();
     const struct {
@@ -550,7 +512,7 @@ static void show_lists(struct session *session, const struct core_counts *counts
         {"databases", snapshot->database_count + 1},
         {"users", snapshot->user_count},
         {"peers", snapshot->peer_count},
-        {"pools", counts->pools + 1},
+        {"pools", pool_count + 1},
         {"peer_pools", 0},
         {"free_clients", counts->free_clients},
         {"used_clients", counts->clients + session_count},
@@ -582,6 +544,7 @@ static void show_help(struct session *session)
                "\n\tRELOAD"
                "\n\tPAUSE [<db>]"
                "\n\tRESUME [<db>]"
+               "\n\tSUSPEND"
                "\n\tDISABLE <db>"
                "\n\tENABLE <db>"
                "\n\tRECONNECT [<db>]"
@@ -596,30 +559,43 @@ static void show_done(struct request *request)
 {
     struct session *session = request->owner;
     const char *name = session->table->name;
-    const struct pool_row *pools = request->rows;
-    const struct socket_row *sockets = request->rows;
+    size_t count = request->row_count;
 
     session->request = NULL;
+    if (strcmp(name, "LISTS") == 0 && request->kind == REPORT_COUNTS) {
+        /* A pool counts once, however many workers have a shard of it. */
+        session->counts = request->counts;
+        session->request = request;
+        request_report(request, REPORT_POOLS);
+        return;
+    }
+    /* Statistics are made from the rows of single workers. */
+    if (strncmp(name, "STATS", 5) == 0)
+        show_statistics(session, request->rows, count);
+    else if (strcmp(name, "TOTALS") == 0)
+        show_totals(session, request->rows, count);
+    else if (strcmp(name, "SHARDS") == 0 && count > 0)
+        qsort(request->rows, count, sizeof(struct pool_row), compare_shards);
+    else if (request->kind == REPORT_POOLS)
+        count = merge_pools(request->rows, count);
+    else
+        count = merge_sockets(request->rows, count);
     if (strcmp(name, "POOLS") == 0) {
-        show_pools(session, request->rows, request->row_count);
+        show_pools(session, request->rows, count);
     } else if (strcmp(name, "SHARDS") == 0) {
-        if (request->row_count > 0)
-            qsort(request->rows, request->row_count, sizeof(*pools), compare_pools);
-        show_shards(session, pools, request->row_count);
+        show_shards(session, request->rows, count);
     } else if (strcmp(name, "DATABASES") == 0) {
-        show_databases(session, pools, request->row_count);
-    } else if (strncmp(name, "STATS", 5) == 0) {
-        show_statistics(session, pools, request->row_count);
-    } else if (strcmp(name, "TOTALS") == 0) {
-        show_totals(session, pools, request->row_count);
+        show_databases(session, request->rows, count);
     } else if (strcmp(name, "LISTS") == 0) {
-        show_lists(session, &request->counts);
-    } else {
-        for (size_t i = 0; i < request->row_count; i++)
+        show_lists(session, &session->counts, count);
+    } else if (request->kind != REPORT_POOLS) {
+        const struct socket_row *sockets = request->rows;
+
+        for (size_t i = 0; i < count; i++)
             show_socket(session, &sockets[i]);
-        if (strcmp(name, "SERVERS") != 0 && request->report.kind == REPORT_CLIENTS)
+        if (request->kind == REPORT_CLIENTS)
             show_sessions(session);
-        if (strcmp(name, "SOCKETS") == 0 && request->report.kind == REPORT_CLIENTS) {
+        if (strcmp(name, "SOCKETS") == 0 && request->kind == REPORT_CLIENTS) {
             session->request = request;
             request_report(request, REPORT_SERVERS);
             return;
@@ -655,7 +631,7 @@ static void run_show(struct session *session, const struct show_table *table)
     describe(session);
     for (size_t i = 0; i < COUNT_OF(gathered); i++)
         if (strcmp(gathered[i].name, name) == 0) {
-            session->request = request_make(session, show_done);
+            session->request = request_make(control_requests(), session, show_done);
             request_report(session->request, gathered[i].kind);
             return;
         }
@@ -666,9 +642,9 @@ static void run_show(struct session *session, const struct show_table *table)
         show_text(&row, "pgsplice " PGSPLICE_VERSION);
         show_row_end(&row);
     } else if (strcmp(name, "STATE") == 0) {
-        show_pair(session, "active", control_is_paused() ? "no" : "yes");
-        show_pair(session, "paused", control_is_paused() ? "yes" : "no");
-        show_pair(session, "suspended", "no");
+        show_pair(session, "active", control_mode() == CONTROL_ACTIVE ? "yes" : "no");
+        show_pair(session, "paused", control_mode() == CONTROL_PAUSED ? "yes" : "no");
+        show_pair(session, "suspended", control_mode() == CONTROL_SUSPENDED ? "yes" : "no");
     } else if (strcmp(name, "CONFIG") == 0) {
         show_config(session);
     } else if (strcmp(name, "USERS") == 0) {
@@ -765,12 +741,11 @@ static void pause_looked(struct request *request)
 
     if (request->counts.busy_servers > 0 &&
         (request->database[0] != '\0' ? console_is_paused(request->database)
-                                      : control_is_paused())) {
-        request_again(request, PAUSE_LOOK_US);
+                                      : control_mode() == CONTROL_PAUSED)) {
+        request_again(request, control_now_us() + PAUSE_LOOK_US);
         return;
     }
     session->request = NULL;
-    session->wants_pause = false;
     request_release(request);
     complete(session, session->command.word);
     process_input(session);
@@ -790,7 +765,7 @@ static void closed_looked(struct request *request)
     for (size_t i = 0; i < request->row_count; i++)
         if (servers[i].close_needed &&
             (request->database[0] == '\0' || strcmp(servers[i].database, request->database) == 0)) {
-            request_again(request, PAUSE_LOOK_US);
+            request_again(request, control_now_us() + PAUSE_LOOK_US);
             return;
         }
     session->request = NULL;
@@ -799,10 +774,42 @@ static void closed_looked(struct request *request)
     process_input(session);
 }
 
+/* KILL of everything: which databases have a pool is asked first, so that all workers pause the
+ * same ones; then one after the other is killed on all of them. */
+static void kill_next(struct request *request)
+{
+    struct session *session = request->owner;
+    struct pool_row *pools = request->rows;
+
+    if (request->row_count == 0) {
+        session->request = NULL;
+        request_release(request);
+        complete(session, session->command.word);
+        process_input(session);
+        return;
+    }
+    request->command.kind = COMMAND_KILL;
+    request->command.has_database = true;
+    strcpy(request->command.database, pools[request->row_count - 1].database);
+    /* Its other users' pools go with it. */
+    while (request->row_count > 0 &&
+           strcmp(pools[request->row_count - 1].database, request->command.database) == 0)
+        request->row_count--;
+    flag_of(request->command.database)->is_paused = true;
+    request_command(request);
+}
+
+static void kill_all(struct request *request)
+{
+    request->row_count = merge_pools(request->rows, request->row_count);
+    request->done = kill_next;
+    kill_next(request);
+}
+
 static void send_command(struct session *session, enum command_kind kind, const char *database)
 {
-    struct request *request =
-        request_make(session, kind == COMMAND_PAUSE ? pause_sent : answer_command);
+    struct request *request = request_make(control_requests(), session,
+                                           kind == COMMAND_PAUSE ? pause_sent : answer_command);
 
     session->request = request;
     request->command.kind = kind;
@@ -810,8 +817,17 @@ static void send_command(struct session *session, enum command_kind kind, const 
         request->command.has_database = true;
         strcpy(request->command.database, database);
         strcpy(request->database, database);
+        request_command(request);
+    } else if (kind == COMMAND_PAUSE) {
+        control_pause(request);
+    } else if (kind == COMMAND_RESUME) {
+        control_resume(request);
+    } else if (kind == COMMAND_KILL) {
+        request->done = kill_all;
+        request_report(request, REPORT_POOLS);
+    } else {
+        request_command(request);
     }
-    request_command(request);
 }
 
 static bool database_exists(struct session *session, const char *name, const char *what)
@@ -866,7 +882,7 @@ static void run_set(struct session *session)
         return;
     }
     snprintf(session->set_tag, sizeof(session->set_tag), "SET %s=%s", key, session->command.value);
-    session->request = request_make(session, answer_command);
+    session->request = request_make(control_requests(), session, answer_command);
     control_replace_snapshot(changed, session->request);
 }
 
@@ -880,13 +896,16 @@ static void run_shutdown(struct session *session)
     }
     if (control_shutdown_mode() != SHUTDOWN_NONE) {
         failed(session, "pooler is shutting down");
+    } else if (control_mode() == CONTROL_SUSPENDED) {
+        /* Nobody could finish anything. */
+        failed(session, "pooler is suspended, RESUME it first");
     } else if (strcasecmp(how, "WAIT_FOR_SERVERS") == 0 ||
                strcasecmp(how, "WAIT_FOR_CLIENTS") == 0) {
         bool for_servers = strcasecmp(how, "WAIT_FOR_SERVERS") == 0;
 
         log_write(LEVEL_LOG, "SHUTDOWN %s command issued",
                   for_servers ? "WAIT_FOR_SERVERS" : "WAIT_FOR_CLIENTS");
-        session->request = request_make(session, answer_command);
+        session->request = request_make(control_requests(), session, answer_command);
         control_shutdown(for_servers ? SHUTDOWN_WAIT_FOR_SERVERS : SHUTDOWN_WAIT_FOR_CLIENTS,
                          session->request);
     } else {
@@ -904,7 +923,7 @@ static void run_kill_client(struct session *session)
         return;
     }
     log_command(session, session->command.argument);
-    session->request = request_make(session, answer_command);
+    session->request = request_make(control_requests(), session, answer_command);
     session->request->command.kind = COMMAND_KILL_CLIENT;
     session->request->command.id = id;
     request_command(session->request);
@@ -940,7 +959,7 @@ static bool run_database_command(struct session *session)
         return true;
     }
     if ((commands[i].kind == COMMAND_PAUSE || commands[i].kind == COMMAND_KILL) &&
-        control_is_paused()) {
+        control_mode() != CONTROL_ACTIVE) {
         failed(session, "already suspended/paused");
         return true;
     }
@@ -949,7 +968,7 @@ static bool run_database_command(struct session *session)
             failed(session, "pooler is shutting down");
             return true;
         }
-        if (!control_is_paused()) {
+        if (control_mode() == CONTROL_ACTIVE) {
             failed(session, "pooler is not paused/suspended");
             return true;
         }
@@ -962,38 +981,48 @@ static bool run_database_command(struct session *session)
         return true;
     }
     log_command(session, database);
-    switch (commands[i].kind) {
-    case COMMAND_PAUSE:
-    case COMMAND_RESUME:
-        if (database != NULL)
-            flag_of(database)->is_paused = commands[i].kind == COMMAND_PAUSE;
-        else
-            control_set_paused(commands[i].kind == COMMAND_PAUSE);
-        session->wants_pause = commands[i].kind == COMMAND_PAUSE && database == NULL;
-        break;
-    case COMMAND_KILL:
-        if (database != NULL) {
-            flag_of(database)->is_paused = true;
-        } else {
-            for (size_t d = 0; d < control_snapshot()->database_count; d++) {
-                const char *name = control_snapshot()->databases[d].name;
-                struct usage *usage = usage_find(control_usage(), USAGE_DATABASE, name);
+    if (database != NULL) {
+        struct flagged *flags = flag_of(database);
 
-                if (usage != NULL &&
-                    usage_count(&usage->client_count) + usage_count(&usage->server_count) > 0)
-                    flag_of(name)->is_paused = true;
-            }
-        }
-        break;
-    case COMMAND_DISABLE:
-    case COMMAND_ENABLE:
-        flag_of(database)->is_disabled = commands[i].kind == COMMAND_DISABLE;
-        break;
-    default:
-        break;
+        if (commands[i].kind == COMMAND_PAUSE || commands[i].kind == COMMAND_KILL)
+            flags->is_paused = true;
+        else if (commands[i].kind == COMMAND_RESUME)
+            flags->is_paused = false;
+        else if (commands[i].kind == COMMAND_DISABLE || commands[i].kind == COMMAND_ENABLE)
+            flags->is_disabled = commands[i].kind == COMMAND_DISABLE;
     }
     send_command(session, commands[i].kind, database);
     return true;
+}
+
+static void run_suspend(struct session *session)
+{
+    if (control_shutdown_mode() != SHUTDOWN_NONE) {
+        failed(session, "pooler is shutting down");
+        return;
+    }
+    if (control_mode() != CONTROL_ACTIVE) {
+        failed(session, "already suspended/paused");
+        return;
+    }
+    for (size_t i = 0; i < flagged_count; i++)
+        if (flagged[i].is_paused) {
+            failed(session, "cannot suspend with paused databases");
+            return;
+        }
+    log_command(session, NULL);
+    session->waits_for_suspend = true;
+    control_suspend();
+}
+
+void console_suspended(void)
+{
+    for (struct session *session = sessions; session != NULL; session = session->next)
+        if (session->waits_for_suspend) {
+            session->waits_for_suspend = false;
+            complete(session, "SUSPEND");
+            process_input(session);
+        }
 }
 
 static void run_reload(struct session *session)
@@ -1001,7 +1030,7 @@ static void run_reload(struct session *session)
     const char *reason;
 
     log_write(LEVEL_LOG, "RELOAD command issued");
-    session->request = request_make(session, answer_command);
+    session->request = request_make(control_requests(), session, answer_command);
     reason = control_reload(session->request);
     if (reason == NULL)
         return;
@@ -1067,12 +1096,12 @@ static void run_command(struct session *session, const char *text)
     } else if (strcmp(command->word, "KILL_CLIENT") == 0) {
         run_kill_client(session);
     } else if (strcmp(command->word, "SUSPEND") == 0 && !command->has_argument) {
-        failed(session, "SUSPEND is not supported by this version of pgsplice");
+        run_suspend(session);
     } else if (strcmp(command->word, "WAIT_CLOSE") == 0) {
         if (command->has_argument && !database_exists(session, command->argument, "wait in"))
             return;
         log_command(session, command->has_argument ? command->argument : NULL);
-        session->request = request_make(session, closed_looked);
+        session->request = request_make(control_requests(), session, closed_looked);
         strcpy(session->request->database, command->argument);
         request_report(session->request, REPORT_SERVERS);
     } else if (!run_database_command(session)) {
@@ -1218,6 +1247,8 @@ static void session_close(struct session *session)
     output_release(&session->output);
     close(session->fd);
     free(session);
+    if (session_count == 0)
+        control_consoles_gone();
 }
 
 static void flush(struct session *session)
@@ -1422,12 +1453,10 @@ bool console_cancel(const uint8_t key[8])
         if (memcmp(session->key, key, sizeof(session->key)) == 0) {
             struct request *request;
 
-            if (!control_is_paused() || control_shutdown_mode() != SHUTDOWN_NONE)
+            if (control_mode() == CONTROL_ACTIVE || control_shutdown_mode() != SHUTDOWN_NONE)
                 return true;
-            control_set_paused(false);
-            request = request_make(&sessions, request_release);
-            request->command.kind = COMMAND_RESUME;
-            request_command(request);
+            request = request_make(control_requests(), &sessions, request_release);
+            control_resume(request);
             return true;
         }
     return false;

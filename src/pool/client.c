@@ -13,6 +13,9 @@
 #include <stdio.h>
 #include <string.h>
 
+/* How long timeouts are put off at a time while everything is suspended. */
+enum { SUSPENDED_US = 333 * 1000 };
+
 static const unsigned client_may_become[CLIENT_STATES] = {
     [CLIENT_LOGIN] =
         BIT(CLIENT_MOVING) | BIT(CLIENT_CANCEL) | BIT(CLIENT_WELCOME) | BIT(CLIENT_CLOSING),
@@ -176,6 +179,11 @@ static void client_timer_fired(struct timer *timer, uint64_t now_us)
 
     if (deadline > now_us) {
         client_arm_timer(client);
+        return;
+    }
+    if (unlikely(client->conn.loop->is_suspended)) {
+        /* It could say nothing, and is not told anything, before RESUME. */
+        timer_set(&client_core(client)->timers, &client->timer, now_us + SUSPENDED_US);
         return;
     }
     if (strcmp(reason, "notify") == 0) {
@@ -794,6 +802,22 @@ static void client_ended(struct conn *conn, int error)
     client_close_silently(client, "client unexpected eof");
 }
 
+static bool client_may_hold(const struct conn *conn)
+{
+    const struct client *client = OWNER_OF(conn, struct client, conn);
+
+    switch (client->state) {
+    case CLIENT_LOGIN:
+        return login_is_between_messages(client->login);
+    case CLIENT_IDLE:
+    case CLIENT_ACTIVE:
+        return client->frame.body_left == 0 && client->frame.held_count == 0 &&
+               client->parked.first == NULL;
+    default:
+        return false;
+    }
+}
+
 static void client_gone(struct conn *conn)
 {
     struct client *client = OWNER_OF(conn, struct client, conn);
@@ -813,6 +837,7 @@ static const struct conn_events client_events = {
     .ended = client_ended,
     .drained = client_drained,
     .quiet = client_quiet,
+    .may_hold = client_may_hold,
     .gone = client_gone,
 };
 

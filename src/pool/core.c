@@ -6,6 +6,7 @@
 #include "pool/login.h"
 #include "pool/server.h"
 #include "pool/server_login.h"
+#include "pool/suspend.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -248,6 +249,11 @@ static void act_kill(struct pool *pool)
     pool_close_clients(pool, "database removed");
     pool_retire_servers(pool, "database removed");
     pool_pause(pool);
+    /* The pool is forgotten, and what it did; who comes back after RESUME begins a new one. */
+    pool->is_retired = true;
+    pool->stats = (struct pool_stats){0};
+    pool->id = core_next_id(pool->core);
+    pool_resume(pool);
 }
 
 void core_pause(struct core *core, const char *database)
@@ -267,6 +273,7 @@ void core_resume(struct core *core, const char *database)
 {
     if (database == NULL) {
         core->is_paused = false;
+        suspend_end(core);
     } else {
         struct database_flags *flags = flags_find(core, database);
 
@@ -274,6 +281,7 @@ void core_resume(struct core *core, const char *database)
             flags->is_paused = false;
     }
     each_pool(core, database, act_resume);
+    pool_make_forced(core); /* one that was killed */
 }
 
 void core_reconnect(struct core *core, const char *database)
@@ -357,6 +365,12 @@ void command_open(struct letter *letter, void *context)
     case COMMAND_RESUME:
         core_resume(core, database);
         break;
+    case COMMAND_SUSPEND:
+        suspend_begin(core);
+        break;
+    case COMMAND_SUSPEND_DROP:
+        suspend_drop(core);
+        break;
     case COMMAND_RECONNECT:
         core_reconnect(core, database);
         break;
@@ -382,19 +396,21 @@ void command_open(struct letter *letter, void *context)
 
 static void report_pools(struct core *core, struct report *report)
 {
-    uint32_t position = 0;
+    /* By slot, not by place in the list: pools may come and go between two letters, and none of
+     * those that stay may be missed or counted twice. */
+    for (; report->cursor < core->pools.touched_count; report->cursor++) {
+        struct pool *pool = slab_at(&core->pools, report->cursor);
 
-    list_for_each(link, &core->pool_list)
-    {
-        if (position++ < report->cursor)
+        if (!pool_is_there(core, pool))
+            continue;
+        /* Its database was removed or killed, and it only waits to be freed. */
+        if (pool->is_retired && pool->client_count == 0 && pool->server_count == 0)
             continue;
         if (report->row_count == report->row_max) {
             report->more = true;
             return;
         }
-        pool_fill_row(OWNER_OF(link, struct pool, link), &report->rows.pools[report->row_count++],
-                      core->loop.now_us);
-        report->cursor++;
+        pool_fill_row(pool, &report->rows.pools[report->row_count++], core->loop.now_us);
     }
 }
 
@@ -418,7 +434,10 @@ static void report_servers(struct core *core, struct report *report)
     for (; report->cursor < core->servers.touched_count; report->cursor++) {
         struct server *server = slab_at(&core->servers, report->cursor);
 
-        if (server->state <= SERVER_FREE || server->state >= SERVER_CLOSING)
+        /* One that is on its way to another core is still ours, too: shown twice rather than not at
+         * all, control tells by the id. */
+        if (server->state <= SERVER_FREE || server->state >= SERVER_STATES ||
+            server->state == SERVER_CLOSING)
             continue;
         if (report->row_count == report->row_max) {
             report->more = true;
@@ -477,6 +496,9 @@ void report_open(struct letter *letter, void *context)
         break;
     case REPORT_COUNTS:
         report_counts(core, report);
+        break;
+    case REPORT_UNSETTLED:
+        report->counts = (struct core_counts){.unsettled = suspend_unsettled(core)};
         break;
     }
     letter->open = report->answered;

@@ -48,6 +48,14 @@ void pool_update_settings(struct pool *pool)
     pool->identity = database_config_identity(pool->database);
 }
 
+static void pool_give(struct pool *pool)
+{
+    struct core *core = pool->core;
+
+    pool->core = NULL; /* see pool_is_there */
+    slab_give(&core->pools, pool);
+}
+
 struct pool *pool_find_or_make(struct core *core, const struct database_config *database,
                                const char *database_name, const char *user_name)
 {
@@ -69,6 +77,7 @@ struct pool *pool_find_or_make(struct core *core, const struct database_config *
         return NULL;
     memset(pool, 0, sizeof(*pool));
     pool->core = core;
+    pool->id = core_next_id(core);
     pool->database = database;
     strcpy(pool->database_name, database_name);
     strcpy(pool->user_name, user_name);
@@ -78,7 +87,7 @@ struct pool *pool_find_or_make(struct core *core, const struct database_config *
     pool->database_usage = usage_find(core->usage, USAGE_DATABASE, database_name);
     pool->user_usage = usage_find(core->usage, USAGE_USER, user_name);
     if (pool->database_usage == NULL || pool->user_usage == NULL) {
-        slab_give(&core->pools, pool);
+        pool_give(pool);
         return NULL;
     }
     list_init(&pool->link);
@@ -130,7 +139,7 @@ static void pool_forget(struct pool *pool)
     }
     explicit_bzero(pool->client_key, sizeof(pool->client_key));
     explicit_bzero(pool->salted_password, sizeof(pool->salted_password));
-    slab_give(&core->pools, pool);
+    pool_give(pool);
 }
 
 void pool_release_all(struct core *core)
@@ -948,8 +957,10 @@ static void maintenance_fired(struct timer *timer, uint64_t now_us)
         forget_after_us = settings->pool_idle_timeout_us;
     if (pool_is_stopped(pool))
         pool_pause(pool);
-    retire_idle(pool);
-    keep_minimum(pool);
+    if (!pool->core->loop.is_suspended) {
+        retire_idle(pool);
+        keep_minimum(pool);
+    }
     pool_launch_now(pool);
     /* A shard goes with the last one: its figures are part of the pool's. */
     if (pool->client_count > 0 || pool->server_count > 0 || pool->lent_count > 0 ||
@@ -1061,6 +1072,7 @@ void pool_fill_row(const struct pool *pool, struct pool_row *row, uint64_t now_u
     row->is_paused = pool->is_paused;
     row->stats = pool->stats;
     row->worker = pool->core->index;
+    row->pool_id = pool->id;
     row->lent_total = pool->lent_total;
     row->borrowed_total = pool->borrowed_total;
 }

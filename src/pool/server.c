@@ -956,6 +956,14 @@ void server_close(struct server *server, const char *reason)
     pool_server_gone(pool);
 }
 
+static bool server_may_hold(const struct conn *conn)
+{
+    const struct server *server = OWNER_OF(conn, struct server, conn);
+
+    return (server->state == SERVER_IDLE || server->state == SERVER_ACTIVE) &&
+           server->frame.body_left == 0 && server->frame.held_count == 0;
+}
+
 static void server_gone(struct conn *conn)
 {
     struct server *server = OWNER_OF(conn, struct server, conn);
@@ -989,6 +997,7 @@ static const struct conn_events server_events = {
     .drained = server_drained,
     .connected = server_connected,
     .quiet = server_quiet,
+    .may_hold = server_may_hold,
     .gone = server_gone,
 };
 
@@ -1004,6 +1013,7 @@ static const char *server_state_text(const struct server *server, uint64_t now_u
     case SERVER_CANCELED:
         return "being_canceled";
     case SERVER_LENDING:
+    case SERVER_LENT:
         return "idle";
     case SERVER_IDLE:
         return now_us - server->idle_since_us > settings->server_check_delay_us ? "used" : "idle";

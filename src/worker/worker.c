@@ -23,10 +23,12 @@ static void accept_done(struct op *op, const struct completion *completion)
     if (listener->is_stopping) {
         ring_close(worker->ring, listener->fd);
         listener->fd = -1;
+    } else if (listener->is_held) {
+        return;
     } else if (completion->result >= 0 || completion->result == -EMFILE ||
                completion->result == -ENFILE || completion->result == -ECONNABORTED ||
                completion->result == -EINTR || completion->result == -ENOMEM ||
-               completion->result == -ENOBUFS) {
+               completion->result == -ENOBUFS || completion->result == -ECANCELED) {
         ring_accept(worker->ring, op, listener->fd);
     } else {
         log_write(LEVEL_ERROR, "accept() failed for good: %s", strerror(-completion->result));
@@ -41,7 +43,29 @@ static void stop_listeners(struct worker *worker, bool unix_too)
         if (listener->fd < 0 || (listener->is_unix && !unix_too))
             continue;
         listener->is_stopping = true;
-        ring_cancel(worker->ring, &listener->op);
+        if (listener->op.started) {
+            ring_cancel(worker->ring, &listener->op);
+        } else {
+            ring_close(worker->ring, listener->fd);
+            listener->fd = -1;
+        }
+    }
+}
+
+static void port_hold_accepts(struct core *core, bool hold)
+{
+    struct worker *worker = core->ports_context;
+
+    for (size_t i = 0; i < worker->options.listener_count; i++) {
+        struct listener *listener = &worker->listeners[i];
+
+        if (listener->fd < 0 || listener->is_stopping)
+            continue;
+        listener->is_held = hold;
+        if (hold)
+            ring_cancel(worker->ring, &listener->op);
+        else if (!listener->op.started)
+            ring_accept(worker->ring, &listener->op, listener->fd);
     }
 }
 
@@ -166,6 +190,7 @@ bool worker_init(struct worker *worker, const struct worker_options *options, ui
         .post_control = port_post_control,
         .post_job = port_post_job,
         .random = port_random,
+        .hold_accepts = port_hold_accepts,
         .resolver_open = options->resolver_open,
         .console_open = options->console_open,
     };

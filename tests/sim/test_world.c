@@ -716,12 +716,14 @@ static void check_passing(const struct core *core, const struct before *before)
     struct passing *passing =
         &passings[core->index][database_index(pool->database_name)][login_index(pool->user_name)];
     bool passes = false;
+    /* Who was promised a server may lose it again (it ends on its way): that is another wait. */
+    bool is_over = before->oldest_us == UINT64_MAX || pool->lent_total != before->lent_total ||
+                   !list_is_empty(&pool->lending_servers) || hungry_others(pool) == 0;
 
-    if (before->oldest_us == UINT64_MAX || pool->lent_total != before->lent_total ||
-        passing->id != before->oldest_id || passing->oldest_us != before->oldest_us)
+    if (is_over || passing->id != before->oldest_id || passing->oldest_us != before->oldest_us)
         *passing = (struct passing){
             .id = before->oldest_id, .oldest_us = before->oldest_us, .since_us = UINT64_MAX};
-    if (before->oldest_us == UINT64_MAX || pool->lent_total != before->lent_total)
+    if (is_over)
         return;
     for (unsigned i = 0; i < before->waiter_count; i++) {
         const struct client *client = client_by_id(core, before->waiters[i].id);
@@ -748,10 +750,9 @@ static void check_lending(const struct core *core)
         if (before == befores + before_count)
             continue;
         world.lent += pool->lent_total - before->lent_total;
-        if (pool_is_stopped(pool) || pool->is_retired ||
-            (before->hungry & hungry_others(pool)) == 0)
-            continue;
-        must(pool->idle_count == 0);
+        if (!pool_is_stopped(pool) && !pool->is_retired &&
+            (before->hungry & hungry_others(pool)) != 0)
+            must(pool->idle_count == 0);
         check_passing(core, before);
     }
 }

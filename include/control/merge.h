@@ -1,0 +1,18 @@
+/* merge.h - rows of several workers made into the one picture that an operator sees.
+ *
+ * Pure; works in place; any thread. */
+#ifndef CONTROL_MERGE_H
+#define CONTROL_MERGE_H
+
+#include "pool/report.h"
+
+/* One row for each (database, user), sorted: a pool has a row for each of its shards. Counts and
+ * statistics are summed, the longest wait is the longest of all. Returns the number of rows left.
+ */
+size_t merge_pools(struct pool_row *rows, size_t count);
+
+/* One row for each id: a session or a server that went to another core while the cores were asked
+ * may have been met twice. The one that has done something later counts. The order stays. */
+size_t merge_sockets(struct socket_row *rows, size_t count);
+
+#endif
