@@ -23,7 +23,7 @@
 #include "pool/pool.h"
 #include "pool/server.h"
 
-enum { LENDING_PASS_OVER_US = 10 * 1000, LENDING_COMPARE_US = 1000 };
+enum { LENDING_PASS_OVER_US = 20 * 1000, LENDING_COMPARE_US = 1000 };
 
 /* The shard is there, is going. */
 void lending_open(struct pool *pool);

@@ -70,6 +70,7 @@ struct pool {
 
     /* Cached from the first login: what every client is told. */
     bool has_welcome;
+    uint64_t welcome_generation; /* of the server that said it */
     struct buffer *default_params; /* tracked values as a fresh server reports them */
     uint16_t welcome_bytes;
     uint8_t welcome[POOL_WELCOME_BYTES]; /* ParameterStatus of untracked parameters */
@@ -149,6 +150,13 @@ void pool_launch(struct pool *pool);
 void pool_launch_now(struct pool *pool);
 /* What another shard has learned: a welcome, a failure, an end of failures. */
 void pool_read_news(struct pool *pool);
+/* The next server's welcome is to be kept: there is none yet, or it is older than a RECONNECT that
+ * another shard has heard of (and so counts nowhere else any more). */
+static inline bool pool_needs_welcome(const struct pool *pool)
+{
+    return !pool->has_welcome ||
+           pool->welcome_generation < atomic_load(&pool->set->generation);
+}
 /* The one place where the number of servers changes. */
 void pool_count_server(struct pool *pool, int change);
 

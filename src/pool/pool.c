@@ -429,6 +429,7 @@ static void read_welcome(struct pool *pool)
     pool->default_params = defaults;
     memcpy(pool->welcome, news.welcome, news.welcome_bytes);
     pool->welcome_bytes = news.welcome_bytes;
+    pool->welcome_generation = news.generation;
     pool->has_welcome = true;
     welcome_all(pool);
 }
@@ -481,8 +482,9 @@ void pool_server_logged_in(struct pool *pool, struct server *server)
         tell_failure(pool);
     /* Not of one that has to go: a RELOAD or RECONNECT came while its connect_query ran (simulation
      * seed 408). */
-    if (!pool->has_welcome && !server->close_needed) {
+    if (pool_needs_welcome(pool) && !server->close_needed) {
         pool->has_welcome = true;
+        pool->welcome_generation = server->generation;
         params_release(&core->params, pool->default_params);
         pool->default_params = server->params != NULL ? buffer_reference(server->params) : NULL;
         tell_welcome(pool, server);

@@ -1035,7 +1035,7 @@ void server_fill_row(const struct server *server, struct socket_row *row, uint64
     peer_name_from(&name, &server->address);
     peer_name_host(&name, row->address);
     row->port = name.family == AF_UNIX ? server->pool->database->port : name.port;
-    if (ring_local_address(core->loop.ring, server->conn.fd, &local) == 0) {
+    if (server->conn.fd >= 0 && ring_local_address(core->loop.ring, server->conn.fd, &local) == 0) {
         peer_name_from(&name, &local);
         peer_name_host(&name, row->local_address);
         row->local_port = name.port;
