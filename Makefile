@@ -70,6 +70,7 @@ unit: $(UNIT_TESTS) ## the unit tests
 # The contract tests are linked twice: against the kernel's ring and against the simulated one. They, and the
 # simulation of conn, need the lower layers only.
 SIM_RING_OBJECT := $(BUILD)/tests/sim/ring_sim.o
+SIM_WORLD_OBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/sim/world*.c))
 LOW_OBJECTS     := $(filter $(BUILD)/src/base/% $(BUILD)/src/io/% $(BUILD)/src/conn/%,$(LIB_OBJECTS))
 CONTRACT_TESTS  := $(BUILD)/tests/ring/contract_uring $(BUILD)/tests/ring/contract_sim
 
@@ -84,17 +85,30 @@ $(BUILD)/tests/ring/contract_sim: $(BUILD)/tests/ring/test_contract.o $(BUILD)/t
 $(BUILD)/tests/sim/test_conn_pair: $(BUILD)/tests/sim/test_conn_pair.o $(SIM_RING_OBJECT) $(LOW_OBJECTS)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
-$(BUILD)/tests/sim/test_%: $(BUILD)/tests/sim/test_%.o $(SIM_RING_OBJECT) $(LIB)
+$(BUILD)/tests/sim/test_world: $(BUILD)/tests/sim/test_world.o $(SIM_WORLD_OBJECTS) $(SIM_RING_OBJECT) \
+                               $(LIB)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 .PHONY: ring
 ring: $(CONTRACT_TESTS) ## both rings keep the same contract
 	@for test in $(CONTRACT_TESTS); do echo "== $$test"; $$test || exit 1; done
 
-# One seed: make sim SEED=n. Build it with ASSERT_SLOW: make sim BUILD=build/sim OPTIMIZE="-O2 -g -DASSERT_SLOW".
+# SEED=n replays one seed of the world with its trace; SEEDS=n runs so many of it. Either is best built with
+# ASSERT_SLOW, as `make check` does it: make sim BUILD=build/sim OPTIMIZE="-O2 -g -DASSERT_SLOW".
+SIM_WORLD := $(BUILD)/tests/sim/test_world
 .PHONY: sim
-sim: $(SIM_TESTS) ## the state machines on the simulated ring; SEED=n replays one
-	@for test in $(SIM_TESTS); do echo "== $$test"; $$test $(SEED) || exit 1; done
+sim: $(SIM_TESTS) ## the state machines on the simulated ring; SEEDS=n so many, SEED=n replays one
+ifdef SEED
+	SIM_LOG=1 $(SIM_WORLD) $(SEED)
+else
+	@for test in $(filter-out $(SIM_WORLD),$(SIM_TESTS)); do echo "== $$test"; $$test || exit 1; done
+	@echo "== $(SIM_WORLD)"
+	@$(SIM_WORLD) $(if $(SEEDS),$(or $(FIRST),1) $(SEEDS))
+endif
+
+.PHONY: sim-million
+sim-million: ## a million seeds of the simulation, on all cores: an hour on two of them
+	@$(MAKE) --no-print-directory sim BUILD=$(BUILD)/sim OPTIMIZE="-O2 -g -DASSERT_SLOW" SEEDS=1000000
 # ---- end of rings and simulation ----
 
 # ---- what a person types ----

@@ -3,7 +3,7 @@
 
     bench/bench.py --pgsplice build/pgsplice --out build/bench [--rounds N] [--seconds S] [--quick] [--only a,b]
 
-Sections: matrix latency idle logins copy heap. Writes results.md, results.csv and tps.svg into --out.
+Sections: matrix latency idle logins copy heap cores lending. Writes results.md, results.csv and tps.svg into --out.
 Machines are noisy: what counts is the ratio of two figures of the same round. See bench/README.md.
 """
 import argparse
@@ -114,7 +114,8 @@ class Bench:
         return run("pgbench", "-h", "127.0.0.1", "-p", str(port), "-U", user, *arguments, "postgres",
                    cwd=self.folder)
 
-    def start(self, what, mode="transaction", auth="trust", busy_poll=None, preload=None):
+    def start(self, what, mode="transaction", auth="trust", busy_poll=None, preload=None, workers=1,
+              more=""):
         """A pooler of its own; returns (Process, port, stop)."""
         port = free_port()
         name = f"{what}-{port}"
@@ -130,7 +131,7 @@ class Bench:
                        "default_pool_size = 20\nmax_client_conn = 12000\nlisten_backlog = 1024\n"
                        "log_connections = 0\nlog_disconnections = 0\nadmin_users = postgres\n")
             if what == "pgsplice":
-                file.write("[pgsplice]\nworker_threads = 1\n")
+                file.write(f"[pgsplice]\nworker_threads = {workers}\n{more}")
                 if busy_poll:
                     file.write(f"busy_poll = {busy_poll}\n")
         for path in (ini, users):
@@ -409,6 +410,128 @@ class Bench:
                  f"({at_start} before that: start and configuration)")
         self.judge("heap allocations per transaction", count / 16000, 0, True)
 
+    def cores(self):
+        """What another core costs: the clients of one pool on one worker, and spread over two."""
+        self.say("\n## The cost of more cores: one pool, pgbench -S, simple\n")
+        self.say("| clients | pool | what | tx/s | p50 us | p99 us | CPU us/tx | switches/tx |")
+        self.say("|---|---|---|---|---|---|---|---|")
+        cpu = {}
+        # 8 clients for 20 servers: nobody waits. 64: there is always a waiter on both workers.
+        for clients in (8, 32, 64):
+            poolers = {"pgbouncer": self.start("pgbouncer"), "pgsplice 1 worker": self.start("pgsplice"),
+                       "pgsplice 2 workers": self.start("pgsplice", workers=2)}
+            found = {what: [] for what in poolers}
+            for round_number in range(self.options.rounds):
+                order = list(poolers)
+                for what in order if round_number % 2 == 0 else reversed(order):
+                    process, port, _ = poolers[what]
+                    found[what].append(self.one(port, process, "simple", clients, self.options.seconds))
+            for _, _, stop in poolers.values():
+                stop()
+            for what, results in found.items():
+                row = {k: median([r.get(k) for r in results]) for k in results[0]}
+                self.record("cores", what, clients=clients, **row)
+                self.say(f"| {clients} | 20 | {what} | {row['tps']:.0f} | {row['p50_us']:.0f} | "
+                         f"{row['p99_us']:.0f} | {row['cpu_us']:.2f} | {row['switches']:.3f} |")
+            cpu[clients] = median([two["cpu_us"] / one["cpu_us"] for one, two in
+                                   zip(found["pgsplice 1 worker"], found["pgsplice 2 workers"])])
+        self.say()
+        for clients, ratio in cpu.items():
+            self.judge(f"CPU per transaction, 2 workers/1 worker, {clients} clients", ratio, 1.1, True)
+
+    def lending(self):
+        """All load on one shard, all idle servers on the other: how long does the client wait? Counted by the
+        pooler (total_wait_time), since a client's own clock would mostly show the client."""
+        self.say("\n## Lending: a waiter of one shard, all idle servers on the other\n")
+        self.say("| what | hand-overs | p10 us | median us | p90 us | worst us |")
+        self.say("|---|---|---|---|---|---|")
+        medians = {}
+        for busy_poll in (None, "50us"):
+            what = "pgsplice" + (f" busy_poll={busy_poll}" if busy_poll else "")
+            waits = []
+            for _ in range(self.options.rounds):
+                _, port, stop = self.start("pgsplice", busy_poll=busy_poll, workers=2, more="pool_shards = 2\n")
+                waits.extend(lend_again_and_again(port, 50 if self.options.quick else 200))
+                stop()
+            waits.sort()
+            medians[what] = statistics.median(waits)
+            values = [waits[len(waits) * part // 100] for part in (10, 50, 90)] + [waits[-1]]
+            self.record("lending", what, hand_overs=len(waits), p10_us=values[0], p50_us=values[1],
+                        p90_us=values[2], worst_us=values[3])
+            self.say(f"| {what} | {len(waits)} | " + " | ".join(str(v) for v in values) + " |")
+        self.say()
+        for what, value in medians.items():
+            self.judge(f"median wait for a server that idles on another worker, {what}, us", value, 50, True)
+
+
+class Connection:
+    """A client that is just enough for one query at a time."""
+
+    def __init__(self, port, database="postgres", user="postgres"):
+        self.socket = socket.create_connection(("127.0.0.1", port))
+        body = struct.pack("!I", 3 << 16) + f"user\0{user}\0database\0{database}\0\0".encode()
+        self.socket.sendall(struct.pack("!I", len(body) + 4) + body)
+        self.read()
+
+    def read(self):
+        """The rows up to ReadyForQuery."""
+        rows, data = [], b""
+        while True:
+            while len(data) < 5 or len(data) < 1 + struct.unpack("!I", data[1:5])[0]:
+                more = self.socket.recv(65536)
+                if not more:
+                    raise SystemExit("the connection ended")
+                data += more
+            kind, length = data[:1], struct.unpack("!I", data[1:5])[0]
+            body, data = data[5:1 + length], data[1 + length:]
+            if kind == b"D":
+                at, row = 2, []
+                for _ in range(struct.unpack("!H", body[:2])[0]):
+                    size = struct.unpack("!i", body[at:at + 4])[0]
+                    at += 4
+                    row.append(None if size < 0 else body[at:at + size].decode())
+                    at += max(size, 0)
+                rows.append(row)
+            elif kind == b"E":
+                raise SystemExit(body)
+            elif kind == b"Z":
+                return rows
+
+    def query(self, text):
+        self.socket.sendall(b"Q" + struct.pack("!I", len(text) + 5) + text.encode() + b"\0")
+        return self.read()
+
+
+def lend_again_and_again(port, count):
+    console = Connection(port, "pgbouncer")
+
+    def shards():
+        return {row[2]: {"clients": int(row[3]), "lent": int(row[8])}
+                for row in console.query("show shards") if row[0] == "postgres"}
+
+    def waited():
+        return sum(int(row[7]) for row in console.query("show stats") if row[0] == "postgres")
+    by_worker, before = {}, {}
+    for _ in range(40):
+        client = Connection(port)
+        now = shards()
+        worker = next(w for w in now if now[w]["clients"] != before.get(w, {"clients": 0})["clients"])
+        by_worker.setdefault(worker, []).append(client)
+        before = now
+    rich, poor = sorted(by_worker)
+    waits = []
+    for _ in range(count):
+        for text in ("begin", "commit"):
+            for client in by_worker[rich]:
+                client.query(text)
+        time.sleep(0.002)  # both workers asleep: the slower case
+        moved, wait = sum(s["lent"] for s in shards().values()), waited()
+        by_worker[poor][0].query("select 1")
+        wait = waited() - wait
+        if sum(s["lent"] for s in shards().values()) == moved + 1:
+            waits.append(wait)
+    return waits
+
 
 def read_query(port, query):
     """Reads the answer and throws it away: a client that costs little. Returns its size."""
@@ -439,7 +562,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3)
     parser.add_argument("--quick", action="store_true", help="one short round: to see that it works")
-    parser.add_argument("--only", default="matrix,latency,idle,logins,copy,heap")
+    parser.add_argument("--only", default="matrix,latency,idle,logins,copy,heap,cores,lending")
     options = parser.parse_args()
     if options.quick:
         options.rounds, options.seconds = 1, 1

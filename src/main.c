@@ -5,7 +5,7 @@
 #include "control/log_writer.h"
 #include "control/process.h"
 #include "crypto/random.h"
-#include "worker/worker.h"
+#include "worker/thread.h"
 
 #include <getopt.h>
 #include <stdio.h>
@@ -203,7 +203,6 @@ static void start_workers(struct snapshot *snapshot, unsigned worker_count, cons
         struct worker_options options = {
             .index = i,
             .count = worker_count,
-            .cpu = snapshot->settings.worker_threads == 0 ? cpus[i] : -1,
             .snapshot = snapshot,
             .usage = usage,
             .shards = shards,
@@ -217,17 +216,18 @@ static void start_workers(struct snapshot *snapshot, unsigned worker_count, cons
             .resolver_open = helper_resolver_open,
             .console_open = control_console_open,
         };
-        struct worker *worker;
+        struct thread *thread;
 
         snapshot_reference(snapshot);
-        worker = worker_start(&options, error);
-        if (worker == NULL) {
+        thread = thread_start_worker(&options,
+                                     snapshot->settings.worker_threads == 0 ? cpus[i] : -1, error);
+        if (thread == NULL) {
             log_write(LEVEL_FATAL, "%s", error);
             give_up();
         }
         if (i == 0)
             log_write(LEVEL_LOG, "%u worker%s, %s", worker_count, worker_count == 1 ? "" : "s",
-                      worker_describe(worker));
+                      thread_describe(thread));
     }
 }
 
@@ -312,7 +312,7 @@ int main(int argc, char **argv)
         give_up();
     }
     /* Rings are made as root if we are: later ones would count against RLIMIT_MEMLOCK. */
-    if (!worker_prepare_thread(error)) {
+    if (!thread_prepare_bell(error)) {
         log_write(LEVEL_FATAL, "%s", error);
         give_up();
     }
@@ -328,7 +328,7 @@ int main(int argc, char **argv)
     if (!process_listen_begin(settings, worker_count, listeners, listener_count) ||
         !process_write_pidfile(settings->pidfile))
         give_up();
-    worker_release_all();
+    thread_release_all();
     log_write(LEVEL_LOG,
               "process up: pgsplice " PGSPLICE_VERSION ", liburing (io_uring), adns: getaddrinfo, "
               "tls: no");

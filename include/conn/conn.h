@@ -1,11 +1,12 @@
 /* conn.h - one connection: its descriptor, its receive, its outgoing spans, and its one way to end.
  *
  * Life:   open -> closing -> gone
- *   open     bytes come in through `received`, go out through conn_push. A conn that connects is
- * open too. closing  conn_close was called: no more events but `gone`; what was queued is sent
- * first if asked for, for at most CONN_LINGER_US. gone     no op is started, the descriptor is
- * closed, all spans are released: `gone` was called and the owner may free the struct. Never
- * before, and never from inside another call of this module.
+ *   open     bytes come in through `received`, go out through conn_push; one that connects is open too
+ *   closing  conn_close was called: no more events but `gone`; what was queued is sent first if asked
+ *            for, for at most CONN_LINGER_US
+ *   gone     no op is started, the descriptor is closed, all spans are released: `gone` was called and
+ *            the owner may free the struct. Never before, and never from inside another call of this
+ *            module.
  *
  * Sends: at most one in flight; what is queued meanwhile goes out as one vector in the next.
  * Nothing is sent from inside conn_push: conn_loop_flush, at the end of the turn, submits what all

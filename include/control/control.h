@@ -8,7 +8,7 @@
 #include "control/request.h"
 #include "control/stats.h"
 #include "pool/handover.h"
-#include "worker/worker.h"
+#include "worker/thread.h"
 
 struct control_options {
     struct snapshot *snapshot; /* one reference is control's */

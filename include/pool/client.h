@@ -5,15 +5,15 @@
  *     |  +> moving  |          |   v        |        every state -> closing
  *     +---> cancel  +--------->+   waiting -+     (waiting, idle -> preparing -> active)
  *
- *   login    startup packet and authentication: client->login is set (login.h), no pool
- *   moving   goes to another core or to control: waits until its connection is quiet
- *   cancel   was a CancelRequest: kept open until that has been delivered
- *   welcome  has a pool that has not seen a server yet; receives nothing until its welcome
- *   idle     owes nothing, has no server (session mode: before the first query)
- *   waiting  wants a server; what it sent is parked
- *   preparing  has a server (client->server), whose parameters are being set; what it sent is
- * parked active   linked: client->server->client == client closing  its conn is closing; holds no
- * server, no place in the pool, no limits
+ *   login      startup packet and authentication: client->login is set (login.h), no pool
+ *   moving     goes to another core or to control: waits until its connection is quiet
+ *   cancel     was a CancelRequest: kept open until that has been delivered
+ *   welcome    has a pool that has not seen a server yet; receives nothing until its welcome
+ *   idle       owes nothing, has no server (session mode: before the first query)
+ *   waiting    wants a server; what it sent is parked
+ *   preparing  has a server (client->server), whose parameters are being set; what it sent is parked
+ *   active     linked: client->server->client == client
+ *   closing    its conn is closing; holds no server, no place in the pool, no limits
  *
  * Owned by its core's slab; freed in conn's `gone`, and not before login's helper job has come
  * back. */

@@ -43,7 +43,6 @@ struct pool {
     struct usage *database_usage, *user_usage;
     uint64_t id;       /* unique in the process: what was forgotten and comes back has another */
     uint64_t identity; /* of `database`: what its servers are connected to */
-    uint64_t generation; /* of the last RECONNECT or KILL that was meant for it */
     char database_name[DATABASE_NAME_BYTES_MAX];
     char user_name[USER_NAME_BYTES_MAX]; /* towards the server */
 

@@ -1,21 +1,26 @@
 /* server.h - one connection to PostgreSQL, from connect to its end.
  *
- *   login -> [tested] -> idle <-> active ...     preparing: active, the pooler sets parameters
- * first ^           |        |            every state -> closing
- *              +-----------+--------+
+ *   login -> [tested] -> idle <-> [preparing] active
+ *              ^          |  \                |         every state -> closing
+ *              |          |   lending -> lent |
+ *              +----------+----- [canceled] --+
  *
  *   login      connecting, startup, authentication, until ReadyForQuery (server_login is set)
  *   tested     runs a query of the pooler's own: connect_query, reset, check, or the probe of an
- * uncertain exchange; its answers are swallowed idle       owes nothing to anybody; may be given
- * away canceled   like idle, but a cancel request is on its way to it: not given away until that
- * has ended preparing  linked to a client whose parameters are being set; the client waits active
- * linked: server->client->server == server closing    its conn is closing; no client, no place in
- * the pool
+ *              uncertain exchange; its answers are swallowed
+ *   idle       owes nothing to anybody; may be given away
+ *   canceled   like idle, but a cancel request is on its way to it: not given away until that has ended
+ *   preparing  linked to a client whose parameters are being set; the client waits
+ *   active     linked: server->client->server == server
+ *   lending    promised to another shard of its pool; its receive is ending (lending.h)
+ *   lent       on its way there: has no connection any more, and only waits for its letter
+ *   closing    its conn is closing; no client, no place in the pool
  *
- * A server is only ever given to the next client from `idle`, and gets there only with
+ * A server is only ever given to the next client, or lent, from `idle`, and gets there only with
  * ReadyForQuery 'I', everything answered (exchange.h) and no cancel request under way.
  *
- * Owned by its core's slab; freed in conn's `gone`, and not before its helper job has come back. */
+ * Owned by its core's slab; freed in conn's `gone`, and not before its helper job has come back; a lent
+ * one when its letter is back. */
 #ifndef POOL_SERVER_H
 #define POOL_SERVER_H
 
@@ -60,7 +65,8 @@ struct server {
     struct frame frame;
     struct exchange exchange;
     uint64_t id;
-    uint64_t generation, identity; /* of its pool when it was opened, see pool.h */
+    uint64_t generation; /* core.generation when it was opened */
+    uint64_t identity;   /* of its pool then */
     uint64_t connect_us, request_us, idle_since_us, state_since_us;
     struct sockaddr_storage address;
     uint8_t key[8]; /* BackendKeyData of PostgreSQL */
@@ -70,6 +76,7 @@ struct server {
     unsigned cancel_count; /* cancel requests under way to it */
     bool counts_in_usage;
     bool has_served;   /* at least one client */
+    bool is_ready;     /* has logged in: counts in shard_set.ready_count */
     bool has_left_pool; /* taken off shard_set.server_count already */
     bool close_needed; /* ends as soon as it is free */
     bool test_failed;
@@ -84,6 +91,7 @@ struct server {
     struct letter loan;
     int loan_fd;
     unsigned lent_by; /* core */
+    uint64_t lender_generation;
     unsigned lend_to; /* shard */
 };
 
@@ -114,7 +122,8 @@ void server_lend(struct server *server, unsigned shard);
 /* The borrower's copy of `lent`, which is the lender's and only read; takes its descriptor. Neither idle
  * nor given to anybody yet: server_arrived does that. NULL: no memory. */
 struct server *server_adopt(struct pool *pool, const struct server *lent) must_check;
-void server_arrived(struct server *server);
+/* `lender_generation`: what the lender's core had heard of when it sent it. */
+void server_arrived(struct server *server, uint64_t lender_generation);
 /* The borrower has it; the lender's own struct is freed. */
 void server_lent_returned(struct server *server);
 

@@ -42,7 +42,7 @@ must_check bool bulletin_read(const struct bulletin *bulletin, const _Atomic uin
 
 /* What a server told at its login, for the clients of all shards. */
 struct welcome_news {
-    uint64_t generation, identity; /* of the server, see pool.h */
+    uint64_t generation, identity; /* of the server, see server.h */
     uint16_t welcome_bytes, params_bytes;
     uint8_t welcome[SHARD_WELCOME_BYTES]; /* ParameterStatus messages */
     uint8_t params[SHARD_WELCOME_BYTES];  /* tracked values, each with its zero; "\xff": none */
@@ -91,9 +91,10 @@ struct shard_set {
     alignas(SHARD_LINE_BYTES) atomic_int server_count; /* of all shards, those on their way from one
                                                           to another too: pool_size */
     atomic_int login_count; /* connecting or logging in */
+    atomic_int ready_count; /* logged in */
     _Atomic uint64_t last_lifetime_us;
-    /* Grows when all servers have to be replaced (RECONNECT, another host): an older server is
-     * closed wherever it turns up, an older welcome counts no more. */
+    /* core.generation at the last RECONNECT or KILL that was meant for the pool: the welcome of an
+     * older server counts no more. */
     _Atomic uint64_t generation;
 
     struct bulletin welcome, failure;

@@ -1,17 +1,15 @@
-/* worker.h - one pinned thread: its ring, its listeners, its core; the turn of the loop.
+/* worker.h - what one core does: its ring, its listeners, its mailbox, its core; the turn of the
+ * loop.
  *
- * Started and stopped by control. Everything a worker owns is touched by its own thread only;
- * others post letters. The ring is made by the thread that uses it (IORING_SETUP_SINGLE_ISSUER),
- * before the process drops root: worker_start returns when the ring and the listeners stand, or
- * with the reason why not. */
+ * No thread and no clock: thread.h runs it on a core of the machine, tests/sim/test_world.c runs
+ * several of them in one thread. Everything a worker owns is touched by whoever calls worker_turn
+ * only; others post letters. A turn is  worker_turn(worker, worker_wait_until(worker)).  */
 #ifndef WORKER_WORKER_H
 #define WORKER_WORKER_H
 
 #include "pool/core.h"
 
-#include <pthread.h>
-
-struct worker;
+enum { WORKERS_MAX = 256, WORKER_LISTENERS_MAX = 64 };
 
 /* Sockets made by control (bind and listen may need privileges and must fail before the fork). */
 struct worker_listener {
@@ -19,53 +17,71 @@ struct worker_listener {
     bool is_unix;
 };
 
+struct worker;
+
 struct worker_options {
     unsigned index, count;
-    int cpu;                   /* -1: not pinned */
-    struct snapshot *snapshot; /* one reference is the worker's */
+    struct worker *const *workers; /* all of them; complete before the first turn */
+    struct snapshot *snapshot;     /* one reference is the worker's */
     struct usage_table *usage;
     struct shard_table *shards;
     const struct param_names *param_names;
     const uint8_t *mock_key;
     uint32_t client_count_max;
+    unsigned ring_entries, ring_completions;
+    uint32_t receive_buffer_bytes, receive_buffer_count_max;
     const struct worker_listener *listeners; /* copied; each worker has its own TCP sockets
                                                 (SO_REUSEPORT), unix sockets are shared */
     size_t listener_count;
-    /* Called from worker threads; must not block. */
+    /* Called inside a turn; must not block. */
     void (*post_control)(struct letter *letter);
     void (*post_job)(struct job *job);
+    void (*random)(void *out, size_t bytes);
     /* Opened by control: struct resolution, and struct handover of console sessions. */
     letter_open *resolver_open;
     letter_open *console_open;
 };
 
-enum { WORKERS_MAX = 256, WORKER_LISTENERS_MAX = 64 };
+struct listener {
+    struct op op;
+    struct worker *worker;
+    int fd; /* -1: closed */
+    bool is_unix;
+    bool is_stopping;
+    bool is_held; /* SUSPEND: who comes waits in the kernel */
+};
 
-/* NULL: `error` says why in one line (io_uring cannot be used, no memory). */
-struct worker *worker_start(const struct worker_options *options,
-                            char error[RING_ERROR_BYTES]) must_check;
+struct worker {
+    struct core core;
+    struct buffer_pool buffers;
+    struct ring *ring;
+    struct mailbox mailbox;
+    struct worker_options options;
+    struct core_ports ports;
+    struct listener listeners[WORKER_LISTENERS_MAX];
+    atomic_int wake_fd; /* the ring's descriptor: whom a doorbell rings; -1 before */
+    atomic_bool asleep; /* may be asleep: a letter needs the bell */
+    struct letter stop_tcp, stop_all;
+};
 
-/* Until this is called no worker serves anybody: all of them must stand first, and root be dropped.
- */
-void worker_release_all(void);
+/* `worker` is zeroed. In the thread that will turn it. False: `error` says why in one line
+ * (io_uring cannot be used, no memory). */
+must_check bool worker_init(struct worker *worker, const struct worker_options *options,
+                            uint64_t now_us, char error[RING_ERROR_BYTES]);
+/* Listeners and connections must be gone, letters opened. */
+void worker_release(struct worker *worker);
 
-/* A thread that is no worker needs a small ring of its own to ring the bell of a sleeping worker:
- * made here, while the process may still be root, since later ones count against RLIMIT_MEMLOCK.
- * False: `error` says why. */
-must_check bool worker_prepare_thread(char error[RING_ERROR_BYTES]);
+/* Until when worker_turn may wait; from here on whoever posts a letter rings. */
+uint64_t worker_wait_until(struct worker *worker);
+/* Waits, then does all that there is to be done. */
+void worker_turn(struct worker *worker, uint64_t deadline_us);
 
-/* Any thread that is not a worker and was prepared. Letters are opened with the worker's core as
- * context. */
-void worker_post(unsigned worker_index, struct letter *letter);
+/* `from` is the sender's own ring, which rings the bell when it next submits. Letters are opened
+ * with the worker's core as context. */
+void worker_post(struct worker *to, struct ring *from, struct letter *letter);
 
-/* Stops accepting; `unix_too` false keeps the unix socket (for the console during a shutdown). A
- * letter; returns at once. */
-void worker_stop_listening(unsigned worker_index, bool unix_too);
-
-/* Ends the thread at once, as at the end of the process: connections are simply dropped. */
-void worker_stop(struct worker *worker);
-
-/* What its ring can do, for the log. */
-const char *worker_describe(const struct worker *worker);
+/* A letter: stops accepting; `unix_too` false keeps the unix socket (for the console during a
+ * shutdown). Once for each. */
+void worker_post_stop_listening(struct worker *to, struct ring *from, bool unix_too);
 
 #endif

@@ -118,6 +118,19 @@ static const char *balance_name(const struct database_config *database)
     return database->load_balance_hosts == LOAD_BALANCE_DISABLE ? "disable" : "round-robin";
 }
 
+static int compare_shards(const void *left, const void *right)
+{
+    const struct pool_row *a = left;
+    const struct pool_row *b = right;
+    int order = strcmp(a->database, b->database);
+
+    if (order == 0)
+        order = strcmp(a->user, b->user);
+    if (order == 0)
+        order = (a->worker > b->worker) - (a->worker < b->worker);
+    return order;
+}
+
 static void show_pool(struct session *session, const struct pool_row *pool)
 {
     struct show_row row;
@@ -141,6 +154,28 @@ static void show_pool(struct session *session, const struct pool_row *pool)
     show_text(&row, mode_name(pool->pool_mode));
     show_text(&row, balance_name(snapshot_find_database(control_snapshot(), pool->database)));
     show_row_end(&row);
+}
+
+static void show_shards(struct session *session, const struct pool_row *pools, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        const struct pool_row *pool = &pools[i];
+        struct show_row row;
+
+        show_row_begin(&row, &session->output, session->table);
+        show_text(&row, pool->database);
+        show_text(&row, pool->user);
+        show_number(&row, pool->worker);
+        show_number(&row, pool->cl_active);
+        show_number(&row, pool->cl_waiting);
+        show_number(&row, pool->sv_active);
+        show_number(&row, pool->sv_idle + pool->sv_used);
+        show_number(&row, pool->sv_tested + pool->sv_login);
+        show_number(&row, (int64_t)pool->lent_total);
+        show_number(&row, (int64_t)pool->borrowed_total);
+        show_number(&row, (int64_t)pool->maxwait_us);
+        show_row_end(&row);
+    }
 }
 
 static void show_pools(struct session *session, const struct pool_row *pools, size_t count)
@@ -501,7 +536,7 @@ static void show_lists(struct session *session, const struct core_counts *counts
 static void show_help(struct session *session)
 {
     show_error(&session->output, "NOTICE", NULL, "Console usage",
-               "\n\tSHOW HELP|CONFIG|DATABASES|POOLS|CLIENTS|SERVERS|USERS|VERSION"
+               "\n\tSHOW HELP|CONFIG|DATABASES|POOLS|SHARDS|CLIENTS|SERVERS|USERS|VERSION"
                "\n\tSHOW STATS|STATS_TOTALS|STATS_AVERAGES|TOTALS"
                "\n\tSHOW SOCKETS|ACTIVE_SOCKETS|LISTS|STATE|MEM|FDS|PEERS|PEER_POOLS"
                "\n\tSHOW DNS_HOSTS|DNS_ZONES"
@@ -539,12 +574,16 @@ static void show_done(struct request *request)
         show_statistics(session, request->rows, count);
     else if (strcmp(name, "TOTALS") == 0)
         show_totals(session, request->rows, count);
+    else if (strcmp(name, "SHARDS") == 0 && count > 0)
+        qsort(request->rows, count, sizeof(struct pool_row), compare_shards);
     else if (request->kind == REPORT_POOLS)
         count = merge_pools(request->rows, count);
     else
         count = merge_sockets(request->rows, count);
     if (strcmp(name, "POOLS") == 0) {
         show_pools(session, request->rows, count);
+    } else if (strcmp(name, "SHARDS") == 0) {
+        show_shards(session, request->rows, count);
     } else if (strcmp(name, "DATABASES") == 0) {
         show_databases(session, request->rows, count);
     } else if (strcmp(name, "LISTS") == 0) {
@@ -576,6 +615,7 @@ static void run_show(struct session *session, const struct show_table *table)
         {"POOLS", REPORT_POOLS},          {"DATABASES", REPORT_POOLS},
         {"STATS", REPORT_POOLS},          {"STATS_TOTALS", REPORT_POOLS},
         {"STATS_AVERAGES", REPORT_POOLS}, {"TOTALS", REPORT_POOLS},
+        {"SHARDS", REPORT_POOLS},
         {"CLIENTS", REPORT_CLIENTS},      {"SERVERS", REPORT_SERVERS},
         {"SOCKETS", REPORT_CLIENTS},      {"LISTS", REPORT_COUNTS},
     };

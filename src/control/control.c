@@ -64,7 +64,7 @@ void control_console_open(struct letter *letter, void *context)
         console_start(handover);
     }
     letter->open = handover_returned;
-    worker_post(handover->from_core, letter);
+    thread_post(handover->from_core, letter);
 }
 
 const struct snapshot *control_snapshot(void)
@@ -107,7 +107,7 @@ enum shutdown_mode control_shutdown_mode(void)
 static void post_to_worker(void *context, unsigned worker, struct letter *letter)
 {
     (void)context;
-    worker_post(worker, letter);
+    thread_post(worker, letter);
 }
 
 static void simple_done(struct request *request)
@@ -312,7 +312,7 @@ void control_shutdown(enum shutdown_mode mode, struct request *request)
 {
     control.shutdown = mode;
     for (unsigned i = 0; i < control.options.worker_count; i++)
-        worker_stop_listening(i, false);
+        thread_stop_listening(i, false);
     request->command.kind = COMMAND_SHUTDOWN;
     request->command.shutdown = mode;
     if (mode == SHUTDOWN_WAIT_FOR_SERVERS)

@@ -1,7 +1,7 @@
 #include "control/helper.h"
 
 #include "pool/pool.h"
-#include "worker/worker.h"
+#include "worker/thread.h"
 
 #include <linux/futex.h>
 #include <netdb.h>
@@ -31,7 +31,7 @@ static void *run(void *argument)
     struct helper *helper = argument;
 
     (void)pthread_setname_np(pthread_self(), "helper");
-    helper->is_ready = worker_prepare_thread(helper->error);
+    helper->is_ready = thread_prepare_bell(helper->error);
     sem_post(&helper->prepared);
     if (!helper->is_ready)
         return NULL;
@@ -56,7 +56,7 @@ static void *run(void *argument)
 
             oldest = oldest->next;
             job->run(job);
-            worker_post(job->core_index, &job->letter);
+            thread_post(job->core_index, &job->letter);
         }
     }
     return NULL;

@@ -43,6 +43,12 @@ const struct show_table show_tables[] = {
         {"sv_used", TYPE_INT4}, {"sv_tested", TYPE_INT4}, {"sv_login", TYPE_INT4},
         {"maxwait", TYPE_INT4}, {"maxwait_us", TYPE_INT4}, {"pool_mode", TYPE_TEXT},
         {"load_balance_hosts", TYPE_TEXT}, {NULL, 0}}},
+    /* Not PgBouncer's: the shards of the pools. */
+    {"SHARDS", false, {
+        {"database", TYPE_TEXT}, {"user", TYPE_TEXT}, {"worker", TYPE_INT4},
+        {"cl_active", TYPE_INT4}, {"cl_waiting", TYPE_INT4}, {"sv_active", TYPE_INT4},
+        {"sv_idle", TYPE_INT4}, {"sv_starting", TYPE_INT4}, {"lent", TYPE_INT8},
+        {"borrowed", TYPE_INT8}, {"maxwait_us", TYPE_INT8}, {NULL, 0}}},
     {"PEER_POOLS", false, {
         {"peer_id", TYPE_INT4}, {"cl_active_cancel_req", TYPE_INT4},
         {"cl_waiting_cancel_req", TYPE_INT4}, {"sv_active_cancel", TYPE_INT4},

@@ -57,6 +57,7 @@ bool core_init(struct core *core, const struct core_options *options)
 
 void core_release(struct core *core)
 {
+    login_forget_keys(core);
     pool_release_all(core);
     slab_release(&core->clients);
     slab_release(&core->logins);
@@ -100,6 +101,7 @@ void core_set_snapshot(struct core *core, struct snapshot *snapshot)
         struct pool *pool = OWNER_OF(link, struct pool, link);
         const struct database_config *before = pool->database;
         const struct database_config *after = snapshot_find_database(snapshot, pool->database_name);
+        const struct user_config *user_before;
 
         if (after == NULL) {
             /* The clients' answers may still look at the entry: it must be one of the new snapshot.
@@ -120,10 +122,14 @@ void core_set_snapshot(struct core *core, struct snapshot *snapshot)
         }
         pool->is_retired = false;
         pool->database = after;
+        user_before = pool->user_config;
         pool_update_settings(pool);
-        /* Another secret may log in where the old one failed. */
+        /* Another secret may log in where the old one failed. Keys of the same one are kept: those
+         * whose logins they come from are here, and will not log in again. */
         pool->has_salted_password = false;
-        pool->has_client_key = false;
+        if (user_before == NULL || pool->user_config == NULL ||
+            strcmp(user_before->secret, pool->user_config->secret) != 0)
+            pool->has_client_key = false;
         pool->retry_at_us = 0;
         if (database_config_moved(before, after))
             pool_retire_servers(pool, "database configuration changed");
@@ -221,8 +227,8 @@ static void new_generation(struct pool *pool)
     _Atomic uint64_t *shared = &pool->set->generation;
     uint64_t now = atomic_load(shared);
 
-    pool->generation = pool->core->generation;
-    while (now < pool->generation && !atomic_compare_exchange_weak(shared, &now, pool->generation))
+    while (now < pool->core->generation &&
+           !atomic_compare_exchange_weak(shared, &now, pool->core->generation))
         ;
 }
 
@@ -441,6 +447,15 @@ static void report_servers(struct core *core, struct report *report)
     }
 }
 
+/* A pool is counted once: on the first of the cores that have a shard of it. */
+static bool pool_is_first_shard(const struct pool *pool)
+{
+    for (unsigned k = 0; k < pool->shard_index; k++)
+        if (atomic_load(&pool->set->shards[k].is_alive))
+            return false;
+    return true;
+}
+
 static void report_counts(struct core *core, struct report *report)
 {
     struct core_counts *counts = &report->counts;
@@ -450,7 +465,7 @@ static void report_counts(struct core *core, struct report *report)
     {
         const struct pool *pool = OWNER_OF(link, struct pool, link);
 
-        counts->pools++;
+        counts->pools += pool_is_first_shard(pool);
         counts->clients += pool->client_count;
         counts->servers += pool->server_count + pool->lent_count;
         counts->free_servers += pool->idle_count;

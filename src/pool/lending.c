@@ -201,7 +201,8 @@ static void poke_open(struct letter *letter, void *context)
         return;
     pool_read_news(pool);
     lending_serve(pool);
-    /* Who has put off opening a server because of one of ours, and did not get it, opens one now. */
+    /* Who has put off opening a server because of one of ours, and did not get it, opens one now.
+     */
     hungry = atomic_load(&pool->set->hungry) & ~own_bit(pool);
     for (; hungry != 0; hungry &= hungry - 1) {
         unsigned index = (unsigned)__builtin_ctzll(hungry);
@@ -231,6 +232,7 @@ static void loan_open(struct letter *letter, void *context)
     struct shard_set *set = lent->pool->set; /* never removed; the pool itself is the lender's */
     struct pool *pool = set->shards[lent->lend_to].pool;
     unsigned lender = lent->lent_by;
+    uint64_t lender_generation = lent->lender_generation;
     struct server *server = pool != NULL ? server_adopt(pool, lent) : NULL;
 
     if (pool != NULL && pool->asked_count > 0)
@@ -241,11 +243,12 @@ static void loan_open(struct letter *letter, void *context)
         usage_give(&lent->pool->database_usage->server_count);
         usage_give(&lent->pool->user_usage->server_count);
         usage_give(&set->server_count);
+        usage_give(&set->ready_count);
     }
     letter->open = loan_returned;
     core->ports->post_core(core, lender, letter);
     if (server != NULL)
-        server_arrived(server);
+        server_arrived(server, lender_generation);
     else if (pool != NULL)
         pool_server_gone(pool);
 }
@@ -254,7 +257,7 @@ void lending_post(struct pool *pool, struct server *server)
 {
     pool->lent_total++;
     server->lent_by = pool->core->index;
+    server->lender_generation = pool->core->generation;
     server->loan.open = loan_open;
-    pool->core->ports->post_core(pool->core, shard_core(pool->set, server->lend_to),
-                                 &server->loan);
+    pool->core->ports->post_core(pool->core, shard_core(pool->set, server->lend_to), &server->loan);
 }

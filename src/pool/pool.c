@@ -84,9 +84,6 @@ struct pool *pool_find_or_make(struct core *core, const struct database_config *
     pool->set = set;
     pool->shard_index = shard_index_on(set, core->index);
     pool->shard = &set->shards[pool->shard_index];
-    /* Servers that an older RECONNECT should have ended may still be lent by one that has not heard
-     * of it. */
-    pool->generation = core->generation;
     pool->database_usage = usage_find(core->usage, USAGE_DATABASE, database_name);
     pool->user_usage = usage_find(core->usage, USAGE_USER, user_name);
     if (pool->database_usage == NULL || pool->user_usage == NULL) {
@@ -333,8 +330,11 @@ void pool_server_free(struct pool *pool, struct server *server)
     if (waiter != NULL) {
         struct client *client = OWNER_OF(waiter, struct client, link);
 
-        if (lending_gives_way(pool, server, client))
+        if (lending_gives_way(pool, server, client)) {
+            /* It may have been counted on (a reset that has ended): the waiter needs another one. */
+            pool_launch(pool);
             return;
+        }
         if (server_link(server, client))
             client_linked(client);
         else if (client->state == CLIENT_WAITING)
@@ -418,7 +418,7 @@ static void read_welcome(struct pool *pool)
     if (pool->has_welcome || pool->is_retired ||
         !bulletin_read(&set->welcome, set->welcome_words, &news, sizeof(news),
                        &pool->welcome_seen) ||
-        news.generation < MAX(pool->generation, atomic_load(&set->generation)) ||
+        news.generation < atomic_load(&set->generation) ||
         news.identity != pool->identity)
         return;
     params_unpack(params, news.params, news.params_bytes, values);
@@ -479,13 +479,16 @@ void pool_server_logged_in(struct pool *pool, struct server *server)
     forget_failure(pool);
     if (had_failed)
         tell_failure(pool);
-    if (!pool->has_welcome) {
+    /* Not of one that has to go: a RELOAD or RECONNECT came while its connect_query ran (simulation
+     * seed 408). */
+    if (!pool->has_welcome && !server->close_needed) {
         pool->has_welcome = true;
         params_release(&core->params, pool->default_params);
         pool->default_params = server->params != NULL ? buffer_reference(server->params) : NULL;
         tell_welcome(pool, server);
     }
-    welcome_all(pool);
+    if (pool->has_welcome)
+        welcome_all(pool);
 }
 
 void pool_server_failed(struct pool *pool, const char *text, const char *sqlstate, bool said_error)
@@ -526,7 +529,7 @@ void pool_server_failed(struct pool *pool, const char *text, const char *sqlstat
 static void fail_waiters(struct pool *pool)
 {
     if (!pool->last_login_failed || !pool->server_said_error ||
-        usage_count(&pool->set->server_count) > usage_count(&pool->set->login_count))
+        usage_count(&pool->set->ready_count) > 0)
         return;
     for (int i = 0; i < 2; i++) {
         struct list *list = i == 0 ? &pool->welcome_clients : &pool->waiting_clients;
@@ -853,6 +856,9 @@ static void launch_guarded(struct pool *pool, bool may_defer)
 {
     if (pool->is_launching)
         return;
+    /* It may have come when the configuration here was still another one (simulation seed 10149). */
+    if (pool->welcome_count > 0 && !pool->has_welcome)
+        pool_read_news(pool);
     pool->is_launching = true;
     if (!launch(pool, may_defer) && pool->is_starved) {
         pool->is_starved = false;

@@ -71,6 +71,12 @@ static void server_become(struct server *server, enum server_state state)
         pool->login_count--;
         usage_give(&pool->set->login_count);
         lending_permission_freed(pool);
+        server->is_ready = state != SERVER_CLOSING;
+        if (server->is_ready)
+            atomic_fetch_add(&pool->set->ready_count, 1);
+    } else if (server->is_ready && state == SERVER_CLOSING) {
+        server->is_ready = false;
+        usage_give(&pool->set->ready_count);
     }
     server->state = (uint8_t)state;
     server->state_since_us = core->loop.now_us;
@@ -352,6 +358,7 @@ struct server *server_adopt(struct pool *pool, const struct server *lent)
     server->status = lent->status;
     server->counts_in_usage = true;
     server->has_served = lent->has_served;
+    server->is_ready = true;
     server->close_needed = lent->close_needed;
     server->close_reason = lent->close_reason;
     list_init(&server->link);
@@ -367,7 +374,7 @@ fail:
     return NULL;
 }
 
-void server_arrived(struct server *server)
+void server_arrived(struct server *server, uint64_t lender_generation)
 {
     struct pool *pool = server->pool;
     const struct settings *settings = &server_core(server)->snapshot->settings;
@@ -377,7 +384,8 @@ void server_arrived(struct server *server)
     server->idle_since_us = idle_since_us;
     conn_resume(&server->conn);
     /* What has been ordered here, and its former core had not heard of yet. */
-    if (!server->close_needed && server->generation < pool->generation) {
+    if (!server->close_needed && server->generation < server_core(server)->generation &&
+        lender_generation < server_core(server)->generation) {
         server->close_needed = true;
         server->close_reason = "close_needed";
     } else if (!server->close_needed && server->identity != pool->identity) {
@@ -653,9 +661,12 @@ static void message_began(struct server *server)
             server_close(server, "unknown pkt from server");
             return;
         }
-        if (type == 'E' || type == 'G' || type == 'W')
-            exchange_received(&server->exchange, type);
         server->looks_at_body = type == 'Z' || type == 'S';
+        if (type == 'E' || type == 'G' || type == 'W') {
+            exchange_received(&server->exchange, type);
+            /* An error that answers nothing: see message_complete. */
+            server->looks_at_body = type == 'E' && exchange_is_answered(&server->exchange);
+        }
         break;
     case SERVER_LOGIN:
         server->looks_at_body = true;
@@ -717,9 +728,12 @@ static void message_complete(struct server *server, uint8_t type, const uint8_t 
     switch (server->state) {
     case SERVER_ACTIVE:
         if (unlikely(type == 'E')) {
-            /* It began before the client was linked: the server's last words. */
-            log_server_error(server, "server ended an idle connection", body, bytes);
-            server_close(server, "server conn crashed?");
+            /* It answers nothing, or began before the client was linked: the server's last words.
+             * Who has read them must not go on with another server (simulation). */
+            if (!server->forwards_message || !server->exchange.is_uncertain) {
+                log_server_error(server, "server ended an idle connection", body, bytes);
+                server_close(server, "server conn crashed?");
+            }
             break;
         }
         assert(type == 'Z');

@@ -140,8 +140,7 @@ struct shard *shard_choose(struct shard_set *set, unsigned count, unsigned core_
 
     assert(count > 0);
     for (unsigned k = 0; k < count; k++) {
-        unsigned clients =
-            atomic_load_explicit(&set->shards[k].client_count, memory_order_relaxed);
+        unsigned clients = atomic_load_explicit(&set->shards[k].client_count, memory_order_relaxed);
 
         if (clients < least) {
             least = clients;

@@ -1,56 +1,9 @@
-/* worker.c - the turn of the loop, and how a worker begins and ends. */
+/* worker.c - the turn of the loop. */
 #include "worker/worker.h"
 
-#include "base/clock.h"
-#include "crypto/random.h"
-#include "io/mailbox.h"
-
 #include <errno.h>
-#include <sched.h>
-#include <semaphore.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
-
-enum {
-    RING_ENTRIES = 1024,
-    RING_COMPLETIONS = 8192, /* 40 such rings fit into the usual RLIMIT_MEMLOCK of 8 MiB */
-};
-
-struct listener {
-    struct op op;
-    struct worker *worker;
-    int fd;
-    bool is_unix;
-    bool is_stopping;
-    bool is_held; /* SUSPEND: who comes waits in the kernel */
-};
-
-struct worker {
-    struct core core;
-    struct buffer_pool buffers;
-    struct ring *ring;
-    struct mailbox mailbox;
-    struct worker_options options;
-    struct core_ports ports;
-    struct listener listeners[WORKER_LISTENERS_MAX];
-    pthread_t thread;
-    atomic_int wake_fd; /* the ring's descriptor: whom a doorbell rings; -1 before */
-    atomic_bool asleep; /* may be asleep: a letter needs the bell */
-    atomic_bool stopping;
-    sem_t started;
-    bool has_failed;
-    char error[RING_ERROR_BYTES];
-    struct letter stop_tcp, stop_all;
-};
-
-static struct worker *workers[WORKERS_MAX];
-static atomic_bool released;
-
-/* The ring of a thread that is no worker, only for doorbells. */
-static __thread struct ring *bell_ring;
-static __thread struct buffer_pool bell_buffers;
 
 /* ---- listening ---- */
 
@@ -67,11 +20,11 @@ static void accept_done(struct op *op, const struct completion *completion)
     }
     if (completion->more)
         return;
-    if (listener->is_held)
-        return;
     if (listener->is_stopping) {
         ring_close(worker->ring, listener->fd);
         listener->fd = -1;
+    } else if (listener->is_held) {
+        return;
     } else if (completion->result >= 0 || completion->result == -EMFILE ||
                completion->result == -ENFILE || completion->result == -ECONNABORTED ||
                completion->result == -EINTR || completion->result == -ENOMEM ||
@@ -90,7 +43,12 @@ static void stop_listeners(struct worker *worker, bool unix_too)
         if (listener->fd < 0 || (listener->is_unix && !unix_too))
             continue;
         listener->is_stopping = true;
-        ring_cancel(worker->ring, &listener->op);
+        if (listener->op.started) {
+            ring_cancel(worker->ring, &listener->op);
+        } else {
+            ring_close(worker->ring, listener->fd);
+            listener->fd = -1;
+        }
     }
 }
 
@@ -125,22 +83,30 @@ static void stop_all_opened(struct letter *letter, void *context)
 
 /* ---- letters ---- */
 
-/* `ring` is the sender's own. */
-static void post_from(struct ring *ring, struct worker *to, struct letter *letter)
+void worker_post(struct worker *to, struct ring *from, struct letter *letter)
 {
     if (!mailbox_post(&to->mailbox, letter))
         return; /* it was not empty: the bell has been rung */
     if (atomic_load_explicit(&to->asleep, memory_order_seq_cst))
-        ring_wake(ring, atomic_load_explicit(&to->wake_fd, memory_order_acquire));
+        ring_wake(from, atomic_load_explicit(&to->wake_fd, memory_order_acquire));
+}
+
+void worker_post_stop_listening(struct worker *to, struct ring *from, bool unix_too)
+{
+    worker_post(to, from, unix_too ? &to->stop_all : &to->stop_tcp);
 }
 
 static void port_post_core(struct core *core, unsigned core_index, struct letter *letter)
 {
+    struct worker *worker = core->ports_context;
+    struct worker *to = worker->options.workers[core_index];
+
     assert(core_index < core->count);
-    if (core_index == core->index)
-        (void)mailbox_post(&workers[core_index]->mailbox, letter);
+    /* Its own letters are looked for before it sleeps: no bell. */
+    if (to == worker)
+        (void)mailbox_post(&to->mailbox, letter);
     else
-        post_from(core->loop.ring, workers[core_index], letter);
+        worker_post(to, worker->ring, letter);
 }
 
 static void port_post_control(struct core *core, struct letter *letter)
@@ -159,54 +125,28 @@ static void port_post_job(struct core *core, struct job *job)
 
 static void port_random(struct core *core, void *out, size_t bytes)
 {
-    (void)core;
-    /* The kernel's generator needs no descriptor and does not block once the machine has started.
-     */
-    assert(random_bytes(out, bytes));
+    struct worker *worker = core->ports_context;
+
+    worker->options.random(out, bytes);
 }
 
-bool worker_prepare_thread(char error[RING_ERROR_BYTES])
+/* ---- the turn ---- */
+
+uint64_t worker_wait_until(struct worker *worker)
 {
-    struct ring_options options = {
-        .entries = 8, .completion_entries = 64, .buffers = &bell_buffers};
-
-    if (!buffer_pool_init(&bell_buffers, 1024, 1)) {
-        snprintf(error, RING_ERROR_BYTES, "no memory for a doorbell");
-        return false;
-    }
-    bell_ring = ring_create(&options, error);
-    return bell_ring != NULL;
-}
-
-void worker_post(unsigned worker_index, struct letter *letter)
-{
-    struct worker *worker = workers[worker_index];
-
-    assert(bell_ring != NULL);
-    post_from(bell_ring, worker, letter);
-    (void)ring_turn(bell_ring, 0);
-}
-
-void worker_stop_listening(unsigned worker_index, bool unix_too)
-{
-    struct worker *worker = workers[worker_index];
-    struct letter *letter = unix_too ? &worker->stop_all : &worker->stop_tcp;
-
-    letter->open = unix_too ? stop_all_opened : stop_tcp_opened;
-    worker_post(worker_index, letter);
-}
-
-/* ---- the loop ---- */
-
-static void turn(struct worker *worker)
-{
-    struct core *core = &worker->core;
-    uint64_t deadline_us = core_next_us(core);
+    uint64_t deadline_us = core_next_us(&worker->core);
 
     /* Said before the last look at the mailbox: whoever posts later sees it, and rings. */
     atomic_store_explicit(&worker->asleep, true, memory_order_seq_cst);
     if (atomic_load_explicit(&worker->mailbox.last, memory_order_seq_cst) != NULL)
         deadline_us = 0;
+    return deadline_us;
+}
+
+void worker_turn(struct worker *worker, uint64_t deadline_us)
+{
+    struct core *core = &worker->core;
+
     (void)ring_turn(worker->ring, deadline_us);
     atomic_store_explicit(&worker->asleep, false, memory_order_relaxed);
     (void)mailbox_open_all(&worker->mailbox, core);
@@ -214,152 +154,86 @@ static void turn(struct worker *worker)
     core_end_turn(core);
 }
 
-static bool set_up(struct worker *worker)
+/* ---- beginning and end ---- */
+
+bool worker_init(struct worker *worker, const struct worker_options *options, uint64_t now_us,
+                 char error[RING_ERROR_BYTES])
 {
-    const struct settings *settings = &worker->options.snapshot->settings;
     struct ring_options ring_options = {
-        .entries = RING_ENTRIES,
-        .completion_entries = RING_COMPLETIONS,
+        .entries = options->ring_entries,
+        .completion_entries = options->ring_completions,
         .buffers = &worker->buffers,
-        .busy_poll_us = settings->busy_poll_us,
+        .busy_poll_us = options->snapshot->settings.busy_poll_us,
         .now_us = &worker->core.loop.now_us,
     };
     struct core_options core_options = {
-        .index = worker->options.index,
-        .count = worker->options.count,
-        .client_count_max = worker->options.client_count_max,
+        .index = options->index,
+        .count = options->count,
+        .client_count_max = options->client_count_max,
         .buffers = &worker->buffers,
-        .usage = worker->options.usage,
-        .shards = worker->options.shards,
-        .param_names = worker->options.param_names,
-        .mock_key = worker->options.mock_key,
-        .snapshot = worker->options.snapshot,
+        .usage = options->usage,
+        .shards = options->shards,
+        .param_names = options->param_names,
+        .mock_key = options->mock_key,
+        .snapshot = options->snapshot,
         .ports = &worker->ports,
         .ports_context = worker,
-        .now_us = clock_now_us(),
+        .now_us = now_us,
     };
 
+    assert(options->index < options->count);
+    assert(options->count <= WORKERS_MAX);
+    assert(options->listener_count <= WORKER_LISTENERS_MAX);
+    worker->options = *options;
     worker->ports = (struct core_ports){
         .post_core = port_post_core,
         .post_control = port_post_control,
         .post_job = port_post_job,
         .random = port_random,
         .hold_accepts = port_hold_accepts,
-        .resolver_open = worker->options.resolver_open,
-        .console_open = worker->options.console_open,
+        .resolver_open = options->resolver_open,
+        .console_open = options->console_open,
     };
-    if (!buffer_pool_init(&worker->buffers, (uint32_t)settings->receive_buffer_bytes,
-                          (uint32_t)settings->receive_buffer_count_max)) {
-        snprintf(worker->error, sizeof(worker->error), "no memory for receive buffers: %s",
-                 strerror(errno));
+    mailbox_init(&worker->mailbox);
+    atomic_init(&worker->wake_fd, -1);
+    atomic_init(&worker->asleep, false);
+    worker->stop_tcp.open = stop_tcp_opened;
+    worker->stop_all.open = stop_all_opened;
+    if (!buffer_pool_init(&worker->buffers, options->receive_buffer_bytes,
+                          options->receive_buffer_count_max)) {
+        snprintf(error, RING_ERROR_BYTES, "no memory for receive buffers: %s", strerror(errno));
         return false;
     }
-    worker->ring = ring_create(&ring_options, worker->error);
+    worker->ring = ring_create(&ring_options, error);
     if (worker->ring == NULL)
         return false;
     core_options.ring = worker->ring;
     if (!core_init(&worker->core, &core_options)) {
-        snprintf(worker->error, sizeof(worker->error), "no address space for a worker: %s",
-                 strerror(errno));
+        snprintf(error, RING_ERROR_BYTES, "no address space for a worker: %s", strerror(errno));
         return false;
     }
     atomic_store(&worker->wake_fd, ring_fd(worker->ring));
-    for (size_t i = 0; i < worker->options.listener_count; i++) {
+    for (size_t i = 0; i < options->listener_count; i++) {
         struct listener *listener = &worker->listeners[i];
 
         listener->worker = worker;
         listener->op.done = accept_done;
-        listener->fd = worker->options.listeners[i].fd;
-        listener->is_unix = worker->options.listeners[i].is_unix;
+        listener->fd = options->listeners[i].fd;
+        listener->is_unix = options->listeners[i].is_unix;
         ring_accept(worker->ring, &listener->op, listener->fd);
     }
     return true;
 }
 
-static void *run(void *argument)
+void worker_release(struct worker *worker)
 {
-    struct worker *worker = argument;
-    char name[16];
-
-    snprintf(name, sizeof(name), "worker-%u", worker->options.index);
-    (void)pthread_setname_np(pthread_self(), name);
-    if (worker->options.cpu >= 0) {
-        cpu_set_t cpus;
-
-        CPU_ZERO(&cpus);
-        CPU_SET((size_t)worker->options.cpu, &cpus);
-        (void)pthread_setaffinity_np(pthread_self(), sizeof(cpus), &cpus);
-    }
-    worker->has_failed = !set_up(worker);
-    sem_post(&worker->started);
-    if (worker->has_failed)
-        return NULL;
-    /* Nobody is served before all workers stand: sessions go from one to another. */
-    while (!atomic_load_explicit(&released, memory_order_acquire))
-        usleep(1000);
-    while (!atomic_load_explicit(&worker->stopping, memory_order_relaxed))
-        turn(worker);
-    return NULL;
-}
-
-struct worker *worker_start(const struct worker_options *options, char error[RING_ERROR_BYTES])
-{
-    struct worker *worker = calloc(1, sizeof(*worker));
-    int result;
-
-    if (worker == NULL) {
-        snprintf(error, RING_ERROR_BYTES, "no memory for a worker");
-        return NULL;
-    }
-    assert(options->listener_count <= WORKER_LISTENERS_MAX);
-    assert(options->index < WORKERS_MAX);
-    worker->options = *options;
-    mailbox_init(&worker->mailbox);
-    atomic_init(&worker->wake_fd, -1);
-    atomic_init(&worker->asleep, false);
-    atomic_init(&worker->stopping, false);
-    sem_init(&worker->started, 0, 0);
-    workers[options->index] = worker;
-    result = pthread_create(&worker->thread, NULL, run, worker);
-    if (result != 0) {
-        snprintf(error, RING_ERROR_BYTES, "cannot start a thread: %s", strerror(result));
-        free(worker);
-        return NULL;
-    }
-    while (sem_wait(&worker->started) != 0)
-        ;
-    if (worker->has_failed) {
-        pthread_join(worker->thread, NULL);
-        memcpy(error, worker->error, RING_ERROR_BYTES);
-        workers[options->index] = NULL;
-        free(worker);
-        return NULL;
-    }
-    return worker;
-}
-
-void worker_release_all(void)
-{
-    atomic_store_explicit(&released, true, memory_order_release);
-}
-
-static void nothing(struct letter *letter, void *context)
-{
-    (void)letter;
-    (void)context;
-}
-
-void worker_stop(struct worker *worker)
-{
-    static struct letter wake[WORKERS_MAX];
-
-    atomic_store(&worker->stopping, true);
-    wake[worker->options.index].open = nothing;
-    worker_post(worker->options.index, &wake[worker->options.index]);
-    pthread_join(worker->thread, NULL);
-}
-
-const char *worker_describe(const struct worker *worker)
-{
-    return ring_describe(worker->ring);
+    for (size_t i = 0; i < worker->options.listener_count; i++)
+        assert(worker->listeners[i].fd < 0);
+    assert(atomic_load(&worker->mailbox.last) == NULL);
+    core_release(&worker->core);
+    assert(worker->buffers.receive_used == 0);
+    assert(worker->buffers.parked_bytes == 0);
+    snapshot_release(worker->core.snapshot);
+    ring_destroy(worker->ring);
+    buffer_pool_release(&worker->buffers);
 }

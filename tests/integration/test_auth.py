@@ -195,6 +195,19 @@ def test_scram_keys_of_the_client_log_in_at_the_server(t):
         same(c.value("select current_user"), "u_scram")
 
 
+def test_scram_keys_of_a_client_outlive_a_reload(t):
+    with t.postgres.connect(user="postgres", database="postgres") as admin:
+        stored = admin.value("select rolpassword from pg_authid where rolname = 'u_scram'")
+    pooler = t.pooler(auth_type="scram-sha-256", userlist={"u_scram": stored, "admin": PASSWORD},
+                      pool_mode="transaction")
+    with pooler.connect(user="u_scram", password=PASSWORD) as c:
+        first = c.pid()
+        with pooler.console(password=PASSWORD) as console:
+            same(console.do("reload"), "RELOAD")
+            same(console.do("reconnect"), "RECONNECT")
+        assert c.pid() != first
+
+
 def test_scram_secret_of_another_salt_is_refused_by_the_server(t):
     pooler = t.pooler(auth_type="scram-sha-256", userlist=secrets("scram", "u_scram"))
     with refused():

@@ -426,3 +426,24 @@ def test_server_is_kept_while_the_client_is_inside_copy_data(t):
         c.send(data[8:])
         same(other.results().value(), "proper")
     same(seen, [data[8:]])
+
+
+@ours
+def test_client_that_has_read_its_servers_last_words_does_not_go_on(t):
+    """Everything is answered but the client is still inside CopyData, so it is linked when the server ends. It
+    was told so, and would take the answers of another server for a mistake."""
+    def script(server):
+        server.welcome()
+        server.receive()
+        server.send(pgwire.message("G", b"\0\0\0"))
+        server._exactly(8)  # CopyData: its header and a part of its body
+        server.send(pgwire.message("E", b"SERROR\0C22P02\0Mbad\0\0") + pgwire.ready() +
+                    pgwire.message("E", b"SFATAL\0C57P01\0Mterminating connection\0\0"))
+        server._exactly(7)  # never comes
+    pooler = pooler_for(t, script, default_pool_size=1)
+    data = pgwire.message("d", b"0123456789")
+    with pooler.connect() as c:
+        c.send(pgwire.query("copy t from stdin"))
+        c.until("G")
+        c.send(data[:8])
+        same([m.type for m in c.closed(5)], ["E", "Z", "E", "E"])

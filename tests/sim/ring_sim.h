@@ -65,6 +65,8 @@ void sim_note(struct sim *sim, uint64_t fact);
 /* Lets the kernel work for `ring` and says whether ring_turn would return: there is a completion,
  * it was woken, or the deadline has come. */
 bool sim_would_return(struct ring *ring, uint64_t deadline_us);
+/* It was woken, or somebody has begun to: ring_turn will return. */
+bool sim_is_rung(const struct ring *ring);
 /* False: no operation of any ring can go on unless the world, a deadline or the pooler does
  * something. */
 bool sim_has_work(struct sim *sim);

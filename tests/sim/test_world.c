@@ -1,0 +1,1262 @@
+/* test_world.c - 1 to 4 workers with their clients, pools and servers between simulated clients and
+ * simulated PostgreSQL servers, on a kernel in every mood, under a console in every mood.
+ *
+ * The workers are the real ones (worker.h): their turns, mailboxes and doorbells, in one thread, in
+ * an order that the seed draws; any of them may be late for long. Control and its helpers are
+ * simulated: letters, jobs, name lookups, sessions of the console that hang up.
+ *
+ * Each question names its client and its number; each answer names them again (world.h). When the
+ * faults stop, every client must come to the end of its scripts, and everything must come home. */
+#include "world_session.h"
+#include "world_user.h"
+
+#include "pool/client.h"
+#include "pool/command.h"
+#include "pool/handover.h"
+#include "pool/lending.h"
+#include "pool/report.h"
+#include "pool/server.h"
+#include "worker/worker.h"
+
+#include <arpa/inet.h>
+#include <limits.h>
+#include <stdarg.h>
+
+enum {
+    WORKERS_SIM_MAX = 4,
+    CHAOS_ROUNDS = 500,
+    CALM_ROUNDS = 100,
+    DRAIN_ROUNDS_MAX = 200000,
+    IDLE_ROUNDS_MAX = 5000, /* in which the kernel completed nothing: a stall */
+    SCRIPTS_AFTER_CHAOS = 2,
+    ORDERS_MAX = 4,
+    ROWS_MAX = 3,
+    JOBS_MAX = 128,
+    VISITS_MAX = 64,
+    SEEDS = 10000,
+};
+
+/* A worker, and what the scheduler knows of it. */
+struct member {
+    struct worker worker;
+    int listen_fd;
+    bool is_waiting; /* between worker_wait_until and worker_turn */
+    uint64_t deadline_us;
+    uint64_t late_until_us; /* the machine has better things to do */
+};
+
+static struct member members[WORKERS_SIM_MAX];
+static struct worker *workers[WORKERS_SIM_MAX];
+static unsigned worker_count;
+static int turning; /* the worker whose turn it is; -1: none's */
+static struct usage_table usage;
+static struct shard_table shards;
+static struct shard_set *sets[DATABASES][LOGINS];
+static struct usage *database_usage[DATABASES], *user_usage[LOGINS];
+static struct param_names param_names;
+
+/* ---- the configuration ---- */
+
+/* The largest limits that any configuration of this run has had: a limit that a RELOAD has lowered
+ * is reached later. */
+struct limits {
+    int pool_servers[DATABASES][LOGINS];
+    int database_servers[DATABASES], user_servers[LOGINS];
+    int database_clients[DATABASES], user_clients[LOGINS];
+    int clients;
+};
+
+static struct limits limits;
+static struct snapshot *snapshot; /* control's */
+static char config_text[4096], users_text[512];
+static const char *fixed_mode; /* NULL: each configuration draws its own */
+static const char *auth_type;
+static unsigned scram_iterations;
+
+static char *open_config(void *context, const char *path, struct arena *arena, size_t *bytes)
+{
+    char *text =
+        arena_copy_string(arena, strcmp(path, "users.txt") == 0 ? users_text : config_text);
+
+    (void)context;
+    *bytes = strlen(text);
+    return text;
+}
+
+static void say(void *context, enum log_level level, const char *text)
+{
+    (void)context;
+    if (level <= LEVEL_ERROR)
+        fprintf(stderr, "%s\n", text);
+}
+
+/* Mostly the second. */
+static const char *pick(const char *one, const char *other)
+{
+    return sim_below(world.sim, 3) == 0 ? one : other;
+}
+
+static int larger(int limit, int other)
+{
+    return MAX(limit, other <= 0 ? INT_MAX : other);
+}
+
+static unsigned database_index(const char *name)
+{
+    unsigned i = 0;
+
+    while (strcmp(databases[i].name, name) != 0) {
+        i++;
+        assert(i < DATABASES);
+    }
+    return i;
+}
+
+static unsigned login_index(const char *name)
+{
+    unsigned i = 0;
+
+    while (strcmp(login_names[i].name, name) != 0) {
+        i++;
+        assert(i < LOGINS);
+    }
+    return i;
+}
+
+static void note_limits(const struct snapshot *made)
+{
+    const struct settings *settings = &made->settings;
+
+    limits.clients = larger(limits.clients, settings->max_client_conn);
+    for (unsigned i = 0; i < LOGINS; i++) {
+        const struct user_config *user = snapshot_find_user(made, login_names[i].name);
+
+        limits.user_clients[i] =
+            larger(limits.user_clients[i], user->max_user_client_connections > 0
+                                               ? user->max_user_client_connections
+                                               : settings->max_user_client_connections);
+    }
+    for (size_t i = 0; i < made->database_count; i++) {
+        const struct database_config *database = &made->databases[i];
+        unsigned index = database_index(database->name);
+
+        limits.database_clients[index] =
+            larger(limits.database_clients[index], database->max_db_client_connections > 0
+                                                       ? database->max_db_client_connections
+                                                       : settings->max_db_client_connections);
+        for (unsigned j = 0; j < LOGINS; j++) {
+            struct pool_settings pool;
+
+            snapshot_pool_settings(made, database, snapshot_find_user(made, login_names[j].name),
+                                   &pool);
+            limits.pool_servers[index][j] =
+                larger(limits.pool_servers[index][j],
+                       pool.pool_size == 0 ? 0 : pool.pool_size + pool.reserve_pool_size);
+            limits.database_servers[index] =
+                larger(limits.database_servers[index], pool.max_db_connections);
+            limits.user_servers[j] = larger(limits.user_servers[j], pool.max_user_connections);
+        }
+    }
+}
+
+static struct snapshot *make_snapshot(bool is_whole)
+{
+    static const char *const modes[] = {"transaction", "transaction", "session", "statement"};
+    struct sim *sim = world.sim;
+    const char *mode = fixed_mode != NULL ? fixed_mode : modes[sim_below(sim, COUNT_OF(modes))];
+    struct snapshot *made;
+
+    snprintf(config_text, sizeof(config_text),
+             "[databases]\n"
+             "shop = host=127.0.0.1 port=5432 pool_size=%u reserve_pool_size=%u%s\n"
+             "%sstore = host=127.0.0.1 port=5433 dbname=warehouse%s\n"
+             "fixed = host=%s port=5432 user=alice pool_size=%u%s\n"
+             "[users]\n"
+             "bob = max_user_connections=%s max_user_client_connections=%s\n"
+             "[pgbouncer]\n"
+             "auth_type = %s\n"
+             "auth_file = users.txt\n"
+             "admin_users = alice\n"
+             "listen_port = 6432\n"
+             "scram_iterations = %u\n"
+             "pool_mode = %s\n"
+             "default_pool_size = %u\n"
+             "min_pool_size = %s\n"
+             "reserve_pool_timeout = %s\n"
+             "server_lifetime = %s\n"
+             "server_idle_timeout = %s\n"
+             "server_check_delay = %s\n"
+             "server_reset_query_always = %s\n"
+             "server_round_robin = %s\n"
+             "server_login_retry = %s\n"
+             "query_wait_timeout = %s\n"
+             "query_timeout = %s\n"
+             "max_client_conn = %s\n"
+             "max_db_connections = %s\n"
+             "max_user_connections = %s\n"
+             "max_db_client_connections = %s\n"
+             "max_user_client_connections = %s\n"
+             "cancel_wait_timeout = %s\n"
+             "[pgsplice]\n"
+             "pool_shards = %u\n"
+             "server_connect_parallel = %s\n",
+             1 + (unsigned)sim_below(sim, 5), (unsigned)sim_below(sim, 3),
+             pick(" connect_query='select 1'", ""), is_whole || !happens(6) ? "" : "; ",
+             pick(" max_db_connections=2", ""), pick("pg.example", "127.0.0.1"),
+             1 + (unsigned)sim_below(sim, 3), pick(" min_pool_size=1", ""), pick("2", "0"),
+             pick("4", "0"), auth_type, scram_iterations, mode, 1 + (unsigned)sim_below(sim, 4),
+             pick("1", "0"), pick("0.1", "5"), pick("0.05", "3600"), pick("0.05", "600"),
+             pick("0", "30"), pick("1", "0"), pick("1", "0"), pick("0.1", "15"), pick("0.5", "120"),
+             pick("0.3", "0"), pick("6", "100"), pick("2", "0"), pick("3", "0"), pick("5", "0"),
+             pick("4", "0"), pick("0.05", "10"),
+             happens(4) ? 0 : 1 + (unsigned)sim_below(sim, WORKERS_SIM_MAX), pick("1", "10"));
+    made = snapshot_load_through(open_config, NULL, "pgsplice.ini", NULL, say, NULL);
+    assert(made != NULL);
+    note_limits(made);
+    return made;
+}
+
+static void draw_accounts(void)
+{
+    static const struct {
+        const char *auth_type;
+        enum demand demand;
+    } kinds[] = {
+        {"trust", DEMAND_NOTHING},       {"trust", DEMAND_NOTHING}, {"scram-sha-256", DEMAND_SCRAM},
+        {"scram-sha-256", DEMAND_SCRAM}, {"md5", DEMAND_MD5},       {"plain", DEMAND_PLAIN},
+    };
+    static const enum demand demands[] = {DEMAND_NOTHING, DEMAND_NOTHING, DEMAND_PLAIN, DEMAND_MD5,
+                                          DEMAND_SCRAM};
+    size_t kind = sim_below(world.sim, COUNT_OF(kinds));
+    /* Keys pass from the client's SCRAM login to the server's; nothing else opens the latter. */
+    bool client_is_scram = kinds[kind].demand == DEMAND_SCRAM || kinds[kind].demand == DEMAND_MD5;
+
+    auth_type = kinds[kind].auth_type;
+    world.client_demand = kinds[kind].demand;
+    world.server_demand = demands[sim_below(world.sim, COUNT_OF(demands))];
+    world.carol_is_scram_only =
+        happens(2) && (client_is_scram || world.server_demand != DEMAND_SCRAM);
+    scram_iterations = 1 + (unsigned)sim_below(world.sim, 3);
+    snprintf(users_text, sizeof(users_text), "\"bob\" \"%s\"\n\"alice\" \"%s\"\n\"carol\" \"%s\"\n",
+             login_names[0].password, login_names[1].password,
+             world.carol_is_scram_only ? world.carol_secret : login_names[2].password);
+}
+
+/* ---- control and its helpers ---- */
+
+/* A command or a report, which asks all workers one after the other. */
+struct order {
+    bool is_busy, is_report;
+    unsigned worker;
+    struct command command;
+    struct report report;
+    union {
+        struct pool_row pools[ROWS_MAX];
+        struct socket_row sockets[ROWS_MAX];
+    } rows;
+};
+
+static struct mailbox control_mailbox;
+static struct ring *control_ring;
+static struct buffer_pool control_buffers;
+static struct order orders[ORDERS_MAX];
+static struct {
+    struct job *job;
+    uint64_t due_us;
+} jobs[JOBS_MAX];
+static unsigned job_count;
+/* Sessions of the console: control has the descriptor and hangs up after a while. */
+static struct {
+    int fd;
+    uint64_t due_us;
+} visits[VISITS_MAX];
+static unsigned visit_count;
+static bool control_acts;
+
+static void post_control(struct letter *letter)
+{
+    (void)mailbox_post(&control_mailbox, letter);
+}
+
+static void post_to(unsigned worker, struct letter *letter)
+{
+    assert(worker < worker_count);
+    worker_post(workers[worker], control_ring, letter);
+}
+
+static void post_job(struct job *job)
+{
+    assert(job_count < JOBS_MAX);
+    jobs[job_count].job = job;
+    jobs[job_count++].due_us =
+        world_now_us() + (world.is_chaos ? sim_below(world.sim, happens(4) ? 100000 : 300) : 10);
+}
+
+static void run_jobs(void)
+{
+    for (unsigned i = 0; i < job_count;) {
+        struct job *job = jobs[i].job;
+
+        if (jobs[i].due_us > world_now_us()) {
+            i++;
+            continue;
+        }
+        jobs[i] = jobs[--job_count];
+        job->run(job);
+        post_to(job->core_index, &job->letter);
+    }
+}
+
+static void resolve(struct job *job)
+{
+    struct resolution *resolution = OWNER_OF(job, struct resolution, job);
+    struct sockaddr_in *address = (struct sockaddr_in *)&resolution->addresses[0];
+
+    assert(strcmp(resolution->host, "pg.example") == 0);
+    resolution->address_count = 0;
+    if (world.is_chaos && happens(8)) {
+        snprintf(resolution->error, sizeof(resolution->error), "Name or service not known");
+        return;
+    }
+    *address = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(resolution->port)};
+    address->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    resolution->address_count = 1;
+}
+
+static void resolver_opens(struct letter *letter, void *context)
+{
+    struct resolution *resolution = OWNER_OF(letter, struct resolution, job.letter);
+
+    (void)context;
+    resolution->job.run = resolve;
+    resolution->job.core_index = resolution->core_index;
+    letter->open = resolution_returned;
+    post_job(&resolution->job);
+}
+
+/* A session of the console, or a cancel request whose key no worker knows: control hangs up. */
+static void console_opens(struct letter *letter, void *context)
+{
+    struct handover *handover = OWNER_OF(letter, struct handover, letter);
+
+    (void)context;
+    if (handover->kind == HANDOVER_CANCEL) {
+        usage_give(&usage.client_count);
+        ring_close(control_ring, handover->fd);
+    } else {
+        assert(handover->kind == HANDOVER_CONSOLE);
+        assert(handover->is_admin);
+        assert(visit_count < VISITS_MAX);
+        visits[visit_count].fd = handover->fd;
+        visits[visit_count++].due_us = world_now_us() + sim_below(world.sim, 50000);
+    }
+    letter->open = handover_returned;
+    post_to(handover->from_core, letter);
+}
+
+static void end_visits(void)
+{
+    for (unsigned i = 0; i < visit_count;) {
+        if (visits[i].due_us > world_now_us()) {
+            i++;
+            continue;
+        }
+        usage_give(&usage.client_count);
+        ring_close(control_ring, visits[i].fd);
+        visits[i] = visits[--visit_count];
+    }
+}
+
+static void command_answered(struct letter *letter, void *context);
+static void report_answered(struct letter *letter, void *context);
+
+static void order_ask(struct order *order)
+{
+    if (order->is_report) {
+        order->report.letter.open = report_open;
+        order->report.answered = report_answered;
+        post_to(order->worker, &order->report.letter);
+        return;
+    }
+    order->command.letter.open = command_open;
+    order->command.answered = command_answered;
+    if (order->command.kind == COMMAND_SNAPSHOT) {
+        order->command.snapshot = snapshot;
+        snapshot_reference(snapshot);
+    }
+    post_to(order->worker, &order->command.letter);
+}
+
+static void order_goes_on(struct order *order)
+{
+    if (++order->worker == worker_count) {
+        order->is_busy = false;
+        return;
+    }
+    order->report.cursor = 0;
+    order_ask(order);
+}
+
+static void command_answered(struct letter *letter, void *context)
+{
+    struct command *command = OWNER_OF(letter, struct command, letter);
+
+    (void)context;
+    assert(command->snapshot == NULL);
+    order_goes_on(command->owner);
+}
+
+static void report_answered(struct letter *letter, void *context)
+{
+    struct report *report = OWNER_OF(letter, struct report, letter);
+    struct order *order = report->owner;
+
+    (void)context;
+    assert(report->row_count <= ROWS_MAX);
+    if (report->kind == REPORT_POOLS)
+        for (unsigned i = 0; i < report->row_count; i++)
+            assert(order->rows.pools[i].cl_active + order->rows.pools[i].cl_waiting ==
+                   order->rows.pools[i].client_count);
+    if (report->more)
+        order_ask(order);
+    else
+        order_goes_on(order);
+}
+
+static struct order *order_take(void)
+{
+    for (unsigned i = 0; i < ORDERS_MAX; i++)
+        if (!orders[i].is_busy) {
+            orders[i] = (struct order){.is_busy = true};
+            orders[i].command.owner = &orders[i];
+            return &orders[i];
+        }
+    return NULL;
+}
+
+static bool control_is_busy(void)
+{
+    for (unsigned i = 0; i < ORDERS_MAX; i++)
+        if (orders[i].is_busy)
+            return true;
+    return job_count > 0 || visit_count > 0 || atomic_load(&control_mailbox.last) != NULL;
+}
+
+/* False: no letter is free. `database` NULL: all. */
+static bool order_command(enum command_kind kind, const char *database)
+{
+    struct order *order = order_take();
+
+    if (order == NULL)
+        return false;
+    order->command.kind = kind;
+    if (database != NULL) {
+        order->command.has_database = true;
+        snprintf(order->command.database, sizeof(order->command.database), "%s", database);
+    }
+    world_log("control orders %d for %s", (int)kind, database != NULL ? database : "all");
+    order_ask(order);
+    return true;
+}
+
+static void order_reload(bool is_whole)
+{
+    snapshot_release(snapshot);
+    snapshot = make_snapshot(is_whole);
+    (void)order_command(COMMAND_SNAPSHOT, NULL);
+}
+
+static void order_report(void)
+{
+    static const enum report_kind kinds[] = {REPORT_POOLS, REPORT_CLIENTS, REPORT_SERVERS,
+                                             REPORT_COUNTS};
+    struct order *order = order_take();
+
+    if (order == NULL)
+        return;
+    order->is_report = true;
+    order->report.owner = order;
+    order->report.kind = kinds[sim_below(world.sim, COUNT_OF(kinds))];
+    order->report.row_max = ROWS_MAX;
+    order->report.rows.pools = order->rows.pools;
+    order_ask(order);
+}
+
+static void order_something(void)
+{
+    const char *name = databases[sim_below(world.sim, DATABASES)].name;
+    const char *database = happens(2) ? name : NULL;
+    struct order *order;
+
+    switch (sim_below(world.sim, 16)) {
+    case 0:
+        (void)order_command(COMMAND_PAUSE, database);
+        break;
+    case 1:
+    case 2:
+    case 3:
+        (void)order_command(COMMAND_RESUME, database);
+        break;
+    case 4:
+    case 5:
+        (void)order_command(COMMAND_RECONNECT, database);
+        break;
+    case 6:
+        (void)order_command(COMMAND_DISABLE, name);
+        break;
+    case 7:
+    case 8:
+        (void)order_command(COMMAND_ENABLE, name);
+        break;
+    case 9:
+        (void)order_command(COMMAND_KILL, database);
+        break;
+    case 10:
+    case 11:
+        order = order_take();
+        if (order == NULL)
+            break;
+        order->command.kind = COMMAND_KILL_CLIENT;
+        order->command.id =
+            members[sim_below(world.sim, worker_count)].worker.core.id_last * worker_count +
+            sim_below(world.sim, 8 * worker_count);
+        order_ask(order);
+        break;
+    case 12:
+    case 13:
+        order_reload(false);
+        break;
+    default:
+        order_report();
+        break;
+    }
+}
+
+static void control_step(void)
+{
+    if (world.is_chaos && happens(4))
+        return;
+    (void)mailbox_open_all(&control_mailbox, NULL);
+    run_jobs();
+    end_visits();
+    if (world.is_chaos && control_acts && happens(60))
+        order_something();
+    (void)ring_turn(control_ring, 0);
+}
+
+/* ---- what must hold ---- */
+
+static void explain(void);
+
+static void failed(const char *text)
+{
+    explain();
+    never(text);
+}
+
+#define must(condition) ((condition) ? (void)0 : failed(#condition))
+
+static unsigned list_length(const struct list *list)
+{
+    unsigned length = 0;
+
+    list_for_each(link, list) length++;
+    return length;
+}
+
+/* Each server stands in the list of its state, and nowhere else. Returns their number. */
+static unsigned check_servers(const struct pool *pool)
+{
+    static const enum server_state states[][2] = {
+        {SERVER_IDLE, SERVER_IDLE},         {SERVER_ACTIVE, SERVER_PREPARING},
+        {SERVER_TESTED, SERVER_TESTED},     {SERVER_LOGIN, SERVER_LOGIN},
+        {SERVER_CANCELED, SERVER_CANCELED}, {SERVER_LENDING, SERVER_LENDING},
+    };
+    const struct list *lists[] = {&pool->idle_servers,     &pool->active_servers,
+                                  &pool->tested_servers,   &pool->login_servers,
+                                  &pool->canceled_servers, &pool->lending_servers};
+    unsigned count = 0;
+
+    for (size_t i = 0; i < COUNT_OF(lists); i++)
+        list_for_each(link, lists[i])
+        {
+            const struct server *server = OWNER_OF(link, struct server, link);
+
+            must(server->pool == pool);
+            must(server->state == states[i][0] || server->state == states[i][1]);
+            must((server->client != NULL) == (i == 1));
+            must(server->is_ready == (server->state != SERVER_LOGIN));
+            count++;
+        }
+    must(count == pool->server_count);
+    must(list_length(&pool->idle_servers) == pool->idle_count);
+    return count;
+}
+
+/* What must hold for a core between two of its turns. */
+static void check_core(const struct core *core)
+{
+    unsigned servers = 0, open_servers = 0;
+
+    list_for_each(link, &core->pool_list)
+    {
+        const struct pool *pool = OWNER_OF(link, struct pool, link);
+
+        servers += check_servers(pool);
+        /* Nobody waits while a server idles: but as many as are being tested may, who get those. */
+        if (!pool_is_stopped(pool))
+            must(pool->waiting_count <= pool->tested_count || pool->idle_count == 0);
+        /* What waits is asked for, elsewhere too. */
+        if (!pool_is_stopped(pool) && !pool->is_retired && shard_has_siblings(pool->set) &&
+            pool->waiting_count > pool->tested_count)
+            must(pool->asked_count >= pool->waiting_count - pool->tested_count ||
+                 atomic_load(&pool->shard->is_poked)); /* by one that has only just come */
+        must(atomic_load(&pool->shard->wanted) <= (int)pool->asked_count);
+        must(atomic_load(&pool->shard->idle_count) == pool->idle_count || worker_count == 1);
+        must(atomic_load(&pool->shard->server_count) == pool->server_count);
+    }
+    for (uint32_t index = 0; index < core->servers.touched_count; index++) {
+        const struct server *server = slab_at(&core->servers, index);
+
+        open_servers += server->state > SERVER_FREE && server->state < SERVER_CLOSING;
+    }
+    must(servers == open_servers);
+    for (uint32_t index = 0; index < core->clients.touched_count; index++) {
+        const struct client *client = slab_at(&core->clients, index);
+
+        if (client->state == CLIENT_ACTIVE || client->state == CLIENT_PREPARING)
+            must(client->server->client == client);
+    }
+}
+
+/* What lending promises, seen from the core that has servers.
+ *
+ * 1. What is hungry when its turn begins has poked it before: when its turn ends, it has nothing idle
+ *    left, or nobody wants it any more. With check_doorbells that is the bound of two hops.
+ * 2. Of those whom it serves itself none may have come LENDING_PASS_OVER_US later than somebody who
+ *    waits elsewhere; it may take LENDING_COMPARE_US until it sees that. */
+struct before {
+    const struct pool *pool;
+    uint64_t hungry;
+    uint64_t lent_total;
+    uint64_t oldest_us, oldest_id; /* the first waiter of all others that was promised nothing */
+    struct {
+        uint64_t id, since_us;
+    } waiters[USERS_MAX];
+    unsigned waiter_count;
+};
+
+static struct before befores[DATABASES * LOGINS];
+static unsigned before_count;
+/* Since when a core passes somebody over, and whom. */
+static struct passing {
+    uint64_t id, oldest_us; /* of one wait of one client */
+    uint64_t since_us;
+} passings[WORKERS_SIM_MAX][DATABASES][LOGINS];
+
+static uint64_t hungry_others(const struct pool *pool)
+{
+    uint64_t bits = 0;
+
+    for (unsigned k = 0; k < worker_count; k++)
+        if (k != pool->shard_index && atomic_load(&pool->set->shards[k].wanted) > 0)
+            bits |= UINT64_C(1) << k;
+    return bits;
+}
+
+static void note_lending(const struct core *core)
+{
+    before_count = 0;
+    list_for_each(link, &core->pool_list)
+    {
+        const struct pool *pool = OWNER_OF(link, struct pool, link);
+        struct before *before = &befores[before_count++];
+
+        *before = (struct before){.pool = pool,
+                                  .hungry = hungry_others(pool),
+                                  .lent_total = pool->lent_total,
+                                  .oldest_us = UINT64_MAX};
+        for (unsigned k = 0; k < worker_count; k++) {
+            const struct pool *other = pool->set->shards[k].pool;
+            const struct client *first;
+
+            if ((before->hungry >> k & 1) == 0 || list_is_empty(&other->waiting_clients) ||
+                (int)other->asked_count > atomic_load(&other->shard->wanted))
+                continue;
+            first = OWNER_OF(list_front(&other->waiting_clients), struct client, link);
+            if (first->wait_since_us < before->oldest_us) {
+                before->oldest_us = first->wait_since_us;
+                before->oldest_id = first->id;
+            }
+        }
+        list_for_each(waiter, &pool->waiting_clients)
+        {
+            const struct client *client = OWNER_OF(waiter, struct client, link);
+
+            before->waiters[before->waiter_count].id = client->id;
+            before->waiters[before->waiter_count++].since_us = client->wait_since_us;
+        }
+    }
+}
+
+static const struct client *client_by_id(const struct core *core, uint64_t id)
+{
+    for (uint32_t index = 0; index < core->clients.touched_count; index++) {
+        const struct client *client = slab_at(&core->clients, index);
+
+        if (client->state > CLIENT_FREE && client->state < CLIENT_CLOSING && client->id == id)
+            return client;
+    }
+    return NULL;
+}
+
+static void check_passing(const struct core *core, const struct before *before)
+{
+    const struct pool *pool = before->pool;
+    struct passing *passing =
+        &passings[core->index][database_index(pool->database_name)][login_index(pool->user_name)];
+    bool passes = false;
+    /* Who was promised a server may lose it again (it ends on its way): that is another wait. */
+    bool is_over = before->oldest_us == UINT64_MAX || pool->lent_total != before->lent_total ||
+                   !list_is_empty(&pool->lending_servers) || hungry_others(pool) == 0;
+
+    if (is_over || passing->id != before->oldest_id || passing->oldest_us != before->oldest_us)
+        *passing = (struct passing){
+            .id = before->oldest_id, .oldest_us = before->oldest_us, .since_us = UINT64_MAX};
+    if (is_over)
+        return;
+    for (unsigned i = 0; i < before->waiter_count; i++) {
+        const struct client *client = client_by_id(core, before->waiters[i].id);
+
+        passes = passes || (client != NULL && client->server != NULL &&
+                            before->waiters[i].since_us > before->oldest_us + LENDING_PASS_OVER_US);
+    }
+    if (!passes)
+        return;
+    passing->since_us = MIN(passing->since_us, core->loop.now_us);
+    world.passed_over++;
+    must(core->loop.now_us - passing->since_us <= LENDING_COMPARE_US);
+}
+
+static void check_lending(const struct core *core)
+{
+    list_for_each(link, &core->pool_list)
+    {
+        const struct pool *pool = OWNER_OF(link, struct pool, link);
+        const struct before *before = befores;
+
+        while (before < befores + before_count && before->pool != pool)
+            before++;
+        if (before == befores + before_count)
+            continue;
+        world.lent += pool->lent_total - before->lent_total;
+        if (!pool_is_stopped(pool) && !pool->is_retired &&
+            (before->hungry & hungry_others(pool)) != 0)
+            must(pool->idle_count == 0);
+        check_passing(core, before);
+    }
+}
+
+/* The counts that the shards of a pool share are the sums of their own. Servers on their way from one
+ * to another stand on neither. */
+static void check_sets(unsigned database)
+{
+    int servers_of_database = 0;
+
+    for (unsigned j = 0; j < LOGINS; j++) {
+        const struct shard_set *set = sets[database][j];
+        unsigned servers = 0, logins = 0, ready = 0, lent = 0, alive = 0;
+
+        for (unsigned k = 0; k < worker_count; k++) {
+            const struct pool *pool = set->shards[k].pool;
+
+            if (pool == NULL)
+                continue;
+            alive++;
+            servers += pool->server_count;
+            logins += pool->login_count;
+            ready += pool->server_count - pool->login_count;
+            lent += pool->lent_count;
+        }
+        must(atomic_load(&set->pool_count) == alive);
+        must(usage_count(&set->login_count) == (int)logins);
+        must(usage_count(&set->server_count) >= (int)servers);
+        must(usage_count(&set->server_count) <= (int)(servers + lent));
+        must(usage_count(&set->ready_count) >= (int)ready);
+        must(usage_count(&set->ready_count) <= (int)(ready + lent));
+        must(usage_count(&set->server_count) <= limits.pool_servers[database][j]);
+        servers_of_database += usage_count(&set->server_count);
+    }
+    must(servers_of_database == usage_count(&database_usage[database]->server_count));
+}
+
+/* What must hold over all cores together. */
+static void check_limits(void)
+{
+    int pool_servers[DATABASES][LOGINS] = {0};
+    int database_servers[DATABASES] = {0}, user_servers[LOGINS] = {0};
+    int clients = 0;
+
+    for (unsigned i = 0; i < worker_count; i++)
+        list_for_each(link, &members[i].worker.core.pool_list)
+        {
+            const struct pool *pool = OWNER_OF(link, struct pool, link);
+            unsigned database = database_index(pool->database_name);
+            unsigned login = login_index(pool->user_name);
+            int count = (int)pool->server_count;
+
+            pool_servers[database][login] += count;
+            database_servers[database] += count;
+            user_servers[login] += count;
+            clients += (int)pool->client_count;
+        }
+    must(clients <= limits.clients);
+    for (unsigned i = 0; i < DATABASES; i++) {
+        const struct usage *database = database_usage[i];
+
+        for (unsigned j = 0; j < LOGINS; j++)
+            must(pool_servers[i][j] <= limits.pool_servers[i][j]);
+        must(database_servers[i] <= limits.database_servers[i]);
+        must(database_servers[i] <= usage_count(&database->server_count));
+        check_sets(i);
+        must(usage_count(&database->server_count) <= limits.database_servers[i]);
+        must(usage_count(&database->client_count) <= limits.database_clients[i]);
+    }
+    for (unsigned i = 0; i < LOGINS; i++) {
+        const struct usage *user = user_usage[i];
+
+        must(user_servers[i] <= limits.user_servers[i]);
+        must(user_servers[i] <= usage_count(&user->server_count));
+        must(usage_count(&user->server_count) <= limits.user_servers[i]);
+        must(usage_count(&user->client_count) <= limits.user_clients[i]);
+    }
+}
+
+/* Whoever sleeps over a letter has been rung. */
+static void check_doorbells(void)
+{
+    for (unsigned i = 0; i < worker_count; i++) {
+        const struct member *member = &members[i];
+
+        if (member->is_waiting && atomic_load(&member->worker.mailbox.last) != NULL)
+            must(member->deadline_us == 0 || sim_is_rung(member->worker.ring));
+    }
+}
+
+/* A pool keeps its own. */
+static unsigned resolutions_of(const struct core *core)
+{
+    unsigned count = 0;
+
+    list_for_each(link, &core->pool_list)
+    {
+        const struct pool *pool = OWNER_OF(link, struct pool, link);
+
+        count += pool->resolution != NULL;
+        must(pool->resolution == NULL || !pool->resolution->in_flight);
+    }
+    return count;
+}
+
+/* Everything has come home. */
+static void check_home(void)
+{
+    for (unsigned i = 0; i < worker_count; i++) {
+        const struct core *core = &members[i].worker.core;
+
+        must(core->loop.conn_count == 0);
+        must(core->clients.used_count == 0);
+        must(core->logins.used_count == 0);
+        must(core->servers.used_count == 0);
+        must(core->server_logins.used_count == 0);
+        must(core->cancels.used_count == 0);
+        must(core->resolutions.used_count == resolutions_of(core));
+        must(core->loop.spans.used_count == 0);
+        must(list_is_empty(&core->login_list));
+        must(list_is_empty(&core->cancel_list));
+    }
+    for (unsigned i = 0; i < DATABASES; i++) {
+        must(usage_count(&database_usage[i]->server_count) == 0);
+        must(usage_count(&database_usage[i]->client_count) == 0);
+        for (unsigned j = 0; j < LOGINS; j++) {
+            const struct shard_set *set = sets[i][j];
+
+            must(usage_count(&set->server_count) == 0);
+            must(usage_count(&set->login_count) == 0);
+            must(usage_count(&set->ready_count) == 0);
+            must(atomic_load(&set->hungry) == 0);
+            for (unsigned k = 0; k < worker_count; k++) {
+                must(atomic_load(&set->shards[k].wanted) == 0);
+                must(atomic_load(&set->shards[k].client_count) == 0);
+                must(!atomic_load(&set->shards[k].is_poked));
+            }
+        }
+    }
+    for (unsigned i = 0; i < LOGINS; i++) {
+        must(usage_count(&user_usage[i]->server_count) == 0);
+        must(usage_count(&user_usage[i]->client_count) == 0);
+    }
+    must(usage_count(&usage.client_count) == 0);
+    must(sim_started_ops(world.sim) == 0);
+    must(sim_open_fds(world.sim) == 0);
+}
+
+/* ---- the workers ---- */
+
+static void give_random(void *out, size_t bytes)
+{
+    uint8_t *at = out;
+
+    while (bytes-- > 0)
+        *at++ = (uint8_t)sim_random(world.sim);
+}
+
+static void member_step(struct member *member)
+{
+    struct worker *worker = &member->worker;
+
+    if (world.is_chaos) {
+        if (member->late_until_us > world_now_us())
+            return;
+        if (happens(300)) {
+            member->late_until_us = world_now_us() + sim_below(world.sim, 20000);
+            return;
+        }
+    }
+    if (!member->is_waiting) {
+        member->deadline_us = worker_wait_until(worker);
+        member->is_waiting = true;
+        if (world.is_chaos && happens(3))
+            return;
+    }
+    if (!sim_would_return(worker->ring, member->deadline_us))
+        return;
+    member->is_waiting = false;
+    turning = (int)(member - members);
+    note_lending(&worker->core);
+    world_log("worker %d turns", turning);
+    worker_turn(worker, member->deadline_us);
+    turning = -1;
+    check_core(&worker->core);
+    check_limits();
+    check_lending(&worker->core);
+}
+
+static void members_step(void)
+{
+    unsigned first = (unsigned)sim_below(world.sim, worker_count);
+
+    for (unsigned i = 0; i < worker_count; i++) {
+        member_step(&members[(first + i) % worker_count]);
+        check_doorbells();
+    }
+}
+
+static void start_workers(uint32_t receive_buffer_bytes, uint32_t receive_buffer_count_max)
+{
+    static const uint8_t mock_key[32] = {1};
+    char error[RING_ERROR_BYTES];
+
+    for (unsigned i = 0; i < worker_count; i++) {
+        struct member *member = &members[i];
+        struct worker_listener listener;
+        struct worker_options options = {
+            .index = i,
+            .count = worker_count,
+            .workers = workers,
+            .snapshot = snapshot,
+            .usage = &usage,
+            .shards = &shards,
+            .param_names = &param_names,
+            .mock_key = mock_key,
+            .client_count_max = 200,
+            .ring_entries = 1u << sim_below(world.sim, 8),
+            .ring_completions = 64,
+            .receive_buffer_bytes = receive_buffer_bytes,
+            .receive_buffer_count_max = receive_buffer_count_max,
+            .listeners = &listener,
+            .listener_count = 1,
+            .post_control = post_control,
+            .post_job = post_job,
+            .random = give_random,
+            .resolver_open = resolver_opens,
+            .console_open = console_opens,
+        };
+
+        memset(member, 0, sizeof(*member));
+        listener = (struct worker_listener){
+            .fd = sim_listen(world.sim, (struct sockaddr *)&world.listen_address,
+                             sizeof(world.listen_address))};
+        snapshot_reference(snapshot);
+        workers[i] = &member->worker;
+        assert(worker_init(&member->worker, &options, world_now_us(), error));
+    }
+}
+
+/* ---- the whole ---- */
+
+static void log_line(enum log_level level, const char *text, size_t bytes)
+{
+    world_log("worker %d: %s %.*s", turning, log_level_name(level), (int)bytes, text);
+}
+
+static void no_log(enum log_level level, const char *text, size_t bytes)
+{
+    (void)level;
+    (void)text;
+    (void)bytes;
+}
+
+static bool cores_are_empty(void)
+{
+    for (unsigned i = 0; i < worker_count; i++)
+        if (members[i].worker.core.clients.used_count > 0 ||
+            members[i].worker.core.logins.used_count > 0)
+            return false;
+    return true;
+}
+
+static bool conns_are_gone(void)
+{
+    for (unsigned i = 0; i < worker_count; i++)
+        if (members[i].worker.core.loop.conn_count > 0 || members[i].worker.listeners[0].fd >= 0 ||
+            atomic_load(&members[i].worker.mailbox.last) != NULL)
+            return false;
+    return !control_is_busy() && sim_open_fds(world.sim) == 0;
+}
+
+static bool all_is_done(void)
+{
+    return users_are_done() && cores_are_empty() && !control_is_busy();
+}
+
+/* Nobody can do anything now: it gets as late as somebody waits for. */
+static void jump(void)
+{
+    uint64_t world_us = MIN(sessions_next_us(), users_next_us());
+    uint64_t next_us = MIN(sim_next_us(world.sim), world_us);
+    uint64_t now_us = world_now_us();
+
+    if (sim_has_work(world.sim))
+        return;
+    for (unsigned i = 0; i < worker_count; i++) {
+        if (!members[i].is_waiting)
+            return;
+        next_us = MIN(next_us, members[i].deadline_us);
+    }
+    for (unsigned i = 0; i < job_count; i++)
+        next_us = MIN(next_us, jobs[i].due_us);
+    for (unsigned i = 0; i < visit_count; i++)
+        next_us = MIN(next_us, visits[i].due_us);
+    if (next_us != UINT64_MAX && next_us > now_us)
+        sim_advance(world.sim, MIN(next_us - now_us, US_PER_S));
+}
+
+static void round_step(void)
+{
+    users_step();
+    sessions_step();
+    control_step();
+    members_step();
+}
+
+/* Until `is_over`, with a bound; a stall is told apart from slowness. */
+static void run_until(bool (*is_over)(void), unsigned step_us, const char *what)
+{
+    uint64_t last_trace = 0;
+    unsigned idle_rounds = 0;
+
+    for (unsigned round = 0; !is_over(); round++) {
+        round_step();
+        sim_advance(world.sim, step_us);
+        jump();
+        idle_rounds = sim_trace(world.sim) == last_trace ? idle_rounds + 1 : 0;
+        last_trace = sim_trace(world.sim);
+        if (idle_rounds == IDLE_ROUNDS_MAX || round == DRAIN_ROUNDS_MAX)
+            failed(what);
+    }
+}
+
+static bool control_is_idle(void)
+{
+    return !control_is_busy();
+}
+
+static void explain(void)
+{
+    users_explain();
+    sessions_explain();
+    for (unsigned i = 0; i < worker_count; i++) {
+        const struct member *member = &members[i];
+        const struct core *core = &member->worker.core;
+
+        fprintf(stderr,
+                "worker %u: waiting %d (until %llu, now %llu), letters %d, rung %d; clients %u, "
+                "logins %u, conns %llu, paused %d\n",
+                i, member->is_waiting, (unsigned long long)member->deadline_us,
+                (unsigned long long)world_now_us(),
+                atomic_load(&member->worker.mailbox.last) != NULL, sim_is_rung(member->worker.ring),
+                core->clients.used_count, core->logins.used_count,
+                (unsigned long long)core->loop.conn_count, core->is_paused);
+        list_for_each(link, &core->pool_list)
+        {
+            const struct pool *pool = OWNER_OF(link, struct pool, link);
+
+            fprintf(stderr,
+                    "  pool %s/%s: %u servers, %u idle, %u login, %u tested; %u clients, %u "
+                    "waiting, %u welcome; wanted %d, asked %u, lent %u, starved %d%s\n",
+                    pool->database_name, pool->user_name, pool->server_count, pool->idle_count,
+                    pool->login_count, pool->tested_count, pool->client_count, pool->waiting_count,
+                    pool->welcome_count, atomic_load(&pool->shard->wanted), pool->asked_count,
+                    pool->lent_count, pool->is_starved, pool_is_stopped(pool) ? ", stopped" : "");
+        }
+        for (uint32_t index = 0; index < core->servers.touched_count; index++) {
+            const struct server *server = slab_at(&core->servers, index);
+
+            if (server->state == SERVER_FREE || server->state >= SERVER_STATES)
+                continue;
+            fprintf(stderr,
+                    "  server %u: state %d, status %c, client %d, runs %u (kind %u x %u), copy in "
+                    "%d, queued %u, receive %d, wanted %d, body left %u\n",
+                    index, server->state, server->status, server->client != NULL,
+                    server->exchange.run_count, server->exchange.runs[0].kind,
+                    server->exchange.runs[0].count, server->exchange.in_copy_in,
+                    server->conn.out.bytes, server->conn.receive_op.started,
+                    server->conn.receive_wanted, server->frame.body_left);
+        }
+    }
+    fprintf(stderr, "control: %u jobs, %u visits, busy %d; sessions %u, descriptors %u\n%s",
+            job_count, visit_count, control_is_busy(), sessions_count(), sim_open_fds(world.sim),
+            config_text);
+}
+
+/* Draws what the seed is like. */
+static void begin(uint64_t seed)
+{
+    static char storage[256];
+    static const char *const modes[] = {"transaction", "session", "statement"};
+    struct ring_options control_options = {
+        .entries = 8, .completion_entries = 64, .buffers = &control_buffers};
+    char error[RING_ERROR_BYTES];
+    struct sim_faults faults;
+
+    world.sim = sim_create(seed);
+    world_begin();
+    log_set_sink(world.is_logged ? log_line : no_log);
+    log_set_level(world.is_logged ? LEVEL_NOISE : LEVEL_WARNING);
+    sim_draw_faults(world.sim, &faults);
+    if (happens(2))
+        faults.reset = 0;
+    sim_set_faults(world.sim, &faults);
+    sim_set_pipe_bytes(world.sim, 128u << sim_below(world.sim, 10));
+    world.users_break = happens(2);
+    world.servers_break = happens(2);
+    control_acts = happens(2);
+    fixed_mode = happens(2) ? modes[sim_below(world.sim, COUNT_OF(modes))] : NULL;
+    world.is_session_mode = fixed_mode != NULL && strcmp(fixed_mode, "session") == 0;
+    draw_accounts();
+
+    turning = -1;
+    memset(passings, 0, sizeof(passings));
+    limits = (struct limits){0};
+    worker_count = 1 + (unsigned)sim_below(world.sim, WORKERS_SIM_MAX);
+    job_count = visit_count = 0;
+    memset(orders, 0, sizeof(orders));
+    mailbox_init(&control_mailbox);
+    assert(buffer_pool_init(&control_buffers, 256, 1));
+    control_ring = ring_create(&control_options, error);
+    assert(control_ring != NULL);
+    assert(usage_table_init(&usage));
+    assert(shard_table_init(&shards, worker_count));
+    for (unsigned i = 0; i < DATABASES; i++)
+        for (unsigned j = 0; j < LOGINS; j++)
+            sets[i][j] = shard_set_find(&shards, databases[i].name, login_names[j].name);
+    for (unsigned i = 0; i < DATABASES; i++)
+        database_usage[i] = usage_find(&usage, USAGE_DATABASE, databases[i].name);
+    for (unsigned i = 0; i < LOGINS; i++)
+        user_usage[i] = usage_find(&usage, USAGE_USER, login_names[i].name);
+    param_names_init(&param_names, NULL, storage, sizeof(storage));
+    world.listen_address = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(6432)};
+    snapshot = make_snapshot(true);
+    start_workers(256u << sim_below(world.sim, 6), 16u << sim_below(world.sim, 4));
+    sessions_begin();
+    users_begin(1 + (unsigned)sim_below(world.sim, USERS_MAX));
+    world_log("seed %llu: %u workers, auth %s\n%s", (unsigned long long)seed, worker_count,
+              auth_type, config_text);
+}
+
+/* Faults stop, orders are taken back. */
+static void calm_down(void)
+{
+    sim_set_faults(world.sim, &(struct sim_faults){0});
+    control_acts = false;
+    world.servers_break = false;
+    run_until(control_is_idle, 20, "the console's orders are not answered");
+    (void)order_command(COMMAND_RESUME, NULL);
+    order_reload(true);
+    run_until(control_is_idle, 20, "RESUME is not answered");
+    for (unsigned i = 0; i < DATABASES; i++) {
+        (void)order_command(COMMAND_RESUME, databases[i].name);
+        (void)order_command(COMMAND_ENABLE, databases[i].name);
+        run_until(control_is_idle, 20, "RESUME or ENABLE is not answered");
+    }
+    for (unsigned round = 0; round < CALM_ROUNDS; round++) {
+        round_step();
+        sim_advance(world.sim, 20);
+    }
+    run_until(sessions_are_well, 20, "a backend does not end");
+}
+
+static void end(void)
+{
+    for (unsigned i = 0; i < worker_count; i++)
+        worker_post_stop_listening(workers[i], control_ring, true);
+    for (unsigned i = 0; i < DATABASES; i++)
+        assert(order_command(COMMAND_KILL, databases[i].name));
+    run_until(conns_are_gone, 1000, "connections do not end");
+    sessions_end();
+    check_home();
+    for (unsigned i = 0; i < worker_count; i++)
+        worker_release(workers[i]);
+    snapshot_release(snapshot);
+    ring_destroy(control_ring);
+    buffer_pool_release(&control_buffers);
+    usage_table_release(&usage);
+    shard_table_release(&shards);
+    users_end();
+}
+
+static uint64_t run(uint64_t seed)
+{
+    unsigned round_us;
+    uint64_t trace;
+
+    begin(seed);
+    round_us = happens(4) ? 50000 : 300;
+    world.is_chaos = true;
+    for (unsigned round = 0; round < CHAOS_ROUNDS; round++) {
+        round_step();
+        sim_advance(world.sim, sim_below(world.sim, round_us));
+    }
+    calm_down();
+    world.is_chaos = false;
+    world.chaos_owner_last = world.owner_last;
+    users_finish(SCRIPTS_AFTER_CHAOS);
+    run_until(all_is_done, 20, "not all clients come to their end");
+    end();
+    sim_note(world.sim, world.answers);
+    trace = sim_trace(world.sim);
+    if (getenv("SIM_VERBOSE") != NULL)
+        printf(
+            "answers %llu, transactions %llu, cancels that hit %llu, FATAL %llu, owners %u, lent "
+            "%llu, passed over %llu\n",
+            world.answers, world.transactions, world.cancels_hit, world.fatals, world.owner_last,
+            world.lent, world.passed_over);
+    sim_destroy(world.sim);
+    return trace;
+}
+
+int main(int argc, char **argv)
+{
+    return harness_main(argc, argv, run, SEEDS);
+}

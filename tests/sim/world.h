@@ -1,0 +1,135 @@
+/* world.h - what the simulated clients (world_user.h), the simulated PostgreSQL (world_session.h)
+ * and the test that runs them (test_world.c) share: chance, the accounts, and the language of
+ * questions and answers.
+ *
+ * A question is the text `Q OWNER NUMBER KIND ARG` and padding: the owner is a number that each
+ * connection of a client gets anew, the number counts its questions. Each answer names owner and
+ * number again and is made of other bytes, so that an answer that goes astray, comes twice, or
+ * comes late is seen by whoever gets it. Both ends compute from ARG what the answer must be.
+ *
+ * One world at a time, in one thread. */
+#ifndef TESTS_SIM_WORLD_H
+#define TESTS_SIM_WORLD_H
+
+#include "harness.h"
+#include "ring_sim.h"
+
+#include "base/bytes.h"
+#include "crypto/scram.h"
+#include "io/mailbox.h"
+
+#include <netinet/in.h>
+
+enum {
+    ROW_TEXT_BYTES_MAX = 256, /* what make_row writes before the filler */
+    ROW_BYTES_MAX = 16384,
+    SERVER_ADDRESSES = 2,
+    DATABASES = 3,
+    LOGINS = 3,
+};
+
+/* ---- bytes that wait to be written or to be understood ---- */
+
+struct heap {
+    uint8_t *data;
+    size_t begin, end, room;
+};
+
+void heap_put(struct heap *heap, const void *data, size_t bytes);
+void heap_free(struct heap *heap);
+static inline size_t heap_bytes(const struct heap *heap)
+{
+    return heap->end - heap->begin;
+}
+
+void put_message(struct heap *heap, char type, const void *body, size_t bytes);
+/* The next whole message: its type, body and length; the body is valid until the heap changes.
+ * False: not there yet. */
+must_check bool take_message(struct heap *heap, char *type, const uint8_t **body, size_t *bytes);
+void put_error(struct heap *heap, const char *severity, const char *sqlstate, const char *format,
+               ...) printf_like(4, 5);
+/* `R`: a code, and what belongs to it. */
+void put_authentication(struct heap *heap, uint32_t code, const void *data, size_t bytes);
+
+/* ---- questions and answers ---- */
+
+enum kind {
+    KIND_ROWS,
+    KIND_BEGIN,
+    KIND_END,
+    KIND_ERROR,
+    KIND_SLEEP,
+    KIND_COPY_IN,
+    KIND_COPY_OUT,
+    KIND_MARK, /* leaves something in the session that the next client must not find */
+};
+
+unsigned row_count(unsigned arg);
+unsigned row_bytes(unsigned arg);
+/* `A OWNER NUMBER ROW [NAME] ` and filler up to `bytes`; returns the length. */
+size_t make_row(char text[ROW_BYTES_MAX], unsigned owner, unsigned number, unsigned row,
+                const char *name, unsigned bytes);
+
+/* ---- accounts ---- */
+
+/* A database as clients ask for it, and where it is. */
+struct database {
+    const char *name, *server_name;
+    const char *forced_user; /* NULL: the login's own */
+};
+extern const struct database databases[DATABASES];
+
+struct login_name {
+    const char *name, *password;
+};
+extern const struct login_name login_names[LOGINS];
+
+/* Who an owner is: what PostgreSQL must see when it is asked by it. */
+struct owner {
+    uint8_t database, login;
+};
+enum { OWNERS_MAX = 4096 };
+
+/* How one end demands a password. */
+enum demand { DEMAND_NOTHING, DEMAND_PLAIN, DEMAND_MD5, DEMAND_SCRAM };
+
+/* ---- the whole ---- */
+
+struct world {
+    struct sim *sim;
+    bool is_chaos;                   /* faults and disorder; else everything must come to its end */
+    bool users_break, servers_break; /* in the chaos only */
+    bool is_session_mode; /* of all pools, for the whole run: a session is reset between clients */
+    unsigned chaos_owner_last; /* owners above it have begun after the chaos */
+    enum demand client_demand, server_demand;
+    bool carol_is_scram_only; /* no plain password of her is configured */
+    char carol_secret[SCRAM_SECRET_TEXT_BYTES_MAX];
+    struct scram_secret secrets[LOGINS]; /* the same at both ends, but for what is made of plain */
+    struct sockaddr_in listen_address;
+    struct sockaddr_in server_addresses[SERVER_ADDRESSES];
+    struct owner owners[OWNERS_MAX];
+    unsigned owner_last;
+    bool is_logged; /* SIM_LOG */
+    unsigned long long answers, transactions, cancels_hit, fatals, lent, passed_over;
+};
+
+extern struct world world;
+
+/* Makes the secrets and forgets the world before. `world.sim` is there. */
+void world_begin(void);
+
+static inline bool happens(unsigned one_of)
+{
+    return sim_below(world.sim, one_of) == 0;
+}
+
+static inline uint64_t world_now_us(void)
+{
+    return sim_now_us(world.sim);
+}
+
+/* A line of the trace, with SIM_LOG=1 only: "time text". */
+#define world_log(...) (world.is_logged ? world_log_line(__VA_ARGS__) : (void)0)
+void world_log_line(const char *format, ...) printf_like(1, 2);
+
+#endif

@@ -1,0 +1,639 @@
+#include "world_session.h"
+
+#include "crypto/md5.h"
+#include "wire/message.h"
+
+#include <arpa/inet.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { SESSIONS_MAX = 256, CANCEL_CODE = 80877102, STATEMENT_BYTES_MAX = 8192 };
+
+enum login_step { LOGIN_NOTHING, LOGIN_PASSWORD, LOGIN_SASL_FIRST, LOGIN_SASL_FINAL };
+
+/* A backend. */
+struct session {
+    struct sim_peer *peer;
+    struct heap in, out;
+    unsigned id;
+    bool is_started; /* its packet was read: a session, and logged in unless login_step says */
+    bool is_over;
+    bool is_asleep;
+    bool skips_to_sync;
+    bool in_copy, copy_is_extended;
+    bool copy_has_read; /* at least one message */
+    enum login_step login_step;
+    char status;
+    char user[32], database[32];
+    char application_name[32], first_application_name[32];
+    uint8_t key[8];
+    uint8_t md5_salt[MD5_SALT_BYTES];
+    struct scram_server scram;
+    unsigned batch_owner, transaction_owner; /* 0: none */
+    unsigned mark_owner;                     /* who left a mark; 0: nobody */
+    char text[STATEMENT_BYTES_MAX];          /* of the unnamed statement */
+    unsigned sleep_owner, sleep_number;
+    bool sleep_is_extended;
+    uint64_t wakes_us, slow_until_us;
+};
+
+static struct session *sessions[SESSIONS_MAX];
+static unsigned session_count, id_last;
+
+static void put_ready(struct session *session)
+{
+    put_message(&session->out, 'Z', &session->status, 1);
+}
+
+static void put_complete(struct session *session, unsigned owner, unsigned number)
+{
+    char text[64];
+    int bytes = snprintf(text, sizeof(text), "DONE %u %u", owner, number);
+
+    put_message(&session->out, 'C', text, (size_t)bytes + 1);
+}
+
+static void put_rows(struct session *session, char type, unsigned owner, unsigned number,
+                     unsigned arg)
+{
+    char text[ROW_BYTES_MAX];
+
+    for (unsigned row = 0; row < row_count(arg); row++)
+        put_message(&session->out, type, text,
+                    make_row(text, owner, number, row, session->application_name, row_bytes(arg)));
+}
+
+/* Nobody else's work may come into what is open, and nobody's where it does not belong. */
+static void check_owner(struct session *session, unsigned owner)
+{
+    const struct owner *who = &world.owners[owner];
+    const struct database *database = &databases[who->database];
+    const char *user =
+        database->forced_user != NULL ? database->forced_user : login_names[who->login].name;
+
+    assert(owner > 0);
+    assert(owner <= world.owner_last);
+    assert(strcmp(session->database, database->server_name) == 0);
+    assert(strcmp(session->user, user) == 0);
+    if (session->status != 'I')
+        assert(session->transaction_owner == owner);
+    if (session->batch_owner != 0)
+        assert(session->batch_owner == owner);
+    if (world.is_session_mode && session->mark_owner != 0)
+        assert(session->mark_owner == owner);
+    assert(!session->in_copy);
+}
+
+static void fail_in_transaction(struct session *session)
+{
+    if (session->status == 'T')
+        session->status = 'E';
+}
+
+/* Runs a statement of ours. False: it failed, or goes on (asleep, COPY). */
+static bool run_statement(struct session *session, const char *text, bool is_extended)
+{
+    unsigned owner, number, kind, arg;
+
+    assert(sscanf(text, "Q %u %u %u %u", &owner, &number, &kind, &arg) == 4);
+    check_owner(session, owner);
+    switch ((enum kind)kind) {
+    case KIND_ROWS:
+        if (!is_extended)
+            put_message(&session->out, 'T', "\0\0", 2);
+        put_rows(session, 'D', owner, number, arg);
+        break;
+    case KIND_BEGIN:
+        assert(session->status == 'I');
+        session->status = 'T';
+        session->transaction_owner = owner;
+        break;
+    case KIND_END:
+        session->status = 'I';
+        session->transaction_owner = 0;
+        break;
+    case KIND_ERROR:
+        put_error(&session->out, "ERROR", "42601", "FAIL %u %u", owner, number);
+        fail_in_transaction(session);
+        return false;
+    case KIND_SLEEP:
+        session->is_asleep = true;
+        session->sleep_owner = owner;
+        session->sleep_number = number;
+        session->sleep_is_extended = is_extended;
+        session->wakes_us = world_now_us() + (world.is_chaos ? sim_below(world.sim, 200000) : 10);
+        return false;
+    case KIND_COPY_IN:
+        put_message(&session->out, 'G', "\0\0\0", 3);
+        session->in_copy = true;
+        session->copy_is_extended = is_extended;
+        session->copy_has_read = false;
+        session->sleep_owner = owner;
+        session->sleep_number = number;
+        return false;
+    case KIND_COPY_OUT:
+        put_message(&session->out, 'H', "\0\0\0", 3);
+        put_rows(session, 'd', owner, number, arg);
+        put_message(&session->out, 'c', NULL, 0);
+        break;
+    case KIND_MARK:
+        session->mark_owner = owner;
+        break;
+    }
+    put_complete(session, owner, number);
+    return true;
+}
+
+static void put_parameter(struct session *session, const char *name, const char *value)
+{
+    uint8_t body[128];
+    struct writer writer;
+
+    writer_init(&writer, body, sizeof(body));
+    writer_put_string(&writer, name);
+    writer_put_string(&writer, value);
+    put_message(&session->out, 'S', body, writer.bytes);
+}
+
+/* What the pooler asks for itself: SET name='value';..., DISCARD ALL, a check. */
+static void run_own(struct session *session, const char *text)
+{
+    const char *name = strstr(text, "SET application_name='");
+
+    assert(session->status == 'I');
+    assert(session->batch_owner == 0);
+    assert(!session->in_copy);
+    if (text[0] == '\0') {
+        put_message(&session->out, 'I', NULL, 0);
+    } else if (strncmp(text, "DISCARD ALL", 11) == 0) {
+        session->mark_owner = 0;
+        if (strcmp(session->application_name, session->first_application_name) != 0) {
+            strcpy(session->application_name, session->first_application_name);
+            put_parameter(session, "application_name", session->application_name);
+        }
+        put_message(&session->out, 'C', "DISCARD ALL", 12);
+    } else {
+        if (name != NULL) {
+            name += strlen("SET application_name='");
+            snprintf(session->application_name, sizeof(session->application_name), "%.*s",
+                     (int)strcspn(name, "'"), name);
+            put_parameter(session, "application_name", session->application_name);
+        }
+        put_message(&session->out, 'C', "SET", 4);
+    }
+    put_ready(session);
+}
+
+static void end_extended_error(struct session *session)
+{
+    session->skips_to_sync = true;
+}
+
+static void wake(struct session *session, bool is_cancelled)
+{
+    session->is_asleep = false;
+    if (is_cancelled) {
+        put_error(&session->out, "ERROR", "57014", "FAIL %u %u", session->sleep_owner,
+                  session->sleep_number);
+        fail_in_transaction(session);
+        if (session->sleep_is_extended)
+            end_extended_error(session);
+    } else {
+        put_complete(session, session->sleep_owner, session->sleep_number);
+    }
+    if (!session->sleep_is_extended)
+        put_ready(session);
+}
+
+static void cancel_by_key(const uint8_t *key)
+{
+    for (unsigned i = 0; i < session_count; i++)
+        if (sessions[i]->is_started && !sessions[i]->is_over && sessions[i]->is_asleep &&
+            memcmp(sessions[i]->key, key, 8) == 0) {
+            wake(sessions[i], true);
+            world.cancels_hit++;
+        }
+}
+
+/* ---- logging in ---- */
+
+static void welcome(struct session *session)
+{
+    session->login_step = LOGIN_NOTHING;
+    session->status = 'I';
+    put_authentication(&session->out, AUTHENTICATION_OK, NULL, 0);
+    put_parameter(session, "server_version", "15.4");
+    put_parameter(session, "client_encoding", "UTF8");
+    put_parameter(session, "DateStyle", "ISO, MDY");
+    put_parameter(session, "TimeZone", "UTC");
+    put_parameter(session, "standard_conforming_strings", "on");
+    put_parameter(session, "application_name", session->application_name);
+    bytes_put_u32(session->key, session->id);
+    bytes_put_u32(session->key + 4, (uint32_t)sim_random(world.sim));
+    put_message(&session->out, 'K', session->key, 8);
+    put_ready(session);
+}
+
+static unsigned login_of(const struct session *session)
+{
+    unsigned login = 0;
+
+    while (strcmp(login_names[login].name, session->user) != 0) {
+        login++;
+        assert(login < LOGINS);
+    }
+    return login;
+}
+
+static void start_session(struct session *session, const uint8_t *packet, size_t bytes)
+{
+    uint32_t code = bytes_get_u32(packet + 4);
+    size_t at = 8;
+
+    if (code == CANCEL_CODE) {
+        assert(bytes == 16);
+        world_log("session %u is a cancel request", session->id);
+        cancel_by_key(packet + 8);
+        session->is_over = true;
+        return;
+    }
+    assert(code == 3u << 16);
+    while (at < bytes && packet[at] != 0) {
+        const char *name = (const char *)packet + at;
+        const char *value = name + strlen(name) + 1;
+
+        if (strcmp(name, "application_name") == 0)
+            snprintf(session->application_name, sizeof(session->application_name), "%s", value);
+        if (strcmp(name, "user") == 0)
+            snprintf(session->user, sizeof(session->user), "%s", value);
+        if (strcmp(name, "database") == 0)
+            snprintf(session->database, sizeof(session->database), "%s", value);
+        at += strlen(name) + strlen(value) + 2;
+    }
+    strcpy(session->first_application_name, session->application_name);
+    world_log("session %u begins: %s/%s", session->id, session->database, session->user);
+    if (world.servers_break && happens(10)) {
+        put_error(&session->out, "FATAL", "53300", "sorry, too many clients already");
+        session->is_over = true;
+        return;
+    }
+    session->is_started = true;
+    /* A secret that is only stored as SCRAM's opens nothing else. */
+    switch (login_of(session) == LOGINS - 1 && world.carol_is_scram_only &&
+                    world.server_demand != DEMAND_SCRAM
+                ? DEMAND_NOTHING
+                : world.server_demand) {
+    case DEMAND_NOTHING:
+        welcome(session);
+        break;
+    case DEMAND_PLAIN:
+        session->login_step = LOGIN_PASSWORD;
+        put_authentication(&session->out, AUTHENTICATION_CLEARTEXT, NULL, 0);
+        break;
+    case DEMAND_MD5:
+        session->login_step = LOGIN_PASSWORD;
+        bytes_put_u32(session->md5_salt, (uint32_t)sim_random(world.sim));
+        put_authentication(&session->out, AUTHENTICATION_MD5, session->md5_salt,
+                           sizeof(session->md5_salt));
+        break;
+    case DEMAND_SCRAM:
+        session->login_step = LOGIN_SASL_FIRST;
+        put_authentication(&session->out, AUTHENTICATION_SASL, SCRAM_MECHANISM "\0",
+                           sizeof(SCRAM_MECHANISM) + 1);
+        break;
+    }
+}
+
+static void password_arrives(struct session *session, const char *text, size_t bytes)
+{
+    const struct login_name *login = &login_names[login_of(session)];
+
+    assert(text[bytes - 1] == '\0');
+    if (world.server_demand == DEMAND_PLAIN) {
+        assert(strcmp(text, login->password) == 0);
+    } else {
+        char secret[MD5_TEXT_BYTES];
+
+        md5_make_secret(login->password, strlen(login->password), login->name, strlen(login->name),
+                        secret);
+        assert(md5_check_answer(secret, session->md5_salt, text, bytes - 1));
+    }
+    welcome(session);
+}
+
+static void sasl_arrives(struct session *session, const uint8_t *body, size_t bytes)
+{
+    uint8_t answer[SCRAM_SERVER_FIRST_ROOM];
+    struct writer writer;
+
+    writer_init(&writer, answer, sizeof(answer));
+    if (session->login_step == LOGIN_SASL_FIRST) {
+        uint8_t random[SCRAM_NONCE_BYTES];
+        char nonce[SCRAM_NONCE_TEXT_BYTES_MAX];
+        size_t begin = sizeof(SCRAM_MECHANISM) + 4;
+
+        assert(bytes > begin);
+        assert(strcmp((const char *)body, SCRAM_MECHANISM) == 0);
+        for (size_t i = 0; i < sizeof(random); i++)
+            random[i] = (uint8_t)sim_random(world.sim);
+        scram_nonce_text(random, nonce);
+        assert(scram_server_start(&session->scram, body + begin, bytes - begin, nonce,
+                                  &world.secrets[login_of(session)], &writer) == SCRAM_OK);
+        put_authentication(&session->out, AUTHENTICATION_SASL_CONTINUE, answer, writer.bytes);
+        session->login_step = LOGIN_SASL_FINAL;
+    } else {
+        uint8_t client_key[SCRAM_KEY_BYTES];
+
+        assert(scram_server_finish(&session->scram, body, bytes, client_key, &writer) == SCRAM_OK);
+        put_authentication(&session->out, AUTHENTICATION_SASL_FINAL, answer, writer.bytes);
+        welcome(session);
+    }
+}
+
+/* ---- what the pooler sends ---- */
+
+static void fail_copy(struct session *session)
+{
+    session->in_copy = false;
+    world_log("session %u fails its COPY", session->id);
+    put_error(&session->out, "ERROR", "57014", "COPY %u %u", session->sleep_owner,
+              session->sleep_number);
+    fail_in_transaction(session);
+    if (session->copy_is_extended)
+        end_extended_error(session);
+    else
+        put_ready(session);
+}
+
+static void session_message(struct session *session, char type, const uint8_t *body, size_t bytes)
+{
+    const char *text = (const char *)body;
+    unsigned owner, number;
+
+    world_log("session %u gets %c, %zu bytes%s", session->id, type, bytes,
+              session->in_copy ? ", in COPY" : "");
+    if (session->login_step != LOGIN_NOTHING && type != 'X') {
+        assert(type == 'p');
+        if (session->login_step == LOGIN_PASSWORD)
+            password_arrives(session, text, bytes);
+        else
+            sasl_arrives(session, body, bytes);
+        return;
+    }
+    if (session->in_copy) {
+        session->copy_has_read = true;
+        switch (type) {
+        case 'd':
+            assert(sscanf(text, "DATA %u %u", &owner, &number) == 2);
+            assert(owner == session->sleep_owner);
+            assert(number == session->sleep_number);
+            if (world.is_chaos && happens(20))
+                fail_copy(session); /* a row that does not fit the table */
+            break;
+        case 'c':
+            session->in_copy = false;
+            put_complete(session, session->sleep_owner, session->sleep_number);
+            if (!session->copy_is_extended)
+                put_ready(session);
+            break;
+        case 'f':
+            fail_copy(session);
+            break;
+        case 'S': /* thrown away while COPY data is read */
+        case 'H':
+            break;
+        default:
+            never("a message inside COPY");
+        }
+        return;
+    }
+    if (session->skips_to_sync && type != 'S' && type != 'X')
+        return;
+    switch (type) {
+    case 'Q':
+        assert(bytes > 0);
+        assert(body[bytes - 1] == 0);
+        if (strncmp(text, "Q ", 2) != 0) {
+            run_own(session, text);
+            break;
+        }
+        if (run_statement(session, text, false) || (!session->is_asleep && !session->in_copy))
+            put_ready(session);
+        break;
+    case 'P':
+        assert(text[0] == 0);
+        text++;
+        assert(sscanf(text, "Q %u %u", &owner, &number) == 2);
+        check_owner(session, owner);
+        session->batch_owner = owner;
+        snprintf(session->text, sizeof(session->text), "%s", text);
+        put_message(&session->out, '1', NULL, 0);
+        break;
+    case 'B':
+        assert(sscanf(text, "p%u", &owner) == 1);
+        check_owner(session, owner);
+        session->batch_owner = owner;
+        put_message(&session->out, '2', NULL, 0);
+        break;
+    case 'D':
+        assert(sscanf(text, "Pp%u", &owner) == 1);
+        check_owner(session, owner);
+        put_message(&session->out, 'n', NULL, 0);
+        break;
+    case 'E':
+        assert(sscanf(text, "p%u", &owner) == 1);
+        check_owner(session, owner);
+        if (!run_statement(session, session->text, true) && !session->is_asleep &&
+            !session->in_copy)
+            end_extended_error(session);
+        break;
+    case 'S':
+        session->skips_to_sync = false;
+        session->batch_owner = 0;
+        put_ready(session);
+        break;
+    case 'H':
+    case 'd': /* COPY data that comes too late is thrown away */
+    case 'c':
+    case 'f':
+        break;
+    case 'X':
+        session->is_over = true;
+        break;
+    default:
+        never("an unknown message");
+    }
+}
+
+static void session_free(struct session *session)
+{
+    if (session->peer != NULL)
+        sim_peer_close(session->peer);
+    heap_free(&session->in);
+    heap_free(&session->out);
+    free(session);
+}
+
+/* False: it has ended. */
+static bool session_step(struct session *session)
+{
+    static const char notice[] = "SNOTICE\0Mhello from a backend\0";
+    uint8_t chunk[4096];
+    size_t bytes;
+    char type;
+    const uint8_t *body;
+    uint64_t now_us = world_now_us();
+
+    if (world.servers_break && session->slow_until_us > now_us)
+        return true;
+    if (world.servers_break && !session->is_over) {
+        switch (sim_below(world.sim, 2000)) {
+        case 0:
+            world_log("session %u resets", session->id);
+            sim_peer_reset(session->peer);
+            break;
+        case 1:
+            return false;
+        case 2:
+            if (session->is_started && session->login_step == LOGIN_NOTHING) {
+                world_log("session %u says FATAL", session->id);
+                put_error(&session->out, "FATAL", "57P01", "terminating connection");
+                session->is_over = true;
+            }
+            break;
+        case 3:
+            world_log("session %u is slow", session->id);
+            session->slow_until_us = now_us + sim_below(world.sim, 20 * US_PER_S);
+            break;
+        default:
+            break;
+        }
+    }
+    /* Cancelled by somebody else, between two messages. */
+    if (world.is_chaos && session->in_copy && session->copy_has_read && !session->is_over &&
+        heap_bytes(&session->in) == 0 && happens(100))
+        fail_copy(session);
+    /* What a backend may say at any time: a reload, a NOTICE. */
+    if (world.is_chaos && session->is_started && session->login_step == LOGIN_NOTHING &&
+        !session->is_over && !session->is_asleep && happens(300)) {
+        if (happens(2))
+            put_parameter(session, "IntervalStyle", "postgres");
+        else
+            put_message(&session->out, 'N', notice, sizeof(notice));
+    }
+    bytes = sim_peer_read(session->peer, chunk, 1 + sim_below(world.sim, sizeof(chunk)));
+    if (!session->is_over)
+        heap_put(&session->in, chunk, bytes);
+    if (!session->is_over && session->is_asleep && session->wakes_us <= now_us)
+        wake(session, false);
+    while (!session->is_over && !session->is_asleep) {
+        if (!session->is_started) {
+            const uint8_t *packet = session->in.data + session->in.begin;
+
+            if (heap_bytes(&session->in) < 8 || heap_bytes(&session->in) < bytes_get_u32(packet))
+                break;
+            bytes = bytes_get_u32(packet);
+            session->in.begin += bytes;
+            start_session(session, packet, bytes);
+        } else if (take_message(&session->in, &type, &body, &bytes)) {
+            session_message(session, type, body, bytes);
+        } else {
+            break;
+        }
+        if (world.is_chaos && happens(4))
+            break;
+    }
+    session->out.begin += sim_peer_write(session->peer, session->out.data + session->out.begin,
+                                         heap_bytes(&session->out));
+    if (session->is_over && heap_bytes(&session->out) == 0)
+        return false;
+    return !sim_peer_is_at_end(session->peer);
+}
+
+static void session_begins(void *context, struct sim_peer *peer)
+{
+    struct session *session = calloc(1, sizeof(*session));
+
+    (void)context;
+    assert(session != NULL);
+    assert(session_count < SESSIONS_MAX);
+    session->peer = peer;
+    session->id = ++id_last;
+    if (world.servers_break && happens(8))
+        session->slow_until_us = world_now_us() + sim_below(world.sim, US_PER_S);
+    sessions[session_count++] = session;
+}
+
+void sessions_step(void)
+{
+    for (unsigned i = 0; i < session_count;) {
+        if (session_step(sessions[i])) {
+            i++;
+            continue;
+        }
+        world_log("session %u ends", sessions[i]->id);
+        session_free(sessions[i]);
+        sessions[i] = sessions[--session_count];
+    }
+}
+
+void sessions_begin(void)
+{
+    id_last = 0;
+    for (unsigned i = 0; i < SERVER_ADDRESSES; i++) {
+        world.server_addresses[i] =
+            (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons((uint16_t)(5432 + i))};
+        world.server_addresses[i].sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+        sim_serve(world.sim, (struct sockaddr *)&world.server_addresses[i],
+                  sizeof(world.server_addresses[i]), session_begins, NULL);
+    }
+}
+
+uint64_t sessions_next_us(void)
+{
+    uint64_t next_us = UINT64_MAX;
+
+    for (unsigned i = 0; i < session_count; i++)
+        if (sessions[i]->is_asleep)
+            next_us = MIN(next_us, sessions[i]->wakes_us);
+    return next_us;
+}
+
+bool sessions_are_well(void)
+{
+    for (unsigned i = 0; i < session_count; i++)
+        if (sessions[i]->is_over || sim_peer_is_reset(sessions[i]->peer))
+            return false;
+    return true;
+}
+
+unsigned sessions_count(void)
+{
+    return session_count;
+}
+
+void sessions_explain(void)
+{
+    for (unsigned i = 0; i < session_count; i++) {
+        const struct session *session = sessions[i];
+
+        fprintf(
+            stderr,
+            "session %u %s/%s: started %d, login %d, over %d, asleep %d, skips %d, copy %d of "
+            "%u, status %c, batch %u, transaction %u, in %zu, out %zu, readable %zu%s%.64s\n",
+            session->id, session->database, session->user, session->is_started, session->login_step,
+            session->is_over, session->is_asleep, session->skips_to_sync, session->in_copy,
+            session->sleep_owner, session->status, session->batch_owner, session->transaction_owner,
+            heap_bytes(&session->in), heap_bytes(&session->out), sim_peer_readable(session->peer),
+            heap_bytes(&session->in) > 5 ? "; has read: " : "",
+            heap_bytes(&session->in) > 5 ? (const char *)session->in.data + session->in.begin + 5
+                                         : "");
+    }
+}
+
+void sessions_end(void)
+{
+    while (session_count > 0)
+        session_free(sessions[--session_count]);
+}
