@@ -1,9 +1,11 @@
 /* suspend.h - SUSPEND on one core: nothing is read any more, and nothing of what was read is left.
  *
- * Each connection is held (conn.h) as soon as it is between two messages; until then it is read on,
- * and what it sent is served: clients that wait for a server still get one. It has settled when
- * what is queued for it has gone out, too. New connections wait in the kernel. Servers at work are
- * held like all others: their answers wait in the kernel until RESUME.
+ * Each connection is held (conn.h) as soon as it is between two messages; until then it is read on.
+ * It has settled when what is queued for it has gone out, too. Clients that wait for a server are
+ * served first: as long as there are any, servers at work are read on until they are free. (A
+ * transaction that is open between two queries does not end: its client is not read.) Else servers
+ * at work are held like all others, and their answers wait in the kernel until RESUME, as new
+ * connections do.
  *
  * Whether a core has settled is asked by control (REPORT_UNSETTLED), again and again as for PAUSE.
  * Timeouts of clients and the pools' upkeep rest meanwhile, so that nothing begins by itself.
@@ -15,6 +17,10 @@
 #define POOL_SUSPEND_H
 
 #include "pool/core.h"
+
+/* Timeouts of clients are put off by so much at a time; after RESUME what has arrived meanwhile is
+ * read before any of them counts again. */
+enum { SUSPEND_GRACE_US = 333 * 1000 };
 
 void suspend_begin(struct core *core);
 /* Looks at all connections; how many keep the SUSPEND from being complete. */

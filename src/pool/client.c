@@ -7,14 +7,12 @@
 #include "pool/lending.h"
 #include "pool/login.h"
 #include "pool/server.h"
+#include "pool/suspend.h"
 
 #include <netinet/in.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-
-/* How long timeouts are put off at a time while everything is suspended. */
-enum { SUSPENDED_US = 333 * 1000 };
 
 static const unsigned client_may_become[CLIENT_STATES] = {
     [CLIENT_LOGIN] =
@@ -183,7 +181,7 @@ static void client_timer_fired(struct timer *timer, uint64_t now_us)
     }
     if (unlikely(client->conn.loop->is_suspended)) {
         /* It could say nothing, and is not told anything, before RESUME. */
-        timer_set(&client_core(client)->timers, &client->timer, now_us + SUSPENDED_US);
+        timer_set(&client_core(client)->timers, &client->timer, now_us + SUSPEND_GRACE_US);
         return;
     }
     if (strcmp(reason, "notify") == 0) {

@@ -960,8 +960,13 @@ static bool server_may_hold(const struct conn *conn)
 {
     const struct server *server = OWNER_OF(conn, struct server, conn);
 
+    const struct pool *pool = server->pool;
+
+    /* As long as anybody waits for a server of this pool, here or on another core, those at work go on
+     * until they are free. */
     return (server->state == SERVER_IDLE || server->state == SERVER_ACTIVE) &&
-           server->frame.body_left == 0 && server->frame.held_count == 0;
+           server->frame.body_left == 0 && server->frame.held_count == 0 &&
+           pool->waiting_count == 0 && atomic_load(&pool->set->hungry) == 0;
 }
 
 static void server_gone(struct conn *conn)

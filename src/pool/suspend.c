@@ -80,6 +80,23 @@ unsigned suspend_unsettled(struct core *core)
     return count;
 }
 
+/* What is only still to be held, now that those it went on for are closed, is not lost. */
+static bool server_is_stuck(const struct server *server)
+{
+    if (server->state != SERVER_IDLE && server->state != SERVER_ACTIVE)
+        return true;
+    return server->frame.body_left > 0 || server->frame.held_count > 0 ||
+           server->conn.out.first != NULL || server->cancel_count > 0;
+}
+
+static bool client_is_stuck(const struct client *client)
+{
+    if (client->state != CLIENT_LOGIN && client->state != CLIENT_IDLE &&
+        client->state != CLIENT_ACTIVE)
+        return true;
+    return !client->conn.events->may_hold(&client->conn) || client->conn.out.first != NULL;
+}
+
 void suspend_drop(struct core *core)
 {
     if (!core->loop.is_suspended)
@@ -88,21 +105,22 @@ void suspend_drop(struct core *core)
     for (uint32_t index = 0; index < core->clients.touched_count; index++) {
         struct client *client = slab_at(&core->clients, index);
 
-        if (client_has_settled(client) || client->state == CLIENT_MOVING ||
-            client->state == CLIENT_CLOSING)
+        if (!client_is_there(client) || client->state == CLIENT_MOVING ||
+            client->state == CLIENT_CLOSING || !client_is_stuck(client))
             continue;
         /* What does not go out is not waited for any longer. */
-        if (client->conn.out.first != NULL || client->conn.send_op.started)
+        if (client->conn.out.first != NULL)
             conn_close(&client->conn, false);
         client_close_error(client, "suspend_timeout", NULL);
     }
     for (uint32_t index = 0; index < core->servers.touched_count; index++) {
         struct server *server = slab_at(&core->servers, index);
 
-        if (server_has_settled(server) || server->state == SERVER_LENDING ||
-            server->state == SERVER_LENT || server->state == SERVER_CLOSING)
+        if (!server_is_there(server) || server->state == SERVER_LENDING ||
+            server->state == SERVER_LENT || server->state == SERVER_CLOSING ||
+            !server_is_stuck(server))
             continue;
-        if (server->conn.out.first != NULL || server->conn.send_op.started)
+        if (server->conn.out.first != NULL)
             conn_close(&server->conn, false);
         server_close(server, "suspend_timeout");
     }
@@ -121,6 +139,12 @@ void suspend_end(struct core *core)
         return;
     core->loop.is_suspended = false;
     each_conn(core, conn_release);
+    for (uint32_t index = 0; index < core->clients.touched_count; index++) {
+        struct client *client = slab_at(&core->clients, index);
+
+        if (client_is_there(client) && timer_is_set(&client->timer))
+            timer_set(&core->timers, &client->timer, core->loop.now_us + SUSPEND_GRACE_US);
+    }
     if (core->ports->hold_accepts != NULL)
         core->ports->hold_accepts(core, false);
 }
