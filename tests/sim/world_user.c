@@ -103,7 +103,9 @@ static const struct cause {
     {"query timeout", true}, /* while it waits for the answer */
     {"query_timeout", true}, /* while it waits for a server */
     {"transaction blocks not allowed in statement pooling mode", true},
-    {"not allowed", false}, /* to the console */
+    {"not allowed", false},             /* to the console */
+    {"pooler is shutting down", false}, /* to a new one */
+    {"server shutting down", false},    /* to one that waits */
     {"admin forced disconnect", false},
     {"database removed", false},
     {"database configuration changed", false},
@@ -565,7 +567,7 @@ static void user_is_asked(struct user *user, const uint8_t *body, size_t bytes)
 
 static void user_is_told_why(struct user *user, const char *message)
 {
-    bool in_peace = !world.is_chaos && user->owner > world.chaos_owner_last;
+    bool in_peace = !world.is_chaos && !world.is_shut_down && user->owner > world.chaos_owner_last;
 
     world_log("client %u (owner %u) is told: %s", user->index, user->owner, message);
     for (size_t i = 0; i < COUNT_OF(causes); i++)
