@@ -818,6 +818,9 @@ void handover_open(struct letter *letter, void *context)
 
         snprintf(text, sizeof(text), "no such database: %s", handover->database);
         fail(client, text);
+    } else if (core->shutdown != SHUTDOWN_NONE) {
+        /* It began after the login: nobody would welcome the client any more (simulation). */
+        fail(client, "pooler is shutting down");
     } else {
         conn_resume(&client->conn);
         enter_pool(client, handover, database, values);

@@ -1207,10 +1207,26 @@ static void calm_down(void)
     run_until(sessions_are_well, 20, "a backend does not end");
 }
 
-static void end(void)
+/* As control does it: SHUTDOWN WAIT_FOR_CLIENTS or WAIT_FOR_SERVERS. */
+static void shut_down(void)
 {
+    struct order *order = order_take();
+
+    assert(order != NULL);
+    world.is_shut_down = true;
     for (unsigned i = 0; i < worker_count; i++)
         worker_post_stop_listening(workers[i], control_ring, true);
+    order->command.kind = COMMAND_SHUTDOWN;
+    order->command.shutdown = happens(2) ? SHUTDOWN_WAIT_FOR_CLIENTS : SHUTDOWN_WAIT_FOR_SERVERS;
+    world_log("control shuts down, %d", (int)order->command.shutdown);
+    order_ask(order);
+}
+
+static void end(void)
+{
+    if (!world.is_shut_down)
+        for (unsigned i = 0; i < worker_count; i++)
+            worker_post_stop_listening(workers[i], control_ring, true);
     for (unsigned i = 0; i < DATABASES; i++)
         assert(order_command(COMMAND_KILL, databases[i].name));
     run_until(conns_are_gone, 1000, "connections do not end");
@@ -1241,7 +1257,9 @@ static uint64_t run(uint64_t seed)
     calm_down();
     world.is_chaos = false;
     world.chaos_owner_last = world.owner_last;
-    users_finish(SCRIPTS_AFTER_CHAOS);
+    if (happens(8))
+        shut_down();
+    users_finish(world.is_shut_down ? 0 : SCRIPTS_AFTER_CHAOS);
     run_until(all_is_done, 20, "not all clients come to their end");
     end();
     sim_note(world.sim, world.answers);

@@ -100,6 +100,7 @@ struct world {
     bool is_chaos;                   /* faults and disorder; else everything must come to its end */
     bool users_break, servers_break; /* in the chaos only */
     bool is_session_mode; /* of all pools, for the whole run: a session is reset between clients */
+    bool is_shut_down;    /* all must leave */
     unsigned chaos_owner_last; /* owners above it have begun after the chaos */
     enum demand client_demand, server_demand;
     bool carol_is_scram_only; /* no plain password of her is configured */

@@ -353,11 +353,11 @@ static void sasl_arrives(struct session *session, const uint8_t *body, size_t by
 
 /* ---- what the pooler sends ---- */
 
-static void fail_copy(struct session *session)
+static void fail_copy(struct session *session, const char *word)
 {
     session->in_copy = false;
     world_log("session %u fails its COPY", session->id);
-    put_error(&session->out, "ERROR", "57014", "COPY %u %u", session->sleep_owner,
+    put_error(&session->out, "ERROR", "57014", "%s %u %u", word, session->sleep_owner,
               session->sleep_number);
     fail_in_transaction(session);
     if (session->copy_is_extended)
@@ -389,7 +389,7 @@ static void session_message(struct session *session, char type, const uint8_t *b
             assert(owner == session->sleep_owner);
             assert(number == session->sleep_number);
             if (world.is_chaos && happens(20))
-                fail_copy(session); /* a row that does not fit the table */
+                fail_copy(session, "COPY"); /* a row that does not fit the table */
             break;
         case 'c':
             session->in_copy = false;
@@ -398,7 +398,12 @@ static void session_message(struct session *session, char type, const uint8_t *b
                 put_ready(session);
             break;
         case 'f':
-            fail_copy(session);
+            fail_copy(session, "COPY");
+            break;
+        case 'Q':
+            assert(sscanf(text, "Q %u", &owner) == 1);
+            assert(owner == session->sleep_owner);
+            fail_copy(session, "EATS");
             break;
         case 'S': /* thrown away while COPY data is read */
         case 'H':
@@ -513,7 +518,7 @@ static bool session_step(struct session *session)
     /* Cancelled by somebody else, between two messages. */
     if (world.is_chaos && session->in_copy && session->copy_has_read && !session->is_over &&
         heap_bytes(&session->in) == 0 && happens(100))
-        fail_copy(session);
+        fail_copy(session, "COPY");
     /* What a backend may say at any time: a reload, a NOTICE. */
     if (world.is_chaos && session->is_started && session->login_step == LOGIN_NOTHING &&
         !session->is_over && !session->is_asleep && happens(300)) {

@@ -23,6 +23,7 @@ struct expected {
     char status;   /* of Z */
     bool is_sleep; /* may be cancelled */
     bool is_copy;  /* the end of a COPY, which may fail at any row */
+    bool is_eaten; /* unless the COPY before it ended without its question */
     unsigned number;
     unsigned row, row_bytes;
 };
@@ -36,6 +37,7 @@ enum action_kind {
     DO_COPY_DONE,
     DO_COPY_FAIL,
     DO_EMPTY,
+    DO_QUERY_IN_COPY, /* which ends the COPY with an error, and is eaten by it */
 };
 
 struct action {
@@ -103,7 +105,9 @@ static const struct cause {
     {"query timeout", true}, /* while it waits for the answer */
     {"query_timeout", true}, /* while it waits for a server */
     {"transaction blocks not allowed in statement pooling mode", true},
-    {"not allowed", false}, /* to the console */
+    {"not allowed", false},             /* to the console */
+    {"pooler is shutting down", false}, /* to a new one */
+    {"server shutting down", false},    /* to one that waits */
     {"admin forced disconnect", false},
     {"database removed", false},
     {"database configuration changed", false},
@@ -209,8 +213,9 @@ static size_t make_query(struct user *user, const struct action *action, char *t
 
 static void act(struct user *user, const struct action *action)
 {
-    static const char *const names[] = {"Query",    "Parse",    "Sync",     "Flush",
-                                        "CopyData", "CopyDone", "CopyFail", "empty Query"};
+    static const char *const names[] = {"Query",    "Parse",       "Sync",
+                                        "Flush",    "CopyData",    "CopyDone",
+                                        "CopyFail", "empty Query", "Query in COPY"};
     char text[QUERY_BYTES_MAX];
     size_t bytes;
     bool is_copy_extended = action->arg & 1;
@@ -277,6 +282,23 @@ static void act(struct user *user, const struct action *action)
         if (!is_copy_extended)
             expect_ready(user);
         break;
+    case DO_QUERY_IN_COPY: {
+        unsigned before;
+
+        if (!user->copy_has_failed) {
+            expect(user, 'E', user->copy_number);
+            expect_last(user)->is_copy = true;
+            expect_ready(user);
+        }
+        before = user->expected_count;
+        user->number++;
+        put_message(&user->out, 'Q', text, make_query(user, action, text, sizeof(text)));
+        expect_statement(user, action->kind, action->arg, false);
+        expect_ready(user);
+        for (unsigned i = before; i < user->expected_count && !user->copy_has_failed; i++)
+            user->expected[(user->expected_first + i) % EXPECTED_MAX].is_eaten = true;
+        break;
+    }
     case DO_EMPTY:
         /* A simple query of no text is the client's too: it names nobody, but its answer has a
          * place. */
@@ -338,7 +360,7 @@ static void plan_failed_copy(struct user *user, unsigned arg, bool waits)
         plan(user, DO_QUERY, KIND_ROWS, arg / (i + 1), false);
 }
 
-enum { SCRIPTS = 16, ARG_LARGE = 8 * 23 * 20 + 3 /* few rows, each large */ };
+enum { SCRIPTS = 17, ARG_LARGE = 8 * 23 * 20 + 3 /* few rows, each large */ };
 
 static void plan_script(struct user *user)
 {
@@ -417,6 +439,13 @@ static void plan_script(struct user *user)
         plan(user, DO_QUERY, KIND_BEGIN, arg, waits);
         plan_copy(user, arg, true);
         plan(user, DO_QUERY, KIND_END, arg, true);
+        break;
+    case 15: /* against the protocol: a Query inside COPY */
+        plan(user, DO_QUERY, KIND_COPY_IN, arg, waits);
+        for (unsigned i = 0; i < arg % 4; i++)
+            plan(user, DO_COPY_DATA, KIND_COPY_IN, (unsigned)sim_below(world.sim, 1000), false);
+        plan(user, DO_QUERY_IN_COPY, KIND_ROWS, arg / 2, false);
+        plan(user, DO_QUERY, KIND_ROWS, arg / 3, true);
         break;
     default:
         /* More than is parked for a server: large questions and large answers. */
@@ -565,7 +594,7 @@ static void user_is_asked(struct user *user, const uint8_t *body, size_t bytes)
 
 static void user_is_told_why(struct user *user, const char *message)
 {
-    bool in_peace = !world.is_chaos && user->owner > world.chaos_owner_last;
+    bool in_peace = !world.is_chaos && !world.is_shut_down && user->owner > world.chaos_owner_last;
 
     world_log("client %u (owner %u) is told: %s", user->index, user->owner, message);
     for (size_t i = 0; i < COUNT_OF(causes); i++)
@@ -606,6 +635,14 @@ static void user_error(struct user *user, const uint8_t *body, size_t bytes,
     }
     assert(sscanf(fields.message, "%7s %u %u", word, &owner, &number) == 3);
     assert(owner == user->owner);
+    if (strcmp(word, "EATS") == 0) {
+        /* Its question stands at the end, since nothing is asked before this is answered. */
+        assert(expected != NULL);
+        assert(expected->type == 'E' && expected->is_copy && expected->number == number);
+        while (expect_last(user)->is_eaten)
+            user->expected_count--;
+        return;
+    }
     if (strcmp(word, "COPY") == 0 && number == user->copy_number && user->copy_is_in_transaction)
         transaction_has_failed(user);
     if (expected == NULL && strcmp(word, "COPY") == 0) {
