@@ -469,9 +469,8 @@ static void order_reload(bool is_whole)
 
 static void order_report(void)
 {
-    static const enum report_kind kinds[] = {REPORT_POOLS, REPORT_CLIENTS, REPORT_SERVERS,
-                                             REPORT_COUNTS, REPORT_UNSETTLED,
-                                             REPORT_UNSETTLED};
+    static const enum report_kind kinds[] = {REPORT_POOLS,  REPORT_CLIENTS,   REPORT_SERVERS,
+                                             REPORT_COUNTS, REPORT_UNSETTLED, REPORT_UNSETTLED};
     struct order *order = order_take();
 
     if (order == NULL)
