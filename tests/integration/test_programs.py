@@ -4,7 +4,7 @@ import os
 import re
 import subprocess
 
-from harness import PASSWORD, POSTGRES_BIN, Skip, matches, ours, same, slow
+from harness import PASSWORD, POSTGRES_BIN, Skip, eventually, matches, ours, same, slow
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -153,7 +153,8 @@ def test_pgbench_tpcb_keeps_its_books_in_each_query_mode(t):
         pgbench(t, pooler, "-M", mode, "-c", "12", "-j", "2", "-t", "30")
         balances_agree(t)
     same(t.postgres.value("select count(*) from pgbench_history"), "720")
-    assert len(t.postgres.backends()) <= 4
+    # that of the count above may still be going
+    eventually(lambda: len(t.postgres.backends()) <= 4, "as many servers as the pool may have")
 
 
 @slow(40)

@@ -41,8 +41,9 @@ struct pair {
     bool is_accepted;
     bool is_broken; /* a fault took bytes: what arrived must still be right, but not all need */
     bool client_quiescing;
-    bool is_begun;          /* its client was resumed */
-    struct span_queue held; /* as what waits for a server: let go with the last conn */
+    bool is_begun;                   /* its client was resumed */
+    struct span_queue held;          /* as what waits for a server: let go with the last conn */
+    bool client_rests, server_rests; /* suspended, and nothing is in flight */
 };
 
 static struct sim *sim;
@@ -58,6 +59,7 @@ static bool is_chaos;
 static bool owner_breaks,
     world_resets; /* in some seeds: else too few would live long enough to stall */
 static unsigned quiesced_count;
+static unsigned rested_count;
 
 static uint8_t stream_byte(uint64_t stream, uint64_t position)
 {
@@ -123,11 +125,19 @@ static bool push(struct conn *to, struct buffer *buffer, uint32_t offset, uint32
     }
 }
 
+static bool *rests_of(struct conn *conn)
+{
+    struct pair *pair = pair_of(conn);
+
+    return conn == &pair->client ? &pair->client_rests : &pair->server_rests;
+}
+
 static void received(struct conn *conn, struct buffer *buffer, uint32_t bytes)
 {
     struct conn *to = other_of(conn);
     uint32_t offset = 0;
 
+    assert(!*rests_of(conn));
     if (pair_of(conn)->held.first == NULL && sim_below(sim, 20) == 0 &&
         pool.receive_count_max > PAIRS_MAX)
         (void)!span_queue_push(&pair_of(conn)->held, &loop, buffer, 0, bytes);
@@ -195,6 +205,7 @@ static void hand_over(struct pair *pair)
 {
     int fd = conn_detach(&pair->client);
 
+    pair->client_rests = false;
     pair->client_quiescing = false;
     quiesced_count++;
     memset(&pair->client, 0xdb, sizeof(pair->client));
@@ -209,7 +220,14 @@ static void quiet(struct conn *conn)
     hand_over(pair_of(conn));
 }
 
+/* As if half of the receives ended between two messages. */
+static bool may_hold(const struct conn *conn)
+{
+    return conn->is_held || sim_below(sim, 2) == 0;
+}
+
 static const struct conn_events events = {
+    .may_hold = may_hold,
     .received = received,
     .ended = ended,
     .drained = drained,
@@ -405,6 +423,48 @@ static void owner_acts(struct pair *pair)
     }
 }
 
+static void each_open(void (*act)(struct conn *conn))
+{
+    for (unsigned i = 0; i < pair_count; i++) {
+        struct pair *pair = &pairs[i];
+
+        if (!pair->is_accepted || pair->conns == 0)
+            continue;
+        if (pair->client.state == CONN_OPEN)
+            act(&pair->client);
+        if (pair->server.state == CONN_OPEN)
+            act(&pair->server);
+    }
+}
+
+static void note_rest(struct conn *conn)
+{
+    /* What is held has no receive but one that is ending. */
+    assert(!conn->is_held || !conn->receive_op.started || conn->receive_op.cancelling);
+    if (!conn_is_at_rest(conn))
+        return;
+    *rests_of(conn) = true;
+    rested_count++;
+}
+
+static void wake(struct conn *conn)
+{
+    *rests_of(conn) = false;
+    conn_release(conn);
+}
+
+/* Now and then everything is suspended for a while: what is at rest hears nothing until it is over. */
+static void suspend_acts(void)
+{
+    if (sim_below(sim, loop.is_suspended ? 20 : 200) == 0) {
+        loop.is_suspended = !loop.is_suspended;
+        each_open(loop.is_suspended ? conn_hold_if_possible : wake);
+    } else if (loop.is_suspended) {
+        each_open(conn_hold_if_possible);
+        each_open(note_rest);
+    }
+}
+
 static bool all_is_done(void)
 {
     if (accept_op.started)
@@ -486,9 +546,12 @@ static uint64_t run(uint64_t seed)
             end_step(&pairs[i].server_end);
             owner_acts(&pairs[i]);
         }
+        suspend_acts();
         turn();
         sim_advance(sim, sim_below(sim, round_us));
     }
+    loop.is_suspended = false;
+    each_open(wake);
 
     /* The faults stop. The listener goes, and with it who was not accepted. */
     sim_set_faults(sim, &(struct sim_faults){0});
@@ -555,7 +618,9 @@ static uint64_t run(uint64_t seed)
     for (unsigned i = 0; i < pair_count; i++)
         sim_note(sim, pairs[i].client_end.got ^ pairs[i].server_end.got << 32);
     sim_note(sim, quiesced_count);
+    sim_note(sim, rested_count);
     quiesced_count = 0;
+    rested_count = 0;
     trace = sim_trace(sim);
     ring_destroy(ring);
     conn_loop_release(&loop);

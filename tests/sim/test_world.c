@@ -272,6 +272,7 @@ static struct {
 } visits[VISITS_MAX];
 static unsigned visit_count;
 static bool control_acts;
+static bool control_drops; /* what does not come to rest in a SUSPEND */
 
 static void post_control(struct letter *letter)
 {
@@ -468,8 +469,8 @@ static void order_reload(bool is_whole)
 
 static void order_report(void)
 {
-    static const enum report_kind kinds[] = {REPORT_POOLS, REPORT_CLIENTS, REPORT_SERVERS,
-                                             REPORT_COUNTS};
+    static const enum report_kind kinds[] = {REPORT_POOLS,  REPORT_CLIENTS,   REPORT_SERVERS,
+                                             REPORT_COUNTS, REPORT_UNSETTLED, REPORT_UNSETTLED};
     struct order *order = order_take();
 
     if (order == NULL)
@@ -488,7 +489,17 @@ static void order_something(void)
     const char *database = happens(2) ? name : NULL;
     struct order *order;
 
-    switch (sim_below(world.sim, 16)) {
+    switch (sim_below(world.sim, 19)) {
+    case 16:
+    case 17:
+        (void)order_command(COMMAND_SUSPEND, NULL);
+        break;
+    case 18:
+        if (!control_drops)
+            break;
+        world.has_dropped = true;
+        (void)order_command(COMMAND_SUSPEND_DROP, NULL);
+        break;
     case 0:
         (void)order_command(COMMAND_PAUSE, database);
         break;
@@ -1152,6 +1163,7 @@ static void begin(uint64_t seed)
     world.users_break = happens(2);
     world.servers_break = happens(2);
     control_acts = happens(2);
+    control_drops = happens(4);
     fixed_mode = happens(2) ? modes[sim_below(world.sim, COUNT_OF(modes))] : NULL;
     world.is_session_mode = fixed_mode != NULL && strcmp(fixed_mode, "session") == 0;
     draw_accounts();

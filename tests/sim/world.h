@@ -99,6 +99,7 @@ struct world {
     struct sim *sim;
     bool is_chaos;                   /* faults and disorder; else everything must come to its end */
     bool users_break, servers_break; /* in the chaos only */
+    bool has_dropped; /* SUSPEND was told to close what is not at rest, with no word if need be */
     bool is_session_mode; /* of all pools, for the whole run: a session is reset between clients */
     bool is_shut_down;    /* all must leave */
     unsigned chaos_owner_last; /* owners above it have begun after the chaos */

@@ -109,6 +109,7 @@ static const struct cause {
     {"pooler is shutting down", false}, /* to a new one */
     {"server shutting down", false},    /* to one that waits */
     {"admin forced disconnect", false},
+    {"suspend_timeout", false},
     {"database removed", false},
     {"database configuration changed", false},
     {"no such database", false},
@@ -878,7 +879,8 @@ static void user_step(struct user *user)
         /* Every end has a cause: it was asked for, it was said, a message was cut off, or bytes
          * were lost. The console's is control's own affair. */
         assert(user->is_fatal || user->is_leaving || user->is_console ||
-               heap_bytes(&user->in) > 0 || sim_peer_is_reset(user->peer));
+               heap_bytes(&user->in) > 0 || sim_peer_is_reset(user->peer) ||
+               (world.has_dropped && (world.is_chaos || user->owner <= world.chaos_owner_last)));
         /* Whoever was sent away comes again when there may be room. */
         if (user->is_fatal)
             user->connects_again_us = world_now_us() + sim_below(world.sim, PAUSE_US_MAX);
