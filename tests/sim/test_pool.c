@@ -8,6 +8,7 @@
  * everything must come home. */
 #include "harness.h"
 #include "ring_sim.h"
+#include "sim_jobs.h"
 
 #include "pool/cancel.h"
 #include "pool/client.h"
@@ -181,6 +182,7 @@ static struct usage_table usage;
 static struct param_names param_names;
 static struct core core;
 static struct mailbox mailbox;
+static struct sim_jobs jobs;
 static struct user users[CLIENTS_MAX];
 static unsigned user_count, owner_last;
 static struct session *sessions[SESSIONS_MAX];
@@ -1206,11 +1208,10 @@ static void post_control(struct core *from, struct letter *letter)
     letter->open(letter, NULL);
 }
 
-static void post_job(struct core *from, struct job *job)
+static bool post_job(struct core *from, struct job *job)
 {
     (void)from;
-    job->run(job);
-    (void)mailbox_post(&mailbox, &job->letter);
+    return sim_jobs_post(&jobs, job);
 }
 
 static void give_random(struct core *from, void *out, size_t bytes)
@@ -1397,7 +1398,7 @@ static bool all_is_done(void)
 
 static void jump(void)
 {
-    uint64_t next_us = MIN(core_next_us(&core), sim_next_us(sim));
+    uint64_t next_us = MIN(MIN(core_next_us(&core), sim_next_us(sim)), sim_jobs_next_us(&jobs));
 
     if (!sim_has_work(sim) && next_us != UINT64_MAX && next_us > sim_now_us(sim))
         sim_advance(sim, MIN(next_us - sim_now_us(sim), US_PER_S));
@@ -1409,6 +1410,7 @@ static void world_step(void)
         user_step(&users[i]);
     cancel_peers_step();
     sessions_step();
+    sim_jobs_step(&jobs);
 }
 
 static void explain(void)
@@ -1503,6 +1505,13 @@ static uint64_t run(uint64_t seed)
     assert(usage_table_init(&usage));
     param_names_init(&param_names, NULL, storage, sizeof(storage));
     mailbox_init(&mailbox);
+    jobs = (struct sim_jobs){
+        .sim = sim,
+        .mailbox = &mailbox,
+        .refused_per_mille = 100,
+        .delay_us_max = 5000,
+        .count_max = SIM_JOBS_MAX,
+    };
     core_options = (struct core_options){
         .count = 1,
         .client_count_max = 200,
