@@ -180,6 +180,49 @@ static void many_threads_lose_no_job_and_no_wake_up(void **state)
     assert_int_equal(atomic_load(&queue.waiting_count), 0);
 }
 
+static atomic_uint began_count;
+
+static void spin(uint64_t count)
+{
+    while (count-- > 0)
+        atomic_signal_fence(memory_order_seq_cst);
+}
+
+static void tell_and_linger(struct job *job)
+{
+    static uint64_t random = 2;
+
+    (void)job;
+    atomic_fetch_add(&began_count, 1);
+    spin(random_below(&random, 1000));
+}
+
+/* One taker, and each job is posted at about the moment when the taker falls asleep after the one
+ * before: nobody else's post would make good for a wake-up that is lost. */
+static void a_job_that_comes_while_the_taker_falls_asleep_wakes_it(void **state)
+{
+    enum { ROUNDS = 200000 };
+    static struct task two[2], last;
+    pthread_t taker;
+    uint64_t random = 1;
+
+    (void)state;
+    job_queue_init(&queue, 1);
+    two[0].job.run = two[1].job.run = tell_and_linger;
+    last.job.run = count_run;
+    last.is_last = true;
+    assert_int_equal(pthread_create(&taker, NULL, take, NULL), 0);
+    for (unsigned i = 0; i < ROUNDS; i++) {
+        assert_true(job_queue_post(&queue, &two[i % 2].job));
+        while (atomic_load(&began_count) == i)
+            ;
+        spin(random_below(&random, 2000));
+    }
+    assert_true(job_queue_post(&queue, &last.job));
+    pthread_join(taker, NULL);
+    assert_int_equal(job_queue_counts(&queue).run, ROUNDS + 1);
+}
+
 static sem_t release_hung;
 
 static void hang(struct job *job)
@@ -226,6 +269,7 @@ int main(void)
         cmocka_unit_test(a_full_queue_refuses_until_one_is_taken),
         cmocka_unit_test(a_cancelled_job_comes_back_without_having_run),
         cmocka_unit_test(many_threads_lose_no_job_and_no_wake_up),
+        cmocka_unit_test(a_job_that_comes_while_the_taker_falls_asleep_wakes_it),
         cmocka_unit_test(one_queue_that_hangs_does_not_hold_up_another),
     };
 
