@@ -1,19 +1,45 @@
-/* helper.h - threads for what blocks or burns CPU: PBKDF2 (struct job), names (struct resolution).
+/* helper.h - threads for what burns CPU (PBKDF2, struct job) or blocks (names, struct resolution).
  *
- * They keep no state: a job goes in, a result goes back by letter to the core that asked. Posting
- * takes no lock; each helper sleeps on a futex. */
+ * They keep no state: a job goes in, a result goes back by letter to the core that asked. Hashing
+ * and name lookups have a queue and threads each, so that neither holds up the other. A job whose
+ * asker has gone (job_cancel) comes back without having run. Posting takes no lock.
+ *
+ * The threads that hash run at nice 19: a worker is pinned to each core, and a PBKDF2 of 2 ms
+ * between two of its turns would be seen by all of its clients. What they lose is only the share of
+ * a core that is full; see src/README.md for the measurement. */
 #ifndef CONTROL_HELPER_H
 #define CONTROL_HELPER_H
 
-#include "pool/core.h"
+#include "control/job_queue.h"
 
-enum { HELPER_THREADS = 2 };
+enum {
+    HELPER_HASH_THREADS = 2,
+    /* A lookup that hangs takes 10 s or more (resolv.conf) and no CPU: some may hang before others
+     * have to wait. */
+    HELPER_NAME_THREADS = 4,
+
+    /* Jobs of 2 ms (4,096 rounds): 8 s of one core, 4 s of two. That is well within
+     * client_login_timeout, so that thousands of users who come back at the same moment are all
+     * served; whoever comes to a queue that is longer would most likely wait in vain, and hold up
+     * the logins at servers meanwhile. */
+    HELPER_HASH_WAITING_MAX = 4096,
+    /* One for each pool whose host is a name: as many as one core can ask for at once. */
+    HELPER_NAME_WAITING_MAX = 4096,
+};
 
 must_check bool helper_start(void);
-/* Any thread: `job->run` in a helper, then the letter to core `job->core_index`. */
-void helper_post(struct job *job);
+/* Any thread: `job->run` in a helper that hashes, then the letter to core `job->core_index`. False:
+ * too many wait; the job is the caller's still, and no letter will come. Said in the log, at most
+ * once a second. */
+must_check bool helper_post(struct job *job);
 /* Opened by control: looks the host names of a struct resolution up in a helper and sends it back
- * with resolution_returned. */
+ * with resolution_returned; without an address when too many lookups wait. */
 void helper_resolver_open(struct letter *letter, void *context);
+
+/* What the helpers did since the start. Any thread. */
+struct helper_counts {
+    struct job_counts hashes, names;
+};
+struct helper_counts helper_counts(void);
 
 #endif

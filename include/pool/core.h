@@ -26,18 +26,27 @@ struct core;
 
 /* Work that blocks or burns CPU: a helper thread calls `run`, then `letter` is posted to core
  * `core_index`, whose `open` looks at the result. Belongs to the helper in between: its owner must
- * outlive it. */
+ * outlive it. A job that was cancelled comes back too, since only its letter says that its memory
+ * is free; whether it ran before the helper saw the flag, `was_run` tells. */
 struct job {
     struct letter letter; /* back to the core, and on the way there */
     void (*run)(struct job *job);
     unsigned core_index;
+    atomic_bool is_cancelled; /* the owner's, at any moment: nobody wants the result (any more) */
+    bool was_run;             /* the helper's */
 };
+
+static inline void job_set_cancelled(struct job *job, bool is_cancelled)
+{
+    atomic_store_explicit(&job->is_cancelled, is_cancelled, memory_order_relaxed);
+}
 
 /* What a core asks of the world above it. */
 struct core_ports {
     void (*post_core)(struct core *core, unsigned core_index, struct letter *letter);
     void (*post_control)(struct core *core, struct letter *letter);
-    void (*post_job)(struct core *core, struct job *job);
+    /* False: too many jobs wait; this one was not taken, and no letter will come. */
+    bool (*post_job)(struct core *core, struct job *job) must_check;
     void (*random)(struct core *core, void *out, size_t bytes);
     /* SUSPEND: new connections wait in the kernel, or are accepted again. NULL: there are none. */
     void (*hold_accepts)(struct core *core, bool hold);
@@ -111,6 +120,10 @@ struct core {
     } database_flags[DATABASE_FLAGS_MAX];
     unsigned database_flags_count;
 };
+
+/* The error for a login that post_job refused. */
+#define JOB_REFUSED_TEXT "too many logins are waiting for a helper"
+#define JOB_REFUSED_SQLSTATE "53000" /* insufficient_resources */
 
 must_check bool core_init(struct core *core, const struct core_options *options);
 /* All connections must be gone. */

@@ -38,8 +38,9 @@ struct login {
     struct handover handover;
     struct job job; /* LOGIN_CHECK */
     bool job_in_flight;
-    struct client *client;          /* NULL: gone, or moved */
-    struct list key_link;           /* waits for a scram_entry */
+    struct client *client;           /* NULL: gone, or moved */
+    struct scram_entry *scram_entry; /* whose keys it waits for */
+    struct list key_link;
     struct snapshot *snapshot;      /* one reference: `user` is of it */
     const struct user_config *user; /* NULL: unknown */
     uint8_t phase;

@@ -35,7 +35,7 @@ struct worker_options {
     size_t listener_count;
     /* Called inside a turn; must not block. */
     void (*post_control)(struct letter *letter);
-    void (*post_job)(struct job *job);
+    bool (*post_job)(struct job *job) must_check; /* false: not taken */
     void (*random)(void *out, size_t bytes);
     /* Opened by control: struct resolution, and struct handover of console sessions. */
     letter_open *resolver_open;

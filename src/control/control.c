@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "control/console.h"
+#include "control/helper.h"
 #include "control/log_writer.h"
 #include "control/notify.h"
 
@@ -171,6 +172,18 @@ const char *control_reload(struct request *request)
 
 /* ---- statistics ---- */
 
+/* Since the start, not a rate: they are seldom at work, and it is the sum that tells whether. */
+static void log_helpers(void)
+{
+    struct helper_counts counts = helper_counts();
+
+    log_write(LEVEL_DEBUG,
+              "helpers: %llu hashes made, %llu cancelled, %llu refused; %llu names looked up, %llu "
+              "cancelled, %llu refused",
+              counts.hashes.run, counts.hashes.cancelled, counts.hashes.refused, counts.names.run,
+              counts.names.cancelled, counts.names.refused);
+}
+
 static void stats_gathered(struct request *request)
 {
     const struct pool_stats *average = &control.stats.all.average;
@@ -193,6 +206,7 @@ static void stats_gathered(struct request *request)
     if (control.snapshot->settings.log_stats)
         log_write(LEVEL_LOG, "%s", text);
     notify_status(text);
+    log_helpers();
     request_release(request);
 }
 

@@ -9,7 +9,12 @@
 #include <string.h>
 #include <strings.h>
 
-/* Keys of one user with a plain password, made once by a helper for a random salt. */
+/* Keys of one user with a plain password, made once by a helper for a random salt.
+ *
+ * Until it is ready its job is with the helpers. When the last waiter leaves, the job is cancelled;
+ * when another comes, no more. Whether a helper saw the one or the other is decided when the job
+ * comes back: it ran and the keys are kept; or it did not, and then it is posted again for those
+ * who wait, or forgotten when nobody does. */
 struct scram_entry {
     struct list link;
     struct list waiters; /* login.key_link */
@@ -75,11 +80,13 @@ bool login_start(struct client *client)
     return true;
 }
 
+static void scram_waiter_leaves(struct login *login);
+
 static void login_free(struct core *core, struct login *login)
 {
     assert(login->client == NULL);
     assert(!login->job_in_flight);
-    list_remove(&login->key_link);
+    assert(login->scram_entry == NULL);
     if (login->input != NULL)
         buffer_release(core->loop.buffers, login->input);
     if (login->snapshot != NULL)
@@ -94,8 +101,11 @@ void login_end(struct client *client)
 
     client->login = NULL;
     login->client = NULL;
-    list_remove(&login->key_link);
-    if (!login->job_in_flight)
+    if (login->scram_entry != NULL)
+        scram_waiter_leaves(login);
+    if (login->job_in_flight)
+        job_set_cancelled(&login->job, true);
+    else
         login_free(client_core(client), login);
 }
 
@@ -337,30 +347,74 @@ static bool take_client_limits(struct client *client)
 
 /* ---- authentication ---- */
 
+static void scram_entry_forget(struct core *core, struct scram_entry *entry)
+{
+    assert(list_is_empty(&entry->waiters));
+    list_remove(&entry->link);
+    snapshot_release(entry->snapshot);
+    secret_wipe(entry, sizeof(*entry));
+    slab_give(&core->scram_cache, entry);
+}
+
+static void scram_waiter_comes(struct scram_entry *entry, struct login *login)
+{
+    assert(!entry->is_ready);
+    login->phase = LOGIN_KEYS;
+    login->scram_entry = entry;
+    list_push_back(&entry->waiters, &login->key_link);
+    job_set_cancelled(&entry->job, false);
+}
+
+static void scram_waiter_leaves(struct login *login)
+{
+    struct scram_entry *entry = login->scram_entry;
+
+    list_remove(&login->key_link);
+    login->scram_entry = NULL;
+    if (list_is_empty(&entry->waiters))
+        job_set_cancelled(&entry->job, true);
+}
+
+/* The entry's keys are asked for. False: the helpers have too much to do; the entry and all who
+ * wait for it are gone. */
+static void scram_keys_ask(struct core *core, struct scram_entry *entry)
+{
+    if (core->ports->post_job(core, &entry->job))
+        return;
+    while (!list_is_empty(&entry->waiters)) {
+        struct login *login = OWNER_OF(list_front(&entry->waiters), struct login, key_link);
+
+        scram_waiter_leaves(login);
+        client_close_error(login->client, JOB_REFUSED_TEXT, JOB_REFUSED_SQLSTATE);
+    }
+    scram_entry_forget(core, entry);
+}
+
 static void scram_keys_made(struct letter *letter, void *context)
 {
     struct scram_entry *entry = OWNER_OF(letter, struct scram_entry, job.letter);
     struct core *core = context;
-    struct list waiters;
 
+    if (!entry->job.was_run) {
+        if (list_is_empty(&entry->waiters))
+            scram_entry_forget(core, entry);
+        else
+            scram_keys_ask(core, entry);
+        return;
+    }
     scram_secret_make(&entry->secret, entry->salted, entry->salt, sizeof(entry->salt),
                       entry->iterations);
     secret_wipe(entry->salted, sizeof(entry->salted));
     entry->is_ready = true;
-    list_init(&waiters);
-    list_append_all(&waiters, &entry->waiters);
-    while (!list_is_empty(&waiters)) {
-        struct login *login = OWNER_OF(list_front(&waiters), struct login, key_link);
+    while (!list_is_empty(&entry->waiters)) {
+        struct login *login = OWNER_OF(list_front(&entry->waiters), struct login, key_link);
 
-        list_remove(&login->key_link);
+        scram_waiter_leaves(login);
         login->secret = entry->secret;
         scram_offer(login->client);
     }
-    if (entry->is_stale) {
-        list_remove(&entry->link);
-        snapshot_release(entry->snapshot);
-        slab_give(&core->scram_cache, entry);
-    }
+    if (entry->is_stale)
+        scram_entry_forget(core, entry);
 }
 
 static void scram_keys_run(struct job *job)
@@ -381,10 +435,7 @@ void login_forget_keys(struct core *core)
             entry->is_stale = true;
             continue;
         }
-        list_remove(&entry->link);
-        snapshot_release(entry->snapshot);
-        secret_wipe(entry, sizeof(*entry));
-        slab_give(&core->scram_cache, entry);
+        scram_entry_forget(core, entry);
     }
 }
 
@@ -407,8 +458,7 @@ static void scram_keys_for_plain(struct client *client)
             login->secret = entry->secret;
             scram_offer(client);
         } else {
-            login->phase = LOGIN_KEYS;
-            list_push_back(&entry->waiters, &login->key_link);
+            scram_waiter_comes(entry, login);
         }
         return;
     }
@@ -431,9 +481,8 @@ static void scram_keys_for_plain(struct client *client)
         .core_index = core->index,
     };
     list_push_front(&core->scram_entries, &entry->link);
-    login->phase = LOGIN_KEYS;
-    list_push_back(&entry->waiters, &login->key_link);
-    core->ports->post_job(core, &entry->job);
+    scram_waiter_comes(entry, login);
+    scram_keys_ask(core, entry);
 }
 
 static void scram_offer(struct client *client)
@@ -513,8 +562,9 @@ static void authenticate(struct client *client)
 static void check_done(struct letter *letter, void *context)
 {
     struct login *login = OWNER_OF(letter, struct login, job.letter);
-    bool same = scram_secret_check(&login->secret, login->salted);
+    bool same = login->job.was_run && scram_secret_check(&login->secret, login->salted);
 
+    assert(login->job.was_run || login->client == NULL);
     login->job_in_flight = false;
     secret_wipe(login->password, sizeof(login->password));
     secret_wipe(login->salted, sizeof(login->salted));
@@ -568,8 +618,9 @@ static void password_received(struct client *client, const char *password, size_
             .run = check_run,
             .core_index = core->index,
         };
-        login->job_in_flight = true;
-        core->ports->post_job(core, &login->job);
+        login->job_in_flight = core->ports->post_job(core, &login->job);
+        if (!login->job_in_flight)
+            client_close_error(client, JOB_REFUSED_TEXT, JOB_REFUSED_SQLSTATE);
         return;
     } else if (md5_is_secret(secret)) {
         char made[MD5_TEXT_BYTES];

@@ -134,7 +134,9 @@ static void pool_forget(struct pool *pool)
     params_release(&core->params, pool->default_params);
     if (pool->resolution != NULL) {
         pool->resolution->pool = NULL;
-        if (!pool->resolution->in_flight)
+        if (pool->resolution->in_flight)
+            job_set_cancelled(&pool->resolution->job, true);
+        else
             slab_give(&core->resolutions, pool->resolution);
     }
     explicit_bzero(pool->client_key, sizeof(pool->client_key));

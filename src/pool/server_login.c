@@ -68,7 +68,9 @@ void server_login_end(struct server *server)
 
     server->login = NULL;
     login->server = NULL;
-    if (!login->job_in_flight)
+    if (login->job_in_flight)
+        job_set_cancelled(&login->job, true);
+    else
         login_free(server_core(server), login);
 }
 
@@ -123,6 +125,7 @@ static void salted_made(struct letter *letter, void *context)
         login_free(context, login);
         return;
     }
+    assert(login->job.was_run);
     /* Kept for the pool's next logins: the server gives a user the same salt each time. */
     server->pool->has_salted_password = true;
     memcpy(server->pool->salted_password, login->salted_password, SCRAM_KEY_BYTES);
@@ -221,8 +224,12 @@ static void sasl_challenge(struct server *server, const uint8_t *body, size_t by
         .run = salted_run,
         .core_index = core->index,
     };
-    login->job_in_flight = true;
-    core->ports->post_job(core, &login->job);
+    login->job_in_flight = core->ports->post_job(core, &login->job);
+    if (!login->job_in_flight) {
+        /* Not the server's word: who waits for it goes on waiting, and it is tried again. */
+        pool_server_failed(pool, JOB_REFUSED_TEXT, JOB_REFUSED_SQLSTATE, false);
+        server_close(server, "login failed");
+    }
 }
 
 static void sasl_final(struct server *server, const uint8_t *body, size_t bytes)

@@ -116,11 +116,11 @@ static void port_post_control(struct core *core, struct letter *letter)
     worker->options.post_control(letter);
 }
 
-static void port_post_job(struct core *core, struct job *job)
+static bool port_post_job(struct core *core, struct job *job)
 {
     struct worker *worker = core->ports_context;
 
-    worker->options.post_job(job);
+    return worker->options.post_job(job);
 }
 
 static void port_random(struct core *core, void *out, size_t bytes)

@@ -285,12 +285,14 @@ static void post_to(unsigned worker, struct letter *letter)
     worker_post(workers[worker], control_ring, letter);
 }
 
-static void post_job(struct job *job)
+static bool post_job(struct job *job)
 {
-    assert(job_count < JOBS_MAX);
+    if (job_count == JOBS_MAX || (world.is_chaos && happens(20)))
+        return false;
     jobs[job_count].job = job;
     jobs[job_count++].due_us =
         world_now_us() + (world.is_chaos ? sim_below(world.sim, happens(4) ? 100000 : 300) : 10);
+    return true;
 }
 
 static void run_jobs(void)
@@ -303,7 +305,9 @@ static void run_jobs(void)
             continue;
         }
         jobs[i] = jobs[--job_count];
-        job->run(job);
+        job->was_run = !atomic_load(&job->is_cancelled);
+        if (job->was_run)
+            job->run(job);
         post_to(job->core_index, &job->letter);
     }
 }
@@ -332,7 +336,10 @@ static void resolver_opens(struct letter *letter, void *context)
     resolution->job.run = resolve;
     resolution->job.core_index = resolution->core_index;
     letter->open = resolution_returned;
-    post_job(&resolution->job);
+    if (!post_job(&resolution->job)) {
+        snprintf(resolution->error, sizeof(resolution->error), "too many lookups");
+        post_to(resolution->core_index, letter);
+    }
 }
 
 /* A session of the console, or a cancel request whose key no worker knows: control hangs up. */

@@ -1,5 +1,7 @@
 #include "world_user.h"
 
+#include "pool/core.h"
+
 #include "crypto/md5.h"
 #include "wire/message.h"
 
@@ -98,6 +100,7 @@ static const struct cause {
     {"no more connections allowed (max_client_conn)", true},
     {"client connections exceeded (max_db_client_connections)", true},
     {"client connections exceeded (max_user_client_connections)", true},
+    {JOB_REFUSED_TEXT, false},
     {"too many bytes before the welcome", true}, /* an eager one */
     {"password authentication failed", true},    /* a wrong one was sent */
     {"SASL authentication failed", true},
