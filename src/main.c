@@ -182,7 +182,7 @@ static void clean_up(void)
 }
 
 static void start_workers(struct snapshot *snapshot, unsigned worker_count, const int *cpus,
-                          unsigned descriptor_limit, struct usage_table *usage,
+                          unsigned cpu_count, unsigned descriptor_limit, struct usage_table *usage,
                           struct shard_table *shards)
 {
     static struct param_names param_names;
@@ -219,8 +219,7 @@ static void start_workers(struct snapshot *snapshot, unsigned worker_count, cons
         struct thread *thread;
 
         snapshot_reference(snapshot);
-        thread = thread_start_worker(&options,
-                                     snapshot->settings.worker_threads == 0 ? cpus[i] : -1, error);
+        thread = thread_start_worker(&options, cpu_count > 0 ? cpus[i % cpu_count] : -1, error);
         if (thread == NULL) {
             log_write(LEVEL_FATAL, "%s", error);
             give_up();
@@ -240,7 +239,7 @@ int main(int argc, char **argv)
     const struct settings *settings;
     struct snapshot *snapshot;
     int cpus[WORKERS_MAX];
-    unsigned worker_count, descriptor_limit;
+    unsigned worker_count, cpu_count, descriptor_limit;
     char error[RING_ERROR_BYTES];
     int status = parse_arguments(argc, argv, &arguments);
 
@@ -301,10 +300,16 @@ int main(int argc, char **argv)
         if (run_user != NULL)
             process_give_file(settings->logfile, run_user);
     }
-    worker_count = process_cpus(cpus);
-    if (settings->worker_threads > 0)
-        worker_count = (unsigned)settings->worker_threads;
-    worker_count = MIN(MAX(worker_count, 1u), (unsigned)WORKERS_MAX);
+    cpu_count = process_worker_cpus(settings, cpus, error, sizeof(error));
+    if (cpu_count == 0) {
+        log_write(LEVEL_FATAL, "%s", error);
+        give_up();
+    }
+    worker_count = settings->worker_threads > 0 ? (unsigned)settings->worker_threads : cpu_count;
+    worker_count = MIN(worker_count, (unsigned)WORKERS_MAX);
+    /* As many workers as somebody wanted run where the kernel puts them, unless he also said where. */
+    if (settings->worker_threads > 0 && settings->cpu_affinity[0] == '\0')
+        cpu_count = 0;
     descriptor_limit = process_raise_limits(settings, worker_count);
     if (control_options.signal_fd < 0 || !control_init() || !usage_table_init(&usage) ||
         !shard_table_init(&shards, worker_count)) {
@@ -318,7 +323,7 @@ int main(int argc, char **argv)
     }
     if (!helper_start())
         give_up();
-    start_workers(snapshot, worker_count, cpus, descriptor_limit, &usage, &shards);
+    start_workers(snapshot, worker_count, cpus, cpu_count, descriptor_limit, &usage, &shards);
     if (run_user != NULL && !process_become_user(run_user))
         give_up();
     if (geteuid() == 0) {

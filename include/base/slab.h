@@ -24,6 +24,8 @@ struct slab {
 must_check bool slab_init(struct slab *slab, const char *name, size_t object_bytes,
                           uint32_t count_max);
 void slab_release(struct slab *slab);
+/* Asks for transparent huge pages: fewer TLB misses, and 2 MiB as soon as one object is used. */
+void slab_use_huge_pages(struct slab *slab);
 
 /* Contents are undefined, but the first 8 bytes of an object that is free are the slab's.
  * NULL: the limit is reached. */

@@ -17,6 +17,8 @@
 
 #include <stdio.h>
 
+enum huge_pages { HUGE_PAGES_OFF, HUGE_PAGES_TRY, HUGE_PAGES_ON };
+
 enum pool_mode { POOL_MODE_SESSION, POOL_MODE_TRANSACTION, POOL_MODE_STATEMENT };
 
 enum auth_type {
@@ -147,6 +149,9 @@ struct settings {
     int verbose; /* -1: not in the file, the count of -v holds */
     /* [pgsplice] */
     int worker_threads;           /* 0: one for each core that this process may run on */
+    const char *cpu_affinity;     /* list of CPUs for the workers; empty: as the process may */
+    bool incoming_cpu;            /* connections are accepted where their packets arrive */
+    int huge_pages;               /* enum huge_pages */
     uint64_t busy_poll_us;        /* how long a worker spins before it sleeps; 0: not at all */
     int receive_buffer_bytes;     /* size of one receive buffer, 1 KiB to 64 KiB */
     int receive_buffer_count_max; /* most receive buffers of a worker, a power of two */

@@ -39,6 +39,11 @@ struct buffer_pool {
 /* False: no address space, or no memory. */
 must_check bool buffer_pool_init(struct buffer_pool *pool, uint32_t receive_bytes,
                                  uint32_t receive_count_max);
+/* Receive buffers lie in huge pages from now on; no buffer may be in use. False: the kernel has none
+ * (errno); then it is asked to make some of what is there (MADV_HUGEPAGE). */
+must_check bool buffer_pool_use_huge_pages(struct buffer_pool *pool);
+/* Address space of all receive buffers. */
+size_t buffer_pool_receive_bytes(const struct buffer_pool *pool);
 void buffer_pool_release(struct buffer_pool *pool);
 
 /* The ring only: `index` was filled by the kernel. One reference, the caller's. */

@@ -126,6 +126,8 @@ struct core {
 #define JOB_REFUSED_SQLSTATE "53000" /* insufficient_resources */
 
 must_check bool core_init(struct core *core, const struct core_options *options);
+/* Transparent huge pages for the tables that grow with clients and servers. */
+void core_use_huge_pages(struct core *core);
 /* All connections must be gone. */
 void core_release(struct core *core);
 

@@ -30,6 +30,7 @@ struct worker_options {
     uint32_t client_count_max;
     unsigned ring_entries, ring_completions;
     uint32_t receive_buffer_bytes, receive_buffer_count_max;
+    enum huge_pages huge_pages;
     const struct worker_listener *listeners; /* copied; each worker has its own TCP sockets
                                                 (SO_REUSEPORT), unix sockets are shared */
     size_t listener_count;

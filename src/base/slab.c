@@ -25,6 +25,11 @@ void slab_release(struct slab *slab)
     *slab = (struct slab){0};
 }
 
+void slab_use_huge_pages(struct slab *slab)
+{
+    (void)madvise(slab->base, slab->object_bytes * slab->count_max, MADV_HUGEPAGE);
+}
+
 void *slab_take(struct slab *slab)
 {
     void *object = slab->free_first;

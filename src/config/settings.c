@@ -24,6 +24,13 @@ static const struct setting_name auth_type_names[] = {
     {NULL, 0},
 };
 
+static const struct setting_name huge_pages_names[] = {
+    {"off", HUGE_PAGES_OFF},
+    {"try", HUGE_PAGES_TRY},
+    {"on", HUGE_PAGES_ON},
+    {NULL, 0},
+};
+
 static const struct setting_name pool_mode_names[] = {
     {"session", POOL_MODE_SESSION},
     {"transaction", POOL_MODE_TRANSACTION},
@@ -257,6 +264,9 @@ const struct setting settings_table[] = {
     NUMBER(SETTING_INT, verbose, NULL, 0, 9, RELOAD, "1: DEBUG, 2: NOISE lines in the log; replaces the count of -v."),
 
     {SPLICE(worker_threads), SETTING_INT, AT(worker_threads), "0", 0, 1024, RESTART, .meaning = "Threads that serve connections; 0: one for each core."},
+    {SPLICE(cpu_affinity), SETTING_STRING, AT(cpu_affinity), "", 0, 0, RESTART, .meaning = "CPUs that the workers are pinned to, in turn: 0-3,8; empty: those that the process may use."},
+    {SPLICE(incoming_cpu), SETTING_BOOL, AT(incoming_cpu), "0", 0, 1, RESTART, .meaning = "A pinned worker accepts the connections whose packets its CPU handles (SO_INCOMING_CPU)."},
+    {SPLICE(huge_pages), SETTING_ENUM, AT(huge_pages), "off", 0, 0, .names = huge_pages_names, RESTART, .meaning = "Huge pages for receive buffers and tables: off, try, or on (which does not start without them)."},
     {SPLICE(busy_poll), SETTING_SHORT_TIME_US, AT(busy_poll_us), "0", 0, 1, RELOAD, .meaning = "How long a worker looks for work before it sleeps: 50us, 1ms, 0.001s or a number of microseconds."},
     {SPLICE(receive_buffer_bytes), SETTING_INT, AT(receive_buffer_bytes), "16384", 1024, 65536, RESTART, .meaning = "Size of a receive buffer."},
     {SPLICE(receive_buffer_count_max), SETTING_INT, AT(receive_buffer_count_max), "4096", 16, 32768, RESTART, .meaning = "Most receive buffers of a worker; a power of two.", .judge = judge_power_of_two},

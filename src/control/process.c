@@ -1,5 +1,7 @@
 #include "control/process.h"
 
+#include "config/cpu_list.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -441,5 +443,36 @@ unsigned process_cpus(int cpus[WORKERS_MAX])
     for (int cpu = 0; cpu < CPU_SETSIZE && count < WORKERS_MAX; cpu++)
         if (CPU_ISSET((size_t)cpu, &set))
             cpus[count++] = cpu;
+    return count;
+}
+
+unsigned process_worker_cpus(const struct settings *settings, int cpus[WORKERS_MAX], char *error,
+                             size_t error_bytes)
+{
+    int allowed[WORKERS_MAX];
+    unsigned allowed_count = process_cpus(allowed);
+    unsigned count;
+    const char *why;
+
+    if (!cpu_list_parse(settings->cpu_affinity, cpus, WORKERS_MAX, &count, &why)) {
+        snprintf(error, error_bytes, "cpu_affinity = %s: %s", settings->cpu_affinity, why);
+        return 0;
+    }
+    if (count == 0) {
+        memcpy(cpus, allowed, sizeof(allowed));
+        return MAX(allowed_count, 1u);
+    }
+    for (unsigned i = 0; i < count; i++) {
+        bool is_allowed = false;
+
+        for (unsigned k = 0; k < allowed_count; k++)
+            is_allowed = is_allowed || allowed[k] == cpus[i];
+        if (!is_allowed) {
+            snprintf(error, error_bytes,
+                     "cpu_affinity = %s: CPU %d does not exist, or this process may not use it",
+                     settings->cpu_affinity, cpus[i]);
+            return 0;
+        }
+    }
     return count;
 }

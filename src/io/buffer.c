@@ -1,5 +1,6 @@
 #include "io/buffer.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -21,7 +22,7 @@ bool buffer_pool_init(struct buffer_pool *pool, uint32_t receive_bytes, uint32_t
     pool->receive = calloc(receive_count_max, sizeof(struct buffer));
     pool->returned = calloc(receive_count_max, sizeof(uint16_t));
     pool->receive_data =
-        mmap(NULL, (size_t)receive_bytes * receive_count_max, PROT_READ | PROT_WRITE,
+        mmap(NULL, buffer_pool_receive_bytes(pool), PROT_READ | PROT_WRITE,
              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (pool->receive_data == MAP_FAILED)
         pool->receive_data = NULL;
@@ -44,12 +45,46 @@ fail:
     return false;
 }
 
+enum { HUGE_PAGE_BYTES = 2 * 1024 * 1024 };
+
+/* Rounded up, so that it may be huge pages; the rest is never touched. */
+size_t buffer_pool_receive_bytes(const struct buffer_pool *pool)
+{
+    size_t bytes = (size_t)pool->receive_bytes * pool->receive_count_max;
+
+    return (bytes + HUGE_PAGE_BYTES - 1) / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES;
+}
+
+bool buffer_pool_use_huge_pages(struct buffer_pool *pool)
+{
+    size_t bytes = buffer_pool_receive_bytes(pool);
+    void *data;
+
+    assert(pool->receive_used == 0);
+    assert(pool->receive_count == 0);
+    /* Reserved here and now: without a reservation a page that is not there would be a SIGBUS. */
+    data = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1,
+                0);
+    if (data == MAP_FAILED) {
+        int error = errno;
+
+        (void)madvise(pool->receive_data, bytes, MADV_HUGEPAGE);
+        errno = error;
+        return false;
+    }
+    munmap(pool->receive_data, bytes);
+    pool->receive_data = data;
+    for (uint32_t index = 0; index < pool->receive_count_max; index++)
+        pool->receive[index].data = pool->receive_data + (size_t)index * pool->receive_bytes;
+    return true;
+}
+
 void buffer_pool_release(struct buffer_pool *pool)
 {
     for (int class = 0; class < PARKED_CLASSES; class ++)
         slab_release(&pool->parked[class]);
     if (pool->receive_data != NULL)
-        munmap(pool->receive_data, (size_t)pool->receive_bytes * pool->receive_count_max);
+        munmap(pool->receive_data, buffer_pool_receive_bytes(pool));
     free(pool->receive);
     free(pool->returned);
     *pool = (struct buffer_pool){0};

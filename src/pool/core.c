@@ -55,6 +55,14 @@ bool core_init(struct core *core, const struct core_options *options)
     return false;
 }
 
+void core_use_huge_pages(struct core *core)
+{
+    slab_use_huge_pages(&core->clients);
+    slab_use_huge_pages(&core->servers);
+    slab_use_huge_pages(&core->pools);
+    slab_use_huge_pages(&core->loop.spans);
+}
+
 void core_release(struct core *core)
 {
     login_forget_keys(core);

@@ -2,13 +2,14 @@
 
 #include "base/clock.h"
 #include "crypto/random.h"
+#include "worker/machine.h"
 
 #include <pthread.h>
 #include <sched.h>
 #include <semaphore.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 enum {
@@ -81,13 +82,11 @@ static void *run(void *argument)
 
     snprintf(name, sizeof(name), "worker-%u", options.index);
     (void)pthread_setname_np(pthread_self(), name);
-    if (thread->cpu >= 0) {
-        cpu_set_t cpus;
-
-        CPU_ZERO(&cpus);
-        CPU_SET((size_t)thread->cpu, &cpus);
-        (void)pthread_setaffinity_np(pthread_self(), sizeof(cpus), &cpus);
-    }
+    if (!machine_settle(thread->cpu))
+        log_write(LEVEL_WARNING, "worker %u cannot be pinned to CPU %d", options.index,
+                  thread->cpu);
+    if (options.snapshot->settings.incoming_cpu)
+        machine_take_incoming(&options, thread->cpu);
     thread->has_failed = !worker_init(worker, &options, clock_now_us(), thread->error);
     sem_post(&thread->started);
     if (thread->has_failed)
@@ -104,10 +103,12 @@ struct thread *thread_start_worker(const struct worker_options *options, int cpu
                                    char error[RING_ERROR_BYTES])
 {
     const struct settings *settings = &options->snapshot->settings;
-    struct thread *thread = calloc(1, sizeof(*thread));
+    /* Zero pages that nobody has touched: the worker's own thread does, on its own node. */
+    struct thread *thread = mmap(NULL, sizeof(*thread), PROT_READ | PROT_WRITE,
+                                 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     int result;
 
-    if (thread == NULL) {
+    if (thread == MAP_FAILED) {
         snprintf(error, RING_ERROR_BYTES, "no memory for a worker");
         return NULL;
     }
@@ -118,6 +119,7 @@ struct thread *thread_start_worker(const struct worker_options *options, int cpu
     thread->worker.options.random = give_random;
     thread->worker.options.ring_entries = RING_ENTRIES;
     thread->worker.options.ring_completions = RING_COMPLETIONS;
+    thread->worker.options.huge_pages = (enum huge_pages)settings->huge_pages;
     thread->worker.options.receive_buffer_bytes = (uint32_t)settings->receive_buffer_bytes;
     thread->worker.options.receive_buffer_count_max = (uint32_t)settings->receive_buffer_count_max;
     atomic_init(&thread->stopping, false);
@@ -127,7 +129,7 @@ struct thread *thread_start_worker(const struct worker_options *options, int cpu
     if (result != 0) {
         snprintf(error, RING_ERROR_BYTES, "cannot start a thread: %s", strerror(result));
         workers[options->index] = NULL;
-        free(thread);
+        munmap(thread, sizeof(*thread));
         return NULL;
     }
     while (sem_wait(&thread->started) != 0)
@@ -136,7 +138,7 @@ struct thread *thread_start_worker(const struct worker_options *options, int cpu
         pthread_join(thread->id, NULL);
         memcpy(error, thread->error, RING_ERROR_BYTES);
         workers[options->index] = NULL;
-        free(thread);
+        munmap(thread, sizeof(*thread));
         return NULL;
     }
     return thread;

@@ -1,6 +1,8 @@
 /* worker.c - the turn of the loop. */
 #include "worker/worker.h"
 
+#include "worker/machine.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -204,6 +206,8 @@ bool worker_init(struct worker *worker, const struct worker_options *options, ui
         snprintf(error, RING_ERROR_BYTES, "no memory for receive buffers: %s", strerror(errno));
         return false;
     }
+    if (!machine_use_huge_pages(&worker->buffers, options->huge_pages, options->index == 0, error))
+        return false;
     worker->ring = ring_create(&ring_options, error);
     if (worker->ring == NULL)
         return false;
@@ -212,6 +216,8 @@ bool worker_init(struct worker *worker, const struct worker_options *options, ui
         snprintf(error, RING_ERROR_BYTES, "no address space for a worker: %s", strerror(errno));
         return false;
     }
+    if (options->huge_pages != HUGE_PAGES_OFF)
+        core_use_huge_pages(&worker->core);
     atomic_store(&worker->wake_fd, ring_fd(worker->ring));
     for (size_t i = 0; i < options->listener_count; i++) {
         struct listener *listener = &worker->listeners[i];
