@@ -148,6 +148,8 @@ void pool_server_gone(struct pool *pool);
 void pool_launch(struct pool *pool);
 /* The same, whatever others show. */
 void pool_launch_now(struct pool *pool);
+/* Publishes the welcome again for shards that want it. */
+void pool_repeat_welcome(struct pool *pool);
 /* What another shard has learned: a welcome, a failure, an end of failures. */
 void pool_read_news(struct pool *pool);
 /* The next server's welcome is to be kept: there is none yet, or it is older than a RECONNECT that

@@ -73,6 +73,9 @@ struct shard {
     alignas(SHARD_LINE_BYTES) atomic_int wanted; /* servers that its waiters want and nobody has
                                                     promised yet: who lends one takes one off */
     atomic_uint client_count; /* of the shard, those on their way to it included */
+    /* It has clients that wait for a welcome, of servers of this pool.identity; 0: no. Who has one
+     * publishes it again: the bulletin may hold that of another configuration by now. */
+    _Atomic uint64_t welcome_wanted;
     atomic_bool defers;   /* has not opened a server because another shard showed an idle one */
     atomic_bool is_poked; /* `poke` is on its way */
     struct letter poke;   /* "look round": posted by whoever has set is_poked */

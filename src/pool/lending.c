@@ -64,6 +64,7 @@ void lending_close(struct pool *pool)
     assert(pool->waiting_count == 0);
     atomic_fetch_and(&pool->set->starved, ~own_bit(pool));
     atomic_store(&shard->is_alive, false);
+    atomic_store(&shard->welcome_wanted, 0);
     atomic_store(&shard->oldest_us, UINT64_MAX);
     shard->pool = NULL;
     if (atomic_fetch_sub(&pool->set->pool_count, 1) == 1) {
@@ -200,6 +201,7 @@ static void poke_open(struct letter *letter, void *context)
     if (pool == NULL)
         return;
     pool_read_news(pool);
+    pool_repeat_welcome(pool);
     lending_serve(pool);
     /* Who has put off opening a server because of one of ours, and did not get it, opens one now.
      */

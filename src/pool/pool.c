@@ -383,12 +383,12 @@ static void tell_failure(struct pool *pool)
     lending_poke_all(pool);
 }
 
-static void tell_welcome(struct pool *pool, const struct server *server)
+static void tell_welcome(struct pool *pool)
 {
     const struct param_table *params = &pool->core->params;
     struct welcome_news news = {
-        .generation = server->generation,
-        .identity = server->identity,
+        .generation = pool->welcome_generation,
+        .identity = pool->identity,
         .welcome_bytes = pool->welcome_bytes,
     };
     const char *values[PARAMS_COUNT_MAX];
@@ -404,6 +404,33 @@ static void tell_welcome(struct pool *pool, const struct server *server)
         return;
     pool->welcome_seen = atomic_load(&pool->set->welcome.version);
     lending_poke_all(pool);
+}
+
+void pool_repeat_welcome(struct pool *pool)
+{
+    struct shard_set *set = pool->set;
+    bool is_wanted = false;
+
+    if (pool_needs_welcome(pool) || pool->is_retired)
+        return;
+    for (unsigned k = 0; k < MIN(pool->core->count, (unsigned)SHARDS_MAX); k++) {
+        uint64_t wanted = pool->identity;
+
+        if (k != pool->shard_index &&
+            atomic_load(&set->shards[k].welcome_wanted) == wanted &&
+            atomic_compare_exchange_strong(&set->shards[k].welcome_wanted, &wanted, 0))
+            is_wanted = true;
+    }
+    if (is_wanted)
+        tell_welcome(pool);
+}
+
+/* Clients wait for it, and the bulletin has none that would do. */
+static void ask_for_welcome(struct pool *pool)
+{
+    if (pool->core->count > 1 && shard_has_siblings(pool->set) &&
+        atomic_exchange(&pool->shard->welcome_wanted, pool->identity) != pool->identity)
+        lending_poke_all(pool);
 }
 
 /* Of a server that would be ours, too: one from before a RECONNECT, or of another host, is not. */
@@ -487,7 +514,7 @@ void pool_server_logged_in(struct pool *pool, struct server *server)
         pool->welcome_generation = server->generation;
         params_release(&core->params, pool->default_params);
         pool->default_params = server->params != NULL ? buffer_reference(server->params) : NULL;
-        tell_welcome(pool, server);
+        tell_welcome(pool);
     }
     if (pool->has_welcome)
         welcome_all(pool);
@@ -859,8 +886,11 @@ static void launch_guarded(struct pool *pool, bool may_defer)
     if (pool->is_launching)
         return;
     /* It may have come when the configuration here was still another one (simulation seed 10149). */
-    if (pool->welcome_count > 0 && !pool->has_welcome)
+    if (pool->welcome_count > 0 && !pool->has_welcome) {
         pool_read_news(pool);
+        if (!pool->has_welcome)
+            ask_for_welcome(pool);
+    }
     pool->is_launching = true;
     if (!launch(pool, may_defer) && pool->is_starved) {
         pool->is_starved = false;
