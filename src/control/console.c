@@ -615,9 +615,9 @@ static void run_show(struct session *session, const struct show_table *table)
         {"POOLS", REPORT_POOLS},          {"DATABASES", REPORT_POOLS},
         {"STATS", REPORT_POOLS},          {"STATS_TOTALS", REPORT_POOLS},
         {"STATS_AVERAGES", REPORT_POOLS}, {"TOTALS", REPORT_POOLS},
-        {"SHARDS", REPORT_POOLS},
-        {"CLIENTS", REPORT_CLIENTS},      {"SERVERS", REPORT_SERVERS},
-        {"SOCKETS", REPORT_CLIENTS},      {"LISTS", REPORT_COUNTS},
+        {"SHARDS", REPORT_POOLS},         {"CLIENTS", REPORT_CLIENTS},
+        {"SERVERS", REPORT_SERVERS},      {"SOCKETS", REPORT_CLIENTS},
+        {"LISTS", REPORT_COUNTS},
     };
     const struct snapshot *snapshot = control_snapshot();
     const char *name = table->name;
@@ -774,6 +774,9 @@ static void closed_looked(struct request *request)
     process_input(session);
 }
 
+/* Stands for a session that has gone while what it began has to be finished. */
+static char nobody;
+
 /* KILL of everything: which databases have a pool is asked first, so that all workers pause the
  * same ones; then one after the other is killed on all of them. */
 static void kill_next(struct request *request)
@@ -782,8 +785,12 @@ static void kill_next(struct request *request)
     struct pool_row *pools = request->rows;
 
     if (request->row_count == 0) {
-        session->request = NULL;
+        bool is_told = request->owner != &nobody;
+
         request_release(request);
+        if (!is_told)
+            return;
+        session->request = NULL;
         complete(session, session->command.word);
         process_input(session);
         return;
@@ -1241,7 +1248,9 @@ static void session_close(struct session *session)
     session_count--;
     usage_give(&control_usage()->client_count);
     if (session->request != NULL)
-        session->request->owner = NULL;
+        session->request->owner =
+            session->request->done == kill_all || session->request->done == kill_next ? &nobody
+                                                                                      : NULL;
     while (session->statement_count > 0)
         statement_drop(session, &session->statements[0]);
     output_release(&session->output);

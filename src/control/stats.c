@@ -45,50 +45,67 @@ static void add_change(struct pool_stats *sum, const struct pool_stats *now,
 
 /* ---- totals ---- */
 
-static struct database_stats *find_or_make(struct stats *stats, const char *database)
-{
-    struct database_stats *made;
-
-    for (size_t i = 0; i < stats->database_count; i++)
-        if (strcmp(stats->databases[i].database, database) == 0)
-            return &stats->databases[i];
-    stats->databases =
-        realloc(stats->databases, (stats->database_count + 1) * sizeof(*stats->databases));
-    assert(stats->databases != NULL);
-    made = &stats->databases[stats->database_count++];
-    *made = (struct database_stats){0};
-    snprintf(made->database, sizeof(made->database), "%s", database);
-    return made;
-}
-
 static int compare_databases(const void *left, const void *right)
 {
     return strcmp(((const struct database_stats *)left)->database,
                   ((const struct database_stats *)right)->database);
 }
 
+/* NULL: none of that name. */
+static struct database_stats *find(const struct stats *stats, const char *name)
+{
+    struct database_stats key;
+
+    if (stats->database_count == 0)
+        return NULL;
+    snprintf(key.database, sizeof(key.database), "%s", name);
+    return bsearch(&key, stats->databases, stats->database_count, sizeof(key), compare_databases);
+}
+
+static int compare_names(const void *left, const void *right)
+{
+    return strcmp(*(const char *const *)left, *(const char *const *)right);
+}
+
+/* The databases of these rows, sorted, with the averages that they had. */
+static void take_databases(struct stats *stats, const struct pool_row *rows, size_t row_count)
+{
+    const char **names = malloc((row_count + 1) * sizeof(*names));
+    struct database_stats *databases = malloc((row_count + 1) * sizeof(*databases));
+    size_t count = 0;
+
+    assert(names != NULL);
+    assert(databases != NULL);
+    for (size_t i = 0; i < row_count; i++)
+        names[i] = rows[i].database;
+    names[row_count] = "pgbouncer";
+    qsort(names, row_count + 1, sizeof(*names), compare_names);
+    for (size_t i = 0; i <= row_count; i++) {
+        const struct database_stats *known;
+
+        if (i > 0 && strcmp(names[i], names[i - 1]) == 0)
+            continue;
+        known = find(stats, names[i]);
+        databases[count] = (struct database_stats){0};
+        snprintf(databases[count].database, sizeof(databases[count].database), "%s", names[i]);
+        if (known != NULL)
+            databases[count].average = known->average;
+        count++;
+    }
+    free(names);
+    free(stats->databases);
+    stats->databases = databases;
+    stats->database_count = count;
+}
+
 void stats_sum(struct stats *stats, const struct pool_row *rows, size_t row_count)
 {
-    size_t kept = 0;
-
-    for (size_t i = 0; i < stats->database_count; i++) {
-        stats->databases[i].is_present = false;
-        stats->databases[i].total = (struct pool_stats){0};
-    }
+    take_databases(stats, rows, row_count);
     stats->all.total = (struct pool_stats){0};
-    find_or_make(stats, "pgbouncer")->is_present = true;
     for (size_t i = 0; i < row_count; i++) {
-        struct database_stats *database = find_or_make(stats, rows[i].database);
-
-        database->is_present = true;
-        add(&database->total, &rows[i].stats);
+        add(&find(stats, rows[i].database)->total, &rows[i].stats);
         add(&stats->all.total, &rows[i].stats);
     }
-    for (size_t i = 0; i < stats->database_count; i++)
-        if (stats->databases[i].is_present)
-            stats->databases[kept++] = stats->databases[i];
-    stats->database_count = kept;
-    qsort(stats->databases, kept, sizeof(*stats->databases), compare_databases);
 }
 
 /* ---- averages ---- */
@@ -134,8 +151,6 @@ void stats_end_period(struct stats *stats, const struct pool_row *rows, size_t r
     assert(ended != NULL);
     assert(now_us >= stats->period_began_us);
     stats_sum(stats, rows, row_count);
-    for (size_t i = 0; i < stats->database_count; i++)
-        stats->databases[i].change = nothing;
     stats->all.change = nothing;
     for (size_t i = 0; i < row_count; i++) {
         struct stats_row key = {.pool_id = rows[i].pool_id};
@@ -145,7 +160,7 @@ void stats_end_period(struct stats *stats, const struct pool_row *rows, size_t r
                 : NULL;
         const struct pool_stats *was = before != NULL ? &before->stats : &nothing;
 
-        add_change(&find_or_make(stats, rows[i].database)->change, &rows[i].stats, was);
+        add_change(&find(stats, rows[i].database)->change, &rows[i].stats, was);
         add_change(&stats->all.change, &rows[i].stats, was);
         ended[i] = (struct stats_row){.pool_id = rows[i].pool_id, .stats = rows[i].stats};
     }

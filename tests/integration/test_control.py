@@ -374,6 +374,23 @@ def test_kill_of_everything_pauses_the_same_databases_on_all_workers(t):
 
 
 @ours
+def test_kill_of_everything_is_finished_though_its_session_has_gone(t):
+    names = [f"d{i}" for i in range(24)]
+    pooler = spread(t, databases={name: t.postgres.address("app") for name in names})
+    victims = [pooler.connect(database=name) for name in names]
+    with pooler.console() as console, pooler.console() as other:
+        console.client.send(query("kill"))
+        console.client.reset()
+        for c in victims:
+            same(c.fatal().text, "database removed")
+        eventually(lambda: {r["paused"] for r in other.table("show databases")
+                            if r["name"] in names} == {"1"}, "all are paused")
+        with pooler.open() as late:
+            late.send(pgwire.startup({"user": "app", "database": names[0]}))
+            other.wait_pool(names[0], cl_waiting=1)
+
+
+@ours
 def test_kill_client_finds_every_client(t):
     pooler = spread(t)
     clients = clients_of(pooler, 12)
