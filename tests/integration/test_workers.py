@@ -210,3 +210,72 @@ def test_connections_that_come_and_go_leave_nothing_behind(t):
             same(console.do("show version"), "SHOW")
     grown = (pooler.memory() - before) / (1 << 20)
     assert grown < 10, f"grew by {grown:.1f} MB"
+
+
+def threads_of(pooler, name):
+    """(name, CPUs it may run on) of the pooler's threads."""
+    folder = f"/proc/{pooler.process.pid}/task"
+    found = []
+    for task in os.listdir(folder):
+        comm = open(f"{folder}/{task}/comm").read().strip()
+        if comm.startswith(name):
+            found.append((comm, sorted(os.sched_getaffinity(int(task)))))
+    return sorted(found)
+
+
+@ours
+def test_workers_are_pinned_in_turn_to_the_cpus_of_cpu_affinity(t):
+    cpus = sorted(os.sched_getaffinity(0))
+    one = cpus[-1]
+    pooler = t.pooler(extra=f"[pgsplice]\nworker_threads = 3\ncpu_affinity = {one}\n")
+    pooler.usable()
+    same(threads_of(pooler, "worker-"), [(f"worker-{i}", [one]) for i in range(3)])
+
+
+@ours
+def test_one_worker_for_each_cpu_of_cpu_affinity(t):
+    cpus = sorted(os.sched_getaffinity(0))
+    text = ",".join(str(cpu) for cpu in reversed(cpus))
+    pooler = t.pooler(extra=f"[pgsplice]\ncpu_affinity = {text}\nincoming_cpu = 1\n")
+    pooler.usable()
+    same([cpu for _, cpu in threads_of(pooler, "worker-")], [[cpu] for cpu in reversed(cpus)])
+
+
+@ours
+def test_cpu_that_is_not_there_is_refused_at_start(t):
+    for value, reason in (("1000", "CPU 1000 does not exist"), ("a-b", "is wanted"),
+                          ("3-1", "ends before it begins")):
+        pooler = t.pooler(start=False, extra=f"[pgsplice]\ncpu_affinity = {value}\n")
+        ended = pooler.run_to_end()
+        same(ended.returncode, 1)
+        assert f"cpu_affinity = {value}" in ended.stderr, ended.stderr
+        assert reason in ended.stderr, ended.stderr
+
+
+@ours
+def test_huge_pages_are_tried_or_insisted_on(t):
+    # The test machine may or may not have some: what is asked for is done, or said.
+    available = int(next(line.split()[1] for line in open("/proc/meminfo")
+                         if line.startswith("HugePages_Free")))
+    pooler = t.pooler(extra="[pgsplice]\nworker_threads = 1\nhuge_pages = try\n")
+    pooler.usable()
+    if available < 32:
+        pooler.wait_log("no huge pages for receive buffers")
+        strict = t.pooler(start=False, extra="[pgsplice]\nworker_threads = 1\nhuge_pages = on\n")
+        ended = strict.run_to_end()
+        same(ended.returncode, 1)
+        assert "vm.nr_hugepages" in ended.stderr, ended.stderr
+
+
+@ours
+def test_incoming_cpu_leaves_no_worker_without_clients(t):
+    # On loopback all packets may be handled by the client's CPU; pools are spread all the same.
+    cpus = len(os.sched_getaffinity(0))
+    pooler = t.pooler(pool_mode="transaction", default_pool_size=20,
+                      extra="[pgsplice]\nincoming_cpu = 1\n")
+    clients = [pooler.connect() for _ in range(4 * cpus)]
+    with pooler.console() as console:
+        rows = [row for row in console.table("show shards") if row["database"] == "app"]
+        same([int(row["cl_active"]) for row in rows], [4] * min(cpus, 5))
+    for i, c in enumerate(clients):
+        same(c.value(f"select {i}"), str(i))
