@@ -112,6 +112,12 @@ endif
 .PHONY: sim-million
 sim-million: ## a million seeds of the simulation, on all cores: an hour on two of them
 	@$(MAKE) --no-print-directory sim BUILD=$(BUILD)/sim OPTIMIZE="-O2 -g -DASSERT_SLOW" SEEDS=1000000
+
+.PHONY: sim-mutants
+sim-mutants: ## tests the simulation: each mistake of a list must be found
+	@$(MAKE) --no-print-directory $(BUILD)/sim/tests/sim/test_world BUILD=$(BUILD)/sim OPTIMIZE="-O2 -g -DASSERT_SLOW"
+	@CC="$(CC)" FLAGS='$(CPPFLAGS) -std=gnu11 -O2 -g -DASSERT_SLOW -fno-strict-aliasing -pthread' LIBS="$(LDLIBS)" \
+	    /usr/bin/python3 tests/sim/mutants.py $(BUILD)/sim $(MUTANT)
 # ---- end of rings and simulation ----
 
 # ---- what a person types ----

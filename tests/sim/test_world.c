@@ -242,6 +242,16 @@ static void draw_accounts(void)
              world.carol_is_scram_only ? world.carol_secret : login_names[2].password);
 }
 
+static void explain(void);
+
+static void failed(const char *text)
+{
+    explain();
+    never(text);
+}
+
+#define must(condition) ((condition) ? (void)0 : failed(#condition))
+
 /* ---- control and its helpers ---- */
 
 /* A command or a report, which asks all workers one after the other. */
@@ -349,6 +359,8 @@ static void console_opens(struct letter *letter, void *context)
 
     (void)context;
     if (handover->kind == HANDOVER_CANCEL) {
+        for (unsigned i = 0; i < worker_count; i++)
+            must(client_find_key(&workers[i]->core, handover->cancel_key) == NULL);
         usage_give(&usage.client_count);
         ring_close(control_ring, handover->fd);
     } else {
@@ -563,16 +575,6 @@ static void control_step(void)
 }
 
 /* ---- what must hold ---- */
-
-static void explain(void);
-
-static void failed(const char *text)
-{
-    explain();
-    never(text);
-}
-
-#define must(condition) ((condition) ? (void)0 : failed(#condition))
 
 static unsigned list_length(const struct list *list)
 {
@@ -1169,6 +1171,7 @@ static void begin(uint64_t seed)
     sim_set_pipe_bytes(world.sim, 128u << sim_below(world.sim, 10));
     world.users_break = happens(2);
     world.servers_break = happens(2);
+    world.is_sleepy = happens(4);
     control_acts = happens(2);
     control_drops = happens(4);
     fixed_mode = happens(2) ? modes[sim_below(world.sim, COUNT_OF(modes))] : NULL;
@@ -1209,7 +1212,8 @@ static void calm_down(void)
 {
     sim_set_faults(world.sim, &(struct sim_faults){0});
     control_acts = false;
-    world.servers_break = false;
+    world.servers_break = world.is_sleepy = false;
+    sessions_hurry();
     run_until(control_is_idle, 20, "the console's orders are not answered");
     (void)order_command(COMMAND_RESUME, NULL);
     order_reload(true);

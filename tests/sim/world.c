@@ -145,7 +145,9 @@ void world_begin(void)
 {
     struct sim *sim = world.sim;
 
-    world = (struct world){.sim = sim, .is_logged = getenv("SIM_LOG") != NULL};
+    world = (struct world){.sim = sim,
+                           .is_logged = getenv("SIM_LOG") != NULL,
+                           .copy_fails_early = getenv("SIM_COPY_FAILS_EARLY") != NULL};
     for (size_t i = 0; i < sizeof(filler); i++)
         filler[i] = (char)('a' + i % ALPHABET);
     for (unsigned i = 0; i < LOGINS; i++) {

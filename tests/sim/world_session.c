@@ -364,6 +364,11 @@ static void fail_copy(struct session *session, const char *word)
         end_extended_error(session);
     else
         put_ready(session);
+    /* And at once the end: a client may still be in the middle of its CopyData. */
+    if (world.servers_break && happens(30)) {
+        put_error(&session->out, "FATAL", "57P01", "terminating connection");
+        session->is_over = true;
+    }
 }
 
 static void session_message(struct session *session, char type, const uint8_t *body, size_t bytes)
@@ -490,7 +495,7 @@ static bool session_step(struct session *session)
     const uint8_t *body;
     uint64_t now_us = world_now_us();
 
-    if (world.servers_break && session->slow_until_us > now_us)
+    if (world.is_chaos && session->slow_until_us > now_us)
         return true;
     if (world.servers_break && !session->is_over) {
         switch (sim_below(world.sim, 2000)) {
@@ -516,9 +521,10 @@ static bool session_step(struct session *session)
         }
     }
     /* Cancelled by somebody else, between two messages. */
-    if (world.is_chaos && session->in_copy && session->copy_has_read && !session->is_over &&
-        heap_bytes(&session->in) == 0 && happens(100))
-        fail_copy(session, "COPY");
+    if (world.is_chaos && session->in_copy && !session->is_over &&
+        (session->copy_has_read || world.copy_fails_early) && heap_bytes(&session->in) == 0 &&
+        happens(100))
+        fail_copy(session, session->copy_has_read ? "COPY" : "EARLY");
     /* What a backend may say at any time: a reload, a NOTICE. */
     if (world.is_chaos && session->is_started && session->login_step == LOGIN_NOTHING &&
         !session->is_over && !session->is_asleep && happens(300)) {
@@ -567,6 +573,8 @@ static void session_begins(void *context, struct sim_peer *peer)
     session->id = ++id_last;
     if (world.servers_break && happens(8))
         session->slow_until_us = world_now_us() + sim_below(world.sim, US_PER_S);
+    else if (world.is_chaos && world.is_sleepy && happens(2)) /* cancel requests that are late */
+        session->slow_until_us = world_now_us() + sim_below(world.sim, 100000);
     sessions[session_count++] = session;
 }
 
@@ -603,6 +611,12 @@ uint64_t sessions_next_us(void)
         if (sessions[i]->is_asleep)
             next_us = MIN(next_us, sessions[i]->wakes_us);
     return next_us;
+}
+
+void sessions_hurry(void)
+{
+    for (unsigned i = 0; i < session_count; i++)
+        sessions[i]->slow_until_us = 0;
 }
 
 bool sessions_are_well(void)

@@ -25,6 +25,7 @@ struct expected {
     char status;   /* of Z */
     bool is_sleep; /* may be cancelled */
     bool is_copy;  /* the end of a COPY, which may fail at any row */
+    bool has_sync; /* of it: sent with the batch */
     bool is_eaten; /* unless the COPY before it ended without its question */
     unsigned number;
     unsigned row, row_bytes;
@@ -71,8 +72,10 @@ struct user {
     bool in_batch_error;
     unsigned copy_number;
     bool copy_is_extended, copy_is_in_transaction;
-    bool copy_has_failed; /* before we have ended it */
-    char status;          /* of the transaction, once all that was sent is done */
+    bool copy_has_sync;     /* sent with the batch, to be thrown away by COPY */
+    bool copy_has_failed;   /* before we have ended it */
+    bool copy_failed_early; /* before it had read anything */
+    char status;            /* of the transaction, once all that was sent is done */
     uint8_t key[8];
     unsigned action_first, action_count;
     unsigned expected_first, expected_count;
@@ -186,7 +189,7 @@ static void expect_statement(struct user *user, enum kind kind, unsigned arg, bo
         user->copy_number = number;
         user->copy_is_extended = is_extended;
         user->copy_is_in_transaction = user->status == 'T';
-        user->copy_has_failed = false;
+        user->copy_has_failed = user->copy_failed_early = user->copy_has_sync = false;
         return;
     case KIND_MARK:
         break;
@@ -253,8 +256,15 @@ static void act(struct user *user, const struct action *action)
         break;
     case DO_SYNC:
         put_message(&user->out, 'S', NULL, 0);
-        if (action->kind == KIND_COPY_IN)
+        if (action->kind == KIND_COPY_IN && user->copy_failed_early) {
+            expect_ready(user); /* there is no COPY any more */
+            user->in_batch_error = false;
+            break;
+        }
+        if (action->kind == KIND_COPY_IN) {
+            user->copy_has_sync = true;
             break; /* swallowed by COPY */
+        }
         user->in_batch_error = false;
         expect_ready(user);
         break;
@@ -272,6 +282,7 @@ static void act(struct user *user, const struct action *action)
             break; /* there is no COPY to be ended */
         expect(user, 'C', user->copy_number);
         expect_last(user)->is_copy = true;
+        expect_last(user)->has_sync = user->copy_has_sync;
         if (!is_copy_extended)
             expect_ready(user);
         break;
@@ -280,6 +291,7 @@ static void act(struct user *user, const struct action *action)
         if (user->copy_has_failed)
             break;
         expect(user, 'E', user->copy_number);
+        expect_last(user)->has_sync = user->copy_has_sync;
         if (user->status == 'T')
             user->status = 'E';
         user->in_batch_error = is_copy_extended;
@@ -364,7 +376,7 @@ static void plan_failed_copy(struct user *user, unsigned arg, bool waits)
         plan(user, DO_QUERY, KIND_ROWS, arg / (i + 1), false);
 }
 
-enum { SCRIPTS = 17, ARG_LARGE = 8 * 23 * 20 + 3 /* few rows, each large */ };
+enum { SCRIPTS = 17, SCRIPT_SLEEPS = 12, ARG_LARGE = 8 * 23 * 20 + 3 /* few rows, each large */ };
 
 static void plan_script(struct user *user)
 {
@@ -373,7 +385,8 @@ static void plan_script(struct user *user)
 
     user->action_first = 0;
     user->action_count = 0;
-    switch (sim_below(world.sim, SCRIPTS)) {
+    switch (world.is_sleepy && world.is_chaos && happens(2) ? SCRIPT_SLEEPS
+                                                            : sim_below(world.sim, SCRIPTS)) {
     case 0:
         plan(user, DO_QUERY, KIND_ROWS, arg, true);
         break;
@@ -430,7 +443,7 @@ static void plan_script(struct user *user)
         plan(user, DO_QUERY, KIND_COPY_OUT, arg, waits);
         plan(user, DO_QUERY, KIND_ROWS, arg / 2, false);
         break;
-    case 12:
+    case SCRIPT_SLEEPS:
         plan(user, DO_QUERY, KIND_SLEEP, arg, true);
         plan(user, DO_QUERY, KIND_ROWS, arg / 2, true);
         break;
@@ -623,6 +636,39 @@ static void transaction_has_failed(struct user *user)
     }
 }
 
+/* `is_early`: before it had read anything, so that a Sync that was sent with the batch is no longer
+ * thrown away. */
+static void copy_fails(struct user *user, unsigned number, const struct expected *expected,
+                       bool is_early)
+{
+    bool is_last = number == user->copy_number;
+    bool sync_is_answered =
+        is_early && (expected != NULL ? expected->has_sync : user->copy_has_sync);
+
+    if (is_last && user->copy_is_in_transaction)
+        transaction_has_failed(user);
+    if (expected == NULL) {
+        assert(is_last);
+        user->copy_has_failed = true;
+        user->copy_failed_early = is_early;
+        user->in_batch_error = user->copy_is_extended && !sync_is_answered;
+        if (!user->copy_is_extended || sync_is_answered)
+            expect_ready(user);
+        return;
+    }
+    assert(number == expected->number);
+    assert(expected->is_copy || expected->type == 'E');
+    if (sync_is_answered) {
+        /* In the place of the end of COPY, which is taken by the error: one more answer behind it.
+         */
+        user->expected_first = (user->expected_first + EXPECTED_MAX - 1) % EXPECTED_MAX;
+        user->expected_count++;
+        assert(user->expected_count < EXPECTED_MAX);
+        user->expected[(user->expected_first + 1) % EXPECTED_MAX] =
+            (struct expected){.type = 'Z', .number = number, .status = user->status};
+    }
+}
+
 static void user_error(struct user *user, const uint8_t *body, size_t bytes,
                        const struct expected *expected)
 {
@@ -647,19 +693,13 @@ static void user_error(struct user *user, const uint8_t *body, size_t bytes,
             user->expected_count--;
         return;
     }
-    if (strcmp(word, "COPY") == 0 && number == user->copy_number && user->copy_is_in_transaction)
-        transaction_has_failed(user);
-    if (expected == NULL && strcmp(word, "COPY") == 0) {
-        assert(number == user->copy_number);
-        user->copy_has_failed = true;
-        user->in_batch_error = user->copy_is_extended;
-        if (!user->copy_is_extended)
-            expect_ready(user);
+    if (strcmp(word, "COPY") == 0 || strcmp(word, "EARLY") == 0) {
+        copy_fails(user, number, expected, strcmp(word, "EARLY") == 0);
         return;
     }
     assert(expected != NULL);
     assert(number == expected->number);
-    if (expected->type == 'E' || (expected->is_copy && strcmp(word, "COPY") == 0))
+    if (expected->type == 'E')
         return;
     assert(expected->is_sleep);
     assert(user->cancel_asked);
@@ -831,7 +871,7 @@ static void user_asks(struct user *user)
             break;
     }
     if (world.is_chaos && user->is_welcome && user->expected_count > 0 &&
-        user->expected[user->expected_first].is_sleep && happens(20))
+        user->expected[user->expected_first].is_sleep && happens(world.is_sleepy ? 5 : 20))
         user_asks_cancel(user);
 }
 
