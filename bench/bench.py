@@ -3,7 +3,7 @@
 
     bench/bench.py --pgsplice build/pgsplice --out build/bench [--rounds N] [--seconds S] [--quick] [--only a,b]
 
-Sections: matrix latency idle logins copy heap cores lending. Writes results.md, results.csv and tps.svg into --out.
+Sections: matrix latency idle logins keys copy heap cores lending. Writes results.md, results.csv and tps.svg into --out.
 Machines are noisy: what counts is the ratio of two figures of the same round. See bench/README.md.
 """
 import argparse
@@ -114,18 +114,20 @@ class Bench:
         return run("pgbench", "-h", "127.0.0.1", "-p", str(port), "-U", user, *arguments, "postgres",
                    cwd=self.folder)
 
-    def start(self, what, mode="transaction", auth="trust", busy_poll=None, preload=None, workers=1,
-              more=""):
-        """A pooler of its own; returns (Process, port, stop)."""
+    def start(self, what, mode="transaction", auth="trust", busy_poll=None, preload=None, secrets=None, entry="",
+              workers=1, more=""):
+        """A pooler of its own; returns (Process, port, stop). `secrets`: of its users; `entry`: more of [databases];
+        `more`: of [pgsplice]."""
         port = free_port()
         name = f"{what}-{port}"
         ini = os.path.join(self.folder, name + ".ini")
         users = os.path.join(self.folder, name + ".users")
         with open(users, "w") as file:
             secret = self.secret if auth == "scram-sha-256" else ""
-            file.write(f'"postgres" ""\n"bench" "{secret}"\n')
+            for user, secret in (secrets or {"postgres": "", "bench": secret}).items():
+                file.write(f'"{user}" "{secret}"\n')
         with open(ini, "w") as file:
-            file.write(f"[databases]\n* = host=127.0.0.1 port={self.pg_port}\n[pgbouncer]\n"
+            file.write(f"[databases]\n* = host=127.0.0.1 port={self.pg_port} {entry}\n[pgbouncer]\n"
                        f"listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
                        f"auth_type = {auth}\nauth_file = {users}\npool_mode = {mode}\n"
                        "default_pool_size = 20\nmax_client_conn = 12000\nlisten_backlog = 1024\n"
@@ -348,6 +350,62 @@ class Bench:
             self.verdicts.append("")
             self.judge(f"logins per second, {auth}, pgsplice/PgBouncer", rates["pgsplice"] / rates["pgbouncer"], 1.5, False)
 
+    def keys(self):
+        """Ten busy clients, alone and while others log in with SCRAM against plain secrets. Each round has poolers of
+        its own: no key is made yet when the storm begins."""
+        logins, at_once = (400, 50) if self.options.quick else (2000, 50)
+        self.say(f"\n## Busy clients while {logins} others log in (SCRAM, plain secrets, {at_once} at a time)\n")
+        self.say("| users | what | quiet p50 us | quiet p99 us | storm p50 us | storm p99 us | storm max ms | storm tx/s | "
+                 "storm lasted s | p99 storm/quiet |")
+        self.say("|---|---|---|---|---|---|---|---|---|---|")
+        ratios = {}
+        for users in (200, 2000):
+            secrets = {"postgres": PASSWORD, **{f"u{i}": PASSWORD for i in range(users)}}
+            found = {"pgbouncer": [], "pgsplice": []}
+            for round_number in range(self.options.rounds):
+                for what in sorted(found, reverse=round_number % 2 == 1):
+                    _, port, stop = self.start(what, auth="scram-sha-256", secrets=secrets, entry="user=postgres",
+                                                workers=0)
+                    found[what].append(self.one_storm(port, logins, at_once, users))
+                    stop()
+            for what, results in found.items():
+                row = {key: median([r[key] for r in results]) for key in results[0]}
+                ratios[what, users] = row["ratio"]
+                self.record("keys", what, clients=users, **row)
+                self.say(f"| {users} | {what} | {row['quiet_p50']:.0f} | {row['quiet_p99']:.0f} | {row['p50']:.0f} | "
+                         f"{row['p99']:.0f} | {row['max'] / 1000:.1f} | {row['tps']:.0f} | {row['lasted']:.2f} | "
+                         f"{row['ratio']:.2f} |")
+        self.say()
+        for users in (200, 2000):
+            self.judge(f"p99 of busy clients, {logins} logins of {users} users / quiet, pgsplice",
+                       ratios["pgsplice", users], 2, True)
+
+    def one_storm(self, port, logins, at_once, users):
+        def busy(seconds):
+            # More at once than pipes may hold is never written: one line each.
+            return subprocess.Popen(self.storm("busy", "127.0.0.1", port, "postgres", PASSWORD, "postgres", seconds, 10),
+                                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+        def result(client):
+            out = client.communicate()[0].split()
+            if client.returncode != 0:
+                sys.exit("the busy clients failed")
+            words = dict(zip(out[5::2], out[6::2]))
+            return {"tps": float(out[0]) / float(out[3]), **{key: float(words[key]) for key in ("p50", "p99", "max")}}
+
+        busy(1).communicate()  # PostgreSQL's caches and the pool's servers
+        client = busy(self.options.seconds)
+        client.stdout.readline()
+        quiet = result(client)
+        client = busy(0)
+        client.stdout.readline()
+        out = run(*self.storm("users", "127.0.0.1", port, "u", PASSWORD, "postgres", logins, at_once, users)).split()
+        storm = result(client)
+        if out[5] != "0":
+            sys.exit(f"{out[5]} logins failed")
+        return {**storm, "quiet_p50": quiet["p50"], "quiet_p99": quiet["p99"], "ratio": storm["p99"] / quiet["p99"],
+                "lasted": float(out[3])}
+
     def copy(self):
         megabytes = 100 if self.options.quick else 1000
         self.say(f"\n## COPY out of {megabytes} MB, and a row of 100 MB\n")
@@ -562,7 +620,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3)
     parser.add_argument("--quick", action="store_true", help="one short round: to see that it works")
-    parser.add_argument("--only", default="matrix,latency,idle,logins,copy,heap,cores,lending")
+    parser.add_argument("--only", default="matrix,latency,idle,logins,keys,copy,heap,cores,lending")
     options = parser.parse_args()
     if options.quick:
         options.rounds, options.seconds = 1, 1

@@ -1,11 +1,18 @@
-/* storm.c - a client for the benchmark: opens many sessions and keeps them, or logs in as fast as
- * it can.
+/* storm.c - a client for the benchmark: opens many sessions and keeps them, logs in as fast as it
+ * can, or asks and measures how long the answers take.
  *
- *   storm idle   HOST PORT USER PASSWORD DATABASE COUNT      opens COUNT, says `open N`, ends with
- * its stdin storm logins HOST PORT USER PASSWORD DATABASE SECONDS THREADS   says `N logins in S
- * seconds`
+ *   storm idle   HOST PORT USER PASSWORD DATABASE COUNT
+ *       opens COUNT, says `open N`, ends with its stdin
+ *   storm logins HOST PORT USER PASSWORD DATABASE SECONDS THREADS
+ *       says `N logins in S seconds`
+ *   storm users  HOST PORT USER PASSWORD DATABASE LOGINS THREADS USERS
+ *       LOGINS logins of USER0, USER1 .. in turn, at nice 19, so that this program's own hashing
+ *       takes the CPU from nobody; says `N logins in S seconds, F failed`
+ *   storm busy   HOST PORT USER PASSWORD DATABASE SECONDS CLIENTS
+ *       each client asks as `pgbench -S` does; 0 seconds: until the end of stdin. Says `ready`,
+ *       then `N transactions in S seconds, p50 A p95 B p99 C max D us`
  *
- * SCRAM's slow step is done once for each salt, so that the pooler and not this program is
+ * SCRAM's slow step is done once for each user and salt, so that the pooler and not this program is
  * measured. */
 #include "base/bytes.h"
 #include "base/clock.h"
@@ -37,7 +44,7 @@ struct scram_cache {
     uint8_t salted[SCRAM_KEY_BYTES];
 };
 
-static atomic_ullong login_count;
+static atomic_ullong login_count, failed_count;
 static atomic_uint thread_count;
 
 static bool send_all(int fd, const void *data, size_t bytes)
@@ -211,6 +218,205 @@ static void *storm(void *argument)
     return NULL;
 }
 
+/* ---- many users ---- */
+
+enum { USERS_MAX = 10000, USER_BYTES = 64 };
+
+static struct user_cache {
+    pthread_mutex_t lock;
+    struct scram_cache cache;
+} user_caches[USERS_MAX];
+
+struct user_storm {
+    struct target target;
+    unsigned login_count_max, user_count;
+    atomic_uint next;
+};
+
+static void *log_in_users(void *argument)
+{
+    static const uint8_t terminate[] = {'X', 0, 0, 0, 4};
+    struct user_storm *storm = argument;
+    unsigned source = atomic_fetch_add(&thread_count, 1);
+
+    for (;;) {
+        unsigned number = atomic_fetch_add(&storm->next, 1);
+        struct user_cache *shared = &user_caches[number % storm->user_count];
+        struct target target = storm->target;
+        struct scram_cache cache;
+        char user[USER_BYTES];
+        int fd;
+
+        if (number >= storm->login_count_max)
+            return NULL;
+        snprintf(user, sizeof(user), "%s%u", storm->target.user, number % storm->user_count);
+        target.user = user;
+        pthread_mutex_lock(&shared->lock);
+        cache = shared->cache;
+        pthread_mutex_unlock(&shared->lock);
+        fd = log_in(&target, &cache, source);
+        pthread_mutex_lock(&shared->lock);
+        shared->cache = cache;
+        pthread_mutex_unlock(&shared->lock);
+        atomic_fetch_add(fd < 0 ? &failed_count : &login_count, 1);
+        if (fd >= 0) {
+            (void)!send_all(fd, terminate, sizeof(terminate));
+            close(fd);
+        }
+    }
+}
+
+static int run_users(const struct target *target, int argc, char **argv)
+{
+    static struct user_storm all;
+    uint64_t begin_us = clock_now_us();
+    int threads = argc > 8 ? atoi(argv[8]) : 50;
+    int users = argc > 9 ? atoi(argv[9]) : 200;
+    pthread_t ids[256];
+
+    if (threads < 1 || threads > 256 || users < 1 || users > USERS_MAX)
+        return 2;
+    all.target = *target;
+    all.login_count_max = (unsigned)atoi(argv[7]);
+    all.user_count = (unsigned)users;
+    for (int i = 0; i < users; i++)
+        pthread_mutex_init(&user_caches[i].lock, NULL);
+    if (setpriority(PRIO_PROCESS, 0, 19) != 0)
+        return 1;
+    for (int i = 0; i < threads; i++)
+        if (pthread_create(&ids[i], NULL, log_in_users, &all) != 0)
+            return 1;
+    for (int i = 0; i < threads; i++)
+        pthread_join(ids[i], NULL);
+    printf("%llu logins in %.3f seconds, %llu failed\n",
+           (unsigned long long)atomic_load(&login_count), (double)(clock_now_us() - begin_us) / 1e6,
+           (unsigned long long)atomic_load(&failed_count));
+    return 0;
+}
+
+/* ---- busy clients ---- */
+
+enum { BUSY_MAX = 256, SAMPLES_MAX = 4 * 1000 * 1000, ACCOUNTS = 1000 * 1000 };
+
+struct busy {
+    const struct target *target;
+    pthread_t thread;
+    uint32_t *samples_us;
+    size_t count;
+    unsigned number;
+    bool has_failed;
+};
+
+static atomic_uint ready_count;
+static atomic_bool must_begin, must_stop;
+
+static bool ask(int fd, struct incoming *incoming, uint64_t *random)
+{
+    uint8_t message[128];
+    char sql[80];
+    struct writer writer;
+
+    *random = *random * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+    snprintf(sql, sizeof(sql), "SELECT abalance FROM pgbench_accounts WHERE aid = %u;",
+             (unsigned)(*random >> 33) % ACCOUNTS + 1);
+    writer_init(&writer, message, sizeof(message));
+    message_query(&writer, sql);
+    if (!send_all(fd, message, writer.bytes))
+        return false;
+    for (;;) {
+        uint32_t bytes;
+        const uint8_t *answer = receive_message(fd, incoming, &bytes);
+
+        if (answer == NULL || answer[0] == 'E')
+            return false;
+        if (answer[0] == 'Z')
+            return true;
+    }
+}
+
+static void *be_busy(void *argument)
+{
+    struct busy *busy = argument;
+    struct scram_cache cache = {0};
+    struct incoming incoming = {.begin = 0};
+    uint64_t random = busy->number;
+    int fd = log_in(busy->target, &cache, 200 + busy->number);
+
+    busy->has_failed = fd < 0;
+    atomic_fetch_add(&ready_count, 1);
+    while (!atomic_load(&must_begin))
+        usleep(1000);
+    while (!busy->has_failed && !atomic_load_explicit(&must_stop, memory_order_relaxed) &&
+           busy->count < SAMPLES_MAX) {
+        uint64_t begin_us = clock_now_us();
+
+        busy->has_failed = !ask(fd, &incoming, &random);
+        busy->samples_us[busy->count++] = (uint32_t)(clock_now_us() - begin_us);
+    }
+    if (fd >= 0)
+        close(fd);
+    return NULL;
+}
+
+static int compare_samples(const void *left, const void *right)
+{
+    uint32_t a = *(const uint32_t *)left, b = *(const uint32_t *)right;
+
+    return (a > b) - (a < b);
+}
+
+static int run_busy(const struct target *target, double seconds, unsigned count)
+{
+    static struct busy all[BUSY_MAX];
+    uint64_t begin_us, end_us;
+    uint32_t *samples_us;
+    size_t total = 0;
+    char byte;
+
+    for (unsigned i = 0; i < count; i++) {
+        all[i].target = target;
+        all[i].number = i;
+        all[i].samples_us = malloc(SAMPLES_MAX * sizeof(uint32_t));
+        if (all[i].samples_us == NULL ||
+            pthread_create(&all[i].thread, NULL, be_busy, &all[i]) != 0)
+            return 1;
+    }
+    while (atomic_load(&ready_count) < count)
+        usleep(1000);
+    printf("ready\n");
+    fflush(stdout);
+    begin_us = clock_now_us();
+    atomic_store(&must_begin, true);
+    if (seconds > 0)
+        usleep((useconds_t)(seconds * 1e6));
+    else
+        while (read(STDIN_FILENO, &byte, 1) > 0)
+            ;
+    atomic_store(&must_stop, true);
+    end_us = clock_now_us();
+    for (unsigned i = 0; i < count; i++) {
+        pthread_join(all[i].thread, NULL);
+        if (all[i].has_failed) {
+            fprintf(stderr, "a busy client was sent away\n");
+            return 1;
+        }
+        total += all[i].count;
+    }
+    samples_us = malloc(total * sizeof(uint32_t));
+    if (samples_us == NULL || total == 0)
+        return 1;
+    total = 0;
+    for (unsigned i = 0; i < count; i++) {
+        memcpy(samples_us + total, all[i].samples_us, all[i].count * sizeof(uint32_t));
+        total += all[i].count;
+    }
+    qsort(samples_us, total, sizeof(uint32_t), compare_samples);
+    printf("%zu transactions in %.3f seconds, p50 %u p95 %u p99 %u max %u us\n", total,
+           (double)(end_us - begin_us) / 1e6, samples_us[total * 50 / 100],
+           samples_us[total * 95 / 100], samples_us[total * 99 / 100], samples_us[total - 1]);
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     struct target target = {.address.sin_family = AF_INET};
@@ -243,6 +449,16 @@ int main(int argc, char **argv)
             ;
         return 0;
     }
+    if (strcmp(argv[1], "busy") == 0) {
+        int clients = argc > 8 ? atoi(argv[8]) : 10;
+
+        return run_busy(&target, atof(argv[7]),
+                        (unsigned)(clients < 1          ? 1
+                                   : clients > BUSY_MAX ? BUSY_MAX
+                                                        : clients));
+    }
+    if (strcmp(argv[1], "users") == 0)
+        return run_users(&target, argc, argv);
     {
         uint64_t begin_us = clock_now_us();
         int threads = argc > 8 ? atoi(argv[8]) : 16;
