@@ -17,7 +17,7 @@ CPPFLAGS  += -Iinclude -D_GNU_SOURCE -DPGSPLICE_VERSION='"$(VERSION)"'
 CFLAGS    += -std=gnu11 $(OPTIMIZE) $(WARNINGS) $(SANITIZE) -fno-strict-aliasing -fstack-protector-strong \
              -pthread -MMD -MP
 LDFLAGS   += $(SANITIZE) -pthread
-LDLIBS    += -luring -lwolfssl -linih -lidn
+LDLIBS    ?= -luring -lwolfssl -linih -lidn
 
 # V=1 shows the commands.
 Q := $(if $(V),,@)
@@ -181,13 +181,17 @@ fuzz: ## each fuzz target for FUZZ_SECONDS
 .PHONY: bench
 bench: ## pgsplice against PgBouncer and plain PostgreSQL; BENCH_ARGS="--quick" for a look
 	@tests/setup/install.sh build run bench
-	@$(MAKE) --no-print-directory $(BUILD)/pgsplice $(BUILD)/bench/storm $(BUILD)/bench/malloc_count.so
-	/usr/bin/python3 bench/bench.py --pgsplice $(BUILD)/pgsplice --out $(BUILD)/bench $(BENCH_ARGS)
+	@$(MAKE) --no-print-directory $(BUILD)/pgsplice $(BUILD)/bench/storm $(BUILD)/bench/malloc_count.so \
+	    $(BUILD)/bench/atomic_count.so
+	@$(MAKE) --no-print-directory $(BUILD)/atomics/pgsplice BUILD=$(BUILD)/atomics \
+	    OPTIMIZE="-O2 -g -fno-inline-atomics" LDLIBS="$(LDLIBS) -latomic"
+	/usr/bin/python3 bench/bench.py --pgsplice $(BUILD)/pgsplice --atomics $(BUILD)/atomics/pgsplice \
+	    --out $(BUILD)/bench $(BENCH_ARGS)
 
 $(BUILD)/bench/storm: $(BUILD)/bench/storm.o $(LIB)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
-$(BUILD)/bench/malloc_count.so: bench/malloc_count.c Makefile
+$(BUILD)/bench/%_count.so: bench/%_count.c Makefile
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS) -std=gnu11 -O2 -fPIC -shared -o $@ $< -ldl
 

@@ -3,7 +3,7 @@
 
     bench/bench.py --pgsplice build/pgsplice --out build/bench [--rounds N] [--seconds S] [--quick] [--only a,b]
 
-Sections: matrix latency idle logins keys copy heap cores lending. Writes results.md, results.csv and tps.svg into --out.
+Sections: matrix latency idle logins keys copy heap cores atomics lending. Writes results.md, results.csv and tps.svg into --out.
 Machines are noisy: what counts is the ratio of two figures of the same round. See bench/README.md.
 """
 import argparse
@@ -115,7 +115,7 @@ class Bench:
                    cwd=self.folder)
 
     def start(self, what, mode="transaction", auth="trust", busy_poll=None, preload=None, secrets=None, entry="",
-              workers=1, more=""):
+              workers=1, more="", binary=None):
         """A pooler of its own; returns (Process, port, stop). `secrets`: of its users; `entry`: more of [databases];
         `more`: of [pgsplice]."""
         port = free_port()
@@ -138,9 +138,9 @@ class Bench:
                     file.write(f"busy_poll = {busy_poll}\n")
         for path in (ini, users):
             self.give(path)
-        binary = os.path.abspath(self.options.pgsplice) if what == "pgsplice" else "/usr/sbin/pgbouncer"
+        binary = os.path.abspath(binary or self.options.pgsplice) if what == "pgsplice" else "/usr/sbin/pgbouncer"
         if self.as_root:
-            copy = os.path.join(self.folder, "pgsplice")
+            copy = os.path.join(self.folder, os.path.basename(os.path.dirname(binary)) + "-pgsplice")
             if what == "pgsplice":
                 if not os.path.exists(copy):
                     shutil.copy(binary, copy)
@@ -497,6 +497,42 @@ class Bench:
         for clients, ratio in cpu.items():
             self.judge(f"CPU per transaction, 2 workers/1 worker, {clients} clients", ratio, 1.1, True)
 
+    def atomics(self):
+        """What the workers share: atomic read-modify-write operations for a transaction. (Plain loads of what nobody
+        writes cost nothing, and no lock exists.)"""
+        self.say("\n## Atomic operations of the pooler for one transaction (pgbench -S, simple, pool of 20)\n")
+        self.say("| workers | clients | atomic operations for each transaction | stores of the sleep flag (turns) |")
+        self.say("|---|---|---|---|")
+        counter = os.path.join(self.folder, "atomics")
+        preload = os.path.join(self.folder, "atomic_count.so")
+        shutil.copy(os.path.join(self.options.out, "atomic_count.so"), preload)
+        with open(counter, "wb") as file:
+            file.write(bytes(16))
+        os.chmod(counter, 0o666)
+
+        def read():
+            with open(counter, "rb") as file:
+                return struct.unpack("QQ", file.read(16))
+        found = {}
+        for workers in (1, 2):
+            for clients in (8, 64):
+                _, port, stop = self.start("pgsplice", workers=workers, binary=self.options.atomics,
+                                           preload={"LD_PRELOAD": preload, "ATOMIC_COUNT_FILE": counter})
+                counts = []
+                # The difference of two runs: what logins and server connections cost is in both.
+                for each in (100, 100, 1100):
+                    before = read()
+                    self.pgbench(port, "-n", "-S", "-c", str(clients), "-j", "2", "-t", str(each))
+                    counts.append([now - then for now, then in zip(read(), before)])
+                stop()
+                each, turns = ((counts[2][i] - counts[1][i]) / (1000 * clients) for i in (0, 1))
+                found[workers, clients] = each
+                self.record("atomics", "pgsplice", workers=workers, clients=clients,
+                            per_transaction=each, turns=turns)
+                self.say(f"| {workers} | {clients} | {each:.3f} | {turns:.3f} |")
+        self.say()
+        self.judge("atomic operations for a transaction, 2 workers, nobody waits", found[2, 8], 0.05, True)
+
     def lending(self):
         """All load on one shard, all idle servers on the other: how long does the client wait? Counted by the
         pooler (total_wait_time), since a client's own clock would mostly show the client."""
@@ -617,10 +653,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pgsplice", required=True)
     parser.add_argument("--out", required=True)
+    parser.add_argument("--atomics", help="pgsplice built with -fno-inline-atomics, for the section atomics")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3)
     parser.add_argument("--quick", action="store_true", help="one short round: to see that it works")
-    parser.add_argument("--only", default="matrix,latency,idle,logins,keys,copy,heap,cores,lending")
+    parser.add_argument("--only", default="matrix,latency,idle,logins,keys,copy,heap,cores,atomics,lending")
     options = parser.parse_args()
     if options.quick:
         options.rounds, options.seconds = 1, 1

@@ -795,44 +795,49 @@ static bool launch_one(struct pool *pool, bool for_client)
     return false;
 
 no_place:
+    /* Nobody is poked: the other shards meet the same limit, and would poke back. */
     usage_give(&pool->set->login_count);
     usage_give(&pool->set->server_count);
-    lending_permission_freed(pool);
     return false;
 }
 
-/* A place among those that log in: bounded, and after a failure one goes ahead and tries. */
-static bool take_login(struct pool *pool)
+/* How many may log in at a time: after a failure one goes ahead and tries. */
+static int login_limit(const struct pool *pool)
 {
-    int parallel = pool->core->snapshot->settings.server_connect_parallel;
-
-    return usage_take(&pool->set->login_count, pool->last_login_failed ? 1 : parallel);
+    return pool->last_login_failed ? 1 : pool->core->snapshot->settings.server_connect_parallel;
 }
 
-/* A place in the pool for a client's sake: from the reserve when the first waiter has waited for it. */
+/* A place in the pool for a client's sake: from the reserve when the first waiter has waited for it.
+ * In a pool that is full, as each client that has to wait finds it, nothing is written. */
 static bool take_place(struct pool *pool)
 {
     const struct settings *settings = &pool->core->snapshot->settings;
     uint64_t now_us = pool->core->loop.now_us;
     int size = pool->settings.pool_size;
-    struct list *first;
+    struct list *first = list_front(&pool->waiting_clients);
+    bool of_reserve = false;
 
-    if (!take_login(pool))
+    if (usage_count(&pool->set->login_count) >= login_limit(pool))
         return false;
-    if (usage_take(&pool->set->server_count, size))
-        return true;
-    first = list_front(&pool->waiting_clients);
-    if (pool->settings.reserve_pool_size <= 0 || settings->reserve_pool_timeout_us == 0 ||
-        first == NULL || pool->login_count > 0 ||
-        now_us - OWNER_OF(first, struct client, link)->wait_since_us <
-            settings->reserve_pool_timeout_us ||
-        !usage_take(&pool->set->server_count, size + pool->settings.reserve_pool_size)) {
-        usage_give(&pool->set->login_count);
+    if (!usage_take(&pool->set->server_count, size)) {
+        if (pool->settings.reserve_pool_size <= 0 || settings->reserve_pool_timeout_us == 0 ||
+            first == NULL || pool->login_count > 0 ||
+            now_us - OWNER_OF(first, struct client, link)->wait_since_us <
+                settings->reserve_pool_timeout_us ||
+            !usage_take(&pool->set->server_count, size + pool->settings.reserve_pool_size))
+            return false;
+        of_reserve = true;
+    }
+    if (!usage_take(&pool->set->login_count, login_limit(pool))) {
+        /* Another shard was faster; whoever was denied this place meanwhile is poked when that login
+         * is over. */
+        usage_give(&pool->set->server_count);
         return false;
     }
-    log_write(LEVEL_WARNING, "C-0x%llx: %s/%s taking connection from reserve_pool",
-              (unsigned long long)OWNER_OF(first, struct client, link)->id, pool->database_name,
-              pool->user_name);
+    if (of_reserve)
+        log_write(LEVEL_WARNING, "C-0x%llx: %s/%s taking connection from reserve_pool",
+                  (unsigned long long)OWNER_OF(first, struct client, link)->id,
+                  pool->database_name, pool->user_name);
     return true;
 }
 
@@ -957,7 +962,7 @@ static void keep_minimum(struct pool *pool)
         (pool->client_count == 0 && pool->database->user == NULL) ||
         (pool->last_login_failed && pool->retry_at_us > core->loop.now_us))
         return;
-    if (!pool_resolve(pool) || !take_login(pool))
+    if (!pool_resolve(pool) || !usage_take(&pool->set->login_count, login_limit(pool)))
         return;
     if (usage_take(&pool->set->server_count, pool->settings.min_pool_size))
         (void)!launch_one(pool, false);
