@@ -110,7 +110,7 @@ else
 endif
 
 .PHONY: sim-million
-sim-million: ## a million seeds of the simulation, on all cores: an hour on two of them
+sim-million: ## a million seeds of the simulation, on all cores: an hour and a quarter on two of them
 	@$(MAKE) --no-print-directory sim BUILD=$(BUILD)/sim OPTIMIZE="-O2 -g -DASSERT_SLOW" SEEDS=1000000
 
 .PHONY: sim-mutants

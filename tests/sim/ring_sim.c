@@ -588,6 +588,8 @@ size_t sim_peer_write(struct sim_peer *peer, const void *data, size_t bytes)
         return 0;
     }
     pipe_put(&peer->stream->to_pooler, data, count);
+    if (count > 0)
+        sim_note(peer->sim, count);
     return count;
 }
 
@@ -601,6 +603,8 @@ size_t sim_peer_read(struct sim_peer *peer, void *data, size_t bytes_max)
     size_t count = MIN(bytes_max, peer->stream->to_world.bytes);
 
     pipe_take(&peer->stream->to_world, data, count);
+    if (count > 0)
+        sim_note(peer->sim, ~(uint64_t)count);
     return count;
 }
 

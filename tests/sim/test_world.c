@@ -27,7 +27,7 @@ enum {
     CHAOS_ROUNDS = 500,
     CALM_ROUNDS = 100,
     DRAIN_ROUNDS_MAX = 200000,
-    IDLE_ROUNDS_MAX = 5000, /* in which the kernel completed nothing: a stall */
+    IDLE_ROUNDS_MAX = 5000, /* in which nothing happened: a stall */
     SCRIPTS_AFTER_CHAOS = 2,
     ORDERS_MAX = 4,
     ROWS_MAX = 3,
@@ -1050,7 +1050,7 @@ static bool all_is_done(void)
     return users_are_done() && cores_are_empty() && !control_is_busy();
 }
 
-/* Nobody can do anything now: it gets as late as somebody waits for. */
+/* Nobody has done anything: if nobody can, it gets as late as somebody waits for. */
 static void jump(void)
 {
     uint64_t world_us = MIN(sessions_next_us(), users_next_us());
@@ -1089,8 +1089,9 @@ static void run_until(bool (*is_over)(void), unsigned step_us, const char *what)
     for (unsigned round = 0; !is_over(); round++) {
         round_step();
         sim_advance(world.sim, step_us);
-        jump();
         idle_rounds = sim_trace(world.sim) == last_trace ? idle_rounds + 1 : 0;
+        if (idle_rounds > 0)
+            jump();
         last_trace = sim_trace(world.sim);
         if (idle_rounds == IDLE_ROUNDS_MAX || round == DRAIN_ROUNDS_MAX)
             failed(what);
@@ -1176,6 +1177,7 @@ static void begin(uint64_t seed)
     control_drops = happens(4);
     fixed_mode = happens(2) ? modes[sim_below(world.sim, COUNT_OF(modes))] : NULL;
     world.is_session_mode = fixed_mode != NULL && strcmp(fixed_mode, "session") == 0;
+    world.is_shared_mode = fixed_mode != NULL && !world.is_session_mode;
     draw_accounts();
 
     turning = -1;

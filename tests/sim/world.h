@@ -108,6 +108,7 @@ struct world {
     bool copy_fails_early;
     bool is_session_mode; /* of all pools, for the whole run: a session is reset between clients */
     bool is_shut_down;    /* all must leave */
+    bool is_shared_mode;  /* the opposite: no pool has session mode, ever */
     unsigned chaos_owner_last; /* owners above it have begun after the chaos */
     enum demand client_demand, server_demand;
     bool carol_is_scram_only; /* no plain password of her is configured */

@@ -365,7 +365,7 @@ static void fail_copy(struct session *session, const char *word)
     else
         put_ready(session);
     /* And at once the end: a client may still be in the middle of its CopyData. */
-    if (world.servers_break && happens(30)) {
+    if (world.servers_break && happens(8)) {
         put_error(&session->out, "FATAL", "57P01", "terminating connection");
         session->is_over = true;
     }

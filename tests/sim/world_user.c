@@ -22,11 +22,12 @@ enum {
 /* What an answer must be. */
 struct expected {
     char type;
-    char status;   /* of Z */
-    bool is_sleep; /* may be cancelled */
-    bool is_copy;  /* the end of a COPY, which may fail at any row */
-    bool has_sync; /* of it: sent with the batch */
-    bool is_eaten; /* unless the COPY before it ended without its question */
+    char status; /* of Z */
+    bool is_sleep;
+    bool may_be_cancelled; /* a request has been under way while it was asked for */
+    bool is_copy;          /* the end of a COPY, which may fail at any row */
+    bool has_sync;         /* of it: sent with the batch */
+    bool is_eaten;         /* unless the COPY before it ended without its question */
     unsigned number;
     unsigned row, row_bytes;
 };
@@ -65,10 +66,13 @@ struct user {
     bool is_stingy;  /* writes little at a time */
     bool is_granted; /* AuthenticationOk */
     bool is_welcome;
-    bool is_eager;   /* asks before it is welcome */
-    bool is_fatal;   /* the connection is being ended, and was told why */
-    bool is_leaving; /* sent Terminate, or broke off */
-    bool cancel_asked;
+    bool is_eager;         /* asks before it is welcome */
+    bool is_fatal;         /* the connection is being ended, and was told why */
+    bool is_leaving;       /* sent Terminate, or broke off */
+    unsigned cancels_open; /* requests that have not come to their end */
+    bool has_cancelled;
+    bool may_be_held;       /* by its server: an answer is owed that will never come */
+    bool has_stray_cancels; /* nobody can know when they will */
     bool in_batch_error;
     unsigned copy_number;
     bool copy_is_extended, copy_is_in_transaction;
@@ -92,7 +96,11 @@ struct user {
 
 static struct user users[USERS_MAX];
 static unsigned user_count;
-static struct sim_peer *cancel_peers[CANCELS_MAX];
+static struct cancel {
+    struct sim_peer *peer;
+    struct user *user;
+    unsigned owner; /* the user may be somebody else by now */
+} cancels[CANCELS_MAX];
 
 /* The ends that a client may be told. `in_peace`: also when neither the kernel, nor PostgreSQL, nor
  * anybody at the console has done it any harm. */
@@ -183,6 +191,7 @@ static void expect_statement(struct user *user, enum kind kind, unsigned arg, bo
     case KIND_SLEEP:
         expect(user, 'C', number);
         expect_last(user)->is_sleep = true;
+        expect_last(user)->may_be_cancelled = user->cancels_open > 0;
         return;
     case KIND_COPY_IN:
         expect(user, 'G', number);
@@ -691,6 +700,7 @@ static void user_error(struct user *user, const uint8_t *body, size_t bytes,
         assert(expected->type == 'E' && expected->is_copy && expected->number == number);
         while (expect_last(user)->is_eaten)
             user->expected_count--;
+        user->may_be_held = true;
         return;
     }
     if (strcmp(word, "COPY") == 0 || strcmp(word, "EARLY") == 0) {
@@ -702,7 +712,10 @@ static void user_error(struct user *user, const uint8_t *body, size_t bytes,
     if (expected->type == 'E')
         return;
     assert(expected->is_sleep);
-    assert(user->cancel_asked);
+    /* A request that was late may hit what the same client asked for next, where it keeps its
+     * server. */
+    assert(expected->may_be_cancelled || user->has_stray_cancels ||
+           (user->has_cancelled && (!world.is_shared_mode || user->may_be_held)));
     assert(strcmp(fields.sqlstate, "57014") == 0);
 }
 
@@ -781,33 +794,53 @@ static void user_asks_cancel(struct user *user)
     uint8_t packet[16];
     struct writer writer;
 
-    world_log("client %u asks for a cancel", user->index);
-    for (unsigned i = 0; i < COUNT_OF(cancel_peers); i++) {
-        if (cancel_peers[i] != NULL)
+    for (unsigned i = 0; i < COUNT_OF(cancels); i++) {
+        struct cancel *cancel = &cancels[i];
+
+        if (cancel->peer != NULL)
             continue;
-        cancel_peers[i] = sim_connect(world.sim, (struct sockaddr *)&world.listen_address,
-                                      sizeof(world.listen_address));
-        assert(cancel_peers[i] != NULL);
+        cancel->peer = sim_connect(world.sim, (struct sockaddr *)&world.listen_address,
+                                   sizeof(world.listen_address));
+        assert(cancel->peer != NULL);
         writer_init(&writer, packet, sizeof(packet));
         message_cancel_request(&writer, user->key);
-        if (sim_peer_write(cancel_peers[i], packet, sizeof(packet)) == sizeof(packet))
-            user->cancel_asked = true;
+        if (sim_peer_write(cancel->peer, packet, sizeof(packet)) < sizeof(packet)) {
+            sim_peer_close(cancel->peer);
+            cancel->peer = NULL;
+            return;
+        }
+        world_log("client %u asks for a cancel", user->index);
+        cancel->user = user;
+        cancel->owner = user->owner;
+        user->cancels_open++;
+        user->has_cancelled = true;
+        for (unsigned j = 0; j < user->expected_count; j++)
+            user->expected[(user->expected_first + j) % EXPECTED_MAX].may_be_cancelled = true;
         return;
     }
 }
 
-static void cancel_peers_step(void)
+/* When the pooler ends the connection, the request has been carried out, or never will be. */
+static void cancels_step(void)
 {
     uint8_t chunk[64];
 
-    for (unsigned i = 0; i < COUNT_OF(cancel_peers); i++) {
-        if (cancel_peers[i] == NULL)
+    for (unsigned i = 0; i < COUNT_OF(cancels); i++) {
+        struct cancel *cancel = &cancels[i];
+        bool is_over;
+
+        if (cancel->peer == NULL)
             continue;
-        (void)sim_peer_read(cancel_peers[i], chunk, sizeof(chunk));
-        if (sim_peer_is_at_end(cancel_peers[i]) || !world.is_chaos || happens(5000)) {
-            sim_peer_close(cancel_peers[i]);
-            cancel_peers[i] = NULL;
+        (void)sim_peer_read(cancel->peer, chunk, sizeof(chunk));
+        is_over = sim_peer_is_at_end(cancel->peer) && !sim_peer_is_reset(cancel->peer);
+        if (!is_over && !sim_peer_is_reset(cancel->peer) && world.is_chaos && !happens(5000))
+            continue;
+        if (cancel->owner == cancel->user->owner) {
+            cancel->user->cancels_open--;
+            cancel->user->has_stray_cancels = cancel->user->has_stray_cancels || !is_over;
         }
+        sim_peer_close(cancel->peer);
+        cancel->peer = NULL;
     }
 }
 
@@ -960,7 +993,7 @@ void users_step(void)
 {
     for (unsigned i = 0; i < user_count; i++)
         user_step(&users[i]);
-    cancel_peers_step();
+    cancels_step();
 }
 
 void users_finish(unsigned scripts)
@@ -974,8 +1007,8 @@ bool users_are_done(void)
     for (unsigned i = 0; i < user_count; i++)
         if (users[i].peer != NULL || users[i].scripts_left > 0)
             return false;
-    for (unsigned i = 0; i < COUNT_OF(cancel_peers); i++)
-        if (cancel_peers[i] != NULL)
+    for (unsigned i = 0; i < COUNT_OF(cancels); i++)
+        if (cancels[i].peer != NULL)
             return false;
     return true;
 }
