@@ -4,9 +4,11 @@
  * and name lookups have a queue and threads each, so that neither holds up the other. A job whose
  * asker has gone (job_cancel) comes back without having run. Posting takes no lock.
  *
- * The threads that hash run at nice 19: a worker is pinned to each core, and a PBKDF2 of 2 ms
- * between two of its turns would be seen by all of its clients. What they lose is only the share of
- * a core that is full; see src/README.md for the measurement. */
+ * A worker is pinned to each core, and a PBKDF2 of 2 ms between two of its turns would be seen by
+ * all of its clients. So the threads that hash are SCHED_IDLE: a worker that wakes up has the core
+ * at once. Where nothing but full cores is left for them they would starve, and logins time out;
+ * what has waited too long is taken by another thread, of low but ordinary priority. See
+ * src/README.md for the measurements. */
 #ifndef CONTROL_HELPER_H
 #define CONTROL_HELPER_H
 
@@ -14,6 +16,8 @@
 
 enum {
     HELPER_HASH_THREADS = 2,
+    HELPER_LATE_THREADS = 1,
+    HELPER_PATIENCE_US = 200 * 1000, /* a hundred hashes on a free core */
     /* A lookup that hangs takes 10 s or more (resolv.conf) and no CPU: some may hang before others
      * have to wait. */
     HELPER_NAME_THREADS = 4,

@@ -32,8 +32,8 @@ void job_queue_init(struct job_queue *queue, uint32_t waiting_count_max);
 /* False: `waiting_count_max` jobs wait already; the job is still the caller's. */
 must_check bool job_queue_post(struct job_queue *queue, struct job *job);
 
-/* The oldest job; sleeps until there is one. */
-struct job *job_queue_take(struct job_queue *queue);
+/* The oldest job, once it has waited for `patience_us` or longer; sleeps until there is one. */
+struct job *job_queue_take(struct job_queue *queue, uint64_t patience_us);
 
 /* Runs the job, unless it was cancelled meanwhile; says which in job->was_run. */
 void job_queue_run(struct job_queue *queue, struct job *job);

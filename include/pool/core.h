@@ -34,6 +34,7 @@ struct job {
     unsigned core_index;
     atomic_bool is_cancelled; /* the owner's, at any moment: nobody wants the result (any more) */
     bool was_run;             /* the helper's */
+    uint64_t posted_us;       /* the helpers' too */
 };
 
 static inline void job_set_cancelled(struct job *job, bool is_cancelled)

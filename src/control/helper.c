@@ -5,6 +5,7 @@
 #include "worker/thread.h"
 
 #include <netdb.h>
+#include <sched.h>
 #include <semaphore.h>
 #include <signal.h>
 #include <stdio.h>
@@ -12,72 +13,98 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-enum { HELPERS = HELPER_HASH_THREADS + HELPER_NAME_THREADS, HASH_NICE = 19 };
+enum { LATE_NICE = 10 };
+
+enum helper_kind { HELPER_HASH, HELPER_LATE, HELPER_NAMES, HELPER_KINDS };
+
+static struct job_queue hash_queue, name_queue;
+
+/* `nice` of a kind that is idle does not count. */
+static const struct {
+    const char *thread_name;
+    struct job_queue *queue;
+    unsigned thread_count;
+    uint64_t patience_us;
+    int nice;
+    bool is_idle;
+} kinds[HELPER_KINDS] = {
+    [HELPER_HASH] = {"hash", &hash_queue, HELPER_HASH_THREADS, 0, 0, true},
+    [HELPER_LATE] = {"hash-late", &hash_queue, HELPER_LATE_THREADS, HELPER_PATIENCE_US, LATE_NICE,
+                     false},
+    [HELPER_NAMES] = {"names", &name_queue, HELPER_NAME_THREADS, 0, 0, false},
+};
 
 struct helper {
-    struct job_queue *queue;
-    const char *thread_name;
-    int nice;
+    enum helper_kind kind;
     sem_t prepared;
     bool is_ready;
     char error[RING_ERROR_BYTES];
 };
 
-static struct helper helpers[HELPERS];
-static struct job_queue hash_queue, name_queue;
+static struct helper helpers[HELPER_HASH_THREADS + HELPER_LATE_THREADS + HELPER_NAME_THREADS];
 static _Atomic uint64_t refusal_said_us; /* when the log last told of a full queue; 0: never */
+
+/* Priorities are only lowered, which anybody may. On Linux a thread has a niceness of its own. */
+static void lower_priority(enum helper_kind kind)
+{
+    struct sched_param param = {.sched_priority = 0};
+
+    if ((kinds[kind].is_idle && pthread_setschedparam(pthread_self(), SCHED_IDLE, &param) != 0) ||
+        (kinds[kind].nice > 0 && setpriority(PRIO_PROCESS, (id_t)gettid(), kinds[kind].nice) != 0))
+        log_write(LEVEL_WARNING, "a helper thread keeps its priority, which is too high");
+}
 
 static void *run(void *argument)
 {
     struct helper *helper = argument;
+    struct job_queue *queue = kinds[helper->kind].queue;
 
-    (void)pthread_setname_np(pthread_self(), helper->thread_name);
-    /* On Linux a thread has a niceness of its own. Not allowed to fail: it is only ever raised. */
-    if (helper->nice > 0 && setpriority(PRIO_PROCESS, (id_t)gettid(), helper->nice) != 0)
-        log_write(LEVEL_WARNING, "a helper thread keeps its priority: setpriority() failed");
+    (void)pthread_setname_np(pthread_self(), kinds[helper->kind].thread_name);
     helper->is_ready = thread_prepare_bell(helper->error);
     sem_post(&helper->prepared);
     if (!helper->is_ready)
         return NULL;
+    lower_priority(helper->kind);
     for (;;) {
-        struct job *job = job_queue_take(helper->queue);
+        struct job *job = job_queue_take(queue, kinds[helper->kind].patience_us);
 
-        job_queue_run(helper->queue, job);
+        job_queue_run(queue, job);
         thread_post(job->core_index, &job->letter);
     }
     return NULL;
 }
 
+static bool start_one(struct helper *helper)
+{
+    pthread_t thread;
+
+    sem_init(&helper->prepared, 0, 0);
+    if (pthread_create(&thread, NULL, run, helper) != 0) {
+        log_write(LEVEL_FATAL, "cannot start a helper thread");
+        return false;
+    }
+    while (sem_wait(&helper->prepared) != 0)
+        ;
+    if (!helper->is_ready)
+        log_write(LEVEL_FATAL, "%s", helper->error);
+    return helper->is_ready;
+}
+
 bool helper_start(void)
 {
     sigset_t all, before;
+    struct helper *helper = helpers;
     bool started = true;
 
     job_queue_init(&hash_queue, HELPER_HASH_WAITING_MAX);
     job_queue_init(&name_queue, HELPER_NAME_WAITING_MAX);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    for (int i = 0; i < HELPERS && started; i++) {
-        struct helper *helper = &helpers[i];
-        bool hashes = i < HELPER_HASH_THREADS;
-        pthread_t thread;
-
-        helper->queue = hashes ? &hash_queue : &name_queue;
-        helper->thread_name = hashes ? "hash" : "names";
-        helper->nice = hashes ? HASH_NICE : 0;
-        sem_init(&helper->prepared, 0, 0);
-        if (pthread_create(&thread, NULL, run, helper) != 0) {
-            log_write(LEVEL_FATAL, "cannot start a helper thread");
-            started = false;
-            continue;
+    for (enum helper_kind kind = 0; kind < HELPER_KINDS; kind++)
+        for (unsigned i = 0; i < kinds[kind].thread_count && started; i++, helper++) {
+            helper->kind = kind;
+            started = start_one(helper);
         }
-        while (sem_wait(&helper->prepared) != 0)
-            ;
-        if (!helper->is_ready) {
-            log_write(LEVEL_FATAL, "%s", helper->error);
-            started = false;
-        }
-    }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return started;
 }

@@ -1,5 +1,8 @@
 #include "control/job_queue.h"
 
+#include "base/clock.h"
+
+#include <limits.h>
 #include <linux/futex.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -38,20 +41,24 @@ bool job_queue_post(struct job_queue *queue, struct job *job)
         atomic_fetch_add_explicit(&queue->refused_count, 1, memory_order_relaxed);
         return false;
     }
+    job->posted_us = clock_now_us();
     (void)mailbox_post(&queue->mailbox, &job->letter);
     /* The bell changes before the sleepers are counted, a taker counts itself before the kernel
-     * compares the bell: either it is seen here, or it does not fall asleep. */
+     * compares the bell: either it is seen here, or it does not fall asleep. All are woken, since
+     * the first to be might be one that takes only what has waited. */
     atomic_fetch_add(&queue->bell, 1);
     if (atomic_load(&queue->sleeping_count) > 0)
-        syscall(SYS_futex, &queue->bell, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+        syscall(SYS_futex, &queue->bell, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
     return true;
 }
 
-/* NULL: nothing waits. */
-static struct letter *take_oldest(struct job_queue *queue)
+/* NULL: nothing has waited for so long; it will have in `wait_us`, if no other taker has it by
+ * then. */
+static struct job *take_oldest(struct job_queue *queue, uint64_t patience_us, uint64_t *wait_us)
 {
-    struct letter *taken;
+    struct job *taken = NULL;
 
+    *wait_us = UINT64_MAX;
     pthread_mutex_lock(&queue->takers);
     if (queue->oldest == NULL) {
         struct letter *letter = atomic_exchange(&queue->mailbox.last, NULL);
@@ -64,28 +71,42 @@ static struct letter *take_oldest(struct job_queue *queue)
             letter = next;
         }
     }
-    taken = queue->oldest;
-    if (taken != NULL)
-        queue->oldest = taken->next;
+    if (queue->oldest != NULL) {
+        struct job *oldest = OWNER_OF(queue->oldest, struct job, letter);
+        uint64_t waited_us = patience_us > 0 ? clock_now_us() - oldest->posted_us : 0;
+
+        if (waited_us >= patience_us) {
+            taken = oldest;
+            queue->oldest = oldest->letter.next;
+        } else {
+            *wait_us = patience_us - waited_us;
+        }
+    }
     pthread_mutex_unlock(&queue->takers);
     return taken;
 }
 
-struct job *job_queue_take(struct job_queue *queue)
+struct job *job_queue_take(struct job_queue *queue, uint64_t patience_us)
 {
     for (;;) {
         uint32_t bell = atomic_load(&queue->bell);
-        struct letter *letter = take_oldest(queue);
+        uint64_t wait_us;
+        struct job *job = take_oldest(queue, patience_us, &wait_us);
+        struct timespec wait;
 
-        if (letter != NULL) {
+        if (job != NULL) {
             uint32_t before =
                 atomic_fetch_sub_explicit(&queue->waiting_count, 1, memory_order_relaxed);
 
             assert(before > 0);
-            return OWNER_OF(letter, struct job, letter);
+            return job;
         }
+        if (wait_us != UINT64_MAX)
+            wait = (struct timespec){.tv_sec = (time_t)(wait_us / US_PER_S),
+                                     .tv_nsec = (long)(wait_us % US_PER_S * 1000)};
         atomic_fetch_add(&queue->sleeping_count, 1);
-        syscall(SYS_futex, &queue->bell, FUTEX_WAIT_PRIVATE, bell, NULL, NULL, 0);
+        syscall(SYS_futex, &queue->bell, FUTEX_WAIT_PRIVATE, bell,
+                wait_us != UINT64_MAX ? &wait : NULL, NULL, 0);
         atomic_fetch_sub(&queue->sleeping_count, 1);
     }
 }

@@ -1,6 +1,7 @@
 /* Build it with SANITIZE=-fsanitize=thread too, as test_mailbox. */
 #include "unit.h"
 
+#include "base/clock.h"
 #include "control/job_queue.h"
 
 #include <pthread.h>
@@ -28,7 +29,7 @@ static void count_run(struct job *job)
 
 static void take_and_run(struct job_queue *from, unsigned number, bool was_run)
 {
-    struct job *job = job_queue_take(from);
+    struct job *job = job_queue_take(from, 0);
     struct task *task = OWNER_OF(job, struct task, job);
 
     assert_int_equal(task->number, number);
@@ -99,7 +100,7 @@ static void *take(void *argument)
 {
     (void)argument;
     for (;;) {
-        struct job *job = job_queue_take(&queue);
+        struct job *job = job_queue_take(&queue, 0);
         struct task *task = OWNER_OF(job, struct task, job);
 
         job_queue_run(&queue, job);
@@ -223,6 +224,67 @@ static void a_job_that_comes_while_the_taker_falls_asleep_wakes_it(void **state)
     assert_int_equal(job_queue_counts(&queue).run, ROUNDS + 1);
 }
 
+/* Two that take at once and one that takes only what has waited, as the helpers do it. */
+static void who_is_patient_takes_what_has_waited_and_nothing_else(void **state)
+{
+    enum { PATIENCE_US = 20000 };
+    struct task few[2] = {0};
+    struct job *job;
+
+    (void)state;
+    job_queue_init(&queue, 2);
+    few[0].job.run = few[1].job.run = count_run;
+    assert_true(job_queue_post(&queue, &few[0].job));
+    job = job_queue_take(&queue, PATIENCE_US);
+    assert_ptr_equal(job, &few[0].job);
+    assert_true(clock_now_us() - job->posted_us >= PATIENCE_US);
+    assert_true(job_queue_post(&queue, &few[1].job));
+    take_and_run(&queue, 0, true);
+    assert_true(clock_now_us() - few[1].job.posted_us < US_PER_S);
+}
+
+static void *take_patiently(void *argument)
+{
+    (void)argument;
+    for (;;) {
+        struct job *job = job_queue_take(&queue, US_PER_S / 4);
+        bool is_last = OWNER_OF(job, struct task, job)->is_last;
+
+        job_queue_run(&queue, job);
+        atomic_fetch_add(&done_count, 1);
+        if (is_last)
+            return NULL;
+    }
+}
+
+static void a_patient_taker_does_not_keep_others_from_being_woken(void **state)
+{
+    static struct task many[100], last[2];
+    pthread_t patient, taker;
+
+    (void)state;
+    job_queue_init(&queue, COUNT_OF(many) + 1);
+    atomic_store(&done_count, 0);
+    assert_int_equal(pthread_create(&patient, NULL, take_patiently, NULL), 0);
+    assert_int_equal(pthread_create(&taker, NULL, take, NULL), 0);
+    for (unsigned i = 0; i < COUNT_OF(many); i++) {
+        many[i].job.run = count_run;
+        while (atomic_load(&queue.sleeping_count) < 2)
+            sched_yield();
+        assert_true(job_queue_post(&queue, &many[i].job));
+        while (atomic_load(&done_count) == i)
+            sched_yield();
+    }
+    for (unsigned i = 0; i < 2; i++) {
+        last[i].is_last = true;
+        last[i].job.run = count_run;
+        assert_true(job_queue_post(&queue, &last[i].job));
+    }
+    /* One each: the patient one has to take its own by the clock, since nobody wakes it. */
+    pthread_join(taker, NULL);
+    pthread_join(patient, NULL);
+}
+
 static sem_t release_hung;
 
 static void hang(struct job *job)
@@ -237,7 +299,7 @@ static struct job_queue hung_queue;
 static void *take_one_that_hangs(void *argument)
 {
     (void)argument;
-    job_queue_run(&hung_queue, job_queue_take(&hung_queue));
+    job_queue_run(&hung_queue, job_queue_take(&hung_queue, 0));
     return NULL;
 }
 
@@ -270,6 +332,8 @@ int main(void)
         cmocka_unit_test(a_cancelled_job_comes_back_without_having_run),
         cmocka_unit_test(many_threads_lose_no_job_and_no_wake_up),
         cmocka_unit_test(a_job_that_comes_while_the_taker_falls_asleep_wakes_it),
+        cmocka_unit_test(who_is_patient_takes_what_has_waited_and_nothing_else),
+        cmocka_unit_test(a_patient_taker_does_not_keep_others_from_being_woken),
         cmocka_unit_test(one_queue_that_hangs_does_not_hold_up_another),
     };
 
