@@ -2,12 +2,12 @@
  *
  * They keep no state: a job goes in, a result goes back by letter to the core that asked. Hashing
  * and name lookups have a queue and threads each, so that neither holds up the other. A job whose
- * asker has gone (job_cancel) comes back without having run. Posting takes no lock.
+ * asker has gone (job_set_cancelled) comes back without having run. Posting takes no lock.
  *
  * A worker is pinned to each core, and a PBKDF2 of 2 ms between two of its turns would be seen by
- * all of its clients. So the threads that hash are SCHED_IDLE: a worker that wakes up has the core
- * at once. Where nothing but full cores is left for them they would starve, and logins time out;
- * what has waited too long is taken by another thread, of low but ordinary priority. See
+ * all of its clients. So the threads that hash are SCHED_IDLE, which a worker that wakes up
+ * preempts soonest. Where nothing but full cores is left for them they would starve, and logins
+ * time out; what has waited too long is taken by another thread, of low but ordinary priority. See
  * src/README.md for the measurements. */
 #ifndef CONTROL_HELPER_H
 #define CONTROL_HELPER_H
