@@ -632,6 +632,7 @@ static void check_core(const struct core *core)
             must(pool->asked_count >= pool->waiting_count - pool->tested_count ||
                  atomic_load(&pool->shard->is_poked)); /* by one that has only just come */
         must(atomic_load(&pool->shard->wanted) <= (int)pool->asked_count);
+        must(atomic_load(&pool->shard->wanted) <= (int)pool->waiting_count);
         must(atomic_load(&pool->shard->idle_count) == pool->idle_count || worker_count == 1);
         must(atomic_load(&pool->shard->server_count) == pool->server_count);
     }
@@ -758,6 +759,24 @@ static void check_passing(const struct core *core, const struct before *before)
     must(core->loop.now_us - passing->since_us <= LENDING_COMPARE_US);
 }
 
+/* First in, first out within a shard: nobody was served before somebody who waited longer and still
+ * does. */
+static void check_order(const struct core *core, const struct before *before)
+{
+    bool somebody_waits = false;
+
+    for (unsigned i = 0; i < before->waiter_count; i++) {
+        const struct client *client = client_by_id(core, before->waiters[i].id);
+
+        if (client == NULL)
+            continue;
+        if (client->state == CLIENT_WAITING && client->wait_since_us == before->waiters[i].since_us)
+            somebody_waits = true;
+        else if (client->server != NULL)
+            must(!somebody_waits);
+    }
+}
+
 static void check_lending(const struct core *core)
 {
     list_for_each(link, &core->pool_list)
@@ -770,6 +789,7 @@ static void check_lending(const struct core *core)
         if (before == befores + before_count)
             continue;
         world.lent += pool->lent_total - before->lent_total;
+        check_order(core, before);
         if (!pool_is_stopped(pool) && !pool->is_retired &&
             (before->hungry & hungry_others(pool)) != 0)
             must(pool->idle_count == 0);
