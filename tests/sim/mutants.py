@@ -16,6 +16,8 @@ import sys
 SEEDS = 20000
 
 # name, file, what stands there, what is to stand there
+# Not in the list: that a place which has become free is told to other shards. Without it they find it three times a
+# second, and the simulation has no word for "late" there (tests/integration/test_lending.py has).
 MUTANTS = [
     ("worker_sleeps_over_its_letters", "worker/worker.c",
      "    if (atomic_load_explicit(&worker->mailbox.last, memory_order_seq_cst) != NULL)\n        deadline_us = 0;\n",
@@ -44,7 +46,6 @@ MUTANTS = [
     ("lender_keeps_whom_it_owes", "pool/lending.c",
      "oldest_us + LENDING_PASS_OVER_US >= first->wait_since_us", "oldest_us + 1000 * LENDING_PASS_OVER_US >= first->wait_since_us"),
     ("lent_servers_key_is_forgotten", "pool/server.c", "    memcpy(server->key, lent->key, sizeof(server->key));\n", ""),
-    ("place_that_is_free_is_told_nobody", "pool/pool.c", "    pool_launch(pool);\n    lending_permission_freed(pool);\n", "    pool_launch(pool);\n"),
     ("welcome_is_told_nobody", "pool/pool.c", "    pool->welcome_seen = atomic_load(&pool->set->welcome.version);\n    lending_poke_all(pool);", "    pool->welcome_seen = atomic_load(&pool->set->welcome.version);"),
     ("borrowed_server_survives_a_reconnect", "pool/server.c", "lender_generation < server_core(server)->generation) {", "false) {"),
     ("shard_counts_a_client_twice", "pool/login.c", "    handover->shard = client->shard;\n    client->shard = NULL;", "    handover->shard = client->shard;"),

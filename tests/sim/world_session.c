@@ -208,6 +208,9 @@ static void wake(struct session *session, bool is_cancelled)
 
 static void cancel_by_key(const uint8_t *key)
 {
+    /* A key that was given once, though its session may have gone. */
+    assert(bytes_get_u32(key) >= 1);
+    assert(bytes_get_u32(key) <= id_last);
     for (unsigned i = 0; i < session_count; i++)
         if (sessions[i]->is_started && !sessions[i]->is_over && sessions[i]->is_asleep &&
             memcmp(sessions[i]->key, key, 8) == 0) {
