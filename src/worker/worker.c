@@ -87,8 +87,9 @@ static void stop_all_opened(struct letter *letter, void *context)
 
 void worker_post(struct worker *to, struct ring *from, struct letter *letter)
 {
-    if (!mailbox_post(&to->mailbox, letter))
-        return; /* it was not empty: the bell has been rung */
+    /* Whether the mailbox was empty says nothing: who filled it may be a helper of the lowest priority
+     * that lost its CPU before it rang. A bell too many costs a completion. */
+    (void)mailbox_post(&to->mailbox, letter);
     if (atomic_load_explicit(&to->asleep, memory_order_seq_cst))
         ring_wake(from, atomic_load_explicit(&to->wake_fd, memory_order_acquire));
 }
