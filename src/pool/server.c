@@ -647,6 +647,17 @@ static void log_server_error(const struct server *server, const char *what, cons
         server_log(server, LEVEL_WARNING, "%s: %s %s", what, fields.severity, fields.message);
 }
 
+/* Where it is uncertain whether an error answers something, its severity tells whether more can follow
+ * (simulation seed 144835). */
+static bool error_ends_session(const uint8_t *body, size_t bytes)
+{
+    struct error_fields fields;
+
+    return !error_fields_read(body, bytes, &fields) ||
+           strcmp(fields.fixed_severity, "FATAL") == 0 ||
+           strcmp(fields.fixed_severity, "PANIC") == 0;
+}
+
 /* A header was read. Decides whether the body is looked at. May close the server. */
 static void message_began(struct server *server)
 {
@@ -730,7 +741,8 @@ static void message_complete(struct server *server, uint8_t type, const uint8_t 
         if (unlikely(type == 'E')) {
             /* It answers nothing, or began before the client was linked: the server's last words.
              * Who has read them must not go on with another server (simulation). */
-            if (!server->forwards_message || !server->exchange.is_uncertain) {
+            if (!server->forwards_message || !server->exchange.is_uncertain ||
+                error_ends_session(body, bytes)) {
                 log_server_error(server, "server ended an idle connection", body, bytes);
                 server_close(server, "server conn crashed?");
             }

@@ -112,7 +112,7 @@ bool error_fields_read(const uint8_t *body, size_t bytes, struct error_fields *f
 {
     struct reader reader;
 
-    *fields = (struct error_fields){"", "", ""};
+    *fields = (struct error_fields){"", NULL, "", ""};
     reader_init(&reader, body, bytes);
     for (;;) {
         uint8_t code = reader_get_u8(&reader);
@@ -120,13 +120,18 @@ bool error_fields_read(const uint8_t *body, size_t bytes, struct error_fields *f
 
         if (reader.bad)
             return false;
-        if (code == 0)
+        if (code == 0) {
+            if (fields->fixed_severity == NULL)
+                fields->fixed_severity = fields->severity;
             return true;
+        }
         value = reader_get_string(&reader);
         if (value == NULL)
             return false;
         if (code == 'S')
             fields->severity = value;
+        else if (code == 'V')
+            fields->fixed_severity = value;
         else if (code == 'C')
             fields->sqlstate = value;
         else if (code == 'M')

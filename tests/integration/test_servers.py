@@ -447,3 +447,25 @@ def test_client_that_has_read_its_servers_last_words_does_not_go_on(t):
         c.until("G")
         c.send(data[:8])
         same([m.type for m in c.closed(5)], ["E", "Z", "E", "E"])
+
+
+@ours
+def test_last_words_end_the_client_also_where_the_count_is_uncertain(t):
+    """The same after an extended COPY whose Sync was thrown away, so that an error could still be somebody's
+    answer: what is FATAL is not. (Simulation, seed 144835.)"""
+    def script(server):
+        server.welcome()
+        for _ in range(4):
+            server.receive()
+        server.send(pgwire.message("1") + pgwire.message("2") + pgwire.message("G", b"\0\0\0"))
+        server._exactly(8)  # CopyData: its header and a part of its body
+        server.send(pgwire.message("E", b"SERROR\0VERROR\0C22P02\0Mbad\0\0") + pgwire.ready() +
+                    pgwire.message("E", b"SFATAAL\0VFATAL\0C57P01\0Mterminating connection\0\0"))
+        server._exactly(7)  # never comes
+    pooler = pooler_for(t, script, default_pool_size=1)
+    data = pgwire.message("d", b"0123456789")
+    with pooler.connect() as c:
+        c.send(pgwire.parse("", "copy t from stdin") + pgwire.bind() + pgwire.execute() + pgwire.sync())
+        c.until("G")
+        c.send(data[:8])
+        same([m.type for m in c.closed(5)], ["E", "Z", "E", "E"])
