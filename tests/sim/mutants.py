@@ -16,8 +16,8 @@ import sys
 SEEDS = 20000
 
 # name, file, what stands there, what is to stand there
-# Not in the list: that a place which has become free is told to other shards. Without it they find it three times a
-# second, and the simulation has no word for "late" there (tests/integration/test_lending.py has).
+# Not in the list: that a place which has become free, and a welcome, are told to other shards. Without it they find it
+# three times a second, and the simulation has no word for "late" there.
 MUTANTS = [
     ("worker_sleeps_over_its_letters", "worker/worker.c",
      "    if (atomic_load_explicit(&worker->mailbox.last, memory_order_seq_cst) != NULL)\n        deadline_us = 0;\n",
@@ -46,9 +46,7 @@ MUTANTS = [
     ("lender_keeps_whom_it_owes", "pool/lending.c",
      "oldest_us + LENDING_PASS_OVER_US >= first->wait_since_us", "oldest_us + 1000 * LENDING_PASS_OVER_US >= first->wait_since_us"),
     ("lent_servers_key_is_forgotten", "pool/server.c", "    memcpy(server->key, lent->key, sizeof(server->key));\n", ""),
-    ("welcome_is_told_nobody", "pool/pool.c", "    pool->welcome_seen = atomic_load(&pool->set->welcome.version);\n    lending_poke_all(pool);", "    pool->welcome_seen = atomic_load(&pool->set->welcome.version);"),
     ("borrowed_server_survives_a_reconnect", "pool/server.c", "lender_generation < server_core(server)->generation) {", "false) {"),
-    ("shard_counts_a_client_twice", "pool/login.c", "    handover->shard = client->shard;\n    client->shard = NULL;", "    handover->shard = client->shard;"),
     ("limit_of_the_database_leaks", "pool/pool.c",
      "    if (!take_limit(pool, true, for_client)) {\n        usage_give(&pool->database_usage->server_count);\n",
      "    if (!take_limit(pool, true, for_client)) {\n"),

@@ -606,6 +606,10 @@ static unsigned check_servers(const struct pool *pool)
             must(server->state == states[i][0] || server->state == states[i][1]);
             must((server->client != NULL) == (i == 1));
             must(server->is_ready == (server->state != SERVER_LOGIN));
+            /* What is older than a RECONNECT ends, wherever it is: as soon as its core has heard of it. */
+            must(server->generation >= atomic_load(&pool->set->generation) ||
+                 pool->core->generation < atomic_load(&pool->set->generation) ||
+                 server->close_needed);
             count++;
         }
     must(count == pool->server_count);
