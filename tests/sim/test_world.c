@@ -10,6 +10,8 @@
 #include "world_session.h"
 #include "world_user.h"
 
+#include "control/merge.h"
+#include "control/request.h"
 #include "pool/client.h"
 #include "pool/command.h"
 #include "pool/handover.h"
@@ -30,7 +32,6 @@ enum {
     IDLE_ROUNDS_MAX = 5000, /* in which nothing happened: a stall */
     SCRIPTS_AFTER_CHAOS = 2,
     ORDERS_MAX = 4,
-    ROWS_MAX = 3,
     JOBS_MAX = 128,
     VISITS_MAX = 64,
     SEEDS = 10000,
@@ -254,22 +255,12 @@ static void failed(const char *text)
 
 /* ---- control and its helpers ---- */
 
-/* A command or a report, which asks all workers one after the other. */
-struct order {
-    bool is_busy, is_report;
-    unsigned worker;
-    struct command command;
-    struct report report;
-    union {
-        struct pool_row pools[ROWS_MAX];
-        struct socket_row sockets[ROWS_MAX];
-    } rows;
-};
-
 static struct mailbox control_mailbox;
 static struct ring *control_ring;
 static struct buffer_pool control_buffers;
-static struct order orders[ORDERS_MAX];
+/* Orders and questions go through control's own code, several at a time. */
+static struct requests requests;
+static unsigned request_count;
 static struct {
     struct job *job;
     uint64_t due_us;
@@ -387,95 +378,69 @@ static void end_visits(void)
     }
 }
 
-static void command_answered(struct letter *letter, void *context);
-static void report_answered(struct letter *letter, void *context);
-
-static void order_ask(struct order *order)
+static void post_request(void *context, unsigned worker, struct letter *letter)
 {
-    if (order->is_report) {
-        order->report.letter.open = report_open;
-        order->report.answered = report_answered;
-        post_to(order->worker, &order->report.letter);
-        return;
-    }
-    order->command.letter.open = command_open;
-    order->command.answered = command_answered;
-    if (order->command.kind == COMMAND_SNAPSHOT) {
-        order->command.snapshot = snapshot;
-        snapshot_reference(snapshot);
-    }
-    post_to(order->worker, &order->command.letter);
-}
-
-static void order_goes_on(struct order *order)
-{
-    if (++order->worker == worker_count) {
-        order->is_busy = false;
-        return;
-    }
-    order->report.cursor = 0;
-    order_ask(order);
-}
-
-static void command_answered(struct letter *letter, void *context)
-{
-    struct command *command = OWNER_OF(letter, struct command, letter);
-
     (void)context;
-    assert(command->snapshot == NULL);
-    order_goes_on(command->owner);
+    post_to(worker, letter);
 }
 
-static void report_answered(struct letter *letter, void *context)
+/* What is shown is one picture: each pool once, each connection once. */
+static void request_answered(struct request *request)
 {
-    struct report *report = OWNER_OF(letter, struct report, letter);
-    struct order *order = report->owner;
+    if (!request->is_command && request->kind == REPORT_POOLS) {
+        struct pool_row *rows = request->rows;
+        size_t count = merge_pools(rows, request->row_count);
 
-    (void)context;
-    assert(report->row_count <= ROWS_MAX);
-    if (report->kind == REPORT_POOLS)
-        for (unsigned i = 0; i < report->row_count; i++)
-            assert(order->rows.pools[i].cl_active + order->rows.pools[i].cl_waiting ==
-                   order->rows.pools[i].client_count);
-    if (report->more)
-        order_ask(order);
-    else
-        order_goes_on(order);
-}
-
-static struct order *order_take(void)
-{
-    for (unsigned i = 0; i < ORDERS_MAX; i++)
-        if (!orders[i].is_busy) {
-            orders[i] = (struct order){.is_busy = true};
-            orders[i].command.owner = &orders[i];
-            return &orders[i];
+        for (size_t i = 0; i < count; i++) {
+            assert(rows[i].cl_active + rows[i].cl_waiting == rows[i].client_count);
+            for (size_t k = 0; k < i; k++)
+                assert(strcmp(rows[i].database, rows[k].database) != 0 ||
+                       strcmp(rows[i].user, rows[k].user) != 0);
         }
-    return NULL;
+    } else if (!request->is_command &&
+               (request->kind == REPORT_CLIENTS || request->kind == REPORT_SERVERS)) {
+        struct socket_row *rows = request->rows;
+        size_t count = merge_sockets(rows, request->row_count);
+
+        for (size_t i = 0; i < count; i++)
+            for (size_t k = 0; k < i; k++)
+                assert(rows[i].id != rows[k].id);
+    }
+    request_count--;
+    request_release(request);
+}
+
+/* NULL: enough are under way. */
+static struct request *request_take(void)
+{
+    if (request_count == ORDERS_MAX)
+        return NULL;
+    request_count++;
+    return request_make(&requests, &requests, request_answered);
 }
 
 static bool control_is_busy(void)
 {
-    for (unsigned i = 0; i < ORDERS_MAX; i++)
-        if (orders[i].is_busy)
-            return true;
-    return job_count > 0 || visit_count > 0 || atomic_load(&control_mailbox.last) != NULL;
+    return request_count > 0 || job_count > 0 || visit_count > 0 ||
+           atomic_load(&control_mailbox.last) != NULL;
 }
 
 /* False: no letter is free. `database` NULL: all. */
 static bool order_command(enum command_kind kind, const char *database)
 {
-    struct order *order = order_take();
+    struct request *request = request_take();
 
-    if (order == NULL)
+    if (request == NULL)
         return false;
-    order->command.kind = kind;
+    request->command.kind = kind;
+    if (kind == COMMAND_SNAPSHOT)
+        request->command.snapshot = snapshot;
     if (database != NULL) {
-        order->command.has_database = true;
-        snprintf(order->command.database, sizeof(order->command.database), "%s", database);
+        request->command.has_database = true;
+        snprintf(request->command.database, sizeof(request->command.database), "%s", database);
     }
     world_log("control orders %d for %s", (int)kind, database != NULL ? database : "all");
-    order_ask(order);
+    request_command(request);
     return true;
 }
 
@@ -490,23 +455,17 @@ static void order_report(void)
 {
     static const enum report_kind kinds[] = {REPORT_POOLS,  REPORT_CLIENTS,   REPORT_SERVERS,
                                              REPORT_COUNTS, REPORT_UNSETTLED, REPORT_UNSETTLED};
-    struct order *order = order_take();
+    struct request *request = request_take();
 
-    if (order == NULL)
-        return;
-    order->is_report = true;
-    order->report.owner = order;
-    order->report.kind = kinds[sim_below(world.sim, COUNT_OF(kinds))];
-    order->report.row_max = ROWS_MAX;
-    order->report.rows.pools = order->rows.pools;
-    order_ask(order);
+    if (request != NULL)
+        request_report(request, kinds[sim_below(world.sim, COUNT_OF(kinds))]);
 }
 
 static void order_something(void)
 {
     const char *name = databases[sim_below(world.sim, DATABASES)].name;
     const char *database = happens(2) ? name : NULL;
-    struct order *order;
+    struct request *request;
 
     switch (sim_below(world.sim, 19)) {
     case 16:
@@ -543,14 +502,14 @@ static void order_something(void)
         break;
     case 10:
     case 11:
-        order = order_take();
-        if (order == NULL)
+        request = request_take();
+        if (request == NULL)
             break;
-        order->command.kind = COMMAND_KILL_CLIENT;
-        order->command.id =
+        request->command.kind = COMMAND_KILL_CLIENT;
+        request->command.id =
             members[sim_below(world.sim, worker_count)].worker.core.id_last * worker_count +
             sim_below(world.sim, 8 * worker_count);
-        order_ask(order);
+        request_command(request);
         break;
     case 12:
     case 13:
@@ -1209,7 +1168,8 @@ static void begin(uint64_t seed)
     limits = (struct limits){0};
     worker_count = 1 + (unsigned)sim_below(world.sim, WORKERS_SIM_MAX);
     job_count = visit_count = 0;
-    memset(orders, 0, sizeof(orders));
+    requests_init(&requests, worker_count, post_request, NULL);
+    request_count = 0;
     mailbox_init(&control_mailbox);
     assert(buffer_pool_init(&control_buffers, 256, 1));
     control_ring = ring_create(&control_options, error);
@@ -1259,16 +1219,16 @@ static void calm_down(void)
 /* As control does it: SHUTDOWN WAIT_FOR_CLIENTS or WAIT_FOR_SERVERS. */
 static void shut_down(void)
 {
-    struct order *order = order_take();
+    struct request *request = request_take();
 
-    assert(order != NULL);
+    assert(request != NULL);
     world.is_shut_down = true;
     for (unsigned i = 0; i < worker_count; i++)
         worker_post_stop_listening(workers[i], control_ring, true);
-    order->command.kind = COMMAND_SHUTDOWN;
-    order->command.shutdown = happens(2) ? SHUTDOWN_WAIT_FOR_CLIENTS : SHUTDOWN_WAIT_FOR_SERVERS;
-    world_log("control shuts down, %d", (int)order->command.shutdown);
-    order_ask(order);
+    request->command.kind = COMMAND_SHUTDOWN;
+    request->command.shutdown = happens(2) ? SHUTDOWN_WAIT_FOR_CLIENTS : SHUTDOWN_WAIT_FOR_SERVERS;
+    world_log("control shuts down, %d", (int)request->command.shutdown);
+    request_command(request);
 }
 
 static void end(void)
