@@ -2,8 +2,8 @@
  * simulated PostgreSQL servers, on a kernel in every mood, under a console in every mood.
  *
  * The workers are the real ones (worker.h): their turns, mailboxes and doorbells, in one thread, in
- * an order that the seed draws; any of them may be late for long. Control and its helpers are
- * simulated: letters, jobs, name lookups, sessions of the console that hang up.
+ * an order that the seed draws; any of them may be late for long. Control asks and orders through its
+ * own request.h and merge.h; its sessions (which hang up), helpers and name lookups are simulated.
  *
  * Each question names its client and its number; each answer names them again (world.h). When the
  * faults stop, every client must come to the end of its scripts, and everything must come home. */
