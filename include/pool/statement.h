@@ -54,6 +54,8 @@ struct statement_store {
     struct siphash_key key;
     /* A name that no statement ever has; what is sent to be answered and nothing else uses it. */
     char no_name[STATEMENT_NAME_BYTES + 1];
+    /* For a Parse that must not succeed; it may be there for a moment. */
+    char spare_name[STATEMENT_NAME_BYTES + 1];
     uint64_t *sightings; /* STATEMENT_SIGHTINGS: texts that were unnamed statements lately */
     uint64_t text_bytes; /* of all statements */
 };
