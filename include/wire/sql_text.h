@@ -34,7 +34,8 @@ struct sql_prepare {
     /* As PostgreSQL has it: folded, without quotes, cut. Ends in a zero and has none before. */
     char name[SQL_NAME_BYTES_MAX + 1];
     size_t name_bytes;
-    /* As it stands in the text, with its quotes. */
+    /* As it stands in the text, with its quotes. Nothing need be between it and its neighbours
+     * (EXECUTE"p"), so another name in its place needs quotes too. */
     size_t written_offset;
     size_t written_bytes;
     /* What follows the name: its first token up to the end of the last one, so without the `;`,
