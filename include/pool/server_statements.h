@@ -22,7 +22,7 @@
 
 struct server;
 
-enum prepared_state { PREPARED_SURE, PREPARED_PENDING, PREPARED_UNSURE };
+enum prepared_state { PREPARED_FREE, PREPARED_SURE, PREPARED_PENDING, PREPARED_UNSURE };
 
 struct prepared {
     struct hash_link link;
@@ -108,6 +108,8 @@ unsigned server_statements_count(const struct server *server);
 
 struct prepared *prepared_find(const struct server_statements *statements,
                                const struct digest *digest);
+/* Of one that came from another core and was not used here; false: it is none. */
+bool prepared_fill_row(const struct prepared *prepared, struct statement_row *row);
 /* May what is being sent now use it? */
 static inline bool prepared_is_usable(const struct server_statements *statements,
                                       const struct prepared *prepared)

@@ -44,6 +44,7 @@ struct statement {
     uint32_t server_count;    /* servers of this core that have it, as far as we believe */
     uint64_t params_hash;     /* prepared under these, see params.h */
     uint64_t bind_count;
+    bool is_live;             /* not given back */
     bool is_sql;              /* prepared by PREPARE, rewrite_sql.h */
     uint8_t cacheable;        /* enum cacheable, looked at when first seen without a name */
     char name[STATEMENT_NAME_BYTES + 1];
@@ -82,6 +83,10 @@ static inline struct statement *statement_reference(struct statement *statement)
 
 /* NULL is allowed. */
 void statement_release(struct core *core, struct statement *statement);
+
+/* True: a row was filled in; false: the object is none. */
+struct statement_row;
+bool statement_fill_row(const struct statement *statement, struct statement_row *row);
 
 /* "pgsplice_..." and a zero. */
 void statement_name(const struct digest *digest, char name[STATEMENT_NAME_BYTES + 1]);

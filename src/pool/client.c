@@ -1180,5 +1180,6 @@ void client_fill_row(const struct client *client, struct socket_row *row, uint64
     row->remote_pid = client->peer.pid;
     snprintf(row->application_name, sizeof(row->application_name), "%s",
              application_name != NULL ? application_name : "");
+    row->prepared_count = client_statements_count(client);
     row->id = client->id;
 }

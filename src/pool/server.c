@@ -1237,5 +1237,6 @@ void server_fill_row(const struct server *server, struct socket_row *row, uint64
     row->remote_pid = bytes_get_u32(server->key);
     snprintf(row->application_name, sizeof(row->application_name), "%s",
              application_name != NULL ? application_name : "");
+    row->prepared_count = server_statements_count(server);
     row->id = server->id;
 }

@@ -1,6 +1,7 @@
 #include "pool/server_statements.h"
 
 #include "pool/client.h"
+#include "pool/report.h"
 #include "pool/server.h"
 
 /* ---- the set ---- */
@@ -98,7 +99,18 @@ void prepared_remove(struct server *server, struct prepared *prepared)
         prepared->statement->server_count--;
         statement_release(core, prepared->statement);
     }
+    prepared->state = PREPARED_FREE;
     slab_give(&core->statements.prepared, prepared);
+}
+
+bool prepared_fill_row(const struct prepared *prepared, struct statement_row *row)
+{
+    if (prepared->state == PREPARED_FREE || prepared->state > PREPARED_UNSURE ||
+        prepared->statement != NULL)
+        return false;
+    *row = (struct statement_row){.server_count = 1};
+    statement_name(&prepared->digest, row->name);
+    return true;
 }
 
 void server_statements_doubt(struct server *server)
