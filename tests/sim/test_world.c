@@ -198,6 +198,7 @@ static struct snapshot *make_snapshot(bool is_whole)
              "max_db_client_connections = %s\n"
              "max_user_client_connections = %s\n"
              "cancel_wait_timeout = %s\n"
+             "max_prepared_statements = %u\n"
              "[pgsplice]\n"
              "pool_shards = %u\n"
              "server_connect_parallel = %s\n",
@@ -209,7 +210,7 @@ static struct snapshot *make_snapshot(bool is_whole)
              pick("1", "0"), pick("0.1", "5"), pick("0.05", "3600"), pick("0.05", "600"),
              pick("0", "30"), pick("1", "0"), pick("1", "0"), pick("0.1", "15"), pick("0.5", "120"),
              pick("0.3", "0"), pick("6", "100"), pick("2", "0"), pick("3", "0"), pick("5", "0"),
-             pick("4", "0"), pick("0.05", "10"),
+             pick("4", "0"), pick("0.05", "10"), world.prepared_max,
              happens(4) ? 0 : 1 + (unsigned)sim_below(sim, WORKERS_SIM_MAX), pick("1", "10"));
     made = snapshot_load_through(open_config, NULL, "pgsplice.ini", NULL, say, NULL);
     assert(made != NULL);
@@ -1139,6 +1140,7 @@ static void begin(uint64_t seed)
 {
     static char storage[256];
     static const char *const modes[] = {"transaction", "session", "statement"};
+    static const unsigned prepared_max[] = {0, 1, 2, 5, 200};
     struct ring_options control_options = {
         .entries = 8, .completion_entries = 64, .buffers = &control_buffers};
     char error[RING_ERROR_BYTES];
@@ -1161,6 +1163,12 @@ static void begin(uint64_t seed)
     fixed_mode = happens(2) ? modes[sim_below(world.sim, COUNT_OF(modes))] : NULL;
     world.is_session_mode = fixed_mode != NULL && strcmp(fixed_mode, "session") == 0;
     world.is_shared_mode = fixed_mode != NULL && !world.is_session_mode;
+    world.prepared_max = prepared_max[sim_below(world.sim, COUNT_OF(prepared_max))];
+    world.is_tracked =
+        world.is_shared_mode && world.prepared_max > 0 && getenv("SIM_TRACKED") != NULL;
+    world.has_names = world.is_session_mode || world.is_tracked;
+    world.changes_schema = happens(3);
+    world.loses_statements = world.is_tracked && happens(4);
     draw_accounts();
 
     turning = -1;
@@ -1276,9 +1284,10 @@ static uint64_t run(uint64_t seed)
     if (getenv("SIM_VERBOSE") != NULL)
         printf(
             "answers %llu, transactions %llu, cancels that hit %llu, FATAL %llu, owners %u, lent "
-            "%llu, passed over %llu\n",
+            "%llu, passed over %llu, parses %llu, binds %llu, refused %llu, stale %llu\n",
             world.answers, world.transactions, world.cancels_hit, world.fatals, world.owner_last,
-            world.lent, world.passed_over);
+            world.lent, world.passed_over, world.parses, world.binds, world.bind_errors,
+            world.stale_errors);
     sim_destroy(world.sim);
     return trace;
 }
