@@ -57,6 +57,7 @@ struct client {
     struct usage *database_usage; /* of the database asked for, once it counts there */
     struct buffer *params;        /* tracked parameters, see params.h */
     struct span_queue parked;     /* not yet scanned */
+    struct client_statements *statements; /* NULL: has never prepared one that we track */
     uint64_t id;
     uint64_t connect_us, request_us; /* the last message */
     uint64_t wait_since_us;          /* 0: has a server, or wants none */
@@ -79,6 +80,9 @@ struct client {
     bool has_sent;           /* at least a byte */
     bool is_mid_answer;      /* a message to it was cut off: nothing may follow */
     bool is_replaying;       /* its parked bytes are being scanned */
+    bool tracks_statements;  /* its exchange does; rewrite.h */
+    bool is_partial_tried;   /* a message that was put together is being scanned */
+    bool is_held_back;       /* active, but what it sends is parked until its server has answered */
 };
 
 static inline struct core *client_core(const struct client *client)
@@ -107,6 +111,9 @@ void client_close_silently(struct client *client, const char *reason);
 void client_enter_pool(struct client *client, struct pool *pool, const char *const *wanted_params);
 /* Sends the welcome; the client is idle from now on. */
 void client_welcome(struct client *client);
+
+/* What held it back is answered: what it parked meanwhile is sent. Nothing, if nothing held it. */
+void client_release_held(struct client *client);
 
 /* A server was found: the client is active, what it parked is sent. */
 void client_linked(struct client *client);

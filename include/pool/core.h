@@ -17,6 +17,7 @@
 #include "io/timer.h"
 #include "pool/params.h"
 #include "pool/shard.h"
+#include "pool/statement.h"
 #include "pool/usage.h"
 
 struct client;
@@ -79,7 +80,8 @@ struct core_options {
     struct usage_table *usage;
     struct shard_table *shards;
     const struct param_names *param_names;
-    const uint8_t *mock_key;   /* 32 random bytes of this process: salts of unknown users */
+    const uint8_t *mock_key;   /* 32 random bytes of this process: salts of unknown users, names of
+                                  statements */
     struct snapshot *snapshot; /* one reference is the core's from now on */
     const struct core_ports *ports;
     void *ports_context;
@@ -99,6 +101,7 @@ struct core {
     unsigned index, count;
 
     struct slab clients, logins, servers, server_logins, pools, cancels, resolutions, scram_cache;
+    struct statement_store statements;
     struct list pool_list;     /* all pools of this core */
     struct list login_list;    /* clients that have no pool yet, cancel requests too */
     struct list cancel_list;   /* cancel requests on their way */

@@ -58,6 +58,17 @@ void exchange_sent(struct exchange *exchange, uint8_t type);
 /* The server's message of this type: only G, W, E and Z matter; others may be told too. */
 void exchange_received(struct exchange *exchange, uint8_t type);
 
+/* ReadyForQuery messages that are still to come, as far as is known. */
+static inline uint64_t exchange_owed(const struct exchange *exchange)
+{
+    uint64_t count = 0;
+
+    for (unsigned i = 0; i < exchange->run_count; i++)
+        if (exchange->runs[i].kind == RUN_QUERY || exchange->runs[i].kind == RUN_SYNC)
+            count += exchange->runs[i].count;
+    return count;
+}
+
 /* Everything is answered; with ReadyForQuery 'I' the exchange is over. */
 static inline bool exchange_is_answered(const struct exchange *exchange)
 {

@@ -8,6 +8,7 @@
 #ifndef POOL_PARAMS_H
 #define POOL_PARAMS_H
 
+#include "crypto/siphash.h"
 #include "io/buffer.h"
 
 enum { PARAMS_COUNT_MAX = 24, PARAMS_BUCKETS = 1024 };
@@ -36,6 +37,7 @@ int param_names_find(const struct param_names *names, const char *name);
 struct param_table {
     const struct param_names *names;
     struct buffer_pool *buffers;
+    struct siphash_key key; /* for params_parse_hash; the same on all cores */
     struct buffer *buckets[PARAMS_BUCKETS];
 };
 
@@ -52,6 +54,9 @@ void params_release(struct param_table *table, struct buffer *set);
 
 /* NULL: not known. `set` may be NULL. */
 const char *params_value(const struct buffer *set, unsigned index);
+/* A keyed hash of all values but application_name: what can change the meaning of a statement's text when
+ * it is prepared (string escapes, encoding, how a date is read). `set` may be NULL. */
+uint64_t params_parse_hash(const struct buffer *set);
 /* values[i] point into the set. */
 void params_values(const struct param_table *table, const struct buffer *set, const char **values);
 

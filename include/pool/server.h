@@ -60,6 +60,7 @@ struct server {
     struct client *client;
     struct server_login *login;
     struct buffer *params;
+    struct server_statements *statements; /* NULL: has never had a client that tracks them */
     struct buffer *gather; /* a message that is looked at and did not arrive whole */
     uint32_t gather_bytes;
     struct frame frame;
@@ -83,6 +84,8 @@ struct server {
     bool test_answered;            /* the probe's own answer has come */
     bool needs_probe, needs_reset; /* due before it is free */
     bool looks_at_body;            /* the current message is gathered or looked at */
+    bool withholds_error; /* the current message is an error that goes to the client once it is known
+                             which */
     bool is_over_after_message; /* the exchange is over with the message that is being forwarded */
     bool forwards_message;      /* the current message began while a client was linked: it is the
                                    client's */

@@ -53,6 +53,7 @@ struct error_fields {
     const char *fixed_severity; /* ERROR, FATAL, PANIC ...: of servers before 9.6 the same as the first */
     const char *sqlstate;
     const char *message;
+    const char *routine; /* PostgreSQL's function that said it: the same in every language */
 };
 must_check bool error_fields_read(const uint8_t *body, size_t bytes, struct error_fields *fields);
 

@@ -206,7 +206,7 @@ const struct setting settings_table[] = {
     NUMBER(SETTING_INT, max_db_client_connections, "0", -1, COUNT_MAX_SENSIBLE, RELOAD, "Client connections of one database; 0: no limit."),
     NUMBER(SETTING_INT, max_db_connections, "0", -1, COUNT_MAX_SENSIBLE, RELOAD, "Server connections of one database over all users; 0: no limit."),
     NUMBER(SETTING_UINT, max_packet_size, "2147483647", 16, UINT32_MAX, RELOAD, "Longest message in bytes."),
-    NUMBER(SETTING_INT, max_prepared_statements, "200", 0, COUNT_MAX_SENSIBLE, RELOAD, "Named prepared statements kept on each server; 0: they are not tracked.", .unused_reason = LATER("tracking prepared statements is")),
+    NUMBER(SETTING_INT, max_prepared_statements, "200", 0, COUNT_MAX_SENSIBLE, RELOAD, "Prepared statements kept on each server; 0: they are not tracked."),
     NUMBER(SETTING_INT, max_user_client_connections, "0", -1, COUNT_MAX_SENSIBLE, RELOAD, "Client connections of one user over all databases; 0: no limit."),
     NUMBER(SETTING_INT, max_user_connections, "0", -1, COUNT_MAX_SENSIBLE, RELOAD, "Server connections of one user over all databases; 0: no limit."),
     NUMBER(SETTING_INT, min_pool_size, "0", 0, SIZE_MAX_SENSIBLE, RELOAD, "Server connections that are kept open in a pool."),
@@ -272,6 +272,7 @@ const struct setting settings_table[] = {
     {SPLICE(receive_buffer_count_max), SETTING_INT, AT(receive_buffer_count_max), "4096", 16, 32768, RESTART, .meaning = "Most receive buffers of a worker; a power of two.", .judge = judge_power_of_two},
     {SPLICE(pool_shards), SETTING_INT, AT(pool_shards), "0", 0, 64, RELOAD, .meaning = "Workers that serve the clients of one pool; 0: one for each 4 of pool_size. Clients that are connected stay where they are."},
     {SPLICE(server_connect_parallel), SETTING_INT, AT(server_connect_parallel), "10", 1, SIZE_MAX_SENSIBLE, RELOAD, .meaning = "Connections to servers that one pool may open at a time."},
+    {SPLICE(cache_unnamed_statements), SETTING_BOOL, AT(cache_unnamed_statements), "1", 0, 1, RELOAD, .meaning = "Where statements are tracked: a text that comes again without a name is kept prepared on the server."},
     {SPLICE(server_login_retry_max), SETTING_TIME_US, AT(server_login_retry_max_us), "32", 0, SECONDS_MAX_SENSIBLE, RELOAD, .meaning = "Longest pause after repeated failures to connect to a server."},
 };
 /* clang-format on */

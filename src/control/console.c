@@ -19,12 +19,12 @@
 
 enum {
     INPUT_BYTES_MAX = 64 * 1024,
-    STATEMENTS_MAX = 64,
+    CONSOLE_STATEMENTS_MAX = 64,
     PAUSE_LOOK_US = 20 * 1000,
 };
 
 /* A prepared statement or portal of the extended protocol: a name and a command's text. */
-struct statement {
+struct console_statement {
     char name[64];
     char *text;
     bool is_portal;
@@ -54,7 +54,7 @@ struct session {
     struct output output;
     size_t sent_bytes;
     uint64_t id;
-    struct statement statements[STATEMENTS_MAX];
+    struct console_statement statements[CONSOLE_STATEMENTS_MAX];
     unsigned statement_count;
 };
 
@@ -1118,7 +1118,7 @@ static void run_command(struct session *session, const char *text)
 
 /* ---- extended protocol ---- */
 
-static struct statement *statement_find(struct session *session, const char *name, bool is_portal)
+static struct console_statement *statement_find(struct session *session, const char *name, bool is_portal)
 {
     for (unsigned i = 0; i < session->statement_count; i++)
         if (session->statements[i].is_portal == is_portal &&
@@ -1127,7 +1127,7 @@ static struct statement *statement_find(struct session *session, const char *nam
     return NULL;
 }
 
-static void statement_drop(struct session *session, struct statement *statement)
+static void statement_drop(struct session *session, struct console_statement *statement)
 {
     free(statement->text);
     *statement = session->statements[--session->statement_count];
@@ -1136,11 +1136,11 @@ static void statement_drop(struct session *session, struct statement *statement)
 static bool statement_keep(struct session *session, const char *name, bool is_portal,
                            const char *text)
 {
-    struct statement *statement = statement_find(session, name, is_portal);
+    struct console_statement *statement = statement_find(session, name, is_portal);
 
     if (statement != NULL)
         statement_drop(session, statement);
-    if (session->statement_count == STATEMENTS_MAX || strlen(name) >= sizeof(statement->name))
+    if (session->statement_count == CONSOLE_STATEMENTS_MAX || strlen(name) >= sizeof(statement->name))
         return false;
     statement = &session->statements[session->statement_count++];
     strcpy(statement->name, name);
@@ -1156,7 +1156,7 @@ static void extended_failed(struct session *session, const char *text)
     session->skips_to_sync = true;
 }
 
-static void extended_describe(struct session *session, const struct statement *statement)
+static void extended_describe(struct session *session, const struct console_statement *statement)
 {
     struct console_command command;
     const struct show_table *table = NULL;
@@ -1175,7 +1175,7 @@ static void extended_describe(struct session *session, const struct statement *s
 
 static void extended_message(struct session *session, uint8_t type, struct reader *reader)
 {
-    const struct statement *statement;
+    const struct console_statement *statement;
     const char *name;
     const char *text;
     uint8_t what;
@@ -1209,7 +1209,7 @@ static void extended_message(struct session *session, uint8_t type, struct reade
         statement = name != NULL ? statement_find(session, name, what == 'P') : NULL;
         if (type == 'C') {
             if (statement != NULL)
-                statement_drop(session, (struct statement *)statement);
+                statement_drop(session, (struct console_statement *)statement);
             show_message(&session->output, '3', NULL, 0);
         } else if (statement == NULL) {
             extended_failed(session, "prepared statement did not exist");

@@ -5,7 +5,9 @@
 
 #include "pool/cancel.h"
 #include "pool/lending.h"
+#include "pool/heal.h"
 #include "pool/login.h"
+#include "pool/rewrite.h"
 #include "pool/server.h"
 #include "pool/suspend.h"
 
@@ -405,7 +407,9 @@ void client_welcome(struct client *client)
 
 enum verdict { FORWARD, DROP, PARK, CLOSED };
 
-/* A message of `type` begins. Links a server if one is needed and free. */
+enum { COPIED_BYTES_MAX = 512 };
+
+/* A message of `type` begins. Links a server if one is needed and free. Its exchange is not told yet. */
 static enum verdict message_began(struct client *client, uint8_t type)
 {
     struct core *core = client_core(client);
@@ -457,18 +461,33 @@ static enum verdict message_began(struct client *client, uint8_t type)
         client_become(client, CLIENT_ACTIVE);
         client_arm_timer(client);
     }
-    exchange_sent(&client->server->exchange, type);
     return FORWARD;
+}
+
+/* The message goes to the server, as it is or rewritten. */
+static void message_sent(struct client *client, uint8_t type)
+{
+    exchange_sent(&client->server->exchange, type);
+    if (client->tracks_statements || client->server->statements != NULL)
+        rewrite_sent(client, type);
 }
 
 static bool forward(struct client *client, struct buffer *buffer, size_t from, size_t to)
 {
     struct server *server = client->server;
+    bool pushed;
 
     if (from == to)
         return true;
     assert(server != NULL);
-    if (unlikely(!conn_push(&server->conn, buffer, (uint32_t)from, (uint32_t)(to - from)))) {
+    if (server->statements != NULL)
+        heal_keep(server, buffer->data + from, to - from);
+    /* Between rewritten messages there are only a few bytes: one span for all of them. */
+    if (client->tracks_statements && to - from <= COPIED_BYTES_MAX)
+        pushed = conn_push_copy(&server->conn, buffer->data + from, to - from);
+    else
+        pushed = conn_push(&server->conn, buffer, (uint32_t)from, (uint32_t)(to - from));
+    if (unlikely(!pushed)) {
         client_close_error(client, "out of memory", NULL);
         return false;
     }
@@ -487,6 +506,165 @@ static void park(struct client *client, const void *data, size_t bytes)
         conn_pause(&client->conn);
 }
 
+static void scan_messages(struct client *client, struct buffer *buffer, size_t position,
+                          size_t end);
+
+/* Nothing more is scanned before something has happened: this comes first then. */
+static void park_header_and(struct client *client, uint8_t held_count, const void *data,
+                            size_t bytes)
+{
+    client->frame.body_left = 0;
+    if (held_count > 0)
+        park(client, client->frame.held, held_count);
+    if (client->state != CLIENT_CLOSING)
+        park(client, data, bytes);
+}
+
+/* ---- messages with names of statements ---- */
+
+/* A Parse that lies in several buffers; the queue is the caller's, and empty afterwards. */
+static void scan_long_parse(struct client *client, struct span_queue *message)
+{
+    struct frame *frame = &client->frame;
+    struct conn_loop *loop = client->conn.loop;
+    struct span *first = message->first;
+    struct span body = *first;
+    enum rewrite_result result = REWRITE_HOLD;
+    enum verdict verdict;
+    size_t replaced;
+
+    frame->type = 'P';
+    verdict = message_began(client, 'P');
+    if (verdict == CLOSED) {
+        span_queue_clear(message, loop);
+        return;
+    }
+    if (verdict == FORWARD) {
+        body.offset += FRAME_HEADER_BYTES;
+        body.bytes -= FRAME_HEADER_BYTES;
+        result = REWRITE_PASS;
+        if (client->tracks_statements)
+            result = rewrite_message(client, 'P', &body, message->bytes - FRAME_HEADER_BYTES,
+                                     &replaced);
+        if (result == REWRITE_HOLD)
+            client->is_held_back = true;
+    }
+    if (result == REWRITE_CLOSED) {
+        span_queue_clear(message, loop);
+    } else if (result == REWRITE_HOLD) {
+        span_queue_join(&client->parked, message);
+        if (client->parked.bytes > CLIENT_PARKED_BYTES_MAX)
+            conn_pause(&client->conn);
+    } else {
+        message_sent(client, 'P');
+        while (result == REWRITE_PASS && first != NULL) {
+            if (!forward(client, first->buffer, first->offset, first->offset + first->bytes))
+                break;
+            first = first->next;
+        }
+        span_queue_clear(message, loop);
+    }
+}
+
+/* How much of the message must be there before it is looked at. */
+static size_t partial_wanted(uint8_t type, uint32_t body_bytes)
+{
+    size_t bytes = (size_t)FRAME_HEADER_BYTES + body_bytes;
+
+    return type == 'P' ? bytes : MIN(bytes, (size_t)CLIENT_HEAD_BYTES_MAX);
+}
+
+static bool partial_is_complete(const struct client_statements *statements)
+{
+    const struct span_queue *partial = &statements->partial;
+    const uint8_t *data;
+
+    if (partial->bytes < FRAME_HEADER_BYTES)
+        return false;
+    data = partial->first->buffer->data;
+    return partial->bytes == statements->partial_bytes ||
+           rewrite_has_enough(data[0], data + FRAME_HEADER_BYTES,
+                              partial->first->bytes - FRAME_HEADER_BYTES,
+                              bytes_get_u32(data + 1) - 4);
+}
+
+/* Adds to the message that is put together, and scans it when enough of it is there. Returns how many of the
+ * bytes belonged to it. */
+static size_t partial_add(struct client *client, const uint8_t *data, size_t bytes)
+{
+    struct client_statements *statements = client->statements;
+    struct span_queue *partial = &statements->partial;
+    struct conn_loop *loop = client->conn.loop;
+    size_t taken = MIN(bytes, (size_t)(statements->partial_bytes - partial->bytes));
+
+    for (size_t left = taken; left > 0;) {
+        struct span *last = partial->last;
+        size_t count = last == NULL ? 0 : last->buffer->bytes_max - last->bytes;
+
+        count = MIN(count, left);
+        if (count == 0) {
+            /* As large as can be at once, so that what is looked at lies in one piece. */
+            size_t wanted = MIN((size_t)(statements->partial_bytes - partial->bytes),
+                                (size_t)BUFFER_PARKED_BYTES_MAX);
+            struct buffer *buffer = buffer_park(loop->buffers, wanted);
+            bool pushed = false;
+
+            count = MIN(left, wanted);
+            if (buffer != NULL) {
+                memcpy(buffer->data, data, count);
+                pushed = span_queue_push(partial, loop, buffer, 0, (uint32_t)count);
+                buffer_release(loop->buffers, buffer);
+            }
+            if (!pushed) {
+                client_close_error(client, "out of memory", NULL);
+                return bytes;
+            }
+        } else {
+            memcpy(last->buffer->data + last->bytes, data, count);
+            last->bytes += (uint32_t)count;
+            partial->bytes += (uint32_t)count;
+        }
+        data += count;
+        left -= count;
+    }
+    if (partial_is_complete(statements)) {
+        struct span_queue message = *partial;
+
+        *partial = (struct span_queue){0};
+        if (message.span_count > 1) {
+            scan_long_parse(client, &message);
+        } else {
+            client->is_partial_tried = true;
+            scan_messages(client, message.first->buffer, 0, message.bytes);
+            client->is_partial_tried = false;
+            span_queue_clear(&message, loop);
+        }
+    }
+    return taken;
+}
+
+/* A message that names a statement, and does not lie here as far as it must. */
+static bool partial_begin(struct client *client, const uint8_t *header)
+{
+    struct client_statements *statements = client_statements_of(client);
+
+    if (statements == NULL) {
+        client_close_error(client, "out of memory", NULL);
+        return false;
+    }
+    assert(statements->partial.first == NULL);
+    statements->partial_bytes =
+        (uint32_t)partial_wanted(client->frame.type, client->frame.body_left);
+    client->frame.body_left = 0;
+    (void)partial_add(client, header, FRAME_HEADER_BYTES);
+    return client->state != CLIENT_CLOSING;
+}
+
+static bool has_partial(const struct client *client)
+{
+    return client->statements != NULL && client->statements->partial.first != NULL;
+}
+
 /* Walks bytes [position, end) of `buffer`, in state idle or active. */
 static void scan_messages(struct client *client, struct buffer *buffer, size_t position, size_t end)
 {
@@ -501,6 +679,18 @@ static void scan_messages(struct client *client, struct buffer *buffer, size_t p
         enum frame_result result;
         enum verdict verdict;
 
+        if (unlikely(has_partial(client))) {
+            assert(from == position);
+            position += partial_add(client, data + position, end - position);
+            from = position;
+            if (client->state == CLIENT_CLOSING)
+                return;
+            if (client->parked.first != NULL) {
+                park(client, data + position, end - position);
+                return;
+            }
+            continue;
+        }
         if (frame->body_left > 0) {
             count = MIN((size_t)frame->body_left, end - position);
             frame->body_left -= (uint32_t)count;
@@ -534,6 +724,29 @@ static void scan_messages(struct client *client, struct buffer *buffer, size_t p
             client_close_error(client, text, NULL);
             return;
         }
+        if (client->state == CLIENT_IDLE)
+            client->tracks_statements = rewrite_is_wanted(client);
+        if (client->tracks_statements && rewrite_concerns(frame->type) &&
+            (held_count > 0 ||
+             (!client->is_partial_tried &&
+              !rewrite_has_enough(frame->type, data + position + count, end - position - count,
+                                  frame->body_left)))) {
+            uint8_t header[FRAME_HEADER_BYTES];
+
+            memcpy(header, held_count > 0 ? frame->held : data + position, sizeof(header));
+            if (!forward(client, buffer, from, position))
+                return;
+            position += count;
+            from = position;
+            if (!partial_begin(client, header))
+                return;
+            if (client->parked.first != NULL) {
+                /* A message without a body was complete at once, and has to wait. */
+                park(client, data + position, end - position);
+                return;
+            }
+            continue;
+        }
         if (unlikely(frame->type == 'X')) {
             /* Its server may go to somebody else: with all that came before, or not at all. */
             if (!forward(client, buffer, from, position))
@@ -547,11 +760,7 @@ static void scan_messages(struct client *client, struct buffer *buffer, size_t p
         if (unlikely(verdict == PARK)) {
             /* Idle had nothing to forward: this message is the first of what is parked. */
             assert(from == position);
-            frame->body_left = 0;
-            if (held_count > 0)
-                park(client, frame->held, held_count);
-            if (client->state != CLIENT_CLOSING)
-                park(client, data + position, end - position);
+            park_header_and(client, held_count, data + position, end - position);
             return;
         }
         if (unlikely(verdict == DROP)) {
@@ -562,7 +771,44 @@ static void scan_messages(struct client *client, struct buffer *buffer, size_t p
             from = position;
             continue;
         }
+        if (client->tracks_statements && rewrite_concerns(frame->type)) {
+            struct span body = {
+                .buffer = buffer,
+                .offset = (uint32_t)(position + count),
+                .bytes = (uint32_t)(end - position - count),
+            };
+            enum rewrite_result rewritten;
+            size_t replaced;
+
+            if (!forward(client, buffer, from, position))
+                return;
+            from = position;
+            rewritten = rewrite_message(client, frame->type, &body, frame->body_left, &replaced);
+            if (unlikely(rewritten == REWRITE_CLOSED))
+                return;
+            if (unlikely(rewritten == REWRITE_HOLD)) {
+                client->is_held_back = true;
+                park_header_and(client, 0, data + position, end - position);
+                return;
+            }
+            message_sent(client, frame->type);
+            position += count;
+            if (rewritten == REWRITE_DONE) {
+                position += replaced;
+                frame->body_left -= (uint32_t)replaced;
+                from = position;
+            } else if (rewritten == REWRITE_DROP) {
+                client->drops_body = frame->body_left > 0;
+                from = position;
+            }
+            if (unlikely(conn_is_full(&client->server->conn)))
+                conn_pause(&client->conn);
+            continue;
+        }
+        message_sent(client, frame->type);
         if (unlikely(held_count > 0)) {
+            if (client->server->statements != NULL)
+                heal_keep(client->server, frame->held, FRAME_HEADER_BYTES);
             if (!conn_push_copy(&client->server->conn, frame->held, FRAME_HEADER_BYTES)) {
                 client_close_error(client, "out of memory", NULL);
                 return;
@@ -588,7 +834,7 @@ void client_replay(struct client *client)
     assert(!client->is_replaying);
     client->is_replaying = true;
     /* The client may run into the next wait, or its end, in the middle of it. */
-    while (client->parked.first != NULL &&
+    while (client->parked.first != NULL && !client->is_held_back &&
            (client->state == CLIENT_ACTIVE || client->state == CLIENT_IDLE)) {
         struct span_queue rest = client->parked;
         struct span *span = rest.first;
@@ -616,6 +862,15 @@ void client_replay(struct client *client)
         conn_resume(&client->conn);
 }
 
+void client_release_held(struct client *client)
+{
+    if (likely(!client->is_held_back))
+        return;
+    assert(client->state == CLIENT_ACTIVE || client->state == CLIENT_IDLE);
+    client->is_held_back = false;
+    client_replay(client);
+}
+
 static void client_received(struct conn *conn, struct buffer *buffer, uint32_t bytes)
 {
     struct client *client = OWNER_OF(conn, struct client, conn);
@@ -626,6 +881,10 @@ static void client_received(struct conn *conn, struct buffer *buffer, uint32_t b
     case CLIENT_ACTIVE:
     case CLIENT_IDLE:
         client->pool->stats.received_bytes += bytes;
+        if (unlikely(client->is_held_back)) {
+            park(client, buffer->data, bytes);
+            break;
+        }
         assert(client->parked.first == NULL);
         client_scan(client, buffer, 0, bytes);
         /* A slow reader that goes on asking: its answers must not pile up here. */
@@ -720,6 +979,7 @@ static void client_leave(struct client *client, const char *server_reason)
         login_end(client);
     client_become(client, CLIENT_CLOSING);
     span_queue_clear(&client->parked, client->conn.loop);
+    client_statements_release(client);
     params_release(&core->params, client->params);
     client->params = NULL;
     if (client->counts_as_client)
@@ -810,7 +1070,7 @@ static bool client_may_hold(const struct conn *conn)
     case CLIENT_IDLE:
     case CLIENT_ACTIVE:
         return client->frame.body_left == 0 && client->frame.held_count == 0 &&
-               client->parked.first == NULL;
+               client->parked.first == NULL && !has_partial(client);
     default:
         return false;
     }

@@ -47,7 +47,9 @@ bool core_init(struct core *core, const struct core_options *options)
         slab_init(&core->pools, "pools", sizeof(struct pool), POOLS_MAX) &&
         slab_init(&core->cancels, "cancels", sizeof(struct cancel), conns) &&
         slab_init(&core->resolutions, "resolutions", sizeof(struct resolution), RESOLUTIONS_MAX) &&
-        slab_init(&core->scram_cache, "scram keys", login_scram_entry_bytes(), SCRAM_CACHE_MAX)) {
+        slab_init(&core->scram_cache, "scram keys", login_scram_entry_bytes(), SCRAM_CACHE_MAX) &&
+        statement_store_init(&core->statements, conns, options->mock_key)) {
+        core->params.key = core->statements.key;
         pool_make_forced(core);
         return true;
     }
@@ -75,6 +77,7 @@ void core_release(struct core *core)
     slab_release(&core->cancels);
     slab_release(&core->resolutions);
     slab_release(&core->scram_cache);
+    statement_store_release(&core->statements);
     conn_loop_release(&core->loop);
 }
 

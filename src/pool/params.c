@@ -11,6 +11,7 @@ enum { QUOTED_BYTES_MAX = 127 };
 /* At the beginning of a set's buffer. */
 struct param_set {
     struct buffer *next; /* in its bucket */
+    uint64_t parse_hash;
     uint32_t hash;
     uint32_t bytes;     /* of the offsets and the text */
     uint16_t offsets[]; /* from here on; 0: not known */
@@ -81,6 +82,25 @@ const char *params_value(const struct buffer *set, unsigned index)
     return (const char *)params->offsets + params->offsets[index];
 }
 
+uint64_t params_parse_hash(const struct buffer *set)
+{
+    return set != NULL ? set_of(set)->parse_hash : 0;
+}
+
+static uint64_t parse_hash(const struct param_table *table, const char *const *values)
+{
+    struct siphash siphash;
+
+    siphash_begin(&siphash, &table->key);
+    for (unsigned i = 0; i < table->names->count; i++) {
+        const char *value = values[i] != NULL ? values[i] : "\1";
+
+        if (i != PARAM_APPLICATION_NAME)
+            siphash_add(&siphash, value, strlen(value) + 1);
+    }
+    return siphash_end(&siphash).words[0];
+}
+
 void params_values(const struct param_table *table, const struct buffer *set, const char **values)
 {
     for (unsigned i = 0; i < table->names->count; i++)
@@ -127,6 +147,7 @@ struct buffer *params_intern(struct param_table *table, const char *const *value
     set = set_of(buffer);
     *set = (struct param_set){
         .next = table->buckets[hash % PARAMS_BUCKETS], .hash = hash, .bytes = bytes};
+    set->parse_hash = parse_hash(table, values);
     position = (uint32_t)(count * sizeof(uint16_t));
     for (unsigned i = 0; i < count; i++) {
         uint32_t value_bytes;

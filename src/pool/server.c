@@ -4,7 +4,9 @@
 
 #include "pool/cancel.h"
 #include "pool/client.h"
+#include "pool/heal.h"
 #include "pool/lending.h"
+#include "pool/rewrite.h"
 #include "pool/server_login.h"
 
 #include <errno.h>
@@ -345,6 +347,10 @@ struct server *server_adopt(struct pool *pool, const struct server *lent)
     }
     conn_open(&server->conn, &core->loop, lent->loan_fd, &server_events);
     server->pool = pool;
+    if (!server_statements_adopt(server, lent)) {
+        (void)!conn_detach(&server->conn);
+        goto fail;
+    }
     server->frame = lent->frame;
     server->looks_at_body = lent->looks_at_body;
     server->id = lent->id;
@@ -370,6 +376,7 @@ struct server *server_adopt(struct pool *pool, const struct server *lent)
     return server;
 fail:
     params_release(&core->params, server->params);
+    gather_release(server);
     slab_give(&core->servers, server);
     return NULL;
 }
@@ -412,6 +419,7 @@ void server_lent_returned(struct server *server)
     pool->lent_count--;
     params_release(&core->params, server->params);
     gather_release(server);
+    server_statements_release(server);
     server_become(server, SERVER_FREE);
     slab_give(&core->servers, server);
 }
@@ -483,6 +491,7 @@ static struct client *server_unlink(struct server *server)
     struct client *client = server->client;
 
     assert(client->server == server);
+    server_statements_end_exchange(server);
     server->client = NULL;
     client->server = NULL;
     return client;
@@ -534,6 +543,7 @@ static void exchange_over(struct server *server)
 
     client_unlinked(client);
     server_finish(server, false);
+    client_release_held(client);
 }
 
 /* Everything is answered: the exchange is over, unless one side is in the middle of a message that
@@ -571,19 +581,25 @@ static void active_ready(struct server *server)
             server_close(server, "transaction blocks not allowed in statement pooling mode");
         else
             client_arm_timer(client);
+        if (server->state == SERVER_ACTIVE)
+            client_release_held(client);
         return;
     }
     if (client->xact_since_us != 0) {
         pool->stats.xact_us += now_us - client->xact_since_us;
         client->xact_since_us = 0;
     }
-    if (!exchange_is_answered(&server->exchange))
+    if (!exchange_is_answered(&server->exchange)) {
+        client_release_held(client);
         return;
+    }
     if (pool->settings.pool_mode == POOL_MODE_SESSION) {
-        if (server->close_needed && core->snapshot->settings.server_fast_close)
+        if (server->close_needed && core->snapshot->settings.server_fast_close) {
             server_close(server, server->close_reason);
-        else
+        } else {
             client_arm_timer(client);
+            client_release_held(client);
+        }
         return;
     }
     exchange_answered(server);
@@ -658,8 +674,54 @@ static bool error_ends_session(const uint8_t *body, size_t bytes)
            strcmp(fields.fixed_severity, "PANIC") == 0;
 }
 
-/* A header was read. Decides whether the body is looked at. May close the server. */
-static void message_began(struct server *server)
+/* CommandComplete of DISCARD ALL, DEALLOCATE ALL or DEALLOCATE, going by its length. */
+static bool may_be_deallocation(const struct server *server)
+{
+    uint32_t bytes = server->frame.body_left;
+
+    return server->statements != NULL &&
+           (bytes == sizeof("DISCARD ALL") || bytes == sizeof("DEALLOCATE ALL") ||
+            bytes == sizeof("DEALLOCATE"));
+}
+
+/* Statements are tracked: is the message the client's, and as it is? `header` is where its type stands. */
+static void tracked_message_began(struct server *server, uint8_t *header)
+{
+    uint8_t type = server->frame.type;
+
+    if (server->statements->heal.state != HEAL_NONE && heal_takes(server, type)) {
+        server->forwards_message = false;
+        return;
+    }
+    if (server->state == SERVER_CLOSING)
+        return;
+    if (type == 'E' && !server->looks_at_body && server->frame.body_left <= GATHER_BYTES_MAX) {
+        server->looks_at_body = true;
+        server->withholds_error = true;
+        server->forwards_message = false;
+    } else if (type == 'C' && may_be_deallocation(server)) {
+        server->looks_at_body = true;
+    } else if ((type == '1' || type == '3') &&
+               !list_is_empty(&server->statements->expectations)) {
+        switch (server_statements_answer(server, type)) {
+        case ANSWER_FORWARD:
+            break;
+        case ANSWER_SWALLOW:
+            server->forwards_message = false;
+            break;
+        case ANSWER_AS_PARSE:
+            *header = '1';
+            break;
+        case ANSWER_WRONG:
+            server_close(server, "answers of the server are out of step");
+            break;
+        }
+    }
+}
+
+/* A header was read; `header` is where its type stands. Decides whether the body is looked at. May close
+ * the server. */
+static void message_began(struct server *server, uint8_t *header)
 {
     uint8_t type = server->frame.type;
 
@@ -678,13 +740,16 @@ static void message_began(struct server *server)
             /* An error that answers nothing: see message_complete. */
             server->looks_at_body = type == 'E' && exchange_is_answered(&server->exchange);
         }
+        if (server->statements != NULL)
+            tracked_message_began(server, header);
         break;
     case SERVER_LOGIN:
         server->looks_at_body = true;
         break;
     case SERVER_TESTED:
     case SERVER_PREPARING:
-        server->looks_at_body = type == 'Z' || type == 'S' || type == 'E' || type == 'I';
+        server->looks_at_body = type == 'Z' || type == 'S' || type == 'E' || type == 'I' ||
+                                (type == 'C' && may_be_deallocation(server));
         if (type == 'G' || type == 'W' || type == 'H')
             server_close(server, "unexpected COPY in a query of the pooler");
         break;
@@ -708,7 +773,49 @@ static void message_began(struct server *server)
         server_close(server, "bad pkt header");
 }
 
-/* A message that is looked at is there as a whole; in an exchange it has been forwarded already. */
+/* Everything that was prepared on this connection is gone, and what its client prepared with it. One
+ * that went by name may be any. */
+static void read_tag(struct server *server, const uint8_t *tag, size_t bytes)
+{
+    if (tag[bytes - 1] != '\0')
+        return;
+    if (strcmp((const char *)tag, "DEALLOCATE") == 0) {
+        server_statements_doubt(server);
+    } else if (strcmp((const char *)tag, "DISCARD ALL") == 0 ||
+               strcmp((const char *)tag, "DEALLOCATE ALL") == 0) {
+        server_statements_forget(server);
+        if (server->state == SERVER_ACTIVE)
+            client_statements_forget(server->client);
+    }
+}
+
+/* The client's error was held back until it was there as a whole: it may be the pooler's business. */
+static void error_complete(struct server *server, const uint8_t *body, size_t bytes)
+{
+    const struct expectation *failure = expected_failure(server->statements);
+    struct conn *conn = &server->client->conn;
+    uint8_t message[512];
+    struct error_fields fields;
+    struct writer writer;
+    bool pushed;
+
+    server->withholds_error = false;
+    if (failure != NULL && error_fields_read(body, bytes, &fields) &&
+        strstr(fields.message, server_core(server)->statements.no_name) != NULL) {
+        writer_init(&writer, message, sizeof(message));
+        rewrite_write_failure(&writer, failure);
+        pushed = conn_push_copy(conn, message, writer.bytes);
+    } else if (heal_error(server, body, bytes)) {
+        return;
+    } else {
+        pushed = rewrite_send_error(server->client, body, bytes);
+    }
+    if (!pushed)
+        server_close(server, "out of memory");
+}
+
+/* A message that is looked at is there as a whole; in an exchange it has been forwarded already, but
+ * for what is withheld. */
 static void message_complete(struct server *server, uint8_t type, const uint8_t *body, size_t bytes)
 {
     if (server->state == SERVER_LOGIN) {
@@ -738,6 +845,14 @@ static void message_complete(struct server *server, uint8_t type, const uint8_t 
     }
     switch (server->state) {
     case SERVER_ACTIVE:
+        if (type == 'C') {
+            read_tag(server, body, bytes);
+            break;
+        }
+        if (unlikely(type == 'E' && server->withholds_error)) {
+            error_complete(server, body, bytes);
+            break;
+        }
         if (unlikely(type == 'E')) {
             /* It answers nothing, or began before the client was linked: the server's last words.
              * Who has read them must not go on with another server (simulation). */
@@ -749,7 +864,14 @@ static void message_complete(struct server *server, uint8_t type, const uint8_t 
             break;
         }
         assert(type == 'Z');
+        if (unlikely(heal_is_syncing(server))) {
+            heal_repeat(server);
+            break;
+        }
         exchange_received(&server->exchange, 'Z');
+        if (server->statements != NULL && !list_is_empty(&server->statements->expectations))
+            server_statements_settle(server, server->statements->batch -
+                                                 exchange_owed(&server->exchange));
         active_ready(server);
         break;
     case SERVER_TESTED:
@@ -758,6 +880,8 @@ static void message_complete(struct server *server, uint8_t type, const uint8_t 
         } else if (type == 'E') {
             server->test_failed = true;
             log_server_error(server, "query of the pooler failed", body, bytes);
+        } else if (type == 'C') {
+            read_tag(server, body, bytes);
         } else {
             test_done(server);
         }
@@ -830,6 +954,7 @@ static void server_received(struct conn *conn, struct buffer *buffer, uint32_t b
         size_t count;
 
         if (frame->body_left == 0) {
+            size_t header_at = position;
             bool was_held = frame->held_count > 0;
             enum frame_result result =
                 frame_read(frame, data + position, bytes - position, limit_bytes, &count);
@@ -843,10 +968,15 @@ static void server_received(struct conn *conn, struct buffer *buffer, uint32_t b
                 return;
             }
             position += count;
-            message_began(server);
+            message_began(server, was_held ? frame->held : buffer->data + header_at);
             if (unlikely(server->state == SERVER_CLOSING))
                 return;
-            if (was_held) {
+            if (unlikely(!server->forwards_message)) {
+                forward(server, buffer, from, was_held ? from : header_at);
+                if (unlikely(server->state == SERVER_CLOSING))
+                    return;
+                from = position;
+            } else if (was_held) {
                 from = position;
                 if (server->state == SERVER_ACTIVE &&
                     !conn_push_copy(&server->client->conn, frame->held, FRAME_HEADER_BYTES)) {
@@ -991,6 +1121,7 @@ static void server_gone(struct conn *conn)
     assert(server->login == NULL);
     assert(server->cancel_count == 0);
     gather_release(server);
+    server_statements_release(server);
     server->state = SERVER_FREE;
     slab_give(&core->servers, server);
 }

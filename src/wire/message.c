@@ -112,7 +112,7 @@ bool error_fields_read(const uint8_t *body, size_t bytes, struct error_fields *f
 {
     struct reader reader;
 
-    *fields = (struct error_fields){"", NULL, "", ""};
+    *fields = (struct error_fields){"", NULL, "", "", ""};
     reader_init(&reader, body, bytes);
     for (;;) {
         uint8_t code = reader_get_u8(&reader);
@@ -136,5 +136,7 @@ bool error_fields_read(const uint8_t *body, size_t bytes, struct error_fields *f
             fields->sqlstate = value;
         else if (code == 'M')
             fields->message = value;
+        else if (code == 'R')
+            fields->routine = value;
     }
 }

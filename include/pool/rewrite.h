@@ -1,0 +1,66 @@
+/* rewrite.h - a client's Parse, Bind, Describe and Close, with its names of statements replaced by the
+ * server's (statement.h). DESIGN section 8.
+ *
+ * Every message goes to the server, in its place, and the server answers it: so the order of answers
+ * is PostgreSQL's own, with Sync, Flush or errors in between. Where there is nothing to be done the
+ * server gets something as cheap that has the right answer:
+ *
+ *   Parse of what the server has       Close of a name that nobody has; CloseComplete becomes ParseComplete
+ *   Parse of what it lacks             Close and Parse under its name; CloseComplete is swallowed
+ *   Bind, Describe of what it lacks    the same before it, both answers swallowed
+ *   Close                              Close of a name that nobody has: the server keeps the statement
+ *   a name that is not there,          Describe of a name that nobody has; its error (26000) becomes
+ *   or is there already                PostgreSQL's 26000 or 42P05 with the client's own name
+ *   the set is full                    Close of the oldest before it, swallowed
+ *
+ * In an aborted transaction a Parse is always sent, since PostgreSQL refuses it (25P02).
+ *
+ * The unnamed statement: its Parse passes, and the pooler remembers it. A Bind of it in a later
+ * exchange, where the server's unnamed statement is somebody else's, is prepared under its name.
+ * With cache_unnamed_statements a text that was seen before is treated like a named one, where it
+ * begins a batch outside a transaction block and is_cacheable.
+ *
+ * Rows, parameters and everything else behind the names go out from where they were received, unless
+ * they are short. One thread: the core's. */
+#ifndef POOL_REWRITE_H
+#define POOL_REWRITE_H
+
+#include "base/bytes.h"
+#include "pool/server_statements.h"
+
+enum rewrite_result {
+    REWRITE_PASS,   /* nothing to be replaced: the message goes out as it is */
+    REWRITE_DONE,   /* *replaced bytes of the body were sent otherwise; the rest follows as it is */
+    REWRITE_DROP,   /* was answered otherwise: the rest of the body is dropped */
+    REWRITE_HOLD,   /* depends on what is not answered yet: nothing was sent, to be tried again */
+    REWRITE_CLOSED, /* the client was closed with an error */
+};
+
+/* Are a client's statements tracked? Latched for an exchange in client->tracks_statements. */
+bool rewrite_is_wanted(const struct client *client);
+
+static inline bool rewrite_concerns(uint8_t type)
+{
+    return type == 'B' || type == 'P' || type == 'D' || type == 'C';
+}
+
+/* Is enough there of a body of `body_bytes` to be looked at: all of a Parse, the names of the others? */
+bool rewrite_has_enough(uint8_t type, const uint8_t *body, size_t available, size_t body_bytes);
+
+/* The client is linked; the exchange has not been told of the message, which begins with `body`. For
+ * Parse `body` is the chain of its whole body, for the others a single piece. */
+enum rewrite_result rewrite_message(struct client *client, uint8_t type, const struct span *body,
+                                    uint32_t body_bytes, size_t *replaced) must_check;
+/* The client's message of this type is sent: the server's account of batches. After exchange_sent. */
+void rewrite_sent(struct client *client, uint8_t type);
+
+/* Close and Parse, with nothing expected: heal.c accounts for them. */
+must_check bool rewrite_prepare_again(struct server *server, struct statement *statement);
+
+/* Sends the body of a server's ErrorResponse to the client, with the client's own names in place of ours. */
+must_check bool rewrite_send_error(struct client *client, const uint8_t *body, size_t bytes);
+
+/* The error for an expected failure. */
+void rewrite_write_failure(struct writer *writer, const struct expectation *failure);
+
+#endif

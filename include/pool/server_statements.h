@@ -1,0 +1,136 @@
+/* server_statements.h - what a server has prepared under the pooler's names, and which of its answers to
+ * Parse and Close are whose.
+ *
+ * The set: each statement that was prepared there, least recently used first to go. An entry is
+ *   SURE     its ParseComplete has come
+ *   PENDING  its Parse was sent in batch `batch`: good for the rest of that batch, since what skips
+ *            the Parse skips the rest too; a later batch prepares again
+ *   UNSURE   may be there or not: prepared again before use
+ * Each Parse of ours goes out behind a Close of the same name, so that a wrong belief never shows.
+ * Batches are counted by the messages that bring a ReadyForQuery: Sync, Query, FunctionCall.
+ *
+ * The queue: ParseComplete and CloseComplete come in the order of what was sent; for each one sent
+ * there is an expectation that says whether the client gets it. What an error skipped is found out
+ * with the ReadyForQuery of its batch, and taken back, last first.
+ *
+ * A server that goes to another core takes along its set, as hashes; its queue is empty then.
+ * One thread: the core's. Allocated with the first tracked exchange. */
+#ifndef POOL_SERVER_STATEMENTS_H
+#define POOL_SERVER_STATEMENTS_H
+
+#include "pool/client_statements.h"
+
+struct server;
+
+enum prepared_state { PREPARED_SURE, PREPARED_PENDING, PREPARED_UNSURE };
+
+struct prepared {
+    struct hash_link link;
+    struct list lru;             /* oldest first */
+    struct digest digest;
+    struct statement *statement; /* NULL: came from another core, and was not used here yet */
+    uint64_t batch, serial;      /* PENDING: of its Parse */
+    uint8_t state;
+};
+
+enum expectation_kind {
+    EXPECT_PARSE,      /* ParseComplete for the client */
+    EXPECT_PARSE_OURS, /* ParseComplete that nobody asked for */
+    EXPECT_PARSE_FAKE, /* CloseComplete that the client gets as ParseComplete */
+    EXPECT_CLOSE,      /* CloseComplete for the client */
+    EXPECT_CLOSE_OURS, /* CloseComplete that nobody asked for: before a Parse of ours */
+    EXPECT_EVICTION,   /* the same: the oldest had to go */
+    EXPECT_FAILURE,    /* an error for a name that is nowhere: the client gets its own */
+};
+
+struct expectation {
+    struct list link;
+    uint64_t batch, serial;
+    struct digest digest;        /* PARSE, PARSE_OURS: of what was prepared; EVICTION */
+    struct client_name *name;    /* the client's name that hangs on it, or NULL */
+    struct statement *statement; /* CLOSE: what the name stood for */
+    uint8_t kind;
+    bool has_digest;
+    bool is_duplicate; /* FAILURE: 42P05, else 26000 */
+    uint8_t text_bytes;
+    char text[STATEMENT_CLIENT_NAME_MAX]; /* FAILURE: the client's name */
+};
+
+enum answer { ANSWER_FORWARD, ANSWER_SWALLOW, ANSWER_AS_PARSE, ANSWER_WRONG };
+
+enum { HEAL_STATEMENTS_MAX = 16 };
+
+enum heal_state {
+    HEAL_NONE,      /* the batch is nothing that could be repeated */
+    HEAL_RECORDING, /* the batch is being sent, and kept */
+    HEAL_RECORDED,  /* its Sync was sent */
+    HEAL_SYNCING,   /* failed; everything up to ReadyForQuery is dropped */
+    HEAL_SKIPPING,  /* repeated; answers that the client has, or did not ask for, are dropped */
+};
+
+/* heal.h */
+struct heal {
+    struct buffer *batch; /* what was sent, NULL: nothing yet */
+    uint32_t batch_bytes;
+    uint32_t answer_count; /* of the batch so far, those that were swallowed too */
+    uint32_t skip_count;
+    uint8_t state;
+    bool is_repeated;   /* once is enough */
+    bool has_unnamed;   /* a statement of the batch stands for the unnamed one */
+    bool is_bound;      /* a BindComplete has come */
+    unsigned used_count;
+    struct statement *used[HEAL_STATEMENTS_MAX];
+};
+
+struct server_statements {
+    struct hash_table table;
+    struct list lru;          /* oldest first */
+    struct list expectations; /* oldest first */
+    uint64_t batch;           /* the one that is being sent; counted up by Sync, Query, FunctionCall */
+    uint64_t serial;
+    struct heal heal;
+};
+
+/* Made if need be, at the beginning of an exchange. NULL: no memory. */
+struct server_statements *server_statements_of(struct server *server) must_check;
+/* The server's end. */
+void server_statements_release(struct server *server);
+/* What another core's server has. False: no memory. */
+must_check bool server_statements_adopt(struct server *server, const struct server *lent);
+unsigned server_statements_count(const struct server *server);
+
+struct prepared *prepared_find(const struct server_statements *statements,
+                               const struct digest *digest);
+/* May what is being sent now use it? */
+static inline bool prepared_is_usable(const struct server_statements *statements,
+                                      const struct prepared *prepared)
+{
+    return prepared->state == PREPARED_SURE ||
+           (prepared->state == PREPARED_PENDING && prepared->batch == statements->batch);
+}
+/* It is used: the newest from now on. */
+void prepared_touch(struct server_statements *statements, struct prepared *prepared,
+                    struct statement *statement);
+/* Its Parse is being sent. NULL: no memory. */
+struct prepared *prepared_add(struct server *server, struct statement *statement) must_check;
+/* The oldest that may go; NULL: the set is empty. */
+struct prepared *prepared_oldest(const struct server_statements *statements);
+void prepared_remove(struct server *server, struct prepared *prepared);
+/* DISCARD ALL, DEALLOCATE ALL was answered: nothing is there but what was sent later. */
+void server_statements_forget(struct server *server);
+/* None is believed any more. */
+void server_statements_doubt(struct server *server);
+
+/* Something was sent whose answer is expected; `name` may be NULL. NULL: no memory. */
+struct expectation *expect(struct server *server, enum expectation_kind kind,
+                           struct client_name *name) must_check;
+/* ParseComplete ('1') or CloseComplete ('3') has come: whose is it? */
+enum answer server_statements_answer(struct server *server, uint8_t type);
+/* The oldest expectation of a failure, whose error may have come; NULL: none. */
+const struct expectation *expected_failure(const struct server_statements *statements);
+/* ReadyForQuery has come: what belongs to batches before `batch` was skipped. */
+void server_statements_settle(struct server *server, uint64_t batch);
+/* The exchange is over, or the server ends: nothing more will be answered. */
+void server_statements_end_exchange(struct server *server);
+
+#endif

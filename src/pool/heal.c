@@ -1,0 +1,221 @@
+#include "pool/heal.h"
+
+#include "pool/client.h"
+#include "pool/rewrite.h"
+
+/* PostgreSQL: the function that finds a plan out of date (field R of the error). */
+static const char stale_plan_routine[] = "RevalidateCachedQuery";
+
+static void heal_forget(struct server *server)
+{
+    struct heal *heal = &server->statements->heal;
+
+    for (unsigned i = 0; i < heal->used_count; i++)
+        statement_release(server_core(server), heal->used[i]);
+    heal->used_count = 0;
+    heal->batch_bytes = 0;
+    heal->state = HEAL_NONE;
+}
+
+void heal_begin(struct server *server)
+{
+    struct heal *heal = &server->statements->heal;
+
+    if (heal->state == HEAL_RECORDING)
+        return;
+    heal_forget(server);
+    if (server->status != 'I' || !exchange_is_answered(&server->exchange))
+        return;
+    heal->state = HEAL_RECORDING;
+    heal->answer_count = 0;
+    heal->is_repeated = false;
+    heal->has_unnamed = false;
+    heal->is_bound = false;
+}
+
+void heal_use(struct server *server, struct statement *statement, bool is_unnamed)
+{
+    struct heal *heal = &server->statements->heal;
+
+    if (heal->state != HEAL_RECORDING)
+        return;
+    heal->has_unnamed |= is_unnamed;
+    for (unsigned i = 0; i < heal->used_count; i++)
+        if (heal->used[i] == statement)
+            return;
+    if (heal->used_count == HEAL_STATEMENTS_MAX) {
+        heal_forget(server);
+        return;
+    }
+    heal->used[heal->used_count++] = statement_reference(statement);
+}
+
+void heal_sent(struct server *server, uint8_t type)
+{
+    struct heal *heal = &server->statements->heal;
+
+    if (heal->state == HEAL_RECORDING && (type == 'Q' || type == 'F'))
+        heal_forget(server);
+    else if (heal->state == HEAL_RECORDING && type == 'S')
+        heal->state = HEAL_RECORDED;
+    else if (heal->state == HEAL_RECORDED)
+        heal_forget(server);
+}
+
+void heal_keep(struct server *server, const void *data, size_t bytes)
+{
+    struct heal *heal = &server->statements->heal;
+    struct buffer_pool *buffers = server->conn.loop->buffers;
+
+    if (heal->state != HEAL_RECORDING && heal->state != HEAL_RECORDED)
+        return;
+    if (heal->batch == NULL || bytes > heal->batch->bytes_max - heal->batch_bytes) {
+        size_t wanted = (size_t)heal->batch_bytes + bytes;
+        struct buffer *larger = NULL;
+
+        if (wanted <= BUFFER_PARKED_BYTES_MAX)
+            larger = buffer_park(buffers, MAX(wanted, (size_t)512));
+        if (larger == NULL) {
+            heal_forget(server);
+            return;
+        }
+        if (heal->batch != NULL) {
+            memcpy(larger->data, heal->batch->data, heal->batch_bytes);
+            buffer_release(buffers, heal->batch);
+        }
+        heal->batch = larger;
+    }
+    memcpy(heal->batch->data + heal->batch_bytes, data, bytes);
+    heal->batch_bytes += (uint32_t)bytes;
+}
+
+/* Everything that was prepared again is there. */
+static void skipping_done(struct server *server)
+{
+    struct heal *heal = &server->statements->heal;
+
+    for (unsigned i = 0; i < heal->used_count; i++) {
+        struct prepared *prepared = prepared_find(server->statements, &heal->used[i]->digest);
+
+        if (prepared != NULL && prepared->state == PREPARED_UNSURE)
+            prepared->state = PREPARED_SURE;
+    }
+    heal_forget(server);
+}
+
+bool heal_takes(struct server *server, uint8_t type)
+{
+    struct heal *heal = &server->statements->heal;
+
+    if (type == 'N' || type == 'A' || type == 'S')
+        return false;
+    switch (heal->state) {
+    case HEAL_NONE:
+        return false;
+    case HEAL_RECORDING:
+    case HEAL_RECORDED:
+        if (type == '1' || type == '2' || type == '3' || type == 't' || type == 'n') {
+            heal->answer_count++;
+            heal->is_bound |= type == '2';
+        } else if (type != 'E') {
+            heal_forget(server);
+        }
+        return false;
+    case HEAL_SYNCING:
+        if (type == 'Z')
+            return true;
+        if (type == 'E')
+            heal_forget(server); /* the server's last words */
+        else
+            server_close(server, "answers of the server are out of step");
+        return false;
+    case HEAL_SKIPPING:
+        if (type == 'E') {
+            heal_forget(server);
+            return false;
+        }
+        if (type != '1' && type != '2' && type != '3' && type != 't' && type != 'n') {
+            server_close(server, "answers of the server are out of step");
+            return false;
+        }
+        if (--heal->skip_count == 0)
+            skipping_done(server);
+        return true;
+    }
+    return false;
+}
+
+/* One of our statements cannot be run as it is. */
+static bool is_of_statement(const struct error_fields *fields)
+{
+    if (strcmp(fields->sqlstate, "0A000") == 0)
+        return strcmp(fields->routine, stale_plan_routine) == 0;
+    return strcmp(fields->sqlstate, "26000") == 0 &&
+           strstr(fields->message, STATEMENT_NAME_PREFIX) != NULL;
+}
+
+/* What a fresh Parse might have said, or not. */
+static bool is_of_parse(const struct heal *heal, const struct error_fields *fields)
+{
+    return heal->has_unnamed && !heal->is_bound &&
+           (strncmp(fields->sqlstate, "42", 2) == 0 || strncmp(fields->sqlstate, "22", 2) == 0);
+}
+
+bool heal_error(struct server *server, const uint8_t *body, size_t bytes)
+{
+    static const uint8_t sync[] = {'S', 0, 0, 0, 4};
+    struct heal *heal = &server->statements->heal;
+    struct client *client = server->client;
+    struct error_fields fields;
+
+    if (!error_fields_read(body, bytes, &fields))
+        return false;
+    if (is_of_statement(&fields))
+        server_statements_doubt(server); /* in a transaction, too: which one it was is not said */
+    if (heal->state != HEAL_RECORDING && heal->state != HEAL_RECORDED)
+        return false;
+    if (heal->used_count == 0 || heal->is_repeated || client->frame.body_left > 0 ||
+        !(is_of_statement(&fields) || is_of_parse(heal, &fields))) {
+        heal_forget(server);
+        return false;
+    }
+    if (heal->state == HEAL_RECORDING && !conn_push_copy(&server->conn, sync, sizeof(sync))) {
+        heal_forget(server);
+        return false;
+    }
+    heal->state = HEAL_SYNCING;
+    heal->is_repeated = true;
+    client->is_held_back = true;
+    return true;
+}
+
+void heal_repeat(struct server *server)
+{
+    struct heal *heal = &server->statements->heal;
+
+    assert(heal->state == HEAL_SYNCING);
+    if (server->status != 'I') {
+        server_close(server, "answers of the server are out of step");
+        return;
+    }
+    server_log(server, LEVEL_DEBUG, "statements were prepared again, and a batch repeated");
+    heal->skip_count = heal->answer_count;
+    heal->state = HEAL_SKIPPING;
+    for (unsigned i = 0; i < heal->used_count; i++) {
+        struct prepared *prepared;
+
+        if (!rewrite_prepare_again(server, heal->used[i])) {
+            server_close(server, "out of memory");
+            return;
+        }
+        prepared = prepared_find(server->statements, &heal->used[i]->digest);
+        if (prepared != NULL)
+            prepared->state = PREPARED_UNSURE; /* until it has been skipped */
+        heal->skip_count += 2;
+    }
+    if (!conn_push_copy(&server->conn, heal->batch->data, heal->batch_bytes)) {
+        server_close(server, "out of memory");
+        return;
+    }
+    client_release_held(server->client);
+}

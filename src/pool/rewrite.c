@@ -1,0 +1,556 @@
+#include "pool/rewrite.h"
+
+#include "base/bytes.h"
+#include "pool/client.h"
+#include "pool/heal.h"
+#include "pool/server.h"
+
+#include <stdio.h>
+
+enum { COPIED_BODY_BYTES = 512 };
+
+static const char broken_parse[] = "broken Parse packet";
+static const char broken_bind[] = "broken Bind packet";
+
+bool rewrite_is_wanted(const struct client *client)
+{
+    return client->statements != NULL ||
+           (client_core(client)->snapshot->settings.max_prepared_statements > 0 &&
+            client->pool->settings.pool_mode != POOL_MODE_SESSION);
+}
+
+static const uint8_t *string_end(const uint8_t *text, const uint8_t *end)
+{
+    return text < end ? memchr(text, 0, (size_t)(end - text)) : NULL;
+}
+
+bool rewrite_has_enough(uint8_t type, const uint8_t *body, size_t available, size_t body_bytes)
+{
+    const uint8_t *end = body + available;
+    const uint8_t *zero;
+
+    if (available >= body_bytes)
+        return true;
+    if (type != 'B')
+        return false;
+    zero = string_end(body, end);
+    return zero != NULL && string_end(zero + 1, end) != NULL;
+}
+
+/* ---- to the server ---- */
+
+static bool send_bytes(struct server *server, const void *data, size_t bytes)
+{
+    heal_keep(server, data, bytes);
+    return conn_push_copy(&server->conn, data, bytes);
+}
+
+static bool send_named(struct server *server, uint8_t type, char kind, const char *name)
+{
+    uint8_t message[FRAME_HEADER_BYTES + 1 + STATEMENT_NAME_BYTES + 1];
+    struct writer writer;
+    size_t begin;
+
+    writer_init(&writer, message, sizeof(message));
+    begin = message_begin(&writer, type);
+    writer_put_u8(&writer, (uint8_t)kind);
+    writer_put_string(&writer, name);
+    message_end(&writer, begin);
+    assert(!writer.overflow);
+    return send_bytes(server, message, writer.bytes);
+}
+
+static bool send_parse(struct server *server, const char *name, struct statement *statement)
+{
+    uint8_t header[FRAME_HEADER_BYTES + STATEMENT_NAME_BYTES + 1] = {'P'};
+    size_t name_bytes = STATEMENT_NAME_BYTES + 1;
+
+    bytes_put_u32(header + 1, (uint32_t)(4 + name_bytes) + statement->body.bytes);
+    memcpy(header + FRAME_HEADER_BYTES, name, name_bytes);
+    if (!send_bytes(server, header, sizeof(header)))
+        return false;
+    for (const struct span *span = statement->body.first; span != NULL; span = span->next) {
+        const uint8_t *data = span->buffer->data + span->offset;
+
+        if (statement->body.bytes <= COPIED_BODY_BYTES) {
+            if (!send_bytes(server, data, span->bytes))
+                return false;
+        } else {
+            heal_keep(server, data, span->bytes);
+            if (!conn_push(&server->conn, span->buffer, span->offset, span->bytes))
+                return false;
+        }
+    }
+    server->pool->stats.server_parse_count++;
+    return true;
+}
+
+bool rewrite_prepare_again(struct server *server, struct statement *statement)
+{
+    return send_named(server, 'C', 'S', statement->name) &&
+           send_parse(server, statement->name, statement);
+}
+
+/* Makes room for one more. */
+static bool evict(struct server *server)
+{
+    unsigned limit =
+        (unsigned)MAX(server_core(server)->snapshot->settings.max_prepared_statements, 1);
+    struct server_statements *statements = server->statements;
+
+    while (statements->table.count >= limit) {
+        struct prepared *oldest = prepared_oldest(statements);
+        struct expectation *expectation = expect(server, EXPECT_EVICTION, NULL);
+        char name[STATEMENT_NAME_BYTES + 1];
+
+        if (expectation == NULL)
+            return false;
+        expectation->digest = oldest->digest;
+        expectation->has_digest = true;
+        statement_name(&oldest->digest, name);
+        prepared_remove(server, oldest);
+        if (!send_named(server, 'C', 'S', name))
+            return false;
+    }
+    return true;
+}
+
+/* `kind` is EXPECT_PARSE, with the client's name, or EXPECT_PARSE_OURS. */
+static bool prepare(struct server *server, struct statement *statement, enum expectation_kind kind,
+                    struct client_name *name)
+{
+    struct server_statements *statements = server->statements;
+    struct expectation *expectation;
+    struct prepared *prepared;
+
+    if (prepared_find(statements, &statement->digest) == NULL && !evict(server))
+        return false;
+    if (expect(server, EXPECT_CLOSE_OURS, NULL) == NULL)
+        return false;
+    expectation = expect(server, kind, name);
+    prepared = prepared_add(server, statement);
+    if (expectation == NULL || prepared == NULL)
+        return false;
+    expectation->digest = statement->digest;
+    expectation->has_digest = true;
+    expectation->serial = prepared->serial;
+    return rewrite_prepare_again(server, statement);
+}
+
+/* The server has it already. */
+static void believe(struct server *server, struct prepared *prepared, struct statement *statement,
+                    bool is_unnamed)
+{
+    prepared_touch(server->statements, prepared, statement);
+    heal_use(server, statement, is_unnamed);
+}
+
+/* What the name stands for can be used by what is sent next. */
+static bool make_usable(struct client *client, struct client_name *name)
+{
+    struct core *core = client_core(client);
+    struct server *server = client->server;
+    struct statement *statement = name->statement;
+    struct prepared *prepared = prepared_find(server->statements, &statement->digest);
+    uint64_t params_hash;
+
+    if (likely(prepared != NULL && prepared_is_usable(server->statements, prepared))) {
+        believe(server, prepared, statement, false);
+        return true;
+    }
+    params_hash = params_parse_hash(client->params);
+    if (statement->params_hash != params_hash) {
+        /* The client has set a parameter since. What is prepared now is prepared under the new value. */
+        statement = statement_intern(core, statement->body.first, statement->body.bytes,
+                                     statement->text_bytes, params_hash);
+        if (statement == NULL)
+            return false;
+        statement->is_cacheable = name->statement->is_cacheable;
+        client_name_set(client, name, statement);
+        prepared = prepared_find(server->statements, &statement->digest);
+        if (prepared != NULL && prepared_is_usable(server->statements, prepared)) {
+            believe(server, prepared, statement, false);
+            return true;
+        }
+    }
+    return prepare(server, statement, EXPECT_PARSE_OURS, NULL);
+}
+
+static enum rewrite_result out_of_memory(struct client *client)
+{
+    client_close_error(client, "out of memory", NULL);
+    return REWRITE_CLOSED;
+}
+
+static enum rewrite_result broken(struct client *client, const char *text)
+{
+    client_close_error(client, text, NULL);
+    return REWRITE_CLOSED;
+}
+
+/* ---- errors ---- */
+
+/* An error at this place in the batch. */
+static enum rewrite_result fail(struct client *client, bool is_duplicate, const uint8_t *name,
+                                size_t name_bytes)
+{
+    struct server *server = client->server;
+    struct expectation *failure;
+
+    heal_begin(server);
+    failure = expect(server, EXPECT_FAILURE, NULL);
+    if (failure == NULL)
+        return out_of_memory(client);
+    failure->is_duplicate = is_duplicate;
+    failure->text_bytes = (uint8_t)MIN(name_bytes, sizeof(failure->text));
+    memcpy(failure->text, name, failure->text_bytes);
+    if (!send_named(server, 'D', 'S', client_core(client)->statements.no_name))
+        return out_of_memory(client);
+    return REWRITE_DROP;
+}
+
+/* A Parse whose name is taken. PostgreSQL sees that last: first the text must be good, and the transaction not
+ * aborted. So it is parsed, under a name of no meaning, before it fails. */
+static enum rewrite_result fail_duplicate(struct client *client, struct statement *statement,
+                                          const uint8_t *name, size_t name_bytes)
+{
+    struct server *server = client->server;
+    const char *spare = client_core(client)->statements.spare_name;
+    bool sent;
+
+    heal_begin(server);
+    sent = expect(server, EXPECT_CLOSE_OURS, NULL) != NULL &&
+           send_named(server, 'C', 'S', spare) && expect(server, EXPECT_PARSE_OURS, NULL) != NULL &&
+           send_parse(server, spare, statement) &&
+           expect(server, EXPECT_CLOSE_OURS, NULL) != NULL && send_named(server, 'C', 'S', spare);
+    statement_release(client_core(client), statement);
+    return sent ? fail(client, true, name, name_bytes) : out_of_memory(client);
+}
+
+static bool has_own_name(const struct statement *statement, const char *own_name)
+{
+    return statement != NULL && memcmp(statement->name, own_name, STATEMENT_NAME_BYTES) == 0;
+}
+
+/* The client's name of the statement that has `own_name` on the server. An unnamed statement that was
+ * replaced since is known no more: the unnamed one it is, then. */
+static const struct client_name *name_of_own(const struct client *client, const char *own_name)
+{
+    hash_table_for_each(link, &client->statements->names)
+    {
+        const struct client_name *name = OWNER_OF(link, struct client_name, link);
+
+        if (has_own_name(name->statement, own_name))
+            return name;
+    }
+    /* Closed behind what has failed. */
+    list_for_each(link, &client->server->statements->expectations)
+    {
+        const struct expectation *expectation = OWNER_OF(link, struct expectation, link);
+
+        if (has_own_name(expectation->statement, own_name))
+            return expectation->name;
+    }
+    return &client->statements->unnamed;
+}
+
+bool rewrite_send_error(struct client *client, const uint8_t *body, size_t bytes)
+{
+    static const char prefix[] = STATEMENT_NAME_PREFIX;
+    uint8_t header[FRAME_HEADER_BYTES] = {'E'};
+    struct span_queue text = {0};
+    struct conn_loop *loop = client->conn.loop;
+    bool pushed = true;
+    size_t from = 0;
+
+    for (size_t at = 0; pushed && client->statements != NULL; at++) {
+        const struct client_name *name;
+        const uint8_t *found = memmem(body + at, bytes - at, prefix, sizeof(prefix) - 1);
+
+        if (found == NULL || (size_t)(body + bytes - found) < STATEMENT_NAME_BYTES)
+            break;
+        at = (size_t)(found - body);
+        name = name_of_own(client, (const char *)found);
+        pushed = span_queue_push_copy(&text, loop, body + from, at - from) &&
+                 span_queue_push_copy(&text, loop, name->text, name->bytes);
+        at += STATEMENT_NAME_BYTES - 1;
+        from = at + 1;
+    }
+    pushed = pushed && span_queue_push_copy(&text, loop, body + from, bytes - from);
+    bytes_put_u32(header + 1, 4 + text.bytes);
+    pushed = pushed && conn_push_copy(&client->conn, header, sizeof(header));
+    for (struct span *span = text.first; pushed && span != NULL; span = span->next)
+        pushed = conn_push(&client->conn, span->buffer, span->offset, span->bytes);
+    span_queue_clear(&text, loop);
+    return pushed;
+}
+
+void rewrite_write_failure(struct writer *writer, const struct expectation *failure)
+{
+    char text[STATEMENT_CLIENT_NAME_MAX + 64];
+    struct pg_error error = {
+        .severity = SEVERITY_ERROR,
+        .sqlstate = failure->is_duplicate ? "42P05" : "26000",
+        .message = text,
+    };
+
+    if (failure->text_bytes == 0)
+        snprintf(text, sizeof(text), "unnamed prepared statement does not exist");
+    else
+        snprintf(text, sizeof(text), "prepared statement \"%.*s\" %s", (int)failure->text_bytes,
+                 failure->text, failure->is_duplicate ? "already exists" : "does not exist");
+    message_error(writer, &error);
+}
+
+/* ---- Parse ---- */
+
+/* The statement is there under its own name, and the client's Parse is answered. */
+static enum rewrite_result parse_tracked(struct client *client, struct client_name *name,
+                                         bool is_unnamed)
+{
+    struct server *server = client->server;
+    struct statement *statement = name->statement;
+    struct prepared *prepared;
+
+    heal_begin(server);
+    prepared = prepared_find(server->statements, &statement->digest);
+    /* Parse fails in an aborted transaction; what is in flight may abort it yet. */
+    if (prepared == NULL || !prepared_is_usable(server->statements, prepared) ||
+        server->status == 'E' || exchange_owed(&server->exchange) > 0) {
+        if (!prepare(server, statement, EXPECT_PARSE, name))
+            return out_of_memory(client);
+        return REWRITE_DROP;
+    }
+    believe(server, prepared, statement, is_unnamed);
+    if (expect(server, EXPECT_PARSE_FAKE, name) == NULL ||
+        !send_named(server, 'C', 'S', client_core(client)->statements.no_name))
+        return out_of_memory(client);
+    return REWRITE_DROP;
+}
+
+static bool sql_is_cacheable(const char *text, size_t bytes)
+{
+    (void)text, (void)bytes;
+    return false;
+}
+
+static bool read_cacheable(const struct statement *statement)
+{
+    const struct span *first = statement->body.first;
+
+    return first->bytes > statement->text_bytes &&
+           sql_is_cacheable((const char *)first->buffer->data + first->offset,
+                            statement->text_bytes);
+}
+
+static enum rewrite_result parse(struct client *client, const struct span *body,
+                                 uint32_t body_bytes)
+{
+    struct core *core = client_core(client);
+    struct server *server = client->server;
+    const struct settings *settings = &core->snapshot->settings;
+    const uint8_t *text = body->buffer->data + body->offset;
+    const uint8_t *zero = string_end(text, text + MIN(body->bytes, body_bytes));
+    struct span rest = *body;
+    uint32_t rest_bytes, text_bytes, name_bytes;
+    struct client_name *name;
+    struct statement *statement;
+
+    if (zero == NULL)
+        return broken(client, broken_parse);
+    name_bytes = (uint32_t)(zero - text);
+    rest.offset += name_bytes + 1;
+    rest.bytes -= name_bytes + 1;
+    rest_bytes = body_bytes - name_bytes - 1;
+    if (!parse_body_read(&rest, rest_bytes, &text_bytes))
+        return broken(client, broken_parse);
+    if (client_statements_of(client) == NULL)
+        return out_of_memory(client);
+    name = client_name_find(client, text, name_bytes);
+    if (name != NULL && name_bytes > 0) {
+        /* Taken as it seems, what is in flight may be a DISCARD ALL. */
+        if (client_name_is_unsettled(name, server->statements->batch) ||
+            (name->statement != NULL && exchange_owed(&server->exchange) > 0))
+            return REWRITE_HOLD;
+    }
+    statement = statement_intern(core, &rest, rest_bytes, text_bytes,
+                                 params_parse_hash(client->params));
+    if (statement == NULL)
+        return out_of_memory(client);
+    if (name != NULL && name_bytes > 0 && name->statement != NULL)
+        return fail_duplicate(client, statement, text, name_bytes);
+    if (name == NULL) {
+        name = client_name_make(client, text, name_bytes);
+        if (name == NULL) {
+            statement_release(core, statement);
+            return client->statements->names.count >= CLIENT_NAMES_MAX
+                       ? broken(client, "too many prepared statements")
+                       : out_of_memory(client);
+        }
+    }
+    client_name_set(client, name, statement);
+    if (name_bytes > 0) {
+        client->pool->stats.client_parse_count++;
+        return parse_tracked(client, name, false);
+    }
+    client->statements->is_unnamed_on_server = false;
+    if (settings->cache_unnamed_statements) {
+        if (statement->reference_count == 1)
+            statement->is_cacheable = read_cacheable(statement);
+        if (statement->is_cacheable && statement_seen_before(&core->statements, statement) &&
+            server->status == 'I' && exchange_is_answered(&server->exchange)) {
+            client->pool->stats.client_parse_count++;
+            return parse_tracked(client, name, true);
+        }
+    }
+    client->statements->is_unnamed_on_server = true;
+    return expect(server, EXPECT_PARSE, name) != NULL ? REWRITE_PASS : out_of_memory(client);
+}
+
+/* ---- Bind, Describe, Close ---- */
+
+/* REWRITE_PASS: `*name` is tracked and can be used under its own name, or, with *name NULL, is the
+ * server's unnamed statement. */
+static enum rewrite_result use(struct client *client, const uint8_t *text, size_t bytes,
+                               struct client_name **name)
+{
+    struct server *server = client->server;
+
+    *name = client_name_find(client, text, bytes);
+    if (*name != NULL && client_name_is_unsettled(*name, server->statements->batch))
+        return REWRITE_HOLD;
+    if (*name == NULL || (*name)->statement == NULL)
+        return fail(client, false, text, bytes);
+    if (bytes == 0 && client->statements->is_unnamed_on_server) {
+        *name = NULL;
+        return REWRITE_PASS;
+    }
+    heal_begin(server);
+    return make_usable(client, *name) ? REWRITE_PASS : out_of_memory(client);
+}
+
+static enum rewrite_result bind_message(struct client *client, const struct span *body,
+                                uint32_t body_bytes, size_t *replaced)
+{
+    const uint8_t *portal = body->buffer->data + body->offset;
+    const uint8_t *end = portal + MIN(body->bytes, body_bytes);
+    const uint8_t *portal_end = string_end(portal, end);
+    const uint8_t *text = portal_end != NULL ? portal_end + 1 : NULL;
+    const uint8_t *text_end = text != NULL ? string_end(text, end) : NULL;
+    uint8_t head[CLIENT_HEAD_BYTES_MAX + STATEMENT_NAME_BYTES + 2];
+    struct client_name *name;
+    struct writer writer;
+    enum rewrite_result result;
+
+    if (text_end == NULL)
+        return broken(client, broken_bind);
+    *replaced = (size_t)(text_end + 1 - portal);
+    result = use(client, text, (size_t)(text_end - text), &name);
+    if (result == REWRITE_HOLD || result == REWRITE_CLOSED)
+        return result;
+    client->pool->stats.bind_count++;
+    if (result != REWRITE_PASS || name == NULL)
+        return result;
+    name->statement->bind_count++;
+    writer_init(&writer, head, sizeof(head));
+    writer_put_u8(&writer, 'B');
+    writer_put_u32(&writer, (uint32_t)(4 + body_bytes - (size_t)(text_end - text) +
+                                       STATEMENT_NAME_BYTES));
+    writer_put(&writer, portal, (size_t)(text - portal));
+    writer_put_string(&writer, name->statement->name);
+    if (writer.overflow)
+        return broken(client, "portal name too long");
+    return send_bytes(client->server, head, writer.bytes) ? REWRITE_DONE : out_of_memory(client);
+}
+
+static enum rewrite_result describe(struct client *client, const uint8_t *text, size_t bytes)
+{
+    struct client_name *name;
+    enum rewrite_result result = use(client, text, bytes, &name);
+
+    if (result != REWRITE_PASS || name == NULL)
+        return result;
+    return send_named(client->server, 'D', 'S', name->statement->name) ? REWRITE_DROP
+                                                                        : out_of_memory(client);
+}
+
+static enum rewrite_result close_statement(struct client *client, const uint8_t *text, size_t bytes)
+{
+    struct server *server = client->server;
+    struct client_name *name = client_name_find(client, text, bytes);
+    struct expectation *expectation;
+
+    if (name != NULL && client_name_is_unsettled(name, server->statements->batch))
+        return REWRITE_HOLD;
+    expectation = expect(server, EXPECT_CLOSE, name);
+    if (expectation == NULL)
+        return out_of_memory(client);
+    if (name != NULL && name->statement != NULL) {
+        expectation->statement = statement_reference(name->statement);
+        client_name_set(client, name, NULL);
+    }
+    if (bytes == 0) {
+        if (client->statements != NULL)
+            client->statements->is_unnamed_on_server = false;
+        return REWRITE_PASS;
+    }
+    heal_begin(server);
+    return send_named(server, 'C', 'S', client_core(client)->statements.no_name)
+               ? REWRITE_DROP
+               : out_of_memory(client);
+}
+
+enum rewrite_result rewrite_message(struct client *client, uint8_t type, const struct span *body,
+                                    uint32_t body_bytes, size_t *replaced)
+{
+    struct server *server = client->server;
+    const uint8_t *data = body->buffer->data + body->offset;
+
+    assert(client->tracks_statements);
+    *replaced = body_bytes;
+    if (unlikely(server->statements == NULL)) {
+        if (server_statements_of(server) == NULL)
+            return out_of_memory(client);
+        server->statements->batch = exchange_owed(&server->exchange);
+    }
+    if (server->statements->heal.state == HEAL_RECORDED)
+        heal_sent(server, type); /* something follows a batch that is not answered */
+    switch (type) {
+    case 'P':
+        return parse(client, body, body_bytes);
+    case 'B':
+        return bind_message(client, body, body_bytes, replaced);
+    default:
+        if (body_bytes < 2 || string_end(data + 1, data + body_bytes) != data + body_bytes - 1)
+            return REWRITE_PASS; /* PostgreSQL has an error for it */
+        if (data[0] == 'S')
+            return type == 'D' ? describe(client, data + 1, body_bytes - 2)
+                               : close_statement(client, data + 1, body_bytes - 2);
+        if (type == 'C' && data[0] == 'P' && expect(server, EXPECT_CLOSE, NULL) == NULL)
+            return out_of_memory(client);
+        return REWRITE_PASS;
+    }
+}
+
+void rewrite_sent(struct client *client, uint8_t type)
+{
+    struct server *server = client->server;
+
+    if (type == 'Q' && client->statements != NULL) {
+        /* PostgreSQL: exec_simple_query drops the unnamed statement. */
+        client_name_set(client, &client->statements->unnamed, NULL);
+        client->statements->is_unnamed_on_server = false;
+        if (server->statements != NULL)
+            client->statements->unnamed.batch = server->statements->batch;
+    }
+    if (server->statements == NULL) {
+        /* What comes back may say that all is deallocated. */
+        if (client->statements != NULL && server_statements_of(server) != NULL)
+            server->statements->batch = exchange_owed(&server->exchange);
+        return;
+    }
+    if (!rewrite_concerns(type))
+        heal_sent(server, type);
+    if (type == 'S' || type == 'Q' || type == 'F')
+        server->statements->batch++;
+}

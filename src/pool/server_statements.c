@@ -1,0 +1,362 @@
+#include "pool/server_statements.h"
+
+#include "pool/client.h"
+#include "pool/server.h"
+
+/* ---- the set ---- */
+
+struct server_statements *server_statements_of(struct server *server)
+{
+    struct server_statements *statements = server->statements;
+
+    if (statements != NULL)
+        return statements;
+    statements = slab_take(&server_core(server)->statements.server_statements);
+    if (statements == NULL)
+        return NULL;
+    *statements = (struct server_statements){0};
+    list_init(&statements->lru);
+    list_init(&statements->expectations);
+    server->statements = statements;
+    return statements;
+}
+
+struct prepared *prepared_find(const struct server_statements *statements,
+                               const struct digest *digest)
+{
+    struct hash_link *link = hash_table_find(&statements->table, digest->words[0]);
+
+    for (; link != NULL; link = hash_table_find_next(link)) {
+        struct prepared *prepared = OWNER_OF(link, struct prepared, link);
+
+        if (digest_is_same(&prepared->digest, digest))
+            return prepared;
+    }
+    return NULL;
+}
+
+void prepared_touch(struct server_statements *statements, struct prepared *prepared,
+                    struct statement *statement)
+{
+    if (unlikely(prepared->statement == NULL)) {
+        prepared->statement = statement_reference(statement);
+        statement->server_count++;
+    }
+    list_remove(&prepared->lru);
+    list_push_back(&statements->lru, &prepared->lru);
+}
+
+static struct prepared *prepared_make(struct server *server, const struct digest *digest)
+{
+    struct core *core = server_core(server);
+    struct server_statements *statements = server->statements;
+    struct prepared *prepared = slab_take(&core->statements.prepared);
+
+    if (prepared == NULL)
+        return NULL;
+    *prepared = (struct prepared){.digest = *digest, .state = PREPARED_UNSURE};
+    list_init(&prepared->lru);
+    if (!hash_table_add(&statements->table, core->loop.buffers, &prepared->link,
+                        digest->words[0])) {
+        slab_give(&core->statements.prepared, prepared);
+        return NULL;
+    }
+    return prepared;
+}
+
+struct prepared *prepared_add(struct server *server, struct statement *statement)
+{
+    struct server_statements *statements = server->statements;
+    struct prepared *prepared = prepared_find(statements, &statement->digest);
+
+    if (prepared == NULL) {
+        prepared = prepared_make(server, &statement->digest);
+        if (prepared == NULL)
+            return NULL;
+    }
+    prepared_touch(statements, prepared, statement);
+    prepared->state = PREPARED_PENDING;
+    prepared->batch = statements->batch;
+    prepared->serial = ++statements->serial;
+    return prepared;
+}
+
+struct prepared *prepared_oldest(const struct server_statements *statements)
+{
+    struct list *first = list_front(&statements->lru);
+
+    return first == NULL ? NULL : OWNER_OF(first, struct prepared, lru);
+}
+
+void prepared_remove(struct server *server, struct prepared *prepared)
+{
+    struct core *core = server_core(server);
+
+    hash_table_remove(&server->statements->table, &prepared->link);
+    list_remove(&prepared->lru);
+    if (prepared->statement != NULL) {
+        prepared->statement->server_count--;
+        statement_release(core, prepared->statement);
+    }
+    slab_give(&core->statements.prepared, prepared);
+}
+
+void server_statements_doubt(struct server *server)
+{
+    list_for_each(link, &server->statements->lru)
+        OWNER_OF(link, struct prepared, lru)->state = PREPARED_UNSURE;
+}
+
+/* Not to be believed, and the first to go: it may not be there, or may be of no use. */
+static void prepared_doubt(struct server_statements *statements, struct prepared *prepared)
+{
+    prepared->state = PREPARED_UNSURE;
+    list_remove(&prepared->lru);
+    list_push_front(&statements->lru, &prepared->lru);
+}
+
+unsigned server_statements_count(const struct server *server)
+{
+    return server->statements != NULL ? server->statements->table.count : 0;
+}
+
+bool server_statements_adopt(struct server *server, const struct server *lent)
+{
+    if (lent->statements == NULL)
+        return true;
+    assert(list_is_empty(&lent->statements->expectations));
+    if (server_statements_of(server) == NULL)
+        return false;
+    list_for_each(link, &lent->statements->lru)
+    {
+        const struct prepared *theirs = OWNER_OF(link, struct prepared, lru);
+        struct prepared *ours = prepared_make(server, &theirs->digest);
+
+        if (ours == NULL) {
+            server_statements_release(server);
+            return false;
+        }
+        ours->state = theirs->state;
+        list_push_back(&server->statements->lru, &ours->lru);
+    }
+    return true;
+}
+
+static void heal_release(struct server *server)
+{
+    struct heal *heal = &server->statements->heal;
+
+    for (unsigned i = 0; i < heal->used_count; i++)
+        statement_release(server_core(server), heal->used[i]);
+    if (heal->batch != NULL)
+        buffer_release(server->conn.loop->buffers, heal->batch);
+    *heal = (struct heal){0};
+}
+
+void server_statements_release(struct server *server)
+{
+    struct server_statements *statements = server->statements;
+    struct core *core = server_core(server);
+
+    if (statements == NULL)
+        return;
+    assert(list_is_empty(&statements->expectations));
+    while (!list_is_empty(&statements->lru))
+        prepared_remove(server, prepared_oldest(statements));
+    heal_release(server);
+    hash_table_release(&statements->table, core->loop.buffers);
+    slab_give(&core->statements.server_statements, statements);
+    server->statements = NULL;
+}
+
+/* ---- the queue ---- */
+
+struct expectation *expect(struct server *server, enum expectation_kind kind,
+                           struct client_name *name)
+{
+    struct server_statements *statements = server->statements;
+    struct expectation *expectation = slab_take(&server_core(server)->statements.expectations);
+
+    if (expectation == NULL)
+        return NULL;
+    *expectation = (struct expectation){
+        .batch = statements->batch, .kind = (uint8_t)kind, .name = name};
+    list_init(&expectation->link);
+    list_push_back(&statements->expectations, &expectation->link);
+    if (name != NULL) {
+        name->unsettled_count++;
+        name->batch = statements->batch;
+    }
+    return expectation;
+}
+
+static void expectation_free(struct server *server, struct expectation *expectation)
+{
+    struct core *core = server_core(server);
+
+    list_remove(&expectation->link);
+    if (expectation->name != NULL) {
+        assert(expectation->name->unsettled_count > 0);
+        expectation->name->unsettled_count--;
+        client_name_check(server->client, expectation->name);
+    }
+    statement_release(core, expectation->statement);
+    slab_give(&core->statements.expectations, expectation);
+}
+
+static struct expectation *expectation_first(const struct server_statements *statements)
+{
+    struct list *first = list_front(&statements->expectations);
+
+    return first == NULL ? NULL : OWNER_OF(first, struct expectation, link);
+}
+
+enum answer server_statements_answer(struct server *server, uint8_t type)
+{
+    struct server_statements *statements = server->statements;
+    struct expectation *expectation = expectation_first(statements);
+    enum answer answer = ANSWER_WRONG;
+    bool is_parse;
+
+    if (expectation == NULL)
+        return ANSWER_WRONG;
+    is_parse = expectation->kind == EXPECT_PARSE || expectation->kind == EXPECT_PARSE_OURS;
+    if ((type == '1') != is_parse)
+        return ANSWER_WRONG;
+    switch (expectation->kind) {
+    case EXPECT_PARSE:
+    case EXPECT_PARSE_OURS:
+        if (expectation->has_digest) {
+            struct prepared *prepared = prepared_find(statements, &expectation->digest);
+
+            if (prepared != NULL && prepared->state == PREPARED_PENDING &&
+                prepared->serial == expectation->serial)
+                prepared->state = PREPARED_SURE;
+        }
+        answer = expectation->kind == EXPECT_PARSE ? ANSWER_FORWARD : ANSWER_SWALLOW;
+        break;
+    case EXPECT_PARSE_FAKE:
+        answer = ANSWER_AS_PARSE;
+        break;
+    case EXPECT_CLOSE:
+        answer = ANSWER_FORWARD;
+        break;
+    case EXPECT_CLOSE_OURS:
+    case EXPECT_EVICTION:
+        answer = ANSWER_SWALLOW;
+        break;
+    case EXPECT_FAILURE:
+        return ANSWER_WRONG;
+    }
+    expectation_free(server, expectation);
+    return answer;
+}
+
+const struct expectation *expected_failure(const struct server_statements *statements)
+{
+    list_for_each(link, &statements->expectations)
+    {
+        const struct expectation *expectation = OWNER_OF(link, struct expectation, link);
+
+        if (expectation->kind == EXPECT_FAILURE)
+            return expectation;
+    }
+    return NULL;
+}
+
+/* It was never carried out. */
+static void take_back(struct server *server, struct expectation *expectation)
+{
+    struct server_statements *statements = server->statements;
+    struct client_name *name = expectation->name;
+    struct prepared *prepared = NULL;
+
+    if (expectation->has_digest)
+        prepared = prepared_find(statements, &expectation->digest);
+    switch (expectation->kind) {
+    case EXPECT_PARSE:
+    case EXPECT_PARSE_OURS:
+        if (prepared != NULL && prepared->serial == expectation->serial)
+            prepared_doubt(statements, prepared);
+        break;
+    case EXPECT_EVICTION:
+        if (prepared == NULL) {
+            prepared = prepared_make(server, &expectation->digest);
+            if (prepared != NULL)
+                prepared_doubt(statements, prepared);
+        }
+        break;
+    case EXPECT_CLOSE:
+        if (name != NULL && name->statement == NULL &&
+            (name->bytes > 0 || name->batch == expectation->batch)) {
+            client_name_set(server->client, name, expectation->statement);
+            expectation->statement = NULL;
+        }
+        break;
+    default:
+        break;
+    }
+    /* The unnamed one may have been parsed again since, in a later batch. */
+    if (name != NULL && (expectation->kind == EXPECT_PARSE || expectation->kind == EXPECT_PARSE_FAKE) &&
+        (name->bytes > 0 || name->batch == expectation->batch))
+        client_name_set(server->client, name, NULL);
+}
+
+void server_statements_settle(struct server *server, uint64_t batch)
+{
+    struct server_statements *statements = server->statements;
+    struct list *link = statements->expectations.next;
+
+    while (link != &statements->expectations &&
+           OWNER_OF(link, struct expectation, link)->batch < batch)
+        link = link->next;
+    link = link->prev;
+    while (link != &statements->expectations) {
+        struct expectation *expectation = OWNER_OF(link, struct expectation, link);
+
+        link = link->prev;
+        take_back(server, expectation);
+        expectation_free(server, expectation);
+    }
+}
+
+void server_statements_end_exchange(struct server *server)
+{
+    struct server_statements *statements = server->statements;
+    struct client_statements *client_statements = server->client->statements;
+
+    if (client_statements != NULL)
+        client_statements->is_unnamed_on_server = false;
+    if (statements == NULL)
+        return;
+    server_statements_settle(server, UINT64_MAX);
+    statements->batch = 0;
+    statements->heal.state = HEAL_NONE;
+    if (server->exchange.is_uncertain)
+        server_statements_doubt(server);
+}
+
+void server_statements_forget(struct server *server)
+{
+    struct server_statements *statements = server->statements;
+
+    list_for_each_safe(link, &statements->lru)
+    {
+        struct prepared *prepared = OWNER_OF(link, struct prepared, lru);
+
+        if (prepared->state != PREPARED_PENDING)
+            prepared_remove(server, prepared);
+    }
+    /* What was closed, or evicted, later is not there to come back. */
+    list_for_each(link, &statements->expectations)
+    {
+        struct expectation *expectation = OWNER_OF(link, struct expectation, link);
+
+        if (expectation->kind == EXPECT_CLOSE) {
+            statement_release(server_core(server), expectation->statement);
+            expectation->statement = NULL;
+        } else if (expectation->kind == EXPECT_EVICTION) {
+            expectation->has_digest = false;
+        }
+    }
+}

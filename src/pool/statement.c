@@ -1,0 +1,264 @@
+#include "pool/statement.h"
+
+#include "base/bytes.h"
+#include "pool/client_statements.h"
+#include "pool/core.h"
+#include "pool/server_statements.h"
+
+#include <stdlib.h>
+
+/* Lower case, so that a name means the same quoted and unquoted. */
+static const char base32[] = "abcdefghijklmnopqrstuvwxyz234567";
+
+void statement_name(const struct digest *digest, char name[STATEMENT_NAME_BYTES + 1])
+{
+    unsigned __int128 bits = (unsigned __int128)digest->words[1] << 64 | digest->words[0];
+    size_t prefix_bytes = sizeof(STATEMENT_NAME_PREFIX) - 1;
+
+    memcpy(name, STATEMENT_NAME_PREFIX, prefix_bytes);
+    for (size_t i = prefix_bytes; i < STATEMENT_NAME_BYTES; i++, bits >>= 5)
+        name[i] = base32[(unsigned)bits & 31];
+    name[STATEMENT_NAME_BYTES] = '\0';
+}
+
+bool statement_store_init(struct statement_store *store, uint32_t conn_count_max,
+                          const uint8_t *secret)
+{
+    static const uint8_t purpose_key[] = "key of statement names";
+    static const uint8_t purpose_none[] = "name of no statement";
+    struct siphash_key secret_key;
+    struct siphash siphash;
+    struct digest digest;
+
+    memset(store, 0, sizeof(*store));
+    memcpy(&secret_key, secret, sizeof(secret_key));
+    siphash_begin(&siphash, &secret_key);
+    siphash_add(&siphash, secret + 16, 16);
+    siphash_add(&siphash, purpose_key, sizeof(purpose_key));
+    digest = siphash_end(&siphash);
+    memcpy(&store->key, &digest, sizeof(store->key));
+    digest = siphash_of(&store->key, purpose_none, sizeof(purpose_none));
+    statement_name(&digest, store->no_name);
+    /* Not to be taken for one of our statements where names are looked for in a message. */
+    memcpy(store->no_name, "pgsnoname", sizeof(STATEMENT_NAME_PREFIX) - 1);
+    memcpy(store->spare_name, store->no_name, sizeof(store->spare_name));
+    memcpy(store->spare_name, "pgs_spare", sizeof(STATEMENT_NAME_PREFIX) - 1);
+    store->buckets = calloc(STATEMENT_BUCKETS, sizeof(struct statement *));
+    store->sightings = calloc(STATEMENT_SIGHTINGS, sizeof(uint64_t));
+    return store->buckets != NULL && store->sightings != NULL &&
+           slab_init(&store->statements, "statements", sizeof(struct statement), STATEMENTS_MAX) &&
+           slab_init(&store->client_statements, "client statements",
+                     sizeof(struct client_statements), conn_count_max) &&
+           slab_init(&store->server_statements, "server statements",
+                     sizeof(struct server_statements), conn_count_max) &&
+           slab_init(&store->short_names, "short statement names", STATEMENT_SHORT_NAME_OBJECT,
+                     STATEMENTS_MAX) &&
+           slab_init(&store->long_names, "long statement names", STATEMENT_LONG_NAME_OBJECT,
+                     STATEMENTS_MAX) &&
+           slab_init(&store->prepared, "prepared on servers", sizeof(struct prepared),
+                     STATEMENTS_MAX) &&
+           slab_init(&store->expectations, "expected answers", sizeof(struct expectation),
+                     STATEMENTS_MAX);
+}
+
+void statement_store_release(struct statement_store *store)
+{
+    slab_release(&store->statements);
+    slab_release(&store->client_statements);
+    slab_release(&store->server_statements);
+    slab_release(&store->short_names);
+    slab_release(&store->long_names);
+    slab_release(&store->prepared);
+    slab_release(&store->expectations);
+    free(store->buckets);
+    free(store->sightings);
+    *store = (struct statement_store){0};
+}
+
+static bool bodies_are_same(const struct span *a, const struct span *b, uint32_t bytes)
+{
+    uint32_t a_at = 0;
+    uint32_t b_at = 0;
+
+    while (bytes > 0) {
+        uint32_t count = MIN(a->bytes - a_at, b->bytes - b_at);
+
+        count = MIN(count, bytes);
+        if (memcmp(a->buffer->data + a->offset + a_at, b->buffer->data + b->offset + b_at, count) !=
+            0)
+            return false;
+        a_at += count;
+        b_at += count;
+        bytes -= count;
+        if (bytes == 0)
+            break;
+        if (a_at == a->bytes)
+            a = a->next, a_at = 0;
+        if (b_at == b->bytes)
+            b = b->next, b_at = 0;
+    }
+    return true;
+}
+
+static struct digest digest_of(const struct statement_store *store, const struct span *body,
+                               uint32_t bytes, uint64_t params_hash)
+{
+    struct siphash siphash;
+
+    siphash_begin(&siphash, &store->key);
+    siphash_add(&siphash, &params_hash, sizeof(params_hash));
+    for (const struct span *span = body; bytes > 0; span = span->next) {
+        uint32_t count = MIN(span->bytes, bytes);
+
+        siphash_add(&siphash, span->buffer->data + span->offset, count);
+        bytes -= count;
+    }
+    return siphash_end(&siphash);
+}
+
+/* In pieces as large as can be, so that what hangs on a statement is as small as can be. */
+static bool body_copy(struct core *core, struct span_queue *queue, const struct span *body,
+                      uint32_t bytes)
+{
+    uint32_t left = bytes;
+
+    for (const struct span *span = body; left > 0; span = span->next) {
+        const uint8_t *from = span->buffer->data + span->offset;
+        uint32_t count = MIN(span->bytes, left);
+
+        while (count > 0) {
+            struct span *last = queue->last;
+            uint32_t room = last == NULL
+                                ? 0
+                                : last->buffer->bytes_max - last->offset - last->bytes;
+
+            if (room == 0) {
+                struct buffer *buffer =
+                    buffer_park(core->loop.buffers, MIN(left, (uint32_t)BUFFER_PARKED_BYTES_MAX));
+                bool pushed;
+
+                if (buffer == NULL)
+                    return false;
+                room = MIN(count, buffer->bytes_max);
+                memcpy(buffer->data, from, room);
+                pushed = span_queue_push(queue, &core->loop, buffer, 0, room);
+                buffer_release(core->loop.buffers, buffer);
+                if (!pushed)
+                    return false;
+            } else {
+                room = MIN(count, room);
+                memcpy(last->buffer->data + last->offset + last->bytes, from, room);
+                last->bytes += room;
+                queue->bytes += room;
+            }
+            from += room;
+            count -= room;
+            left -= room;
+        }
+    }
+    return true;
+}
+
+struct statement *statement_intern(struct core *core, const struct span *body, uint32_t bytes,
+                                   uint32_t text_bytes, uint64_t params_hash)
+{
+    struct statement_store *store = &core->statements;
+    struct digest digest = digest_of(store, body, bytes, params_hash);
+    struct statement **bucket = &store->buckets[digest.words[0] % STATEMENT_BUCKETS];
+    struct statement *statement = *bucket;
+
+    while (statement != NULL && !digest_is_same(&statement->digest, &digest))
+        statement = statement->bucket_next;
+    if (statement != NULL) {
+        if (statement->body.bytes != bytes ||
+            !bodies_are_same(statement->body.first, body, bytes)) {
+            log_write(LEVEL_ERROR, "two prepared statements have the same hash");
+            return NULL;
+        }
+        return statement_reference(statement);
+    }
+    statement = slab_take(&store->statements);
+    if (statement == NULL)
+        return NULL;
+    *statement = (struct statement){
+        .bucket_next = *bucket,
+        .digest = digest,
+        .text_bytes = text_bytes,
+        .reference_count = 1,
+        .params_hash = params_hash,
+    };
+    if (!body_copy(core, &statement->body, body, bytes)) {
+        span_queue_clear(&statement->body, &core->loop);
+        slab_give(&store->statements, statement);
+        return NULL;
+    }
+    statement_name(&digest, statement->name);
+    *bucket = statement;
+    store->text_bytes += bytes;
+    return statement;
+}
+
+void statement_release(struct core *core, struct statement *statement)
+{
+    struct statement_store *store = &core->statements;
+    struct statement **at;
+
+    if (statement == NULL)
+        return;
+    assert(statement->reference_count > 0);
+    if (--statement->reference_count > 0)
+        return;
+    assert(statement->client_count == 0);
+    assert(statement->server_count == 0);
+    at = &store->buckets[statement->digest.words[0] % STATEMENT_BUCKETS];
+    while (*at != statement)
+        at = &(*at)->bucket_next;
+    *at = statement->bucket_next;
+    store->text_bytes -= statement->body.bytes;
+    span_queue_clear(&statement->body, &core->loop);
+    slab_give(&store->statements, statement);
+}
+
+bool statement_seen_before(struct statement_store *store, const struct statement *statement)
+{
+    uint64_t *sighting = &store->sightings[statement->digest.words[1] % STATEMENT_SIGHTINGS];
+    bool seen = *sighting == statement->digest.words[0];
+
+    *sighting = statement->digest.words[0];
+    return seen;
+}
+
+bool parse_body_read(const struct span *body, uint32_t bytes, uint32_t *text_bytes)
+{
+    const struct span *span = body;
+    uint32_t left = bytes; /* from the span's beginning on */
+    uint32_t before = 0;
+    uint32_t zero_at = 0;
+    bool found = false;
+    uint32_t counted = 0;
+
+    for (; left > 0; span = span->next) {
+        uint32_t count = MIN(span->bytes, left);
+        const uint8_t *data = span->buffer->data + span->offset;
+
+        for (uint32_t at = 0; at < count; at++) {
+            if (!found) {
+                const uint8_t *zero = memchr(data + at, 0, count - at);
+
+                if (zero == NULL)
+                    break;
+                at = (uint32_t)(zero - data);
+                zero_at = before + at;
+                found = true;
+            } else if (before + at <= zero_at + 2) {
+                counted = counted << 8 | data[at];
+            } else {
+                break;
+            }
+        }
+        before += count;
+        left -= count;
+    }
+    *text_bytes = zero_at;
+    return found && bytes >= zero_at + 3 && (uint64_t)bytes == (uint64_t)zero_at + 3 + 4 * counted;
+}
