@@ -94,6 +94,10 @@ void put_error(struct heap *heap, const char *severity, const char *sqlstate, co
     writer_put_string(&writer, sqlstate);
     writer_put_u8(&writer, 'M');
     writer_put_string(&writer, message);
+    if (strcmp(sqlstate, "0A000") == 0) {
+        writer_put_u8(&writer, 'R'); /* by which this one is told from others of its class */
+        writer_put_string(&writer, "RevalidateCachedQuery");
+    }
     writer_put_u8(&writer, 0);
     assert(!writer.overflow);
     put_message(heap, 'E', body, writer.bytes);

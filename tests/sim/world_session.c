@@ -22,6 +22,7 @@ struct prepared {
     char name[STATEMENT_NAME_BYTES_OF_POSTGRES + 1];
     unsigned statement;
     unsigned schema_version; /* when it was prepared */
+    char *text;              /* where it is the question itself; else NULL */
 };
 
 /* A backend. */
@@ -48,7 +49,6 @@ struct session {
     size_t flushed_bytes;
     bool has_unnamed;
     struct prepared unnamed;
-    char text[STATEMENT_BYTES_MAX]; /* of the unnamed statement, where it is the question itself */
     char portal[STATEMENT_BYTES_MAX]; /* the question that was bound */
     unsigned portal_statement;
     struct prepared *prepared;
@@ -130,6 +130,7 @@ static void lose_statement(struct session *session)
     unsigned index = (unsigned)sim_below(world.sim, session->prepared_count);
 
     world_log("session %u loses %s", session->id, session->prepared[index].name);
+    free(session->prepared[index].text);
     session->prepared[index] = session->prepared[--session->prepared_count];
     world.disturbances++;
 }
@@ -236,23 +237,44 @@ static struct prepared *find_prepared(struct session *session, const char *name)
     return NULL;
 }
 
+static void drop_unnamed(struct session *session)
+{
+    free(session->unnamed.text);
+    session->unnamed.text = NULL;
+    session->has_unnamed = false;
+}
+
 static void remove_prepared(struct session *session, struct prepared *prepared)
 {
-    if (prepared == &session->unnamed)
-        session->has_unnamed = false;
-    else if (prepared != NULL)
+    if (prepared == &session->unnamed) {
+        drop_unnamed(session);
+    } else if (prepared != NULL) {
+        free(prepared->text);
         *prepared = session->prepared[--session->prepared_count];
+    }
+}
+
+static void remove_all_prepared(struct session *session)
+{
+    while (session->prepared_count > 0)
+        remove_prepared(session, &session->prepared[0]);
+}
+
+static const char prefix[] = "pgsplice_";
+
+/* A name for what is parsed for its error only, and closed at once. */
+static bool is_spare(const char *name)
+{
+    return strncmp(name, "pgs_spare", sizeof(prefix) - 1) == 0;
 }
 
 /* Where statements are tracked no client's own name may reach a server, where it could be
  * somebody else's; where they are not, no client has any. */
 static void check_prepared_name(const char *name)
 {
-    static const char prefix[] = "pgsplice_";
-
     if (name[0] == '\0' || world.is_session_mode)
         return;
-    assert(strncmp(name, prefix, sizeof(prefix) - 1) == 0);
+    assert(strncmp(name, prefix, sizeof(prefix) - 1) == 0 || is_spare(name));
     name += sizeof(prefix) - 1;
     assert(strlen(name) == 26);
     assert(strspn(name, "abcdefghijklmnopqrstuvwxyz234567") == 26);
@@ -267,7 +289,7 @@ static bool parse_statement(struct session *session, const char *name, const cha
 
     check_prepared_name(name);
     if (name[0] == '\0')
-        session->has_unnamed = false;
+        drop_unnamed(session);
     if (sscanf(text, "BAD %u %u", &owner, &number) == 2) {
         check_owner(session, owner);
         put_error(&session->out, "ERROR", "42601", "FAIL %u %u 0", owner, number);
@@ -275,11 +297,10 @@ static bool parse_statement(struct session *session, const char *name, const cha
         return false;
     }
     if (strncmp(text, "Q ", 2) == 0) {
-        assert(name[0] == '\0');
+        assert(name[0] == '\0' || world.is_tracked);
         assert(sscanf(text, "Q %u %u", &owner, &number) == 2);
         check_owner(session, owner);
         session->batch_owner = owner;
-        snprintf(session->text, sizeof(session->text), "%s", text);
     } else {
         made.statement = read_statement(text, type_count);
         if (statement_owner(made.statement) != 0)
@@ -289,14 +310,18 @@ static bool parse_statement(struct session *session, const char *name, const cha
             return false;
         }
     }
+    if (name[0] != '\0' && find_prepared(session, name) != NULL) {
+        put_statement_error(session, "42P05", name, "already exists");
+        return false;
+    }
+    if (made.statement == STATEMENT_TEXT) {
+        made.text = strdup(text);
+        assert(made.text != NULL);
+    }
     if (name[0] == '\0') {
         session->unnamed = made;
         session->has_unnamed = true;
     } else {
-        if (find_prepared(session, name) != NULL) {
-            put_statement_error(session, "42P05", name, "already exists");
-            return false;
-        }
         if (session->prepared_count == session->prepared_room) {
             session->prepared_room = session->prepared_room * 2 + 8;
             session->prepared =
@@ -306,7 +331,7 @@ static bool parse_statement(struct session *session, const char *name, const cha
         snprintf(made.name, sizeof(made.name), "%s", name);
         session->prepared[session->prepared_count++] = made;
         if (world.is_tracked)
-            assert(session->prepared_count <= world.prepared_max);
+            assert(session->prepared_count <= world.prepared_max + is_spare(name));
     }
     put_message(&session->out, '1', NULL, 0);
     return true;
@@ -347,7 +372,8 @@ static bool bind_statement(struct session *session, unsigned owner, const char *
         return false;
     if (bytes_get_u16(rest + 2) == 0) {
         assert(statement == STATEMENT_TEXT);
-        strcpy(session->portal, session->text);
+        assert(strlen(prepared->text) < sizeof(session->portal));
+        strcpy(session->portal, prepared->text);
     } else {
         uint32_t value_bytes = bytes_get_u32(rest + 4);
 
@@ -361,7 +387,7 @@ static bool bind_statement(struct session *session, unsigned owner, const char *
     assert(asker == owner);
     /* Whoever runs a statement has prepared it. */
     if (statement == STATEMENT_TEXT) {
-        assert(sscanf(session->text, "Q %u", &parsed_owner) == 1);
+        assert(sscanf(prepared->text, "Q %u", &parsed_owner) == 1);
         assert(parsed_owner == owner);
     } else if (statement_owner(statement) != 0) {
         assert(statement_owner(statement) == owner);
@@ -403,7 +429,7 @@ static void put_parameter(struct session *session, const char *name, const char 
 
 static void discard_all(struct session *session)
 {
-    session->prepared_count = 0;
+    remove_all_prepared(session);
     session->mark_owner = 0;
     if (strcmp(session->application_name, session->first_application_name) != 0) {
         strcpy(session->application_name, session->first_application_name);
@@ -431,7 +457,7 @@ static bool run_special(struct session *session, unsigned statement)
         }
         discard_all(session);
     } else if (statement == STATEMENT_DEALLOCATE_ALL) {
-        session->prepared_count = 0;
+        remove_all_prepared(session);
         put_tag(session, "DEALLOCATE ALL");
     } else {
         make_statement_name(name, 0, statement - STATEMENT_DEALLOCATE_FIRST);
@@ -687,8 +713,11 @@ static void session_message(struct session *session, char type, const uint8_t *b
     const char *name;
     unsigned owner, number;
 
-    world_log("session %u gets %c, %zu bytes%s", session->id, type, bytes,
-              session->in_copy ? ", in COPY" : "");
+    world_log("session %u gets %c, %zu bytes%s%s%.48s", session->id, type, bytes,
+              session->in_copy ? ", in COPY" : "", strchr("QPDCB", type) != NULL ? ": " : "",
+              strchr("QPDC", type) != NULL ? text
+              : type == 'B'                ? text + strlen(text) + 1
+                                           : "");
     if (session->login_step != LOGIN_NOTHING && type != 'X') {
         assert(type == 'p');
         if (session->login_step == LOGIN_PASSWORD)
@@ -738,7 +767,7 @@ static void session_message(struct session *session, char type, const uint8_t *b
     case 'Q':
         assert(bytes > 0);
         assert(body[bytes - 1] == 0);
-        session->has_unnamed = false;
+        drop_unnamed(session);
         if (strncmp(text, "Q ", 2) != 0 && strstr(text, " -- Q ") != NULL) {
             run_client_special(session, text);
             break;
@@ -817,6 +846,8 @@ static void session_free(struct session *session)
         sim_peer_close(session->peer);
     heap_free(&session->in);
     heap_free(&session->out);
+    remove_all_prepared(session);
+    drop_unnamed(session);
     free(session->prepared);
     free(session);
 }

@@ -1326,6 +1326,10 @@ static void user_error(struct user *user, const uint8_t *body, size_t bytes,
     char word[8];
 
     assert(error_fields_read(body, bytes, &fields));
+    world_log("client %u (owner %u): %s %s; expected %c %s of name %u", user->index, user->owner,
+              fields.sqlstate, fields.message, expected != NULL ? expected->type : '-',
+              expected != NULL && expected->sqlstate != NULL ? expected->sqlstate : "",
+              expected != NULL ? expected->name : 0);
     if (strcmp(fields.severity, "FATAL") == 0) {
         user->is_fatal = true;
         world.fatals++;
