@@ -148,6 +148,7 @@ struct world {
      * and more by then, exchange.c counts one answer too few: answers get lost. Known, not solved.
      */
     bool copy_fails_early;
+    bool avoids_known;
     bool is_session_mode; /* of all pools, for the whole run: a session is reset between clients */
     bool is_shut_down;    /* all must leave */
     bool is_shared_mode;  /* the opposite: no pool has session mode, ever */

@@ -61,15 +61,16 @@ struct session {
 static struct session *sessions[SESSIONS_MAX];
 static unsigned session_count, id_last;
 
+static void flush(struct session *session)
+{
+    session->flushed_bytes = heap_bytes(&session->out);
+}
+
 static void put_ready(struct session *session)
 {
     session->in_batch = false;
     put_message(&session->out, 'Z', &session->status, 1);
-}
-
-static void flush(struct session *session)
-{
-    session->flushed_bytes = heap_bytes(&session->out);
+    flush(session);
 }
 
 static void put_complete(struct session *session, const struct question *question)
