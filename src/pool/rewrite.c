@@ -4,6 +4,7 @@
 #include "pool/client.h"
 #include "pool/heal.h"
 #include "pool/server.h"
+#include "wire/sql_text.h"
 
 #include <stdio.h>
 
@@ -326,12 +327,6 @@ static enum rewrite_result parse_tracked(struct client *client, struct client_na
         !send_named(server, 'C', 'S', client_core(client)->statements.no_name))
         return out_of_memory(client);
     return REWRITE_DROP;
-}
-
-static bool sql_is_cacheable(const char *text, size_t bytes)
-{
-    (void)text, (void)bytes;
-    return false;
 }
 
 static bool read_cacheable(const struct statement *statement)

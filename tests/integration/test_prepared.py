@@ -180,5 +180,5 @@ def make_random_test(first, count, **settings):
 test_random_scripts_are_answered_as_by_postgresql = make_random_test(0, 60)
 test_random_scripts_with_room_for_one_statement = make_random_test(100, 40, max_prepared_statements=1)
 test_random_scripts_with_room_for_two_statements = make_random_test(200, 40, max_prepared_statements=2)
-test_zz_many = slow(500)(make_random_test(1000, 1500, max_prepared_statements=3))
-test_zz_many2 = slow(500)(make_random_test(5000, 1500, default_pool_size=2+1, max_prepared_statements=200))
+
+
