@@ -201,7 +201,8 @@ static struct snapshot *make_snapshot(bool is_whole)
              "max_prepared_statements = %u\n"
              "[pgsplice]\n"
              "pool_shards = %u\n"
-             "server_connect_parallel = %s\n",
+             "server_connect_parallel = %s\n"
+             "cache_unnamed_statements = %u\n",
              1 + (unsigned)sim_below(sim, 5), (unsigned)sim_below(sim, 3),
              pick(" connect_query='select 1'", ""), is_whole || !happens(6) ? "" : "; ",
              pick(" max_db_connections=2", ""), pick("pg.example", "127.0.0.1"),
@@ -211,7 +212,8 @@ static struct snapshot *make_snapshot(bool is_whole)
              pick("0", "30"), pick("1", "0"), pick("1", "0"), pick("0.1", "15"), pick("0.5", "120"),
              pick("0.3", "0"), pick("6", "100"), pick("2", "0"), pick("3", "0"), pick("5", "0"),
              pick("4", "0"), pick("0.05", "10"), world.prepared_max,
-             happens(4) ? 0 : 1 + (unsigned)sim_below(sim, WORKERS_SIM_MAX), pick("1", "10"));
+             happens(4) ? 0 : 1 + (unsigned)sim_below(sim, WORKERS_SIM_MAX), pick("1", "10"),
+             world.caches_unnamed);
     made = snapshot_load_through(open_config, NULL, "pgsplice.ini", NULL, say, NULL);
     assert(made != NULL);
     note_limits(made);
@@ -1140,7 +1142,7 @@ static void begin(uint64_t seed)
 {
     static char storage[256];
     static const char *const modes[] = {"transaction", "session", "statement"};
-    static const unsigned prepared_max[] = {0, 1, 2, 5, 200};
+    static const unsigned prepared_max[] = {0, 0, 1, 2, 5, 200};
     struct ring_options control_options = {
         .entries = 8, .completion_entries = 64, .buffers = &control_buffers};
     char error[RING_ERROR_BYTES];
@@ -1166,6 +1168,9 @@ static void begin(uint64_t seed)
     world.prepared_max = prepared_max[sim_below(world.sim, COUNT_OF(prepared_max))];
     world.is_tracked =
         world.is_shared_mode && world.prepared_max > 0 && getenv("SIM_TRACKED") != NULL;
+    world.may_track = !world.is_session_mode && world.prepared_max > 0;
+    world.caches_unnamed = happens(2);
+    world.avoids_known = world.may_track && getenv("SIM_KNOWN") == NULL;
     world.has_names = world.is_session_mode || world.is_tracked;
     world.changes_schema = happens(3);
     world.loses_statements = world.is_tracked && happens(4);

@@ -253,7 +253,6 @@ void world_begin(void)
 
     world = (struct world){.sim = sim,
                            .is_logged = getenv("SIM_LOG") != NULL,
-                           .avoids_known = getenv("SIM_AVOIDS_KNOWN") != NULL,
                            .copy_fails_early = getenv("SIM_COPY_FAILS_EARLY") != NULL};
     for (size_t i = 0; i < sizeof(filler); i++)
         filler[i] = (char)('a' + i % ALPHABET);

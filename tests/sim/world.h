@@ -148,6 +148,9 @@ struct world {
      * and more by then, exchange.c counts one answer too few: answers get lost. Known, not solved.
      */
     bool copy_fails_early;
+    /* Not with SIM_KNOWN=1. What tracking does not do as PostgreSQL does it, for now: it loses count
+     * behind COPY; it forgets the unnamed statement with a Parse that was skipped; it runs what is
+     * pipelined behind DISCARD ALL. */
     bool avoids_known;
     bool is_session_mode; /* of all pools, for the whole run: a session is reset between clients */
     bool is_shut_down;    /* all must leave */
@@ -156,6 +159,8 @@ struct world {
     /* Prepared statements with names: as PostgreSQL has them, since clients keep their sessions, or
      * tracked by the pooler. Neither: only unnamed ones, parsed in the batch that uses them. */
     bool has_names, is_tracked;
+    bool may_track; /* now and then, if modes change */
+    bool caches_unnamed;
     unsigned prepared_max; /* max_prepared_statements */
     bool changes_schema, loses_statements;
     unsigned schema_version;

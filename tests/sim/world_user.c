@@ -1310,7 +1310,7 @@ static bool may_be_stale(const struct user *user, const struct expected *expecte
         return false;
     if (is_changed && !statement_returns_rows(expected->statement))
         return false;
-    if (!world.is_tracked)
+    if (!world.may_track)
         return is_changed && user->names[expected->name == STATEMENT_NAMES - 1 ? expected->name - 1
                                                                                : expected->name]
                                      .schema_version < world.schema_version;
