@@ -166,7 +166,7 @@ static bool make_usable(struct client *client, struct client_name *name)
                                      statement->text_bytes, params_hash);
         if (statement == NULL)
             return false;
-        statement->is_cacheable = name->statement->is_cacheable;
+        statement->cacheable = name->statement->cacheable;
         client_name_set(client, name, statement);
         prepared = prepared_find(server->statements, &statement->digest);
         if (prepared != NULL && prepared_is_usable(server->statements, prepared)) {
@@ -329,13 +329,20 @@ static enum rewrite_result parse_tracked(struct client *client, struct client_na
     return REWRITE_DROP;
 }
 
-static bool read_cacheable(const struct statement *statement)
+/* May it stand for an unnamed one, and has it been one lately? */
+static bool is_worth_caching(struct core *core, struct statement *statement)
 {
     const struct span *first = statement->body.first;
 
-    return first->bytes > statement->text_bytes &&
-           sql_is_cacheable((const char *)first->buffer->data + first->offset,
-                            statement->text_bytes);
+    if (statement->cacheable == CACHEABLE_UNKNOWN)
+        statement->cacheable =
+            first->bytes > statement->text_bytes &&
+                    sql_is_cacheable((const char *)first->buffer->data + first->offset,
+                                     statement->text_bytes)
+                ? CACHEABLE_YES
+                : CACHEABLE_NO;
+    return statement->cacheable == CACHEABLE_YES &&
+           statement_seen_before(&core->statements, statement);
 }
 
 static enum rewrite_result parse(struct client *client, const struct span *body,
@@ -389,14 +396,10 @@ static enum rewrite_result parse(struct client *client, const struct span *body,
         return parse_tracked(client, name, false);
     }
     client->statements->is_unnamed_on_server = false;
-    if (settings->cache_unnamed_statements) {
-        if (statement->reference_count == 1)
-            statement->is_cacheable = read_cacheable(statement);
-        if (statement->is_cacheable && statement_seen_before(&core->statements, statement) &&
-            server->status == 'I' && exchange_is_answered(&server->exchange)) {
-            client->pool->stats.client_parse_count++;
-            return parse_tracked(client, name, true);
-        }
+    if (settings->cache_unnamed_statements && is_worth_caching(core, statement) &&
+        server->status == 'I' && exchange_is_answered(&server->exchange)) {
+        client->pool->stats.client_parse_count++;
+        return parse_tracked(client, name, true);
     }
     client->statements->is_unnamed_on_server = true;
     return expect(server, EXPECT_PARSE, name) != NULL ? REWRITE_PASS : out_of_memory(client);
