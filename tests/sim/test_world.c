@@ -878,6 +878,14 @@ static void check_home(void)
         must(core->cancels.used_count == 0);
         must(core->resolutions.used_count == resolutions_of(core));
         must(core->loop.spans.used_count == 0);
+        must(core->statements.statements.used_count == 0);
+        must(core->statements.client_statements.used_count == 0);
+        must(core->statements.server_statements.used_count == 0);
+        must(core->statements.short_names.used_count == 0);
+        must(core->statements.long_names.used_count == 0);
+        must(core->statements.prepared.used_count == 0);
+        must(core->statements.expectations.used_count == 0);
+        must(core->statements.text_bytes == 0);
         must(list_is_empty(&core->login_list));
         must(list_is_empty(&core->cancel_list));
     }
