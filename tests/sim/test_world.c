@@ -1164,7 +1164,8 @@ static void begin(uint64_t seed)
     if (happens(2))
         faults.reset = 0;
     sim_set_faults(world.sim, &faults);
-    sim_set_pipe_bytes(world.sim, 128u << sim_below(world.sim, 10));
+    world.pipe_bytes = 128u << sim_below(world.sim, 10);
+    sim_set_pipe_bytes(world.sim, world.pipe_bytes);
     world.users_break = happens(2);
     world.servers_break = happens(2);
     world.is_sleepy = happens(4);

@@ -159,7 +159,8 @@ struct world {
     /* Prepared statements with names: as PostgreSQL has them, since clients keep their sessions, or
      * tracked by the pooler. Neither: only unnamed ones, parsed in the batch that uses them. */
     bool has_names, is_tracked;
-    bool may_track; /* now and then, if modes change */
+    unsigned pipe_bytes; /* of each connection and direction */
+    bool may_track;      /* now and then, if modes change */
     bool caches_unnamed;
     unsigned prepared_max; /* max_prepared_statements */
     bool changes_schema, loses_statements;
