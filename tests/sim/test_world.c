@@ -198,9 +198,11 @@ static struct snapshot *make_snapshot(bool is_whole)
              "max_db_client_connections = %s\n"
              "max_user_client_connections = %s\n"
              "cancel_wait_timeout = %s\n"
+             "max_prepared_statements = %u\n"
              "[pgsplice]\n"
              "pool_shards = %u\n"
-             "server_connect_parallel = %s\n",
+             "server_connect_parallel = %s\n"
+             "cache_unnamed_statements = %u\n",
              1 + (unsigned)sim_below(sim, 5), (unsigned)sim_below(sim, 3),
              pick(" connect_query='select 1'", ""), is_whole || !happens(6) ? "" : "; ",
              pick(" max_db_connections=2", ""), pick("pg.example", "127.0.0.1"),
@@ -209,8 +211,9 @@ static struct snapshot *make_snapshot(bool is_whole)
              pick("1", "0"), pick("0.1", "5"), pick("0.05", "3600"), pick("0.05", "600"),
              pick("0", "30"), pick("1", "0"), pick("1", "0"), pick("0.1", "15"), pick("0.5", "120"),
              pick("0.3", "0"), pick("6", "100"), pick("2", "0"), pick("3", "0"), pick("5", "0"),
-             pick("4", "0"), pick("0.05", "10"),
-             happens(4) ? 0 : 1 + (unsigned)sim_below(sim, WORKERS_SIM_MAX), pick("1", "10"));
+             pick("4", "0"), pick("0.05", "10"), world.prepared_max,
+             happens(4) ? 0 : 1 + (unsigned)sim_below(sim, WORKERS_SIM_MAX), pick("1", "10"),
+             world.caches_unnamed);
     made = snapshot_load_through(open_config, NULL, "pgsplice.ini", NULL, say, NULL);
     assert(made != NULL);
     note_limits(made);
@@ -875,6 +878,14 @@ static void check_home(void)
         must(core->cancels.used_count == 0);
         must(core->resolutions.used_count == resolutions_of(core));
         must(core->loop.spans.used_count == 0);
+        must(core->statements.statements.used_count == 0);
+        must(core->statements.client_statements.used_count == 0);
+        must(core->statements.server_statements.used_count == 0);
+        must(core->statements.short_names.used_count == 0);
+        must(core->statements.long_names.used_count == 0);
+        must(core->statements.prepared.used_count == 0);
+        must(core->statements.expectations.used_count == 0);
+        must(core->statements.text_bytes == 0);
         must(list_is_empty(&core->login_list));
         must(list_is_empty(&core->cancel_list));
     }
@@ -1139,6 +1150,7 @@ static void begin(uint64_t seed)
 {
     static char storage[256];
     static const char *const modes[] = {"transaction", "session", "statement"};
+    static const unsigned prepared_max[] = {0, 0, 1, 2, 5, 200};
     struct ring_options control_options = {
         .entries = 8, .completion_entries = 64, .buffers = &control_buffers};
     char error[RING_ERROR_BYTES];
@@ -1152,7 +1164,8 @@ static void begin(uint64_t seed)
     if (happens(2))
         faults.reset = 0;
     sim_set_faults(world.sim, &faults);
-    sim_set_pipe_bytes(world.sim, 128u << sim_below(world.sim, 10));
+    world.pipe_bytes = 128u << sim_below(world.sim, 10);
+    sim_set_pipe_bytes(world.sim, world.pipe_bytes);
     world.users_break = happens(2);
     world.servers_break = happens(2);
     world.is_sleepy = happens(4);
@@ -1161,6 +1174,15 @@ static void begin(uint64_t seed)
     fixed_mode = happens(2) ? modes[sim_below(world.sim, COUNT_OF(modes))] : NULL;
     world.is_session_mode = fixed_mode != NULL && strcmp(fixed_mode, "session") == 0;
     world.is_shared_mode = fixed_mode != NULL && !world.is_session_mode;
+    world.prepared_max = prepared_max[sim_below(world.sim, COUNT_OF(prepared_max))];
+    world.is_tracked =
+        world.is_shared_mode && world.prepared_max > 0 && getenv("SIM_TRACKED") != NULL;
+    world.may_track = !world.is_session_mode && world.prepared_max > 0;
+    world.caches_unnamed = happens(2);
+    world.avoids_known = world.may_track && getenv("SIM_KNOWN") == NULL;
+    world.has_names = world.is_session_mode || world.is_tracked;
+    world.changes_schema = happens(3);
+    world.loses_statements = world.is_tracked && happens(4);
     draw_accounts();
 
     turning = -1;
@@ -1276,9 +1298,10 @@ static uint64_t run(uint64_t seed)
     if (getenv("SIM_VERBOSE") != NULL)
         printf(
             "answers %llu, transactions %llu, cancels that hit %llu, FATAL %llu, owners %u, lent "
-            "%llu, passed over %llu\n",
+            "%llu, passed over %llu, parses %llu, binds %llu, refused %llu, stale %llu\n",
             world.answers, world.transactions, world.cancels_hit, world.fatals, world.owner_last,
-            world.lent, world.passed_over);
+            world.lent, world.passed_over, world.parses, world.binds, world.bind_errors,
+            world.stale_errors);
     sim_destroy(world.sim);
     return trace;
 }

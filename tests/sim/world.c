@@ -94,6 +94,10 @@ void put_error(struct heap *heap, const char *severity, const char *sqlstate, co
     writer_put_string(&writer, sqlstate);
     writer_put_u8(&writer, 'M');
     writer_put_string(&writer, message);
+    if (strcmp(sqlstate, "0A000") == 0) {
+        writer_put_u8(&writer, 'R'); /* by which this one is told from others of its class */
+        writer_put_string(&writer, "RevalidateCachedQuery");
+    }
     writer_put_u8(&writer, 0);
     assert(!writer.overflow);
     put_message(heap, 'E', body, writer.bytes);
@@ -125,18 +129,120 @@ unsigned row_bytes(unsigned arg)
 
 static char filler[ROW_BYTES_MAX + ALPHABET];
 
-size_t make_row(char text[ROW_BYTES_MAX], unsigned owner, unsigned number, unsigned row,
+size_t make_row(char text[ROW_BYTES_MAX], const struct question *question, unsigned row,
                 const char *name, unsigned bytes)
 {
-    size_t at =
-        (size_t)snprintf(text, ROW_TEXT_BYTES_MAX, "A %u %u %u [%s] ", owner, number, row, name);
-    unsigned letter = (owner * 7 + number * 5 + row * 3) % ALPHABET;
+    size_t at = (size_t)snprintf(text, ROW_TEXT_BYTES_MAX, "A %u %u %u %u [%s] ", question->owner,
+                                 question->number, question->statement, row, name);
+    unsigned letter = (question->owner * 7 + question->number * 5 + row * 3) % ALPHABET;
 
     if (at < bytes) {
         memcpy(text + at, filler + letter, bytes - at);
         at = bytes;
     }
     return at;
+}
+
+/* ---- prepared statements ---- */
+
+enum {
+    CLASSES = 6, /* of texts: one is not a query */
+    CLASS_CALL = 5,
+    QUOTED = 5, /* with a literal in quotes, which some look at more closely */
+    LONG = 7,   /* more than a receive buffer */
+    LONG_BYTES_MIN = 2000,
+    LONG_BYTES_MORE = 5000,
+};
+
+static bool is_special(unsigned statement)
+{
+    return statement > STATEMENT_SHARED_LAST && statement < STATEMENT_PRIVATE_FIRST;
+}
+
+size_t make_statement(char text[STATEMENT_TEXT_BYTES_MAX], unsigned statement)
+{
+    unsigned number = statement / 2;
+    size_t bytes;
+
+    if (statement == STATEMENT_DISCARD_ALL) {
+        bytes = (size_t)sprintf(text, "DISCARD ALL");
+    } else if (statement == STATEMENT_DEALLOCATE_ALL) {
+        bytes = (size_t)sprintf(text, "DEALLOCATE ALL");
+    } else if (is_special(statement)) {
+        char name[STATEMENT_NAME_ROOM];
+
+        make_statement_name(name, 0, statement - STATEMENT_DEALLOCATE_FIRST);
+        bytes = (size_t)sprintf(text, "DEALLOCATE %s", name);
+    } else {
+        const char *format = number % CLASSES == CLASS_CALL ? "CALL prepared(%u)"
+                             : number % QUOTED == 0         ? "SELECT prepared('%u')"
+                                                            : "SELECT prepared(%u)";
+
+        bytes = (size_t)snprintf(text, STATEMENT_TEXT_BYTES_MAX, format, number);
+        if (number % LONG == 3) {
+            size_t more = LONG_BYTES_MIN + number * 997 % LONG_BYTES_MORE;
+
+            memset(text + bytes, ' ', more);
+            bytes += more;
+            text[bytes] = '\0';
+        }
+    }
+    return bytes + 1;
+}
+
+unsigned read_statement(const char *text, unsigned type_count)
+{
+    char wanted[STATEMENT_TEXT_BYTES_MAX];
+    unsigned statement = STATEMENT_DISCARD_ALL;
+    const char *digits = strpbrk(text, "0123456789");
+
+    assert(type_count <= 1);
+    if (strncmp(text, "DE", 2) == 0) {
+        statement = STATEMENT_DEALLOCATE_ALL;
+        do {
+            (void)make_statement(wanted, statement);
+        } while (strcmp(wanted, text) != 0 && ++statement < STATEMENT_PRIVATE_FIRST);
+    } else if (strncmp(text, "DI", 2) != 0) {
+        assert(digits != NULL);
+        statement = (unsigned)strtoul(digits, NULL, 10) * 2 + type_count;
+    }
+    (void)make_statement(wanted, statement);
+    assert(strcmp(text, wanted) == 0);
+    return statement;
+}
+
+bool statement_returns_rows(unsigned statement)
+{
+    return statement != STATEMENT_TEXT && !is_special(statement) &&
+           !statement_ends_transaction(statement);
+}
+
+bool statement_ends_transaction(unsigned statement)
+{
+    return statement != STATEMENT_TEXT && !is_special(statement) &&
+           statement / 2 % CLASSES == CLASS_CALL;
+}
+
+unsigned statement_owner(unsigned statement)
+{
+    return statement < STATEMENT_PRIVATE_FIRST
+               ? 0
+               : (statement - STATEMENT_PRIVATE_FIRST) / STATEMENTS_OF_OWNER;
+}
+
+void make_statement_name(char name[STATEMENT_NAME_ROOM], unsigned owner, unsigned index)
+{
+    assert(index < STATEMENT_NAMES);
+    if (index == 0) {
+        name[0] = '\0';
+    } else if (index < STATEMENT_NAME_OF_OWNER) {
+        sprintf(name, "s%u", index);
+    } else if (index == STATEMENT_NAME_OF_OWNER) {
+        sprintf(name, "o%u", owner);
+    } else {
+        memset(name, 'n', STATEMENT_NAME_BYTES_OF_POSTGRES);
+        sprintf(name + STATEMENT_NAME_BYTES_OF_POSTGRES, "_%u", index);
+    }
 }
 
 /* ---- the whole ---- */

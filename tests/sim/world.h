@@ -7,6 +7,10 @@
  * number again and is made of other bytes, so that an answer that goes astray, comes twice, or
  * comes late is seen by whoever gets it. Both ends compute from ARG what the answer must be.
  *
+ * A prepared statement is a number, too: it stands in its text. Its question comes with the Bind, as
+ * the value of a parameter, and the answer names the statement as well, so that a client that is
+ * answered by another statement than the one it bound finds out.
+ *
  * One world at a time, in one thread. */
 #ifndef TESTS_SIM_WORLD_H
 #define TESTS_SIM_WORLD_H
@@ -23,6 +27,7 @@
 enum {
     ROW_TEXT_BYTES_MAX = 256, /* what make_row writes before the filler */
     ROW_BYTES_MAX = 16384,
+    STATEMENT_TEXT_BYTES_MAX = 8192,
     SERVER_ADDRESSES = 2,
     DATABASES = 3,
     LOGINS = 3,
@@ -66,9 +71,46 @@ enum kind {
 
 unsigned row_count(unsigned arg);
 unsigned row_bytes(unsigned arg);
-/* `A OWNER NUMBER ROW [NAME] ` and filler up to `bytes`; returns the length. */
-size_t make_row(char text[ROW_BYTES_MAX], unsigned owner, unsigned number, unsigned row,
+/* What an answer answers. */
+struct question {
+    unsigned owner, number;
+    unsigned statement; /* that was bound; 0: the text was the question itself */
+};
+
+/* `A OWNER NUMBER STATEMENT ROW [NAME] ` and filler up to `bytes`; returns the length. */
+size_t make_row(char text[ROW_BYTES_MAX], const struct question *question, unsigned row,
                 const char *name, unsigned bytes);
+
+/* ---- prepared statements ---- */
+
+/* Two neighbours, the first of them even, have one text and other parameter types. */
+enum {
+    STATEMENT_TEXT, /* a text that is the question itself: only ever unnamed */
+    STATEMENT_SHARED_FIRST = 2,
+    STATEMENT_SHARED_LAST = 23,
+    STATEMENT_DISCARD_ALL,
+    STATEMENT_DEALLOCATE_ALL,
+    STATEMENT_DEALLOCATE_FIRST, /* + the index of the name, up to STATEMENT_NAMES */
+    STATEMENT_PRIVATE_FIRST = 32,
+    STATEMENTS_OF_OWNER = 4, /* + 4 * owner */
+    STATEMENT_NAMES = 6,
+    STATEMENT_NAME_OF_OWNER = 3,
+    STATEMENT_NAME_ROOM = 80,
+    STATEMENT_NAME_BYTES_OF_POSTGRES = 63,
+};
+
+/* The text, with its closing zero; returns its length with it. */
+size_t make_statement(char text[STATEMENT_TEXT_BYTES_MAX], unsigned statement);
+/* The statement of a text and its number of parameter types. It must be one to the last byte. */
+unsigned read_statement(const char *text, unsigned type_count);
+bool statement_returns_rows(unsigned statement);
+/* May be run where a transaction has failed. */
+bool statement_ends_transaction(unsigned statement);
+/* 0: anybody's. */
+unsigned statement_owner(unsigned statement);
+/* What clients call their statements; the last two are the same to PostgreSQL, which cuts them off. 0 is
+ * the unnamed one. */
+void make_statement_name(char name[STATEMENT_NAME_ROOM], unsigned owner, unsigned index);
 
 /* ---- accounts ---- */
 
@@ -100,16 +142,31 @@ struct world {
     bool is_chaos;                   /* faults and disorder; else everything must come to its end */
     bool users_break, servers_break; /* in the chaos only */
     bool has_dropped; /* SUSPEND was told to close what is not at rest, with no word if need be */
-    bool is_sleepy;                  /* many queries sleep, and are cancelled, mostly late */
+    bool is_sleepy;   /* many queries sleep, and are cancelled, mostly late */
     /* SIM_COPY_FAILS_EARLY=1. An extended COPY that fails before it has read the Sync that came
      * with its batch answers that Sync after all. When the client has sent CopyDone, another Sync
      * and more by then, exchange.c counts one answer too few: answers get lost. Known, not solved.
      */
     bool copy_fails_early;
+    /* Not with SIM_KNOWN=1. What tracking does not do as PostgreSQL does it, for now: it loses count
+     * behind COPY; it forgets the unnamed statement with a Parse that was skipped; it runs what is
+     * pipelined behind DISCARD ALL. */
+    bool avoids_known;
     bool is_session_mode; /* of all pools, for the whole run: a session is reset between clients */
     bool is_shut_down;    /* all must leave */
     bool is_shared_mode;  /* the opposite: no pool has session mode, ever */
     unsigned chaos_owner_last; /* owners above it have begun after the chaos */
+    /* Prepared statements with names: as PostgreSQL has them, since clients keep their sessions, or
+     * tracked by the pooler. Neither: only unnamed ones, parsed in the batch that uses them. */
+    bool has_names, is_tracked;
+    unsigned pipe_bytes; /* of each connection and direction */
+    bool may_track;      /* now and then, if modes change */
+    bool caches_unnamed;
+    unsigned prepared_max; /* max_prepared_statements */
+    bool changes_schema, loses_statements;
+    unsigned schema_version;
+    unsigned disturbances;           /* changes of the schema, statements lost */
+    uint32_t has_parsed[OWNERS_MAX]; /* a bit for each statement that is anybody's */
     enum demand client_demand, server_demand;
     bool carol_is_scram_only; /* no plain password of her is configured */
     char carol_secret[SCRAM_SECRET_TEXT_BYTES_MAX];
@@ -120,6 +177,7 @@ struct world {
     unsigned owner_last;
     bool is_logged; /* SIM_LOG */
     unsigned long long answers, transactions, cancels_hit, fatals, lent, passed_over;
+    unsigned long long parses, binds, bind_errors, stale_errors;
 };
 
 extern struct world world;

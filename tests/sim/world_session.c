@@ -8,9 +8,22 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SESSIONS_MAX = 256, CANCEL_CODE = 80877102, STATEMENT_BYTES_MAX = 8192 };
+enum {
+    SESSIONS_MAX = 256,
+    CANCEL_CODE = 80877102,
+    STATEMENT_BYTES_MAX = 8192,
+    OUTPUT_BYTES = 8192, /* PostgreSQL's buffer: what is full is sent */
+    OID_FIRST = 1000,    /* + the statement: the type of its parameter, for Describe */
+};
 
 enum login_step { LOGIN_NOTHING, LOGIN_PASSWORD, LOGIN_SASL_FIRST, LOGIN_SASL_FINAL };
+
+struct prepared {
+    char name[STATEMENT_NAME_BYTES_OF_POSTGRES + 1];
+    unsigned statement;
+    unsigned schema_version; /* when it was prepared */
+    char *text;              /* where it is the question itself; else NULL */
+};
 
 /* A backend. */
 struct session {
@@ -32,8 +45,16 @@ struct session {
     struct scram_server scram;
     unsigned batch_owner, transaction_owner; /* 0: none */
     unsigned mark_owner;                     /* who left a mark; 0: nobody */
-    char text[STATEMENT_BYTES_MAX];          /* of the unnamed statement */
-    unsigned sleep_owner, sleep_number;
+    bool in_batch; /* what is answered waits for Flush, Sync, an error, or a full buffer */
+    size_t flushed_bytes;
+    bool has_unnamed;
+    struct prepared unnamed;
+    char portal[STATEMENT_BYTES_MAX]; /* the question that was bound */
+    unsigned portal_statement;
+    struct prepared *prepared;
+    unsigned prepared_count, prepared_room;
+    unsigned skipped_closes; /* that were to make room */
+    unsigned sleep_owner, sleep_number, sleep_statement;
     bool sleep_is_extended;
     uint64_t wakes_us, slow_until_us;
 };
@@ -41,27 +62,35 @@ struct session {
 static struct session *sessions[SESSIONS_MAX];
 static unsigned session_count, id_last;
 
-static void put_ready(struct session *session)
+static void flush(struct session *session)
 {
-    put_message(&session->out, 'Z', &session->status, 1);
+    session->flushed_bytes = heap_bytes(&session->out);
 }
 
-static void put_complete(struct session *session, unsigned owner, unsigned number)
+static void put_ready(struct session *session)
+{
+    session->in_batch = false;
+    put_message(&session->out, 'Z', &session->status, 1);
+    flush(session);
+}
+
+static void put_complete(struct session *session, const struct question *question)
 {
     char text[64];
-    int bytes = snprintf(text, sizeof(text), "DONE %u %u", owner, number);
+    int bytes = snprintf(text, sizeof(text), "DONE %u %u %u", question->owner, question->number,
+                         question->statement);
 
     put_message(&session->out, 'C', text, (size_t)bytes + 1);
 }
 
-static void put_rows(struct session *session, char type, unsigned owner, unsigned number,
+static void put_rows(struct session *session, char type, const struct question *question,
                      unsigned arg)
 {
     char text[ROW_BYTES_MAX];
 
     for (unsigned row = 0; row < row_count(arg); row++)
         put_message(&session->out, type, text,
-                    make_row(text, owner, number, row, session->application_name, row_bytes(arg)));
+                    make_row(text, question, row, session->application_name, row_bytes(arg)));
 }
 
 /* Nobody else's work may come into what is open, and nobody's where it does not belong. */
@@ -91,18 +120,41 @@ static void fail_in_transaction(struct session *session)
         session->status = 'E';
 }
 
-/* Runs a statement of ours. False: it failed, or goes on (asleep, COPY). */
-static bool run_statement(struct session *session, const char *text, bool is_extended)
+static void end_extended_error(struct session *session)
 {
+    session->skips_to_sync = true;
+    flush(session);
+}
+
+/* A function may deallocate what it has not prepared. */
+static void lose_statement(struct session *session)
+{
+    unsigned index = (unsigned)sim_below(world.sim, session->prepared_count);
+
+    world_log("session %u loses %s", session->id, session->prepared[index].name);
+    free(session->prepared[index].text);
+    session->prepared[index] = session->prepared[--session->prepared_count];
+    world.disturbances++;
+}
+
+/* Runs a statement of ours. False: it failed, or goes on (asleep, COPY). */
+static bool run_statement(struct session *session, const char *text, unsigned statement,
+                          bool is_extended)
+{
+    struct question question = {.statement = statement};
     unsigned owner, number, kind, arg;
 
     assert(sscanf(text, "Q %u %u %u %u", &owner, &number, &kind, &arg) == 4);
+    question.owner = owner;
+    question.number = number;
     check_owner(session, owner);
+    if (world.loses_statements && session->prepared_count > 0 && happens(60))
+        lose_statement(session);
     switch ((enum kind)kind) {
     case KIND_ROWS:
         if (!is_extended)
             put_message(&session->out, 'T', "\0\0", 2);
-        put_rows(session, 'D', owner, number, arg);
+        put_rows(session, 'D', &question, arg);
         break;
     case KIND_BEGIN:
         assert(session->status == 'I');
@@ -114,13 +166,14 @@ static bool run_statement(struct session *session, const char *text, bool is_ext
         session->transaction_owner = 0;
         break;
     case KIND_ERROR:
-        put_error(&session->out, "ERROR", "42601", "FAIL %u %u", owner, number);
+        put_error(&session->out, "ERROR", "42601", "FAIL %u %u %u", owner, number, statement);
         fail_in_transaction(session);
         return false;
     case KIND_SLEEP:
         session->is_asleep = true;
         session->sleep_owner = owner;
         session->sleep_number = number;
+        session->sleep_statement = statement;
         session->sleep_is_extended = is_extended;
         session->wakes_us = world_now_us() + (world.is_chaos ? sim_below(world.sim, 200000) : 10);
         return false;
@@ -131,17 +184,19 @@ static bool run_statement(struct session *session, const char *text, bool is_ext
         session->copy_has_read = false;
         session->sleep_owner = owner;
         session->sleep_number = number;
+        session->sleep_statement = statement;
+        flush(session);
         return false;
     case KIND_COPY_OUT:
         put_message(&session->out, 'H', "\0\0\0", 3);
-        put_rows(session, 'd', owner, number, arg);
+        put_rows(session, 'd', &question, arg);
         put_message(&session->out, 'c', NULL, 0);
         break;
     case KIND_MARK:
         session->mark_owner = owner;
         break;
     }
-    put_complete(session, owner, number);
+    put_complete(session, &question);
     return true;
 }
 
@@ -156,6 +211,281 @@ static void put_parameter(struct session *session, const char *name, const char 
     put_message(&session->out, 'S', body, writer.bytes);
 }
 
+/* ---- prepared statements ---- */
+
+static void put_statement_error(struct session *session, const char *sqlstate, const char *name,
+                                const char *what)
+{
+    if (name[0] == '\0')
+        put_error(&session->out, "ERROR", sqlstate, "unnamed prepared statement %s", what);
+    else
+        put_error(&session->out, "ERROR", sqlstate, "prepared statement \"%s\" %s", name, what);
+    fail_in_transaction(session);
+}
+
+static void put_aborted(struct session *session)
+{
+    put_error(&session->out, "ERROR", "25P02", "current transaction is aborted");
+}
+
+/* NULL: there is none. A name is cut off. */
+static struct prepared *find_prepared(struct session *session, const char *name)
+{
+    if (name[0] == '\0')
+        return session->has_unnamed ? &session->unnamed : NULL;
+    for (unsigned i = 0; i < session->prepared_count; i++)
+        if (strncmp(session->prepared[i].name, name, STATEMENT_NAME_BYTES_OF_POSTGRES) == 0)
+            return &session->prepared[i];
+    return NULL;
+}
+
+static void drop_unnamed(struct session *session)
+{
+    free(session->unnamed.text);
+    session->unnamed.text = NULL;
+    session->has_unnamed = false;
+}
+
+static void remove_prepared(struct session *session, struct prepared *prepared)
+{
+    if (prepared == &session->unnamed) {
+        drop_unnamed(session);
+    } else if (prepared != NULL) {
+        free(prepared->text);
+        *prepared = session->prepared[--session->prepared_count];
+    }
+}
+
+static void remove_all_prepared(struct session *session)
+{
+    while (session->prepared_count > 0)
+        remove_prepared(session, &session->prepared[0]);
+}
+
+static const char prefix[] = "pgsplice_";
+
+/* A name for what is parsed for its error only, and closed at once. */
+static bool is_spare(const char *name)
+{
+    return strncmp(name, "pgs_spare", sizeof(prefix) - 1) == 0;
+}
+
+/* Where statements are tracked no client's own name may reach a server, where it could be
+ * somebody else's; where they are not, no client has any. */
+static void check_prepared_name(const char *name)
+{
+    if (name[0] == '\0' || world.is_session_mode)
+        return;
+    assert(strncmp(name, prefix, sizeof(prefix) - 1) == 0 || is_spare(name));
+    name += sizeof(prefix) - 1;
+    assert(strlen(name) == 26);
+    assert(strspn(name, "abcdefghijklmnopqrstuvwxyz234567") == 26);
+}
+
+/* False: an error was put. */
+static bool parse_statement(struct session *session, const char *name, const char *text,
+                            unsigned type_count)
+{
+    struct prepared made = {.schema_version = world.schema_version};
+    unsigned owner, number;
+
+    check_prepared_name(name);
+    if (name[0] == '\0')
+        drop_unnamed(session);
+    if (sscanf(text, "BAD %u %u", &owner, &number) == 2) {
+        check_owner(session, owner);
+        put_error(&session->out, "ERROR", "42601", "FAIL %u %u 0", owner, number);
+        fail_in_transaction(session);
+        return false;
+    }
+    if (strncmp(text, "Q ", 2) == 0) {
+        assert(name[0] == '\0' || world.is_tracked);
+        assert(sscanf(text, "Q %u %u", &owner, &number) == 2);
+        check_owner(session, owner);
+        session->batch_owner = owner;
+    } else {
+        made.statement = read_statement(text, type_count);
+        if (statement_owner(made.statement) != 0)
+            check_owner(session, statement_owner(made.statement));
+        if (session->status == 'E' && !statement_ends_transaction(made.statement)) {
+            put_aborted(session);
+            return false;
+        }
+    }
+    if (name[0] != '\0' && find_prepared(session, name) != NULL) {
+        put_statement_error(session, "42P05", name, "already exists");
+        return false;
+    }
+    if (made.statement == STATEMENT_TEXT) {
+        made.text = strdup(text);
+        assert(made.text != NULL);
+    }
+    if (name[0] == '\0') {
+        session->unnamed = made;
+        session->has_unnamed = true;
+    } else {
+        if (session->prepared_count == session->prepared_room) {
+            session->prepared_room = session->prepared_room * 2 + 8;
+            session->prepared =
+                realloc(session->prepared, session->prepared_room * sizeof(*session->prepared));
+            assert(session->prepared != NULL);
+        }
+        snprintf(made.name, sizeof(made.name), "%s", name);
+        session->prepared[session->prepared_count++] = made;
+        if (world.is_tracked)
+            assert(session->prepared_count <= world.prepared_max +
+                                                  MIN(session->skipped_closes, STATEMENT_NAMES) +
+                                                  is_spare(name));
+    }
+    put_message(&session->out, '1', NULL, 0);
+    return true;
+}
+
+/* Of a statement that is about to be bound or described. False: an error was put. */
+static bool check_usable(struct session *session, const struct prepared *prepared, const char *name,
+                         bool is_harmless)
+{
+    if (prepared == NULL) {
+        put_statement_error(session, "26000", name, "does not exist");
+        return false;
+    }
+    if (session->status == 'E' && !is_harmless) {
+        put_aborted(session);
+        return false;
+    }
+    if (prepared->schema_version < world.schema_version &&
+        statement_returns_rows(prepared->statement)) {
+        put_error(&session->out, "ERROR", "0A000", "cached plan must not change result type");
+        fail_in_transaction(session);
+        return false;
+    }
+    return true;
+}
+
+/* `bytes` behind the names of a Bind: the question, or nothing where the text is it. */
+static bool bind_statement(struct session *session, unsigned owner, const char *name,
+                           const uint8_t *rest, size_t bytes)
+{
+    const struct prepared *prepared = find_prepared(session, name);
+    unsigned statement = prepared != NULL ? prepared->statement : 0;
+    unsigned asker, number, parsed_owner;
+
+    assert(bytes >= 6);
+    if (!check_usable(session, prepared, name,
+                      statement == STATEMENT_TEXT || statement_ends_transaction(statement)))
+        return false;
+    if (bytes_get_u16(rest + 2) == 0) {
+        assert(statement == STATEMENT_TEXT);
+        assert(strlen(prepared->text) < sizeof(session->portal));
+        strcpy(session->portal, prepared->text);
+    } else {
+        uint32_t value_bytes = bytes_get_u32(rest + 4);
+
+        assert(bytes == 4 + 4 + value_bytes + 2);
+        assert(value_bytes < sizeof(session->portal));
+        memcpy(session->portal, rest + 8, value_bytes);
+        session->portal[value_bytes] = '\0';
+    }
+    session->portal_statement = statement;
+    assert(sscanf(session->portal, "Q %u %u", &asker, &number) == 2);
+    assert(asker == owner);
+    /* Whoever runs a statement has prepared it. */
+    if (statement == STATEMENT_TEXT) {
+        assert(sscanf(prepared->text, "Q %u", &parsed_owner) == 1);
+        assert(parsed_owner == owner);
+    } else if (statement_owner(statement) != 0) {
+        assert(statement_owner(statement) == owner);
+    } else {
+        assert((world.has_parsed[owner] >> statement & 1) != 0);
+    }
+    put_message(&session->out, '2', NULL, 0);
+    return true;
+}
+
+static void put_row_description(struct session *session, unsigned statement)
+{
+    if (statement_returns_rows(statement))
+        put_message(&session->out, 'T', "\0\0", 2);
+    else
+        put_message(&session->out, 'n', NULL, 0);
+}
+
+static bool describe_statement(struct session *session, const char *name)
+{
+    const struct prepared *prepared = find_prepared(session, name);
+    uint8_t types[6] = {0, 1};
+
+    if (!check_usable(session, prepared, name,
+                      prepared != NULL && !statement_returns_rows(prepared->statement)))
+        return false;
+    bytes_put_u32(types + 2, OID_FIRST + prepared->statement);
+    put_message(&session->out, 't', types, sizeof(types));
+    put_row_description(session, prepared->statement);
+    return true;
+}
+
+static void put_tag(struct session *session, const char *tag)
+{
+    put_message(&session->out, 'C', tag, strlen(tag) + 1);
+}
+
+static void put_parameter(struct session *session, const char *name, const char *value);
+
+static void discard_all(struct session *session)
+{
+    remove_all_prepared(session);
+    session->mark_owner = 0;
+    if (strcmp(session->application_name, session->first_application_name) != 0) {
+        strcpy(session->application_name, session->first_application_name);
+        put_parameter(session, "application_name", session->application_name);
+    }
+    put_tag(session, "DISCARD ALL");
+}
+
+/* DISCARD ALL, DEALLOCATE. False: an error was put. */
+static bool run_special(struct session *session, unsigned statement)
+{
+    char name[STATEMENT_NAME_ROOM];
+    struct prepared *prepared;
+
+    if (session->status == 'E') {
+        put_aborted(session);
+        return false;
+    }
+    if (statement == STATEMENT_DISCARD_ALL) {
+        if (session->status != 'I') {
+            put_error(&session->out, "ERROR", "25001",
+                      "DISCARD ALL cannot run inside a transaction block");
+            fail_in_transaction(session);
+            return false;
+        }
+        discard_all(session);
+    } else if (statement == STATEMENT_DEALLOCATE_ALL) {
+        remove_all_prepared(session);
+        put_tag(session, "DEALLOCATE ALL");
+    } else {
+        make_statement_name(name, 0, statement - STATEMENT_DEALLOCATE_FIRST);
+        prepared = find_prepared(session, name);
+        if (prepared == NULL) {
+            put_statement_error(session, "26000", name, "does not exist");
+            return false;
+        }
+        remove_prepared(session, prepared);
+        put_tag(session, "DEALLOCATE");
+    }
+    return true;
+}
+
+static bool execute_portal(struct session *session)
+{
+    if (session->portal_statement > STATEMENT_SHARED_LAST &&
+        session->portal_statement < STATEMENT_PRIVATE_FIRST)
+        return run_special(session, session->portal_statement);
+    return run_statement(session, session->portal, session->portal_statement, true);
+}
+
+/* ---- what the pooler asks, sleeping ---- */
+
 /* What the pooler asks for itself: SET name='value';..., DISCARD ALL, a check. */
 static void run_own(struct session *session, const char *text)
 {
@@ -166,13 +496,8 @@ static void run_own(struct session *session, const char *text)
     assert(!session->in_copy);
     if (text[0] == '\0') {
         put_message(&session->out, 'I', NULL, 0);
-    } else if (strncmp(text, "DISCARD ALL", 11) == 0) {
-        session->mark_owner = 0;
-        if (strcmp(session->application_name, session->first_application_name) != 0) {
-            strcpy(session->application_name, session->first_application_name);
-            put_parameter(session, "application_name", session->application_name);
-        }
-        put_message(&session->out, 'C', "DISCARD ALL", 12);
+    } else if (strcmp(text, "DISCARD ALL") == 0) {
+        discard_all(session);
     } else {
         if (name != NULL) {
             name += strlen("SET application_name='");
@@ -185,22 +510,20 @@ static void run_own(struct session *session, const char *text)
     put_ready(session);
 }
 
-static void end_extended_error(struct session *session)
-{
-    session->skips_to_sync = true;
-}
-
 static void wake(struct session *session, bool is_cancelled)
 {
+    struct question question = {session->sleep_owner, session->sleep_number,
+                                session->sleep_statement};
+
     session->is_asleep = false;
     if (is_cancelled) {
-        put_error(&session->out, "ERROR", "57014", "FAIL %u %u", session->sleep_owner,
-                  session->sleep_number);
+        put_error(&session->out, "ERROR", "57014", "FAIL %u %u %u", question.owner, question.number,
+                  question.statement);
         fail_in_transaction(session);
         if (session->sleep_is_extended)
             end_extended_error(session);
     } else {
-        put_complete(session, session->sleep_owner, session->sleep_number);
+        put_complete(session, &question);
     }
     if (!session->sleep_is_extended)
         put_ready(session);
@@ -374,13 +697,31 @@ static void fail_copy(struct session *session, const char *word)
     }
 }
 
+/* A simple query of a client that is not a question: `... -- Q OWNER NUMBER`. */
+static void run_client_special(struct session *session, const char *text)
+{
+    const char *comment = strstr(text, " -- Q ");
+    char statement[STATEMENT_NAME_ROOM + 16];
+    unsigned owner, number;
+
+    assert(sscanf(comment, " -- Q %u %u", &owner, &number) == 2);
+    check_owner(session, owner);
+    snprintf(statement, sizeof(statement), "%.*s", (int)(comment - text), text);
+    (void)run_special(session, read_statement(statement, 0));
+    put_ready(session);
+}
+
 static void session_message(struct session *session, char type, const uint8_t *body, size_t bytes)
 {
     const char *text = (const char *)body;
+    const char *name;
     unsigned owner, number;
 
-    world_log("session %u gets %c, %zu bytes%s", session->id, type, bytes,
-              session->in_copy ? ", in COPY" : "");
+    world_log("session %u gets %c, %zu bytes%s%s%.48s", session->id, type, bytes,
+              session->in_copy ? ", in COPY" : "", strchr("QPDCB", type) != NULL ? ": " : "",
+              strchr("QPDC", type) != NULL ? text
+              : type == 'B'                ? text + strlen(text) + 1
+                                           : "");
     if (session->login_step != LOGIN_NOTHING && type != 'X') {
         assert(type == 'p');
         if (session->login_step == LOGIN_PASSWORD)
@@ -401,7 +742,8 @@ static void session_message(struct session *session, char type, const uint8_t *b
             break;
         case 'c':
             session->in_copy = false;
-            put_complete(session, session->sleep_owner, session->sleep_number);
+            put_complete(session, &(struct question){session->sleep_owner, session->sleep_number,
+                                                     session->sleep_statement});
             if (!session->copy_is_extended)
                 put_ready(session);
             break;
@@ -421,44 +763,67 @@ static void session_message(struct session *session, char type, const uint8_t *b
         }
         return;
     }
-    if (session->skips_to_sync && type != 'S' && type != 'X')
+    if (session->skips_to_sync && type != 'S' && type != 'X') {
+        session->skipped_closes += type == 'C';
         return;
+    }
+    if (strchr("PBDEC", type) != NULL)
+        session->in_batch = true;
     switch (type) {
     case 'Q':
         assert(bytes > 0);
         assert(body[bytes - 1] == 0);
+        drop_unnamed(session);
+        if (strncmp(text, "Q ", 2) != 0 && strstr(text, " -- Q ") != NULL) {
+            run_client_special(session, text);
+            break;
+        }
         if (strncmp(text, "Q ", 2) != 0) {
             run_own(session, text);
             break;
         }
-        if (run_statement(session, text, false) || (!session->is_asleep && !session->in_copy))
+        if (run_statement(session, text, STATEMENT_TEXT, false) ||
+            (!session->is_asleep && !session->in_copy))
             put_ready(session);
         break;
     case 'P':
-        assert(text[0] == 0);
-        text++;
-        assert(sscanf(text, "Q %u %u", &owner, &number) == 2);
-        check_owner(session, owner);
-        session->batch_owner = owner;
-        snprintf(session->text, sizeof(session->text), "%s", text);
-        put_message(&session->out, '1', NULL, 0);
+        name = text;
+        text += strlen(name) + 1;
+        number = bytes_get_u16((const uint8_t *)text + strlen(text) + 1);
+        assert((const uint8_t *)text + strlen(text) + 3 + 4 * number == body + bytes);
+        if (!parse_statement(session, name, text, number))
+            end_extended_error(session);
         break;
     case 'B':
         assert(sscanf(text, "p%u", &owner) == 1);
         check_owner(session, owner);
         session->batch_owner = owner;
-        put_message(&session->out, '2', NULL, 0);
+        name = text + strlen(text) + 1;
+        text = name + strlen(name) + 1;
+        if (!bind_statement(session, owner, name, (const uint8_t *)text,
+                            bytes - (size_t)(text - (const char *)body)))
+            end_extended_error(session);
         break;
     case 'D':
+        if (text[0] == 'S') {
+            assert(!session->in_copy);
+            if (!describe_statement(session, text + 1))
+                end_extended_error(session);
+            break;
+        }
         assert(sscanf(text, "Pp%u", &owner) == 1);
         check_owner(session, owner);
-        put_message(&session->out, 'n', NULL, 0);
+        put_row_description(session, session->portal_statement);
+        break;
+    case 'C':
+        assert(text[0] == 'S');
+        remove_prepared(session, find_prepared(session, text + 1));
+        put_message(&session->out, '3', NULL, 0);
         break;
     case 'E':
         assert(sscanf(text, "p%u", &owner) == 1);
         check_owner(session, owner);
-        if (!run_statement(session, session->text, true) && !session->is_asleep &&
-            !session->in_copy)
+        if (!execute_portal(session) && !session->is_asleep && !session->in_copy)
             end_extended_error(session);
         break;
     case 'S':
@@ -467,6 +832,8 @@ static void session_message(struct session *session, char type, const uint8_t *b
         put_ready(session);
         break;
     case 'H':
+        flush(session);
+        break;
     case 'd': /* COPY data that comes too late is thrown away */
     case 'c':
     case 'f':
@@ -485,6 +852,9 @@ static void session_free(struct session *session)
         sim_peer_close(session->peer);
     heap_free(&session->in);
     heap_free(&session->out);
+    remove_all_prepared(session);
+    drop_unnamed(session);
+    free(session->prepared);
     free(session);
 }
 
@@ -558,8 +928,13 @@ static bool session_step(struct session *session)
         if (world.is_chaos && happens(4))
             break;
     }
-    session->out.begin += sim_peer_write(session->peer, session->out.data + session->out.begin,
-                                         heap_bytes(&session->out));
+    if (!session->in_batch || session->is_over || heap_bytes(&session->out) > OUTPUT_BYTES ||
+        (world.is_chaos && happens(4)))
+        flush(session);
+    bytes = sim_peer_write(session->peer, session->out.data + session->out.begin,
+                           session->flushed_bytes);
+    session->out.begin += bytes;
+    session->flushed_bytes -= bytes;
     if (session->is_over && heap_bytes(&session->out) == 0)
         return false;
     return !sim_peer_is_at_end(session->peer);
@@ -583,6 +958,11 @@ static void session_begins(void *context, struct sim_peer *peer)
 
 void sessions_step(void)
 {
+    if (world.changes_schema && happens(world.is_chaos ? 60 : 300)) {
+        world.schema_version++;
+        world.disturbances++;
+        world_log("schema version %u", world.schema_version);
+    }
     for (unsigned i = 0; i < session_count;) {
         if (session_step(sessions[i])) {
             i++;

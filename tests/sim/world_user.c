@@ -19,10 +19,37 @@ enum {
     PAUSE_US_MAX = 200000,
 };
 
+/* What was sent in a batch. What it will be answered with is known when all before it is answered. */
+enum batch_op {
+    OP_NONE,
+    OP_QUESTION, /* Parse, Bind, Execute of a text that is the question itself */
+    OP_PARSE,
+    OP_BIND,
+    OP_DESCRIBE,
+    OP_DESCRIBE_ROWS, /* its second answer */
+    OP_DESCRIBE_PORTAL,
+    OP_EXECUTE,
+    OP_CLOSE,
+    OP_SYNC,
+    OP_SPECIAL, /* DISCARD ALL, DEALLOCATE, as a simple query */
+};
+
 /* What an answer must be. */
 struct expected {
-    char type;
-    char status; /* of Z */
+    char type; /* 0: it is not known yet what answers `op` */
+    enum batch_op op;
+    char status_after;  /* 0: as before */
+    bool drops_unnamed; /* Z: of a simple query */
+    bool is_bad;        /* OP_PARSE: of a text with an error */
+    bool is_alone;      /* nothing was outstanding when its batch began */
+    uint8_t name;       /* which of the client's */
+    enum kind kind;
+    unsigned arg;
+    unsigned statement;
+    unsigned schema_version, disturbances; /* of the world, when it was sent */
+    const char *tag;                       /* of C, if it does not name the question */
+    const char *sqlstate;                  /* of E, likewise */
+    const char *other_sqlstate;            /* that is as good */
     bool is_sleep;
     bool may_be_cancelled; /* a request has been under way while it was asked for */
     bool is_copy;          /* the end of a COPY, which may fail at any row */
@@ -42,6 +69,13 @@ enum action_kind {
     DO_COPY_FAIL,
     DO_EMPTY,
     DO_QUERY_IN_COPY, /* which ends the COPY with an error, and is eaten by it */
+    DO_PREPARE,
+    DO_PREPARE_BAD,
+    DO_BIND, /* Bind, Execute */
+    DO_BIND_DESCRIBE,
+    DO_DESCRIBE,
+    DO_CLOSE,
+    DO_SPECIAL,
 };
 
 struct action {
@@ -49,6 +83,14 @@ struct action {
     enum kind kind;
     unsigned arg;
     bool waits; /* until everything before it is answered */
+    unsigned name, statement;
+};
+
+/* What a name of a client stands for. */
+struct name {
+    bool is_there;
+    unsigned statement;
+    unsigned schema_version; /* when its Parse was sent */
 };
 
 /* A client. What stands above the line is forgotten with each connection. */
@@ -71,15 +113,22 @@ struct user {
     bool is_leaving;       /* sent Terminate, or broke off */
     unsigned cancels_open; /* requests that have not come to their end */
     bool has_cancelled;
-    bool may_be_held;       /* by its server: an answer is owed that will never come */
-    bool has_stray_cancels; /* nobody can know when they will */
-    bool in_batch_error;
+    bool may_be_held;              /* by its server: an answer is owed that will never come */
+    bool has_stray_cancels;        /* nobody can know when they will */
+    bool in_batch, batch_is_alone; /* what is sent belongs to a batch that has begun */
     unsigned copy_number;
-    bool copy_is_extended, copy_is_in_transaction;
+    bool copy_is_extended;
     bool copy_has_sync;     /* sent with the batch, to be thrown away by COPY */
     bool copy_has_failed;   /* before we have ended it */
     bool copy_failed_early; /* before it had read anything */
-    char status;            /* of the transaction, once all that was sent is done */
+    /* As it is after what was answered. */
+    char status;
+    bool in_batch_error;  /* what follows is skipped, up to Sync */
+    bool batch_has_shown; /* it has answered more than completions */
+    struct name names[STATEMENT_NAMES];
+    unsigned portal_statement;
+    bool is_stale;       /* one of its statements was refused, though it is there */
+    unsigned stale_name; /* to be tried again */
     uint8_t key[8];
     unsigned action_first, action_count;
     unsigned expected_first, expected_count;
@@ -149,10 +198,17 @@ static struct expected *expect_last(struct user *user)
     return &user->expected[(user->expected_first + user->expected_count - 1) % EXPECTED_MAX];
 }
 
+/* The end of a simple query. */
 static void expect_ready(struct user *user)
 {
     expect(user, 'Z', user->number);
-    expect_last(user)->status = user->status;
+    expect_last(user)->drops_unnamed = true;
+}
+
+static void expect_error(struct user *user, unsigned number, const char *sqlstate)
+{
+    expect(user, 'E', number);
+    expect_last(user)->sqlstate = sqlstate;
 }
 
 static void expect_rows(struct user *user, char type, unsigned number, unsigned arg)
@@ -165,9 +221,10 @@ static void expect_rows(struct user *user, char type, unsigned number, unsigned 
 }
 
 /* What the statement answers, up to its CommandComplete or error. */
-static void expect_statement(struct user *user, enum kind kind, unsigned arg, bool is_extended)
+static void expect_statement(struct user *user, unsigned number, enum kind kind, unsigned arg,
+                             bool is_extended)
 {
-    unsigned number = user->number;
+    char status_after = 0;
 
     switch (kind) {
     case KIND_ROWS:
@@ -176,17 +233,13 @@ static void expect_statement(struct user *user, enum kind kind, unsigned arg, bo
         expect_rows(user, 'D', number, arg);
         break;
     case KIND_BEGIN:
-        user->status = 'T';
+        status_after = 'T';
         break;
     case KIND_END:
-        user->status = 'I';
+        status_after = 'I';
         break;
     case KIND_ERROR:
         expect(user, 'E', number);
-        if (user->status == 'T')
-            user->status = 'E';
-        if (is_extended)
-            user->in_batch_error = true;
         return;
     case KIND_SLEEP:
         expect(user, 'C', number);
@@ -197,7 +250,6 @@ static void expect_statement(struct user *user, enum kind kind, unsigned arg, bo
         expect(user, 'G', number);
         user->copy_number = number;
         user->copy_is_extended = is_extended;
-        user->copy_is_in_transaction = user->status == 'T';
         user->copy_has_failed = user->copy_failed_early = user->copy_has_sync = false;
         return;
     case KIND_MARK:
@@ -209,6 +261,188 @@ static void expect_statement(struct user *user, enum kind kind, unsigned arg, bo
         break;
     }
     expect(user, 'C', number);
+    expect_last(user)->status_after = status_after;
+}
+
+/* A message of a batch is sent: what follows is found out later (resolve). */
+static struct expected *expect_op(struct user *user, enum batch_op op)
+{
+    if (!user->in_batch) {
+        user->in_batch = true;
+        user->batch_is_alone = user->expected_count == 0;
+    }
+    expect(user, 0, user->number);
+    expect_last(user)->op = op;
+    expect_last(user)->is_alone = user->batch_is_alone;
+    expect_last(user)->may_be_cancelled = user->cancels_open > 0;
+    expect_last(user)->schema_version = world.schema_version;
+    expect_last(user)->disturbances = world.disturbances;
+    return expect_last(user);
+}
+
+/* The same statement to PostgreSQL. */
+static struct name *name_of(struct user *user, unsigned index)
+{
+    return &user->names[index == STATEMENT_NAMES - 1 ? index - 1 : index];
+}
+
+/* What answers Execute. */
+static void expect_portal(struct user *user, const struct expected *op)
+{
+    unsigned statement = user->portal_statement;
+    unsigned before = user->expected_count;
+
+    if (statement == STATEMENT_DISCARD_ALL && user->status != 'I') {
+        expect_error(user, op->number, "25001");
+    } else if (statement == STATEMENT_DISCARD_ALL || statement == STATEMENT_DEALLOCATE_ALL) {
+        expect(user, 'C', op->number);
+        expect_last(user)->tag =
+            statement == STATEMENT_DISCARD_ALL ? "DISCARD ALL" : "DEALLOCATE ALL";
+    } else if (statement > STATEMENT_DEALLOCATE_ALL && statement < STATEMENT_PRIVATE_FIRST) {
+        unsigned index = statement - STATEMENT_DEALLOCATE_FIRST;
+
+        if (name_of(user, index)->is_there) {
+            expect(user, 'C', op->number);
+            expect_last(user)->tag = "DEALLOCATE";
+        } else {
+            expect_error(user, op->number, "26000");
+        }
+        expect_last(user)->name = (uint8_t)index;
+    } else {
+        expect_statement(user, op->number, op->kind, op->arg, true);
+    }
+    for (; before < user->expected_count; before++) {
+        struct expected *expected = &user->expected[(user->expected_first + before) % EXPECTED_MAX];
+
+        expected->statement = statement;
+        expected->may_be_cancelled = expected->may_be_cancelled || op->may_be_cancelled;
+    }
+}
+
+/* `type` answers the op, if nothing is wrong with the statement of that name. */
+static void expect_of_name(struct user *user, const struct expected *op, char type)
+{
+    const struct name *name = name_of(user, op->name);
+    bool is_harmless =
+        name->statement == STATEMENT_TEXT || statement_ends_transaction(name->statement);
+
+    if (op->op == OP_DESCRIBE)
+        is_harmless = !statement_returns_rows(name->statement);
+    if (!name->is_there)
+        expect_error(user, op->number, "26000");
+    else if (user->status == 'E' && !is_harmless)
+        expect_error(user, op->number, "25P02");
+    else
+        expect(user, type, op->number);
+    expect_last(user)->op = op->op;
+    expect_last(user)->name = op->name;
+    expect_last(user)->statement = name->statement;
+    expect_last(user)->is_alone = op->is_alone;
+    expect_last(user)->schema_version = op->schema_version;
+    expect_last(user)->disturbances = op->disturbances;
+}
+
+static void expect_parse(struct user *user, const struct expected *op)
+{
+    struct name *name = name_of(user, op->name);
+
+    if (op->name == 0)
+        name->is_there = false;
+    if (op->is_bad) {
+        expect(user, 'E', op->number);
+        /* The pooler knows that a name is taken, and not what is wrong with a text. */
+        if (world.is_tracked && name->is_there)
+            expect_last(user)->other_sqlstate = "42P05";
+    } else if (user->status == 'E' && !statement_ends_transaction(op->statement)) {
+        expect_error(user, op->number, "25P02");
+        if (world.is_tracked && name->is_there)
+            expect_last(user)->other_sqlstate = "42P05";
+    } else if (name->is_there) {
+        expect_error(user, op->number, "42P05");
+    } else {
+        expect(user, '1', op->number);
+    }
+    expect_last(user)->name = op->name;
+    expect_last(user)->statement = op->statement;
+    expect_last(user)->schema_version = op->schema_version;
+}
+
+static void expect_answers(struct user *user, const struct expected *op)
+{
+    unsigned statement;
+
+    if (op->op == OP_SYNC) {
+        expect(user, 'Z', op->number);
+        return;
+    }
+    if (op->op == OP_SPECIAL) {
+        user->portal_statement = op->statement;
+        if (user->status == 'E')
+            expect_error(user, op->number, "25P02");
+        else
+            expect_portal(user, op);
+        expect_ready(user);
+        return;
+    }
+    if (user->in_batch_error)
+        return;
+    switch (op->op) {
+    case OP_QUESTION:
+        expect(user, '1', op->number);
+        expect(user, '2', op->number);
+        user->portal_statement = STATEMENT_TEXT;
+        expect_portal(user, op);
+        break;
+    case OP_PARSE:
+        expect_parse(user, op);
+        break;
+    case OP_BIND:
+        expect_of_name(user, op, '2');
+        break;
+    case OP_DESCRIBE:
+        statement = name_of(user, op->name)->statement;
+        expect_of_name(user, op, 't');
+        expect(user, 0, op->number);
+        expect_last(user)->op = OP_DESCRIBE_ROWS;
+        expect_last(user)->statement = statement;
+        break;
+    case OP_DESCRIBE_ROWS:
+        expect(user, statement_returns_rows(op->statement) ? 'T' : 'n', op->number);
+        break;
+    case OP_DESCRIBE_PORTAL:
+        expect(user, statement_returns_rows(user->portal_statement) ? 'T' : 'n', op->number);
+        break;
+    case OP_EXECUTE:
+        expect_portal(user, op);
+        break;
+    case OP_CLOSE:
+        expect(user, '3', op->number);
+        expect_last(user)->name = op->name;
+        break;
+    default:
+        never("an unknown op");
+    }
+}
+
+/* All before the first that is expected is answered: now it is known what answers it. */
+static void resolve(struct user *user)
+{
+    while (user->expected_count > 0 && user->expected[user->expected_first].type == 0) {
+        struct expected op = user->expected[user->expected_first];
+        unsigned before;
+
+        user->expected_first = (user->expected_first + 1) % EXPECTED_MAX;
+        before = --user->expected_count;
+        expect_answers(user, &op);
+        assert(user->expected_count < EXPECTED_MAX);
+        /* From the end to the beginning, in order. */
+        for (unsigned more = user->expected_count - before; more > 0; more--) {
+            struct expected last = *expect_last(user);
+
+            user->expected_first = (user->expected_first + EXPECTED_MAX - 1) % EXPECTED_MAX;
+            user->expected[user->expected_first] = last;
+        }
+    }
 }
 
 static size_t make_query(struct user *user, const struct action *action, char *text, size_t room)
@@ -227,23 +461,122 @@ static size_t make_query(struct user *user, const struct action *action, char *t
     return bytes + 1;
 }
 
+/* Parse, Bind, Describe, Close of a statement that has a number. */
+static void act_on_statement(struct user *user, const struct action *action)
+{
+    char name[STATEMENT_NAME_ROOM], text[QUERY_BYTES_MAX];
+    uint8_t body[QUERY_BYTES_MAX + STATEMENT_NAME_ROOM + 64];
+    struct expected *op;
+    struct writer writer;
+    size_t bytes;
+
+    writer_init(&writer, body, sizeof(body));
+    make_statement_name(name, user->owner, action->name);
+    switch (action->action) {
+    case DO_PREPARE:
+    case DO_PREPARE_BAD:
+        writer_put_string(&writer, name);
+        if (action->action == DO_PREPARE_BAD) {
+            snprintf(text, sizeof(text), "BAD %u %u", user->owner, ++user->number);
+        } else {
+            (void)make_statement(text, action->statement);
+            if (action->statement < STATEMENT_PRIVATE_FIRST)
+                world.has_parsed[user->owner] |= UINT32_C(1) << action->statement;
+        }
+        writer_put_string(&writer, text);
+        writer_put_u16(&writer, action->statement & 1);
+        if (action->statement & 1)
+            writer_put_u32(&writer, 25);
+        put_message(&user->out, 'P', body, writer.bytes);
+        op = expect_op(user, OP_PARSE);
+        op->is_bad = action->action == DO_PREPARE_BAD;
+        op->statement = action->statement;
+        op->name = (uint8_t)action->name;
+        world.parses++;
+        break;
+    case DO_BIND:
+    case DO_BIND_DESCRIBE:
+        user->number++;
+        bytes = make_query(user, action, text, sizeof(text)) - 1;
+        snprintf(text + sizeof(text) - 32, 32, "p%u", user->owner);
+        writer_put_string(&writer, text + sizeof(text) - 32);
+        writer_put_string(&writer, name);
+        writer_put_u16(&writer, 0);
+        writer_put_u16(&writer, 1);
+        writer_put_u32(&writer, (uint32_t)bytes);
+        writer_put(&writer, text, bytes);
+        writer_put_u16(&writer, 0);
+        put_message(&user->out, 'B', body, writer.bytes);
+        expect_op(user, OP_BIND)->name = (uint8_t)action->name;
+        bytes = (size_t)snprintf(text, 32, "Pp%u", user->owner) + 1;
+        if (action->action == DO_BIND_DESCRIBE) {
+            put_message(&user->out, 'D', text, bytes);
+            (void)expect_op(user, OP_DESCRIBE_PORTAL);
+        }
+        memset(text + bytes, 0, 4);
+        put_message(&user->out, 'E', text + 1, bytes + 3);
+        op = expect_op(user, OP_EXECUTE);
+        op->kind = action->kind;
+        op->arg = action->arg;
+        world.binds++;
+        break;
+    case DO_DESCRIBE:
+    case DO_CLOSE:
+        writer_put_u8(&writer, 'S');
+        writer_put_string(&writer, name);
+        put_message(&user->out, action->action == DO_CLOSE ? 'C' : 'D', body, writer.bytes);
+        expect_op(user, action->action == DO_CLOSE ? OP_CLOSE : OP_DESCRIBE)->name =
+            (uint8_t)action->name;
+        break;
+    case DO_SPECIAL:
+        (void)make_statement(text, action->statement);
+        bytes = strlen(text);
+        bytes += (size_t)snprintf(text + bytes, sizeof(text) - bytes, " -- Q %u %u", user->owner,
+                                  ++user->number);
+        put_message(&user->out, 'Q', text, bytes + 1);
+        expect_op(user, OP_SPECIAL)->statement = action->statement;
+        user->in_batch = false;
+        break;
+    default:
+        never("an unknown action");
+    }
+    assert(!writer.overflow);
+}
+
 static void act(struct user *user, const struct action *action)
 {
-    static const char *const names[] = {"Query",    "Parse",       "Sync",
-                                        "Flush",    "CopyData",    "CopyDone",
-                                        "CopyFail", "empty Query", "Query in COPY"};
+    static const char *const names[] = {"Query",
+                                        "Parse",
+                                        "Sync",
+                                        "Flush",
+                                        "CopyData",
+                                        "CopyDone",
+                                        "CopyFail",
+                                        "empty Query",
+                                        "Query in COPY",
+                                        "Parse of",
+                                        "bad Parse of",
+                                        "Bind of",
+                                        "Bind, Describe of",
+                                        "Describe of",
+                                        "Close of",
+                                        "special Query"};
     char text[QUERY_BYTES_MAX];
     size_t bytes;
     bool is_copy_extended = action->arg & 1;
 
-    world_log("client %u (owner %u) sends %s, kind %d, arg %u, behind number %u", user->index,
-              user->owner, names[action->action], (int)action->kind, action->arg, user->number);
+    world_log(
+        "client %u (owner %u) sends %s, kind %d, arg %u, behind number %u; name %u, statement "
+        "%u",
+        user->index, user->owner, names[action->action], (int)action->kind, action->arg,
+        user->number, action->name, action->statement);
 
     switch (action->action) {
     case DO_QUERY:
         user->number++;
         put_message(&user->out, 'Q', text, make_query(user, action, text, sizeof(text)));
-        expect_statement(user, action->kind, action->arg, false);
+        user->in_batch = false;
+        expect_statement(user, user->number, action->kind, action->arg, false);
         if (action->kind != KIND_COPY_IN)
             expect_ready(user);
         break;
@@ -257,25 +590,27 @@ static void act(struct user *user, const struct action *action)
         memset(text + bytes, 0, 7);
         put_message(&user->out, 'B', text, bytes + 7);
         put_message(&user->out, 'E', text, bytes + 4);
-        if (user->in_batch_error)
+        if (action->kind != KIND_COPY_IN) {
+            struct expected *op = expect_op(user, OP_QUESTION);
+
+            op->kind = action->kind;
+            op->arg = action->arg;
             break;
+        }
+        /* The first of its batch. */
         expect(user, '1', user->number);
         expect(user, '2', user->number);
-        expect_statement(user, action->kind, action->arg, true);
+        expect_statement(user, user->number, action->kind, action->arg, true);
         break;
     case DO_SYNC:
         put_message(&user->out, 'S', NULL, 0);
-        if (action->kind == KIND_COPY_IN && user->copy_failed_early) {
-            expect_ready(user); /* there is no COPY any more */
-            user->in_batch_error = false;
-            break;
-        }
-        if (action->kind == KIND_COPY_IN) {
+        user->in_batch = false;
+        if (action->kind == KIND_COPY_IN && !user->copy_failed_early) {
             user->copy_has_sync = true;
             break; /* swallowed by COPY */
         }
-        user->in_batch_error = false;
-        expect_ready(user);
+        (void)expect_op(user, OP_SYNC);
+        user->in_batch = false;
         break;
     case DO_FLUSH:
         put_message(&user->out, 'H', NULL, 0);
@@ -301,9 +636,6 @@ static void act(struct user *user, const struct action *action)
             break;
         expect(user, 'E', user->copy_number);
         expect_last(user)->has_sync = user->copy_has_sync;
-        if (user->status == 'T')
-            user->status = 'E';
-        user->in_batch_error = is_copy_extended;
         if (!is_copy_extended)
             expect_ready(user);
         break;
@@ -318,7 +650,7 @@ static void act(struct user *user, const struct action *action)
         before = user->expected_count;
         user->number++;
         put_message(&user->out, 'Q', text, make_query(user, action, text, sizeof(text)));
-        expect_statement(user, action->kind, action->arg, false);
+        expect_statement(user, user->number, action->kind, action->arg, false);
         expect_ready(user);
         for (unsigned i = before; i < user->expected_count && !user->copy_has_failed; i++)
             user->expected[(user->expected_first + i) % EXPECTED_MAX].is_eaten = true;
@@ -331,7 +663,11 @@ static void act(struct user *user, const struct action *action)
         expect(user, 'I', 0);
         expect_ready(user);
         break;
+    default:
+        act_on_statement(user, action);
+        break;
     }
+    resolve(user);
 }
 
 static void plan(struct user *user, enum action_kind action, enum kind kind, unsigned arg,
@@ -385,6 +721,277 @@ static void plan_failed_copy(struct user *user, unsigned arg, bool waits)
         plan(user, DO_QUERY, KIND_ROWS, arg / (i + 1), false);
 }
 
+/* ---- scripts with prepared statements ---- */
+
+static unsigned draw_arg(void)
+{
+    return (unsigned)sim_below(world.sim, 100000);
+}
+
+static unsigned draw_name(void)
+{
+    return happens(4) ? 0 : 1 + (unsigned)sim_below(world.sim, STATEMENT_NAMES - 1);
+}
+
+static unsigned draw_statement(const struct user *user)
+{
+    unsigned count = STATEMENT_SHARED_LAST - STATEMENT_SHARED_FIRST + 1;
+
+    if (happens(4))
+        return STATEMENT_PRIVATE_FIRST + user->owner * STATEMENTS_OF_OWNER +
+               (unsigned)sim_below(world.sim, STATEMENTS_OF_OWNER);
+    /* Often one of a few, so that many clients have the same. */
+    return STATEMENT_SHARED_FIRST + (unsigned)sim_below(world.sim, happens(2) ? 5 : count);
+}
+
+static enum kind draw_kind(void)
+{
+    switch (sim_below(world.sim, 24)) {
+    case 0:
+    case 1:
+        return KIND_ERROR;
+    case 2:
+        return KIND_COPY_OUT;
+    case 3:
+        return world.is_sleepy && world.is_chaos ? KIND_SLEEP : KIND_ROWS;
+    default:
+        return KIND_ROWS;
+    }
+}
+
+static struct action *plan_on(struct user *user, enum action_kind action, unsigned name)
+{
+    plan(user, action, KIND_ROWS, 0, false);
+    user->actions[user->action_count - 1].name = name;
+    return &user->actions[user->action_count - 1];
+}
+
+static void plan_sync(struct user *user)
+{
+    plan(user, DO_SYNC, KIND_ROWS, 0, false);
+}
+
+static void plan_prepare(struct user *user, unsigned name)
+{
+    plan_on(user, DO_PREPARE, name)->statement = draw_statement(user);
+}
+
+static void plan_bind(struct user *user, unsigned name)
+{
+    struct action *action = plan_on(user, happens(3) ? DO_BIND_DESCRIBE : DO_BIND, name);
+
+    action->kind = draw_kind();
+    action->arg = draw_arg();
+}
+
+/* The pooler does not read DEALLOCATE of a name yet. */
+static bool may_deallocate_names(void)
+{
+    return !world.is_tracked || getenv("SIM_DEALLOCATE") != NULL;
+}
+
+static unsigned draw_special(void)
+{
+    switch (sim_below(world.sim, may_deallocate_names() ? 4 : 2)) {
+    case 0:
+        return STATEMENT_DISCARD_ALL;
+    case 1:
+        return STATEMENT_DEALLOCATE_ALL;
+    case 2:
+        return STATEMENT_DEALLOCATE_FIRST + 1 + (unsigned)sim_below(world.sim, 2);
+    default:
+        return STATEMENT_DEALLOCATE_FIRST + STATEMENT_NAMES - 1 - (unsigned)sim_below(world.sim, 2);
+    }
+}
+
+/* DISCARD ALL, DEALLOCATE as a batch or as a simple query. */
+static void plan_special(struct user *user, bool waits)
+{
+    unsigned name = happens(2) ? 0 : draw_name();
+    struct action *action;
+
+    if (happens(2)) {
+        action = plan_on(user, DO_SPECIAL, 0);
+        action->statement = draw_special();
+        action->waits = waits;
+        return;
+    }
+    plan_on(user, DO_CLOSE, name)->waits = waits;
+    plan_on(user, DO_PREPARE, name)->statement = draw_special();
+    plan_on(user, DO_BIND, name)->arg = draw_arg();
+    plan_sync(user);
+}
+
+/* Anything behind anything: the model of the client knows what must come of it. */
+static void plan_soup(struct user *user)
+{
+    unsigned names[] = {draw_name(), draw_name(), draw_name()};
+    unsigned count = 2 + (unsigned)sim_below(world.sim, 10);
+    unsigned first = user->action_count;
+    bool in_transaction = happens(3);
+
+    if (in_transaction)
+        plan(user, DO_QUERY, KIND_BEGIN, 0, false);
+    for (unsigned i = 0; i < count; i++) {
+        unsigned name = names[sim_below(world.sim, COUNT_OF(names))];
+
+        switch (sim_below(world.sim, 16)) {
+        case 0:
+            plan_on(user, DO_CLOSE, name);
+            break;
+        case 1:
+        case 2:
+        case 3:
+            plan_on(user, DO_CLOSE, name);
+            plan_prepare(user, name);
+            break;
+        case 4:
+            plan_prepare(user, name);
+            break;
+        case 5:
+        case 6:
+            plan_on(user, DO_DESCRIBE, name);
+            break;
+        case 7:
+            plan_on(user, DO_PREPARE_BAD, name);
+            break;
+        case 8:
+            plan(user, DO_PARSE, KIND_ROWS, draw_arg(), false);
+            break;
+        default:
+            plan_bind(user, name);
+            break;
+        }
+        switch (sim_below(world.sim, 8)) {
+        case 0:
+        case 1:
+            plan_sync(user);
+            break;
+        case 2:
+            plan_sync(user);
+            plan(user, DO_QUERY, happens(4) ? KIND_ERROR : KIND_ROWS, draw_arg(), happens(2));
+            break;
+        case 3:
+            plan(user, DO_FLUSH, KIND_ROWS, 0, false);
+            plan_on(user, DO_DESCRIBE, name)->waits = true;
+            break;
+        default:
+            break;
+        }
+    }
+    plan_sync(user);
+    if (in_transaction)
+        plan(user, DO_QUERY, KIND_END, 0, happens(2));
+    user->actions[first].waits = happens(2);
+}
+
+/* Prepared once, run many times. */
+static void plan_runs(struct user *user)
+{
+    unsigned name = happens(4) ? 0 : draw_name();
+    unsigned count = 1 + (unsigned)sim_below(world.sim, 5);
+    bool waits = happens(2);
+
+    plan_on(user, DO_CLOSE, name)->waits = waits;
+    plan_prepare(user, name);
+    if (happens(2))
+        plan_on(user, DO_DESCRIBE, name);
+    if (happens(3)) {
+        plan(user, DO_FLUSH, KIND_ROWS, 0, false);
+        plan_bind(user, name);
+        user->actions[user->action_count - 1].waits = true;
+    }
+    plan_sync(user);
+    for (unsigned i = 0; i < count; i++) {
+        plan_bind(user, name);
+        user->actions[user->action_count - 1].waits = waits;
+        plan_sync(user);
+        if (happens(6))
+            plan(user, DO_QUERY, KIND_ROWS, draw_arg(), happens(2));
+    }
+}
+
+/* What was prepared by whichever script before is run once more, one batch or one transaction at a time. */
+static void plan_run_again(struct user *user)
+{
+    bool in_transaction = happens(3), waits = happens(2) || world.avoids_known;
+
+    if (in_transaction)
+        plan(user, DO_QUERY, KIND_BEGIN, 0, waits);
+    for (unsigned i = 0; i < 3; i++) {
+        plan_bind(user, draw_name());
+        user->actions[user->action_count - 1].waits = waits && i == 0;
+        if (happens(2))
+            plan_sync(user);
+    }
+    plan_sync(user);
+    if (in_transaction)
+        plan(user, DO_QUERY, KIND_END, 0, waits);
+}
+
+/* Unnamed statements that are used in the batch that parses them. */
+static void plan_unnamed(struct user *user)
+{
+    bool in_transaction = happens(4);
+
+    if (in_transaction)
+        plan(user, DO_QUERY, KIND_BEGIN, 0, happens(2));
+    for (unsigned i = 0; i < 1 + (unsigned)sim_below(world.sim, 3); i++) {
+        plan_prepare(user, 0);
+        if (happens(2))
+            plan_on(user, DO_DESCRIBE, 0);
+        plan_bind(user, 0);
+        if (happens(3))
+            plan_bind(user, 0);
+        if (happens(8))
+            plan_on(user, DO_PREPARE_BAD, 0);
+        plan_sync(user);
+    }
+    if (in_transaction)
+        plan(user, DO_QUERY, KIND_END, 0, false);
+}
+
+static void plan_prepared(struct user *user)
+{
+    if (user->is_stale) {
+        /* It was refused: it must be possible to go on. */
+        user->is_stale = false;
+        if (!world.is_tracked) {
+            plan_on(user, DO_CLOSE, user->stale_name)->waits = true;
+            plan_prepare(user, user->stale_name);
+        }
+        plan_on(user, DO_BIND, user->stale_name)->waits = world.is_tracked;
+        plan_sync(user);
+        return;
+    }
+    if (!world.has_names) {
+        plan_unnamed(user);
+        return;
+    }
+    switch (sim_below(world.sim, 9)) {
+    case 0:
+        plan_unnamed(user);
+        break;
+    case 1:
+        plan_special(user, happens(2));
+        if (world.avoids_known)
+            plan(user, DO_QUERY, KIND_ROWS, 1, true);
+        plan_run_again(user);
+        break;
+    case 2:
+    case 3:
+        plan_runs(user);
+        break;
+    case 4:
+    case 5:
+        plan_run_again(user);
+        break;
+    default:
+        plan_soup(user);
+        break;
+    }
+}
+
 enum { SCRIPTS = 17, SCRIPT_SLEEPS = 12, ARG_LARGE = 8 * 23 * 20 + 3 /* few rows, each large */ };
 
 static void plan_script(struct user *user)
@@ -394,8 +1001,17 @@ static void plan_script(struct user *user)
 
     user->action_first = 0;
     user->action_count = 0;
-    switch (world.is_sleepy && world.is_chaos && happens(2) ? SCRIPT_SLEEPS
-                                                            : sim_below(world.sim, SCRIPTS)) {
+    if (user->is_stale || happens(3)) {
+        plan_prepared(user);
+        return;
+    }
+    if (world.avoids_known && happens(2)) {
+        plan(user, DO_QUERY, KIND_ROWS, arg, waits);
+        return;
+    }
+    switch (world.is_sleepy && world.is_chaos && happens(2)
+                ? SCRIPT_SLEEPS
+                : sim_below(world.sim, world.avoids_known ? 7 : SCRIPTS)) {
     case 0:
         plan(user, DO_QUERY, KIND_ROWS, arg, true);
         break;
@@ -428,8 +1044,7 @@ static void plan_script(struct user *user)
             plan(user, DO_FLUSH, KIND_ROWS, 0, false);
         }
         plan(user, DO_PARSE, arg % 5 == 0 ? KIND_ERROR : KIND_ROWS, arg / 3, true);
-        if (arg % 5 == 0)
-            plan(user, DO_FLUSH, KIND_ROWS, 0, false);
+        plan(user, DO_FLUSH, KIND_ROWS, 0, false);
         plan(user, DO_SYNC, KIND_ROWS, 0, waits);
         break;
     case 6:
@@ -631,20 +1246,6 @@ static void user_is_told_why(struct user *user, const char *message)
     never("no cause for a client's end");
 }
 
-/* By a COPY, whose failure could not be foreseen: nothing but its own end was sent meanwhile. */
-static void transaction_has_failed(struct user *user)
-{
-    if (user->status != 'T')
-        return;
-    user->status = 'E';
-    for (unsigned i = 0; i < user->expected_count; i++) {
-        struct expected *expected = &user->expected[(user->expected_first + i) % EXPECTED_MAX];
-
-        if (expected->type == 'Z')
-            expected->status = 'E';
-    }
-}
-
 /* `is_early`: before it had read anything, so that a Sync that was sent with the batch is no longer
  * thrown away. */
 static void copy_fails(struct user *user, unsigned number, const struct expected *expected,
@@ -654,15 +1255,14 @@ static void copy_fails(struct user *user, unsigned number, const struct expected
     bool sync_is_answered =
         is_early && (expected != NULL ? expected->has_sync : user->copy_has_sync);
 
-    if (is_last && user->copy_is_in_transaction)
-        transaction_has_failed(user);
     if (expected == NULL) {
         assert(is_last);
         user->copy_has_failed = true;
         user->copy_failed_early = is_early;
-        user->in_batch_error = user->copy_is_extended && !sync_is_answered;
-        if (!user->copy_is_extended || sync_is_answered)
+        if (!user->copy_is_extended)
             expect_ready(user);
+        else if (sync_is_answered)
+            expect(user, 'Z', number);
         return;
     }
     assert(number == expected->number);
@@ -674,8 +1274,64 @@ static void copy_fails(struct user *user, unsigned number, const struct expected
         user->expected_count++;
         assert(user->expected_count < EXPECTED_MAX);
         user->expected[(user->expected_first + 1) % EXPECTED_MAX] =
-            (struct expected){.type = 'Z', .number = number, .status = user->status};
+            (struct expected){.type = 'Z', .number = number};
     }
+}
+
+/* Is it the error for this name, as the client wrote it? */
+static bool names_statement(struct user *user, const char *message, const char *sqlstate,
+                            unsigned index)
+{
+    char name[STATEMENT_NAME_ROOM], wanted[STATEMENT_NAME_ROOM + 64];
+    const char *what = strcmp(sqlstate, "26000") == 0 ? "does not exist" : "already exists";
+
+    make_statement_name(name, user->owner, index);
+    if (index == 0)
+        snprintf(wanted, sizeof(wanted), "unnamed prepared statement %s", what);
+    else
+        snprintf(wanted, sizeof(wanted), "prepared statement \"%s\" %s", name, what);
+    if (strcmp(message, wanted) == 0)
+        return true;
+    snprintf(wanted, sizeof(wanted), "prepared statement \"%.*s\" %s",
+             STATEMENT_NAME_BYTES_OF_POSTGRES, name, what);
+    return world.is_tracked && index > 0 && strcmp(message, wanted) == 0;
+}
+
+/* The statement is there, but cannot be run as it was prepared. Where statements are tracked the
+ * pooler must mend that, if nobody can see it. */
+static bool may_be_stale(const struct user *user, const struct expected *expected,
+                         const struct error_fields *fields)
+{
+    bool is_changed = strcmp(fields->sqlstate, "0A000") == 0;
+    bool is_lost = strcmp(fields->sqlstate, "26000") == 0;
+    unsigned behind = 0;
+
+    if (expected->op != OP_BIND && expected->op != OP_DESCRIBE)
+        return false;
+    if (is_changed && !statement_returns_rows(expected->statement))
+        return false;
+    if (!world.may_track)
+        return is_changed && user->names[expected->name == STATEMENT_NAMES - 1 ? expected->name - 1
+                                                                               : expected->name]
+                                     .schema_version < world.schema_version;
+    if (!is_changed && !is_lost)
+        return false;
+    if (is_lost && expected->name == 0 && world.avoids_known)
+        return true;
+    if (world.disturbances == 0 || (is_lost && !world.loses_statements))
+        return false;
+    /* The unnamed one may be PostgreSQL's own. */
+    if (expected->name == 0 && user->names[0].schema_version < world.schema_version)
+        return true;
+    /* In the middle of a message nothing is repeated. */
+    if (world.pipe_bytes < QUERY_BYTES_MAX)
+        return true;
+    if (world.is_chaos || user->status != 'I' || !expected->is_alone || user->batch_has_shown ||
+        world.disturbances > expected->disturbances)
+        return true;
+    for (unsigned i = 1; i < user->expected_count; i++)
+        behind += user->expected[(user->expected_first + i) % EXPECTED_MAX].op == OP_SYNC;
+    return behind != 1 || expect_last((struct user *)user)->op != OP_SYNC;
 }
 
 static void user_error(struct user *user, const uint8_t *body, size_t bytes,
@@ -686,14 +1342,43 @@ static void user_error(struct user *user, const uint8_t *body, size_t bytes,
     char word[8];
 
     assert(error_fields_read(body, bytes, &fields));
+    world_log("client %u (owner %u): %s %s; expected %c %s of name %u", user->index, user->owner,
+              fields.sqlstate, fields.message, expected != NULL ? expected->type : '-',
+              expected != NULL && expected->sqlstate != NULL ? expected->sqlstate : "",
+              expected != NULL ? expected->name : 0);
     if (strcmp(fields.severity, "FATAL") == 0) {
         user->is_fatal = true;
         world.fatals++;
         user_is_told_why(user, fields.message);
         return;
     }
-    assert(sscanf(fields.message, "%7s %u %u", word, &owner, &number) == 3);
+    if (user->status == 'T')
+        user->status = 'E';
+    user->in_batch_error = true;
+    if (expected != NULL && expected->sqlstate != NULL &&
+        strcmp(fields.sqlstate, expected->sqlstate) == 0) {
+        if (strcmp(fields.sqlstate, "26000") == 0 || strcmp(fields.sqlstate, "42P05") == 0)
+            assert(names_statement(user, fields.message, fields.sqlstate, expected->name));
+        world.bind_errors++;
+        return;
+    }
+    if (expected != NULL && expected->other_sqlstate != NULL &&
+        strcmp(fields.sqlstate, expected->other_sqlstate) == 0) {
+        assert(names_statement(user, fields.message, fields.sqlstate, expected->name));
+        return;
+    }
+    if (sscanf(fields.message, "%7s %u %u", word, &owner, &number) != 3) {
+        assert(expected != NULL);
+        assert(may_be_stale(user, expected, &fields));
+        if (world.avoids_known && expected->name == 0)
+            return;
+        user->is_stale = true;
+        user->stale_name = expected->name;
+        world.stale_errors++;
+        return;
+    }
     assert(owner == user->owner);
+    assert(expected == NULL || expected->sqlstate == NULL);
     if (strcmp(word, "EATS") == 0) {
         /* Its question stands at the end, since nothing is asked before this is answered. */
         assert(expected != NULL);
@@ -719,12 +1404,25 @@ static void user_error(struct user *user, const uint8_t *body, size_t bytes,
     assert(strcmp(fields.sqlstate, "57014") == 0);
 }
 
+/* DISCARD ALL, DEALLOCATE. The unnamed statement stays. */
+static void forget_names(struct user *user, const struct expected *expected)
+{
+    if (strcmp(expected->tag, "DEALLOCATE") == 0) {
+        name_of(user, expected->name)->is_there = false;
+        return;
+    }
+    for (unsigned i = 1; i < STATEMENT_NAMES; i++)
+        user->names[i].is_there = false;
+}
+
 static void user_message(struct user *user, char type, const uint8_t *body, size_t bytes)
 {
     const struct expected *expected =
         user->expected_count > 0 ? &user->expected[user->expected_first] : NULL;
     const char *text = (const char *)body;
-    unsigned owner, number;
+    unsigned owner, number, statement;
+    struct question question = {user->owner, expected != NULL ? expected->number : 0,
+                                expected != NULL ? expected->statement : 0};
 
     world_log("client %u (owner %u) gets %c, %zu bytes", user->index, user->owner, type, bytes);
     if (user->is_fatal) {
@@ -745,6 +1443,9 @@ static void user_message(struct user *user, char type, const uint8_t *body, size
         assert(type != 'Z' || user->is_granted);
         return;
     }
+    if (type == 'S' && strcmp(text, "application_name") == 0 && user->has_application_name)
+        snprintf(user->application_name, sizeof(user->application_name), "%s",
+                 text + sizeof("application_name")); /* DISCARD ALL */
     if (type == 'N' || type == 'S')
         return;
     if (type == 'E') {
@@ -760,22 +1461,48 @@ static void user_message(struct user *user, char type, const uint8_t *body, size
         switch (type) {
         case 'Z':
             assert(bytes == 1);
-            assert(body[0] == expected->status);
+            assert(body[0] == user->status);
             world.transactions += body[0] == 'I';
+            user->in_batch_error = user->batch_has_shown = false;
+            if (expected->drops_unnamed)
+                user->names[0].is_there = false;
+            break;
+        case '1':
+            *name_of(user, expected->name) =
+                (struct name){true, expected->statement, expected->schema_version};
+            break;
+        case '2':
+            user->portal_statement = expected->statement;
+            break;
+        case '3':
+            name_of(user, expected->name)->is_there = false;
+            break;
+        case 't':
+            assert(bytes == 6);
+            assert(bytes_get_u32(body + 2) == 1000 + expected->statement);
             break;
         case 'C':
-            assert(sscanf(text, "DONE %u %u", &owner, &number) == 2);
+            if (expected->tag != NULL) {
+                assert(strcmp(text, expected->tag) == 0);
+                forget_names(user, expected);
+                break;
+            }
+            assert(sscanf(text, "DONE %u %u %u", &owner, &number, &statement) == 3);
             assert(owner == user->owner);
             assert(number == expected->number);
+            assert(statement == expected->statement);
+            if (expected->status_after != 0)
+                user->status = expected->status_after;
             break;
         case 'D':
         case 'd':
             snprintf(row, sizeof(row), "%.*s", (int)MIN(bytes, (size_t)64), text);
-            assert(sscanf(row, "A %u %u", &owner, &number) == 2);
+            assert(sscanf(row, "A %u %u %u", &owner, &number, &statement) == 3);
             assert(owner == user->owner);
+            assert(statement == expected->statement);
             if (user->has_application_name) {
-                assert(bytes == make_row(row, user->owner, expected->number, expected->row,
-                                         user->application_name, expected->row_bytes));
+                assert(bytes == make_row(row, &question, expected->row, user->application_name,
+                                         expected->row_bytes));
                 assert(memcmp(row, body, bytes) == 0);
             } else {
                 assert(number == expected->number);
@@ -784,9 +1511,11 @@ static void user_message(struct user *user, char type, const uint8_t *body, size
         default:
             break;
         }
+        user->batch_has_shown = user->batch_has_shown || strchr("DTCHd", type) != NULL;
     }
     user->expected_first = (user->expected_first + 1) % EXPECTED_MAX;
     user->expected_count--;
+    resolve(user);
 }
 
 static void user_asks_cancel(struct user *user)
