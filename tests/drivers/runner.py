@@ -77,6 +77,13 @@ DRIVERS = [
            [built("drive_libpq")],
            [["gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-I/usr/include/postgresql", "-o",
              built("drive_libpq"), here("drive_libpq.c"), "-lpq"]]),
+    python("psycopg", "psycopg"),
+    python("asyncpg", "asyncpg"),
+    python("psycopg2", "psycopg2"),
+    Driver("jdbc", ["sh", "-c", "command -v javac && test -e /usr/share/java/postgresql.jar"],
+           ["java", "-Xmx256m", "-XX:TieredStopAtLevel=1", "-cp",
+            BUILD + ":/usr/share/java/postgresql.jar", "DriveJdbc"],
+           [["javac", "-d", BUILD, "-cp", "/usr/share/java/postgresql.jar", here("DriveJdbc.java")]]),
 ]
 
 # Differences that are meant: driver, ways, step, what is seen straight, what through the pooler, why.
@@ -212,7 +219,7 @@ def run_way(driver, way, postgres, folder):
         Bench(postgres, folder), databases={database: postgres.address(database)},
         userlist={"u_scram": harness.PASSWORD, "admin": ""}, name="p",
         extra=OWN_SETTINGS.get(way, OWN_SETTINGS_ELSE), auth_type="scram-sha-256",
-        ignore_startup_parameters="extra_float_digits", server_login_retry=1, **WAYS[way])
+        ignore_startup_parameters="extra_float_digits", log_connections=0, server_login_retry=1, **WAYS[way])
     try:
         run_program(run, pooler.port, database, folder)
         if pooler.process.poll() is not None:
@@ -284,7 +291,7 @@ def run_driver(driver, ways, postgres, folder, show):
 
 def main():
     options = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    options.add_argument("drivers", nargs="*", help="only these (any whose name begins so)")
+    options.add_argument("drivers", nargs="*", help="only these")
     options.add_argument("--ways", default=",".join(WAYS), help="only these, with commas")
     options.add_argument("--jobs", type=int, default=2)
     options.add_argument("--show", action="store_true", help="print the straight transcripts")
@@ -292,9 +299,8 @@ def main():
     options.add_argument("--list", action="store_true", help="only print the names")
     arguments = options.parse_args()
     chosen = [driver for driver in DRIVERS if not arguments.drivers or
-              any(driver.name.startswith(name) for name in arguments.drivers)]
-    unknown = [name for name in arguments.drivers
-               if not any(driver.name.startswith(name) for driver in DRIVERS)]
+              driver.name in arguments.drivers]
+    unknown = set(arguments.drivers) - {driver.name for driver in DRIVERS}
     ways = [way for way in arguments.ways.split(",") if way != "straight"]
     if unknown or any(way not in WAYS for way in ways):
         print(f"drivers: {' '.join(driver.name for driver in DRIVERS)}\nways: {' '.join(WAYS)}")
