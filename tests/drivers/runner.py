@@ -54,10 +54,12 @@ STEPS_LEFT_OUT = {way: ("listen",) for way in SHARED_SERVERS}
 
 class Driver:
     """What there is to run: `have` succeeds when the packages are there (group driver-NAME of
-    tests/setup/packages.txt otherwise), `build` makes what is run under BUILD."""
+    tests/setup/packages.txt otherwise); `fetch` gets what Debian does not have, and may fail for want
+    of it; `build` makes what is run under BUILD, and may not fail."""
 
-    def __init__(self, name, have, run, build=None, env=None):
-        self.name, self.have, self.run, self.build, self.env = name, have, run, build, env or {}
+    def __init__(self, name, have, run, build=None, env=None, fetch=None):
+        self.name, self.have, self.run, self.env = name, have, run, env or {}
+        self.fetch, self.build = fetch or [], build or []
 
 
 def here(name):
@@ -72,6 +74,19 @@ def python(name, module):
     return Driver(name, [PYTHON, "-c", f"import {module}"], [PYTHON, here(f"drive_{name}.py")])
 
 
+# Debian has node-pg and not postgres.js; its node-pg cannot stand beside a Node.js from elsewhere.
+# So both come from npm, in the versions of package-lock.json.
+def node(name):
+    folder = built("node")
+    return Driver(name, ["sh", "-c", "command -v node && command -v npm"],
+                  ["node", here(f"drive_{name.replace('-', '_')}.js")],
+                  env={"NODE_PATH": os.path.join(folder, "node_modules")},
+                  fetch=[["sh", "-c", f"cmp -s {here('package-lock.json')} {folder}/package-lock.json && "
+                          f"test -d {folder}/node_modules/postgres || {{ mkdir -p {folder} && "
+                          f"cp {here('package.json')} {here('package-lock.json')} {folder} && "
+                          f"cd {folder} && npm ci --no-audit --no-fund; }}"]])
+
+
 DRIVERS = [
     Driver("libpq", ["sh", "-c", "command -v gcc && test -e /usr/include/postgresql/libpq-fe.h"],
            [built("drive_libpq")],
@@ -84,6 +99,8 @@ DRIVERS = [
            ["java", "-Xmx256m", "-XX:TieredStopAtLevel=1", "-cp",
             BUILD + ":/usr/share/java/postgresql.jar", "DriveJdbc"],
            [["javac", "-d", BUILD, "-cp", "/usr/share/java/postgresql.jar", here("DriveJdbc.java")]]),
+    node("node-pg"),
+    node("postgres-js"),
 ]
 
 # Differences that are meant: driver, ways, step, what is seen straight, what through the pooler, why.
@@ -122,15 +139,15 @@ def prepare(drivers):
         if driver in missing and not succeeds(driver.have):
             without[driver.name] = f"packages: {install([driver]) or 'installed, and still not usable'}"
             continue
-        for command in driver.build or []:
+        for command in driver.fetch + driver.build:
             done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True,
                                   cwd=BUILD, env={**os.environ, **driver.env},
                                   timeout=INSTALL_SECONDS_MAX)
             if done.returncode == 0:
                 continue
             text = (done.stdout + done.stderr).strip()
-            if command[0] == "npm":
-                without[driver.name] = "npm: " + text.splitlines()[0]
+            if command in driver.fetch:
+                without[driver.name] = "npm: " + " ".join(text.split())[-200:]
             else:
                 failed[driver.name] = f"{command[0]} gave {done.returncode}:\n{text[-3000:]}"
             break
