@@ -28,7 +28,7 @@ import harness  # noqa: E402
 
 BUILD = os.path.join(os.path.dirname(harness.POOLER_BIN), "drivers")
 INSTALL = os.path.join(TOP, "tests", "setup", "install.sh")
-SECONDS_MAX = 60
+SECONDS_MAX = 30
 INSTALL_SECONDS_MAX = 900
 LOG_TAIL = 2000
 PYTHON = "/usr/bin/python3"
@@ -100,7 +100,12 @@ DRIVERS = [
             BUILD + ":/usr/share/java/postgresql.jar", "DriveJdbc"],
            [["javac", "-d", BUILD, "-cp", "/usr/share/java/postgresql.jar", here("DriveJdbc.java")]]),
     node("node-pg"),
+    Driver("go", ["sh", "-c", "command -v go && test -d /usr/share/gocode/src/github.com/lib/pq"],
+           [built("drive_go")], [["go", "build", "-o", built("drive_go"), here("drive_go.go")]],
+           env={"GOPATH": "/usr/share/gocode", "GO111MODULE": "off", "GOFLAGS": "-p=1",
+                "GOCACHE": built("go-cache")}),
     node("postgres-js"),
+    python("sqlalchemy", "sqlalchemy, psycopg2"),
 ]
 
 # Differences that are meant: driver, ways, step, what is seen straight, what through the pooler, why.
