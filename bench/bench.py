@@ -3,7 +3,7 @@
 
     bench/bench.py --pgsplice build/pgsplice --out build/bench [--rounds N] [--seconds S] [--quick] [--only a,b]
 
-Sections: matrix latency idle logins keys copy heap cores atomics lending. Writes results.md, results.csv and tps.svg into --out.
+Sections: matrix prepared latency idle logins keys copy heap cores atomics lending. Writes results.md, results.csv and tps.svg into --out.
 Machines are noisy: what counts is the ratio of two figures of the same round. See bench/README.md.
 """
 import argparse
@@ -115,9 +115,9 @@ class Bench:
                    cwd=self.folder)
 
     def start(self, what, mode="transaction", auth="trust", busy_poll=None, preload=None, secrets=None, entry="",
-              workers=1, more="", binary=None):
+              workers=1, more="", binary=None, pool=20):
         """A pooler of its own; returns (Process, port, stop). `secrets`: of its users; `entry`: more of [databases];
-        `more`: of [pgsplice]."""
+        `more`: of [pgsplice]; `pool`: default_pool_size."""
         port = free_port()
         name = f"{what}-{port}"
         ini = os.path.join(self.folder, name + ".ini")
@@ -130,7 +130,7 @@ class Bench:
             file.write(f"[databases]\n* = host=127.0.0.1 port={self.pg_port} {entry}\n[pgbouncer]\n"
                        f"listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
                        f"auth_type = {auth}\nauth_file = {users}\npool_mode = {mode}\n"
-                       "default_pool_size = 20\nmax_client_conn = 12000\nlisten_backlog = 1024\n"
+                       f"default_pool_size = {pool}\nmax_client_conn = 12000\nlisten_backlog = 1024\n"
                        "log_connections = 0\nlog_disconnections = 0\nadmin_users = postgres\n")
             if what == "pgsplice":
                 file.write(f"[pgsplice]\nworker_threads = {workers}\n{more}")
@@ -222,7 +222,7 @@ class Bench:
         self.say("|---|---|---|---|---|---|---|---|---|---|")
         tps, cpu = {}, {}
         for protocol in PROTOCOLS:
-            # Debian's PgBouncer 1.18 and this version of pgsplice do not track prepared statements.
+            # Debian's PgBouncer 1.18 does not track prepared statements; see the section `prepared`.
             mode = "session" if protocol == "prepared" else "transaction"
             poolers = {what: self.start(what, mode) for what in ("pgbouncer", "pgsplice")}
             for clients in CLIENTS:
@@ -252,6 +252,70 @@ class Bench:
             self.judge(f"tx/s, {clients} clients, simple, pgsplice/PgBouncer",
                        tps["simple", clients, "pgsplice"] / tps["simple", clients, "pgbouncer"], 1.1, False)
         self.plot(tps)
+
+    def prepared(self):
+        """Tracked statements in transaction mode. Debian's PgBouncer 1.18 has no tracking: it runs in session
+        mode, with a server for each client."""
+        self.say("\n## Prepared statements: pgbench -S, one worker\n")
+        self.say("pgsplice: transaction mode, pool of 20. PgBouncer: session mode for prepared, pool of 70; transaction "
+                 "mode, pool of 20, for the others.\n")
+        self.say("| clients | protocol | what | tx/s | p50 us | p99 us | CPU us/tx | CPU of PostgreSQL us/tx |")
+        self.say("|---|---|---|---|---|---|---|---|")
+        ways = [("simple", "postgresql"), ("simple", "pgbouncer"), ("simple", "pgsplice"),
+                ("prepared", "postgresql"), ("prepared", "pgbouncer (session)"), ("prepared", "pgsplice"),
+                ("extended", "postgresql"), ("extended", "pgbouncer"), ("extended", "pgsplice"),
+                ("extended", "pgsplice, unnamed not cached")]
+        poolers = {
+            "pgbouncer": self.start("pgbouncer"),
+            "pgbouncer (session)": self.start("pgbouncer", "session", pool=70),
+            "pgsplice": self.start("pgsplice"),
+            "pgsplice, unnamed not cached": self.start("pgsplice", more="cache_unnamed_statements = 0\n"),
+        }
+        cpu, tps = {}, {}
+        for clients in (1, 32, 64):
+            found = {way: [] for way in ways}
+            for round_number in range(self.options.rounds):
+                for way in ways if round_number % 2 == 0 else reversed(ways):
+                    process, port = poolers[way[1]][:2] if way[1] in poolers else (None, self.pg_port)
+                    backends = self.backend_cpu_us()
+                    result = self.one(port, process, way[0], clients, self.options.seconds)
+                    count = result["tps"] * self.options.seconds
+                    result["backend_us"] = (self.backend_cpu_us() - backends) / count
+                    found[way].append(result)
+            for way in ways:
+                row = {k: median([r.get(k) for r in found[way]]) for k in found[way][0]}
+                self.record("prepared", way[1], protocol=way[0], clients=clients, **row)
+                cpu[way, clients], tps[way, clients] = row.get("cpu_us"), row["tps"]
+                self.say(f"| {clients} | {way[0]} | {way[1]} | {row['tps']:.0f} | {row['p50_us']:.0f} | "
+                         f"{row['p99_us']:.0f} | " + (f"{row['cpu_us']:.2f}" if way[1] in poolers else "-") +
+                         f" | {row['backend_us']:.1f} |")
+        for _, _, stop in poolers.values():
+            stop()
+        self.say()
+        for clients in (1, 32, 64):
+            self.judge(f"CPU per transaction, {clients} clients, prepared/simple, pgsplice",
+                       cpu[("prepared", "pgsplice"), clients] / cpu[("simple", "pgsplice"), clients], 1.15, True)
+        for clients in (1, 32, 64):
+            self.judge(f"tx/s, {clients} clients, extended, unnamed cached/not cached",
+                       tps[("extended", "pgsplice"), clients] /
+                       tps[("extended", "pgsplice, unnamed not cached"), clients], 1.0, False)
+
+    def backend_cpu_us(self):
+        """CPU of all processes of the scratch PostgreSQL, those that have ended included."""
+        with open(os.path.join(self.folder, "data", "postmaster.pid")) as file:
+            postmaster = int(file.readline())
+        total = 0
+        for path in glob.glob("/proc/[0-9]*/stat"):
+            try:
+                with open(path) as file:
+                    pid, rest = int(path.split("/")[2]), file.read().rsplit(")", 1)[1].split()
+                if pid == postmaster:
+                    total += int(rest[13]) + int(rest[14])
+                if pid == postmaster or int(rest[1]) == postmaster:
+                    total += int(rest[11]) + int(rest[12])
+            except (FileNotFoundError, ProcessLookupError):
+                pass
+        return total * 1e6 / os.sysconf("SC_CLK_TCK")
 
     def plot(self, tps):
         colours = {"postgresql": "#888888", "pgbouncer": "#c8553d", "pgsplice": "#2a6f97"}
@@ -679,7 +743,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3)
     parser.add_argument("--quick", action="store_true", help="one short round: to see that it works")
-    parser.add_argument("--only", default="matrix,latency,idle,logins,keys,copy,heap,cores,atomics,lending")
+    parser.add_argument("--only", default="matrix,prepared,latency,idle,logins,keys,copy,heap,cores,atomics,lending")
     options = parser.parse_args()
     if options.quick:
         options.rounds, options.seconds = 1, 1

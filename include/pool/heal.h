@@ -32,7 +32,8 @@
 /* A message of the pooler's names follows: from here on the batch is kept, if it is one that may be
  * repeated. To be called before the exchange knows of the message. */
 void heal_begin(struct server *server);
-/* The batch uses this statement; `is_unnamed`: in place of the unnamed one. */
+/* The batch relies on this statement's being there; `is_unnamed`: its Parse, without a name, was answered
+ * by that belief. */
 void heal_use(struct server *server, struct statement *statement, bool is_unnamed);
 /* A message of this type is sent. */
 void heal_sent(struct server *server, uint8_t type);

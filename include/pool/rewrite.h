@@ -57,6 +57,9 @@ void rewrite_sent(struct client *client, uint8_t type);
 /* Close and Parse, with nothing expected: heal.c accounts for them. */
 must_check bool rewrite_prepare_again(struct server *server, struct statement *statement);
 
+/* Sends the body of a server's ErrorResponse to the client, with the client's own names in place of ours. */
+must_check bool rewrite_send_error(struct client *client, const uint8_t *body, size_t bytes);
+
 /* The error for an expected failure. */
 void rewrite_write_failure(struct writer *writer, const struct expectation *failure);
 

@@ -31,6 +31,8 @@ enum {
 
 #define STATEMENT_NAME_PREFIX "pgsplice_"
 
+enum cacheable { CACHEABLE_UNKNOWN, CACHEABLE_NO, CACHEABLE_YES }; /* wire/sql_text.h */
+
 struct statement {
     struct statement *bucket_next;
     struct digest digest;
@@ -41,7 +43,7 @@ struct statement {
     uint32_t server_count;    /* servers of this core that have it, as far as we believe */
     uint64_t params_hash;     /* prepared under these, see params.h */
     uint64_t bind_count;
-    bool is_cacheable;        /* wire/sql_text.h; of the unnamed statement */
+    uint8_t cacheable;        /* enum cacheable, looked at when first seen without a name */
     char name[STATEMENT_NAME_BYTES + 1];
 };
 
@@ -54,6 +56,8 @@ struct statement_store {
     struct siphash_key key;
     /* A name that no statement ever has; what is sent to be answered and nothing else uses it. */
     char no_name[STATEMENT_NAME_BYTES + 1];
+    /* For a Parse that must not succeed; it may be there for a moment. */
+    char spare_name[STATEMENT_NAME_BYTES + 1];
     uint64_t *sightings; /* STATEMENT_SIGHTINGS: texts that were unnamed statements lately */
     uint64_t text_bytes; /* of all statements */
 };

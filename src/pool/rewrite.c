@@ -4,6 +4,7 @@
 #include "pool/client.h"
 #include "pool/heal.h"
 #include "pool/server.h"
+#include "wire/sql_text.h"
 
 #include <stdio.h>
 
@@ -60,13 +61,13 @@ static bool send_named(struct server *server, uint8_t type, char kind, const cha
     return send_bytes(server, message, writer.bytes);
 }
 
-static bool send_parse(struct server *server, struct statement *statement)
+static bool send_parse(struct server *server, const char *name, struct statement *statement)
 {
     uint8_t header[FRAME_HEADER_BYTES + STATEMENT_NAME_BYTES + 1] = {'P'};
     size_t name_bytes = STATEMENT_NAME_BYTES + 1;
 
     bytes_put_u32(header + 1, (uint32_t)(4 + name_bytes) + statement->body.bytes);
-    memcpy(header + FRAME_HEADER_BYTES, statement->name, name_bytes);
+    memcpy(header + FRAME_HEADER_BYTES, name, name_bytes);
     if (!send_bytes(server, header, sizeof(header)))
         return false;
     for (const struct span *span = statement->body.first; span != NULL; span = span->next) {
@@ -87,7 +88,8 @@ static bool send_parse(struct server *server, struct statement *statement)
 
 bool rewrite_prepare_again(struct server *server, struct statement *statement)
 {
-    return send_named(server, 'C', 'S', statement->name) && send_parse(server, statement);
+    return send_named(server, 'C', 'S', statement->name) &&
+           send_parse(server, statement->name, statement);
 }
 
 /* Makes room for one more. */
@@ -136,6 +138,14 @@ static bool prepare(struct server *server, struct statement *statement, enum exp
     return rewrite_prepare_again(server, statement);
 }
 
+/* The server has it already. */
+static void believe(struct server *server, struct prepared *prepared, struct statement *statement,
+                    bool is_unnamed)
+{
+    prepared_touch(server->statements, prepared, statement);
+    heal_use(server, statement, is_unnamed);
+}
+
 /* What the name stands for can be used by what is sent next. */
 static bool make_usable(struct client *client, struct client_name *name)
 {
@@ -146,7 +156,7 @@ static bool make_usable(struct client *client, struct client_name *name)
     uint64_t params_hash;
 
     if (likely(prepared != NULL && prepared_is_usable(server->statements, prepared))) {
-        prepared_touch(server->statements, prepared, statement);
+        believe(server, prepared, statement, false);
         return true;
     }
     params_hash = params_parse_hash(client->params);
@@ -156,11 +166,11 @@ static bool make_usable(struct client *client, struct client_name *name)
                                      statement->text_bytes, params_hash);
         if (statement == NULL)
             return false;
-        statement->is_cacheable = name->statement->is_cacheable;
+        statement->cacheable = name->statement->cacheable;
         client_name_set(client, name, statement);
         prepared = prepared_find(server->statements, &statement->digest);
         if (prepared != NULL && prepared_is_usable(server->statements, prepared)) {
-            prepared_touch(server->statements, prepared, statement);
+            believe(server, prepared, statement, false);
             return true;
         }
     }
@@ -200,6 +210,82 @@ static enum rewrite_result fail(struct client *client, bool is_duplicate, const 
     return REWRITE_DROP;
 }
 
+/* A Parse whose name is taken. PostgreSQL sees that last: first the text must be good, and the transaction not
+ * aborted. So it is parsed, under a name of no meaning, before it fails. */
+static enum rewrite_result fail_duplicate(struct client *client, struct statement *statement,
+                                          const uint8_t *name, size_t name_bytes)
+{
+    struct server *server = client->server;
+    const char *spare = client_core(client)->statements.spare_name;
+    bool sent;
+
+    heal_begin(server);
+    sent = expect(server, EXPECT_CLOSE_OURS, NULL) != NULL &&
+           send_named(server, 'C', 'S', spare) && expect(server, EXPECT_PARSE_OURS, NULL) != NULL &&
+           send_parse(server, spare, statement) &&
+           expect(server, EXPECT_CLOSE_OURS, NULL) != NULL && send_named(server, 'C', 'S', spare);
+    statement_release(client_core(client), statement);
+    return sent ? fail(client, true, name, name_bytes) : out_of_memory(client);
+}
+
+static bool has_own_name(const struct statement *statement, const char *own_name)
+{
+    return statement != NULL && memcmp(statement->name, own_name, STATEMENT_NAME_BYTES) == 0;
+}
+
+/* The client's name of the statement that has `own_name` on the server. An unnamed statement that was
+ * replaced since is known no more: the unnamed one it is, then. */
+static const struct client_name *name_of_own(const struct client *client, const char *own_name)
+{
+    hash_table_for_each(link, &client->statements->names)
+    {
+        const struct client_name *name = OWNER_OF(link, struct client_name, link);
+
+        if (has_own_name(name->statement, own_name))
+            return name;
+    }
+    /* Closed behind what has failed. */
+    list_for_each(link, &client->server->statements->expectations)
+    {
+        const struct expectation *expectation = OWNER_OF(link, struct expectation, link);
+
+        if (has_own_name(expectation->statement, own_name))
+            return expectation->name;
+    }
+    return &client->statements->unnamed;
+}
+
+bool rewrite_send_error(struct client *client, const uint8_t *body, size_t bytes)
+{
+    static const char prefix[] = STATEMENT_NAME_PREFIX;
+    uint8_t header[FRAME_HEADER_BYTES] = {'E'};
+    struct span_queue text = {0};
+    struct conn_loop *loop = client->conn.loop;
+    bool pushed = true;
+    size_t from = 0;
+
+    for (size_t at = 0; pushed && client->statements != NULL; at++) {
+        const struct client_name *name;
+        const uint8_t *found = memmem(body + at, bytes - at, prefix, sizeof(prefix) - 1);
+
+        if (found == NULL || (size_t)(body + bytes - found) < STATEMENT_NAME_BYTES)
+            break;
+        at = (size_t)(found - body);
+        name = name_of_own(client, (const char *)found);
+        pushed = span_queue_push_copy(&text, loop, body + from, at - from) &&
+                 span_queue_push_copy(&text, loop, name->text, name->bytes);
+        at += STATEMENT_NAME_BYTES - 1;
+        from = at + 1;
+    }
+    pushed = pushed && span_queue_push_copy(&text, loop, body + from, bytes - from);
+    bytes_put_u32(header + 1, 4 + text.bytes);
+    pushed = pushed && conn_push_copy(&client->conn, header, sizeof(header));
+    for (struct span *span = text.first; pushed && span != NULL; span = span->next)
+        pushed = conn_push(&client->conn, span->buffer, span->offset, span->bytes);
+    span_queue_clear(&text, loop);
+    return pushed;
+}
+
 void rewrite_write_failure(struct writer *writer, const struct expectation *failure)
 {
     char text[STATEMENT_CLIENT_NAME_MAX + 64];
@@ -228,34 +314,35 @@ static enum rewrite_result parse_tracked(struct client *client, struct client_na
     struct prepared *prepared;
 
     heal_begin(server);
-    heal_use(server, statement, is_unnamed);
     prepared = prepared_find(server->statements, &statement->digest);
+    /* Parse fails in an aborted transaction; what is in flight may abort it yet. */
     if (prepared == NULL || !prepared_is_usable(server->statements, prepared) ||
-        server->status == 'E') {
+        server->status == 'E' || exchange_owed(&server->exchange) > 0) {
         if (!prepare(server, statement, EXPECT_PARSE, name))
             return out_of_memory(client);
         return REWRITE_DROP;
     }
-    prepared_touch(server->statements, prepared, statement);
+    believe(server, prepared, statement, is_unnamed);
     if (expect(server, EXPECT_PARSE_FAKE, name) == NULL ||
         !send_named(server, 'C', 'S', client_core(client)->statements.no_name))
         return out_of_memory(client);
     return REWRITE_DROP;
 }
 
-static bool sql_is_cacheable(const char *text, size_t bytes)
-{
-    (void)text, (void)bytes;
-    return false;
-}
-
-static bool read_cacheable(const struct statement *statement)
+/* May it stand for an unnamed one, and has it been one lately? */
+static bool is_worth_caching(struct core *core, struct statement *statement)
 {
     const struct span *first = statement->body.first;
 
-    return first->bytes > statement->text_bytes &&
-           sql_is_cacheable((const char *)first->buffer->data + first->offset,
-                            statement->text_bytes);
+    if (statement->cacheable == CACHEABLE_UNKNOWN)
+        statement->cacheable =
+            first->bytes > statement->text_bytes &&
+                    sql_is_cacheable((const char *)first->buffer->data + first->offset,
+                                     statement->text_bytes)
+                ? CACHEABLE_YES
+                : CACHEABLE_NO;
+    return statement->cacheable == CACHEABLE_YES &&
+           statement_seen_before(&core->statements, statement);
 }
 
 static enum rewrite_result parse(struct client *client, const struct span *body,
@@ -283,15 +370,17 @@ static enum rewrite_result parse(struct client *client, const struct span *body,
         return out_of_memory(client);
     name = client_name_find(client, text, name_bytes);
     if (name != NULL && name_bytes > 0) {
-        if (client_name_is_unsettled(name, server->statements->batch))
+        /* Taken as it seems, what is in flight may be a DISCARD ALL. */
+        if (client_name_is_unsettled(name, server->statements->batch) ||
+            (name->statement != NULL && exchange_owed(&server->exchange) > 0))
             return REWRITE_HOLD;
-        if (name->statement != NULL)
-            return fail(client, true, text, name_bytes);
     }
     statement = statement_intern(core, &rest, rest_bytes, text_bytes,
                                  params_parse_hash(client->params));
     if (statement == NULL)
         return out_of_memory(client);
+    if (name != NULL && name_bytes > 0 && name->statement != NULL)
+        return fail_duplicate(client, statement, text, name_bytes);
     if (name == NULL) {
         name = client_name_make(client, text, name_bytes);
         if (name == NULL) {
@@ -307,14 +396,10 @@ static enum rewrite_result parse(struct client *client, const struct span *body,
         return parse_tracked(client, name, false);
     }
     client->statements->is_unnamed_on_server = false;
-    if (settings->cache_unnamed_statements) {
-        if (statement->reference_count == 1)
-            statement->is_cacheable = read_cacheable(statement);
-        if (statement->is_cacheable && statement_seen_before(&core->statements, statement) &&
-            server->status == 'I' && exchange_is_answered(&server->exchange)) {
-            client->pool->stats.client_parse_count++;
-            return parse_tracked(client, name, true);
-        }
+    if (settings->cache_unnamed_statements && is_worth_caching(core, statement) &&
+        server->status == 'I' && exchange_is_answered(&server->exchange)) {
+        client->pool->stats.client_parse_count++;
+        return parse_tracked(client, name, true);
     }
     client->statements->is_unnamed_on_server = true;
     return expect(server, EXPECT_PARSE, name) != NULL ? REWRITE_PASS : out_of_memory(client);
@@ -339,10 +424,7 @@ static enum rewrite_result use(struct client *client, const uint8_t *text, size_
         return REWRITE_PASS;
     }
     heal_begin(server);
-    if (!make_usable(client, *name))
-        return out_of_memory(client);
-    heal_use(server, (*name)->statement, bytes == 0);
-    return REWRITE_PASS;
+    return make_usable(client, *name) ? REWRITE_PASS : out_of_memory(client);
 }
 
 static enum rewrite_result bind_message(struct client *client, const struct span *body,
@@ -456,9 +538,15 @@ void rewrite_sent(struct client *client, uint8_t type)
         /* PostgreSQL: exec_simple_query drops the unnamed statement. */
         client_name_set(client, &client->statements->unnamed, NULL);
         client->statements->is_unnamed_on_server = false;
+        if (server->statements != NULL)
+            client->statements->unnamed.batch = server->statements->batch;
     }
-    if (server->statements == NULL)
+    if (server->statements == NULL) {
+        /* What comes back may say that all is deallocated. */
+        if (client->statements != NULL && server_statements_of(server) != NULL)
+            server->statements->batch = exchange_owed(&server->exchange);
         return;
+    }
     if (!rewrite_concerns(type))
         heal_sent(server, type);
     if (type == 'S' || type == 'Q' || type == 'F')

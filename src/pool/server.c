@@ -794,7 +794,6 @@ static void error_complete(struct server *server, const uint8_t *body, size_t by
 {
     const struct expectation *failure = expected_failure(server->statements);
     struct conn *conn = &server->client->conn;
-    uint8_t header[FRAME_HEADER_BYTES] = {'E'};
     uint8_t message[512];
     struct error_fields fields;
     struct writer writer;
@@ -809,8 +808,7 @@ static void error_complete(struct server *server, const uint8_t *body, size_t by
     } else if (heal_error(server, body, bytes)) {
         return;
     } else {
-        bytes_put_u32(header + 1, (uint32_t)(4 + bytes));
-        pushed = conn_push_copy(conn, header, sizeof(header)) && conn_push_copy(conn, body, bytes);
+        pushed = rewrite_send_error(server->client, body, bytes);
     }
     if (!pushed)
         server_close(server, "out of memory");

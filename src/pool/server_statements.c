@@ -287,7 +287,8 @@ static void take_back(struct server *server, struct expectation *expectation)
         }
         break;
     case EXPECT_CLOSE:
-        if (name != NULL && name->statement == NULL) {
+        if (name != NULL && name->statement == NULL &&
+            (name->bytes > 0 || name->batch == expectation->batch)) {
             client_name_set(server->client, name, expectation->statement);
             expectation->statement = NULL;
         }

@@ -40,7 +40,9 @@ bool statement_store_init(struct statement_store *store, uint32_t conn_count_max
     digest = siphash_of(&store->key, purpose_none, sizeof(purpose_none));
     statement_name(&digest, store->no_name);
     /* Not to be taken for one of our statements where names are looked for in a message. */
-    memcpy(store->no_name, "pgsnoname_", sizeof(STATEMENT_NAME_PREFIX));
+    memcpy(store->no_name, "pgsnoname", sizeof(STATEMENT_NAME_PREFIX) - 1);
+    memcpy(store->spare_name, store->no_name, sizeof(store->spare_name));
+    memcpy(store->spare_name, "pgs_spare", sizeof(STATEMENT_NAME_PREFIX) - 1);
     store->buckets = calloc(STATEMENT_BUCKETS, sizeof(struct statement *));
     store->sightings = calloc(STATEMENT_SIGHTINGS, sizeof(uint64_t));
     return store->buckets != NULL && store->sightings != NULL &&

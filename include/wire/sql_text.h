@@ -1,0 +1,88 @@
+/* sql_text.h - reads the text of one SQL statement as far as prepared statements need it
+ * (PostgreSQL documentation: "Lexical Structure", PREPARE, EXECUTE, DEALLOCATE).
+ *
+ * The text is that of a Query or Parse message, without the closing zero, in any client encoding
+ * whose single bytes below 0x80 are ASCII. In some of them (SJIS, BIG5, GBK, UHC, JOHAB, GB18030)
+ * such a byte can also be the second half of a character, and which encoding it is nobody here
+ * knows. So a text with a byte above 0x7f anywhere, be it in a comment, is SQL_OTHER and not
+ * cacheable. That also leaves out the two things that depend on the server's locale and encoding:
+ * how such letters are folded, and where a long name is cut.
+ *
+ * The reader knows tokens, not the grammar of expressions: a text that PostgreSQL refuses may still
+ * be called a PREPARE or EXECUTE. What PostgreSQL accepts is called by its name or SQL_OTHER.
+ *
+ * Pure: no allocation, no I/O, any thread. Bytes belong to the caller. */
+#ifndef WIRE_SQL_TEXT_H
+#define WIRE_SQL_TEXT_H
+
+#include "base/bytes.h"
+
+/* NAMEDATALEN - 1: PostgreSQL cuts what is longer. */
+enum { SQL_NAME_BYTES_MAX = 63 };
+
+enum sql_prepare_kind {
+    SQL_OTHER, /* also: several statements, and whatever is doubtful */
+    SQL_PREPARE,
+    SQL_EXECUTE, /* also inside of EXPLAIN and CREATE TABLE AS */
+    SQL_DEALLOCATE,
+    SQL_DEALLOCATE_ALL,
+    SQL_DISCARD_ALL
+};
+
+/* Offsets count from the start of the text. */
+struct sql_prepare {
+    /* As PostgreSQL has it: folded, without quotes, cut. Ends in a zero and has none before. */
+    char name[SQL_NAME_BYTES_MAX + 1];
+    size_t name_bytes;
+    /* As it stands in the text, with its quotes. Nothing need be between it and its neighbours
+     * (EXECUTE"p"), so another name in its place needs quotes too. */
+    size_t written_offset;
+    size_t written_bytes;
+    /* What follows the name: its first token up to the end of the last one, so without the `;`,
+     * blanks and comments around it. Empty after DEALLOCATE and EXECUTE without more. */
+    size_t rest_offset;
+    size_t rest_bytes;
+};
+
+/* The part of sql_may_be_prepare for a text that begins with a blank or a comment. */
+bool sql_may_be_prepare_behind_blanks(const char *text, size_t bytes);
+
+/* The same for a text that begins with a word. */
+static inline bool sql_word_may_be_prepare(const char *text, size_t bytes)
+{
+    if (bytes < sizeof("EXECUTE a") - 1)
+        return false;
+    switch (bytes_get_u32((const uint8_t *)text) | 0x20202020) {
+    case 0x70726570: /* prep */
+    case 0x65786563: /* exec */
+    case 0x6465616c: /* deal */
+    case 0x64697363: /* disc */
+    case 0x6578706c: /* expl */
+    case 0x63726561: /* crea */
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* The cheap first look: false says that sql_prepare_read would answer SQL_OTHER. */
+static inline bool sql_may_be_prepare(const char *text, size_t bytes)
+{
+    if (likely(bytes > 0 && (uint8_t)text[0] >= 'A'))
+        return sql_word_may_be_prepare(text, bytes);
+    return sql_may_be_prepare_behind_blanks(text, bytes);
+}
+
+/* What the text is, if it is exactly one statement; a closing `;` is no second one. `out` is
+ * written for SQL_PREPARE, SQL_EXECUTE and SQL_DEALLOCATE, and undefined otherwise. */
+must_check enum sql_prepare_kind sql_prepare_read(const char *text, size_t bytes,
+                                                  bool standard_conforming_strings,
+                                                  struct sql_prepare *out);
+
+/* True if an unnamed statement with this text may be replaced by a prepared one: one SELECT, INSERT,
+ * UPDATE, DELETE, VALUES, WITH, MERGE or TABLE in which nothing stands that PostgreSQL evaluates
+ * when it reads it, as it does with the literals 'now' and 'some_table'::regclass. So no literal
+ * with quotes or dollars at all. Whether the statement is correct is not looked at. */
+must_check bool sql_is_cacheable(const char *text, size_t bytes);
+
+#endif
