@@ -111,6 +111,11 @@ DRIVERS = [
     Driver("php", ["/usr/bin/php", "-r", "exit(function_exists('pg_connect') && "
                    "in_array('pgsql', PDO::getAvailableDrivers()) ? 0 : 1);"],
            ["/usr/bin/php", "-d", "display_errors=stderr", here("drive_php.php")]),
+    Driver("odbc", ["sh", "-c", f"{PYTHON} -c 'import pyodbc' && ls /usr/lib/*/odbc/psqlodbcw.so"],
+           [PYTHON, here("drive_odbc.py")]),
+    python("django", "django, psycopg2"),
+    Driver("rails", ["/usr/bin/ruby", "-e", "require 'active_record'; require 'pg'"],
+           ["/usr/bin/ruby", "-W0", here("drive_rails.rb")]),
 ]
 
 # Differences that are meant: driver, ways, step, what is seen straight, what through the pooler, why.
