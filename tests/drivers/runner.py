@@ -43,10 +43,13 @@ WAYS = {
     "transaction": TRANSACTION,
     "evict": {**TRANSACTION, "max_prepared_statements": 1},
     "workers": TRANSACTION,
+    "off": {**TRANSACTION, "max_prepared_statements": 0},
 }
+# `off` shows that a difference is seen: without tracking most drivers must fail. Not run unless named.
+WAYS_RUN = [way for way in WAYS if way != "off"]
 OWN_SETTINGS = {"workers": "[pgsplice]\nworker_threads = 2\npool_shards = 2\n"}
 OWN_SETTINGS_ELSE = "[pgsplice]\nworker_threads = 1\n"
-SHARED_SERVERS = ("transaction", "evict", "workers")
+SHARED_SERVERS = ("transaction", "evict", "workers", "off")
 
 # Steps that some ways cannot do: a NOTIFY finds a listening server only where the client owns it.
 STEPS_LEFT_OUT = {way: ("listen",) for way in SHARED_SERVERS}
@@ -87,6 +90,21 @@ def node(name):
                           f"cd {folder} && npm ci --no-audit --no-fund; }}"]])
 
 
+# Debian's crates only, and its own cargo: another one in PATH has no use for them.
+def rust():
+    home = built("cargo")
+    config = '[source.crates-io]\nreplace-with = "debian"\n[source.debian]\n' \
+             'directory = "/usr/share/cargo/registry"\n'
+    target = built("rust")
+    return Driver("rust", ["sh", "-c", "test -x /usr/bin/cargo && ls -d /usr/share/cargo/registry/tokio-postgres-*"],
+                  [os.path.join(target, "debug", "drive_rust")],
+                  [["sh", "-c", f"mkdir -p {home} && printf '%s' '{config}' > {home}/config.toml && "
+                    f"rm -rf {home}/source && cp -r {here('rust')} {home}/source"],
+                   ["/usr/bin/cargo", "build", "--offline", "--jobs", "2", "--quiet",
+                    "--manifest-path", f"{home}/source/Cargo.toml"]],
+                  env={"CARGO_HOME": home, "CARGO_TARGET_DIR": target, "RUSTC": "/usr/bin/rustc"})
+
+
 DRIVERS = [
     Driver("libpq", ["sh", "-c", "command -v gcc && test -e /usr/include/postgresql/libpq-fe.h"],
            [built("drive_libpq")],
@@ -113,6 +131,7 @@ DRIVERS = [
            ["/usr/bin/php", "-d", "display_errors=stderr", here("drive_php.php")]),
     Driver("odbc", ["sh", "-c", f"{PYTHON} -c 'import pyodbc' && ls /usr/lib/*/odbc/psqlodbcw.so"],
            [PYTHON, here("drive_odbc.py")]),
+    rust(),
     python("django", "django, psycopg2"),
     Driver("rails", ["/usr/bin/ruby", "-e", "require 'active_record'; require 'pg'"],
            ["/usr/bin/ruby", "-W0", here("drive_rails.rb")]),
@@ -325,7 +344,7 @@ def run_driver(driver, ways, postgres, folder, show):
 def main():
     options = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     options.add_argument("drivers", nargs="*", help="only these")
-    options.add_argument("--ways", default=",".join(WAYS), help="only these, with commas")
+    options.add_argument("--ways", default=",".join(WAYS_RUN), help="only these, with commas")
     options.add_argument("--jobs", type=int, default=2)
     options.add_argument("--show", action="store_true", help="print the straight transcripts")
     options.add_argument("--keep", action="store_true", help="keep transcripts, logs, configurations")

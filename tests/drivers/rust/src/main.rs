@@ -246,9 +246,12 @@ async fn timeout(client: &mut Client, other: &Client) -> Result<(), Error> {
     inside.rollback().await?;
     let token = client.cancel_token();
     let sleep = client.query("select pg_sleep(30)", &[]);
+    let asleep = other
+        .prepare("select 1 / $1::int * count(*)::int from pg_stat_activity \
+                  where datname = current_database() and wait_event = 'PgSleep'")
+        .await?;
     let watch = async {
-        let asleep = "select count(*)::int from pg_stat_activity where datname = current_database() and wait_event = 'PgSleep'";
-        while number(other, asleep, &[]).await? != 1 {}
+        while number_of(other, &asleep, 1).await? != 1 {}
         token.cancel_query(NoTls).await
     };
     let (slept, cancelled) = future::join(sleep, watch).await;
@@ -277,16 +280,11 @@ async fn discard(client: &Client, other: &Client) -> Result<(), Error> {
         let mine = client.prepare("select $1::int + 5").await?;
         let theirs = other.prepare("select $1::int + 5").await?;
         client.batch_execute(command).await?;
-        attempt("discard", "after", number_of_text(client, &mine).await);
-        attempt("discard", "other", number_of_text(other, &theirs).await);
+        attempt("discard", "after", number_of(client, &mine, 1).await);
+        attempt("discard", "other", number_of(other, &theirs, 1).await);
         say("discard", number(client, "select $1::int + 5", &[&2]).await?);
     }
     Ok(())
-}
-
-/// An error about a statement has its name in it, which counts up in the program: only the state is shown.
-async fn number_of_text(client: &Client, statement: &tokio_postgres::Statement) -> Result<i32, Error> {
-    client.query_one(statement, &[&1]).await.map(|row| row.get(0))
 }
 
 async fn steps() -> Result<(), Error> {
