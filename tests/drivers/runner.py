@@ -324,6 +324,8 @@ def run_driver(driver, ways, postgres, folder, show):
     report, well, used = [], True, []
     if show:
         report += ["    " + short(line) for line in straight.lines]
+    if not ways:
+        report.append(f"ran     {driver.name} straight ({len(straight.lines)} lines, {straight.took:.1f} s)")
     for way in ways:
         run = run_way(driver, way, postgres, folder)
         differs, rules = compare(straight, run) if not run.problem else ("", [])
