@@ -29,7 +29,10 @@ struct client_name {
     struct hash_link link;
     struct statement *statement; /* NULL: closed, or never there */
     uint64_t batch;              /* of the server's exchange, when it was last parsed or closed */
+    uint64_t shape;              /* of the result, as the client was told by Describe; 0: never */
     uint32_t unsettled_count;    /* parses and closes that are not answered */
+    uint32_t described_count;    /* describes that are not answered */
+    bool was_bound;              /* the client may have seen a result of it */
     uint8_t bytes;               /* 0: the unnamed one */
     char text[];
 };
@@ -49,6 +52,7 @@ struct client_statements {
     bool is_unnamed_in_doubt;
     /* A message whose beginning is not there as a whole yet; rewrite.c. */
     struct span_queue partial;
+    uint64_t checked_serial; /* of what was prepared afresh to see whether its shape is the client's */
     uint32_t partial_bytes; /* wanted before it is looked at */
 };
 

@@ -77,7 +77,7 @@ void rewrite_sent(struct client *client, uint8_t type);
 /* rewrite_sql.c: what the name means is not decided before more has been answered. */
 bool rewrite_has_to_wait(const struct client *client, const struct client_name *name);
 /* rewrite_sql.c: an error about this name is expected, for that of a name that nobody has. */
-must_check bool rewrite_expect_failure(struct server *server, bool is_duplicate, const void *name,
+must_check bool rewrite_expect_failure(struct server *server, enum failure kind, const void *name,
                                        size_t name_bytes);
 
 /* Sends the body of a server's ErrorResponse to the client, with the client's own names in place of ours. */

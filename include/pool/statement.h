@@ -95,6 +95,11 @@ void statement_name(const struct digest *digest, char name[STATEMENT_NAME_BYTES 
 /* Was the same unnamed statement seen lately on this core? It is from now on. */
 bool statement_seen_before(struct statement_store *store, const struct statement *statement);
 
+/* The shape of a result: a keyed hash of names, types and type modifiers of the columns of a RowDescription,
+ * which is what PostgreSQL compares before it says that a cached plan must not change its result type
+ * (plancache.c, equalTupleDescs). Never 0. `body` NULL: NoData. A broken body has some shape. */
+uint64_t shape_of(const struct statement_store *store, const uint8_t *body, size_t bytes);
+
 /* Is a Parse's body (what follows the statement's name) well formed: a text and its closing zero, a number, so
  * many types? */
 must_check bool parse_body_read(const struct span *body, uint32_t bytes, uint32_t *text_bytes);

@@ -62,7 +62,8 @@ static bool make_usable(struct client *client, struct client_name *name)
     struct server *server = client->server;
     struct statement *statement = name->statement;
     struct prepared *prepared = prepared_find(server->statements, &statement->digest);
-    uint64_t params_hash;
+    uint64_t params_hash, shape;
+    bool was_bound;
 
     if (likely(prepared != NULL && prepared_is_usable(server->statements, prepared))) {
         believe(server, prepared, statement, false);
@@ -78,7 +79,11 @@ static bool make_usable(struct client *client, struct client_name *name)
         if (statement == NULL)
             return false;
         statement->cacheable = name->statement->cacheable;
+        shape = name->shape;
+        was_bound = name->was_bound;
         client_name_set(client, name, statement);
+        name->shape = shape;
+        name->was_bound = was_bound;
         prepared = prepared_find(server->statements, &statement->digest);
         if (prepared != NULL && prepared_is_usable(server->statements, prepared)) {
             believe(server, prepared, statement, false);
@@ -111,27 +116,27 @@ bool rewrite_has_to_wait(const struct client *client, const struct client_name *
 
 /* ---- errors ---- */
 
-bool rewrite_expect_failure(struct server *server, bool is_duplicate, const void *name,
+bool rewrite_expect_failure(struct server *server, enum failure kind, const void *name,
                             size_t name_bytes)
 {
     struct expectation *failure = expect(server, EXPECT_FAILURE, NULL);
 
     if (failure == NULL)
         return false;
-    failure->is_duplicate = is_duplicate;
+    failure->failure = (uint8_t)kind;
     failure->text_bytes = (uint8_t)MIN(name_bytes, sizeof(failure->text));
     memcpy(failure->text, name, failure->text_bytes);
     return true;
 }
 
 /* An error at this place in the batch. */
-static enum rewrite_result fail(struct client *client, bool is_duplicate, const uint8_t *name,
+static enum rewrite_result fail(struct client *client, enum failure kind, const uint8_t *name,
                                 size_t name_bytes)
 {
     struct server *server = client->server;
 
     heal_begin(server);
-    if (!rewrite_expect_failure(server, is_duplicate, name, name_bytes) ||
+    if (!rewrite_expect_failure(server, kind, name, name_bytes) ||
         !send_named(server, 'D', client_core(client)->statements.no_name))
         return out_of_memory(client);
     return REWRITE_DROP;
@@ -152,7 +157,7 @@ static enum rewrite_result fail_duplicate(struct client *client, struct statemen
            send_parse(server, spare, statement) &&
            expect(server, EXPECT_CLOSE_OURS, NULL) != NULL && send_named(server, 'C', spare);
     statement_release(client_core(client), statement);
-    return sent ? fail(client, true, name, name_bytes) : out_of_memory(client);
+    return sent ? fail(client, FAILURE_DUPLICATE, name, name_bytes) : out_of_memory(client);
 }
 
 static bool has_own_name(const struct statement *statement, const char *own_name)
@@ -218,15 +223,19 @@ void rewrite_write_failure(struct writer *writer, const struct expectation *fail
     char text[STATEMENT_CLIENT_NAME_MAX + 64];
     struct pg_error error = {
         .severity = SEVERITY_ERROR,
-        .sqlstate = failure->is_duplicate ? "42P05" : "26000",
+        .sqlstate = failure->failure == FAILURE_STALE       ? "0A000"
+                    : failure->failure == FAILURE_DUPLICATE ? "42P05"
+                                                            : "26000",
         .message = text,
     };
 
-    if (failure->text_bytes == 0)
+    if (failure->failure == FAILURE_STALE)
+        snprintf(text, sizeof(text), "cached plan must not change result type");
+    else if (failure->text_bytes == 0)
         snprintf(text, sizeof(text), "unnamed prepared statement does not exist");
     else
         snprintf(text, sizeof(text), "prepared statement \"%.*s\" %s", (int)failure->text_bytes,
-                 failure->text, failure->is_duplicate ? "already exists" : "does not exist");
+                 failure->text, failure->failure == FAILURE_DUPLICATE ? "already exists" : "does not exist");
     message_error(writer, &error);
 }
 
@@ -371,17 +380,52 @@ static enum rewrite_result use(struct client *client, const uint8_t *text, size_
     if (*name != NULL && rewrite_has_to_wait(client, *name))
         return REWRITE_HOLD;
     if (*name == NULL || (*name)->statement == NULL)
-        return fail(client, false, text, bytes);
+        return fail(client, FAILURE_UNKNOWN, text, bytes);
     if (bytes == 0 && client->statements->is_unnamed_on_server) {
         *name = NULL;
         return REWRITE_PASS;
     }
     if (unlikely((*name)->statement->is_sql) && !send_own_is_possible(server) &&
         !is_usable(server, (*name)->statement))
-        return fail(client, false, text,
-                    bytes); /* it cannot be prepared in the middle of a batch */
+        return fail(client, FAILURE_UNKNOWN, text, bytes); /* it cannot be prepared in the middle of a batch */
     heal_begin(server);
     return make_usable(client, *name) ? REWRITE_PASS : out_of_memory(client);
+}
+
+/* A client that was told by Describe what its statement's result looks like does not ask again. PostgreSQL
+ * holds it to that ("cached plan must not change result type"); but what is prepared here was prepared later,
+ * maybe after DDL, or before DDL of which the client knows. So its shape is learned once for each server and
+ * statement, before it is bound, and where it is another one it is prepared afresh: if it is still
+ * another one then, the client gets PostgreSQL's error. */
+static enum rewrite_result check_shape(struct client *client, const struct client_name *name)
+{
+    static const uint8_t flush[] = {'H', 0, 0, 0, 4};
+    struct server *server = client->server;
+    struct server_statements *statements = server->statements;
+    struct statement *statement = name->statement;
+    struct prepared *prepared = prepared_find(statements, &statement->digest);
+    struct expectation *expectation;
+
+    if (likely(name->shape == 0 || prepared->shape == name->shape) || server->status == 'E' ||
+        statement->is_sql || statements->failed == statements->batch + 1)
+        return REWRITE_PASS;
+    if (prepared->shape != 0) {
+        if (prepared->serial == client->statements->checked_serial)
+            return fail(client, FAILURE_STALE, (const uint8_t *)name->text, name->bytes);
+        if (!send_prepare(server, statement, EXPECT_PARSE_OURS, NULL))
+            return out_of_memory(client);
+    }
+    if (prepared->state == PREPARED_PENDING && prepared->batch == statements->batch)
+        client->statements->checked_serial = prepared->serial;
+    expectation = expect(server, EXPECT_SHAPE, NULL);
+    if (expectation == NULL)
+        return out_of_memory(client);
+    expectation->digest = statement->digest;
+    expectation->has_digest = true;
+    if (!send_named(server, 'D', statement->name) || !send_bytes(server, flush, sizeof(flush)))
+        return out_of_memory(client);
+    exchange_sent(&server->exchange, 'D'); /* the Bind has not been sent: its batch is open all the same */
+    return REWRITE_HOLD;
 }
 
 static enum rewrite_result bind_message(struct client *client, const struct span *body,
@@ -403,10 +447,16 @@ static enum rewrite_result bind_message(struct client *client, const struct span
     result = use(client, text, (size_t)(text_end - text), &name);
     if (result == REWRITE_HOLD || result == REWRITE_CLOSED)
         return result;
+    if (result == REWRITE_PASS && name != NULL) {
+        result = check_shape(client, name);
+        if (result == REWRITE_HOLD || result == REWRITE_CLOSED)
+            return result;
+    }
     client->pool->stats.bind_count++;
     if (result != REWRITE_PASS || name == NULL)
         return result;
     name->statement->bind_count++;
+    heal_bind(client->server, name);
     writer_init(&writer, head, sizeof(head));
     writer_put_u8(&writer, 'B');
     writer_put_u32(&writer,
@@ -422,9 +472,19 @@ static enum rewrite_result describe(struct client *client, const uint8_t *text, 
 {
     struct client_name *name;
     enum rewrite_result result = use(client, text, bytes, &name);
+    struct expectation *expectation;
 
-    if (result != REWRITE_PASS || name == NULL)
+    if (result != REWRITE_PASS)
         return result;
+    client->server->statements->heal.is_described = true;
+    expectation =
+        expect(client->server, EXPECT_DESCRIBE, name != NULL ? name : &client->statements->unnamed);
+    if (expectation == NULL)
+        return out_of_memory(client);
+    if (name == NULL)
+        return REWRITE_PASS;
+    expectation->digest = name->statement->digest;
+    expectation->has_digest = true;
     return send_named(client->server, 'D', name->statement->name) ? REWRITE_DROP
                                                                   : out_of_memory(client);
 }
@@ -484,6 +544,7 @@ enum rewrite_result rewrite_message(struct client *client, uint8_t type, const s
         if (data[0] == 'S')
             return type == 'D' ? describe(client, data + 1, body_bytes - 2)
                                : close_statement(client, data + 1, body_bytes - 2);
+        server->statements->heal.is_described |= type == 'D';
         if (type == 'C' && data[0] == 'P' && expect(server, EXPECT_CLOSE, NULL) == NULL)
             return out_of_memory(client);
         return REWRITE_PASS;

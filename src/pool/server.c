@@ -704,6 +704,40 @@ static bool has_tag_of_statements(const struct server *server)
             bytes == sizeof("DEALLOCATE") || bytes == sizeof("PREPARE"));
 }
 
+/* RowDescription or NoData: of a statement, or of something else. */
+static void description_began(struct server *server, uint8_t type)
+{
+    struct expectation *expectation = expected_description(server->statements);
+    bool is_ours;
+
+    if (expectation == NULL)
+        return;
+    is_ours = expectation->kind == EXPECT_SHAPE;
+    if (is_ours)
+        server->forwards_message = false;
+    if (type == 'T' && server->frame.body_left <= GATHER_BYTES_MAX) {
+        server->looks_at_body = true; /* description_complete follows */
+        return;
+    }
+    /* One that is too long is not remembered. */
+    expected_description_over(
+        server, expectation,
+        type == 'n' ? shape_of(&server_core(server)->statements, NULL, 0) : 0);
+    if (is_ours)
+        client_release_held(server->client);
+}
+
+static void description_complete(struct server *server, const uint8_t *body, size_t bytes)
+{
+    struct expectation *expectation = expected_description(server->statements);
+    bool is_ours = expectation->kind == EXPECT_SHAPE;
+
+    expected_description_over(server, expectation,
+                              shape_of(&server_core(server)->statements, body, bytes));
+    if (is_ours)
+        client_release_held(server->client);
+}
+
 /* Statements are tracked: is the message the client's, and as it is? `header` is where its type stands. */
 static void tracked_message_began(struct server *server, uint8_t *header)
 {
@@ -733,7 +767,10 @@ static void tracked_message_began(struct server *server, uint8_t *header)
         server->forwards_message = false;
     } else if (type == 'C' && has_tag_of_statements(server)) {
         server->looks_at_body = true;
-    } else if ((type == '1' || type == '3') && !list_is_empty(&server->statements->expectations)) {
+    } else if ((type == 'T' || type == 'n') &&
+               !list_is_empty(&server->statements->expectations)) {
+        description_began(server, type);
+    } else if ((type == '1' || type == '3' || type == 't') && !list_is_empty(&server->statements->expectations)) {
         switch (server_statements_answer(server, type)) {
         case ANSWER_FORWARD:
             break;
@@ -846,8 +883,14 @@ static void error_complete(struct server *server, const uint8_t *body, size_t by
     } else {
         pushed = rewrite_send_error(server->client, body, bytes);
     }
-    if (!pushed)
+    if (!pushed) {
         server_close(server, "out of memory");
+        return;
+    }
+    /* What waits for an answer of this batch waits in vain. */
+    server->statements->failed =
+        server->statements->batch - exchange_owed(&server->exchange) + 1;
+    client_release_held(server->client);
 }
 
 /* ReadyForQuery in a tracked exchange. True: it answers nothing of the client's. */
@@ -910,6 +953,10 @@ static void message_complete(struct server *server, uint8_t type, const uint8_t 
     case SERVER_ACTIVE:
         if (type == 'C') {
             read_tag(server, body, bytes);
+            break;
+        }
+        if (type == 'T') {
+            description_complete(server, body, bytes);
             break;
         }
         if (unlikely(type == 'E' && server->withholds_error)) {

@@ -79,6 +79,7 @@ struct prepared *prepared_add(struct server *server, struct statement *statement
     prepared->state = PREPARED_PENDING;
     prepared->batch = statements->batch;
     prepared->serial = ++statements->serial;
+    prepared->shape = 0;
     return prepared;
 }
 
@@ -149,6 +150,7 @@ bool server_statements_adopt(struct server *server, const struct server *lent)
             return false;
         }
         ours->state = theirs->state;
+        ours->shape = theirs->shape;
         list_push_back(&server->statements->lru, &ours->lru);
     }
     return true;
@@ -198,7 +200,9 @@ struct expectation *expect(struct server *server, enum expectation_kind kind,
     list_init(&expectation->link);
     list_push_back(&statements->expectations, &expectation->link);
     statements->own_count += kind == EXPECT_OWN_BATCH;
-    if (name != NULL) {
+    if (name != NULL && kind == EXPECT_DESCRIBE) {
+        name->described_count++;
+    } else if (name != NULL) {
         name->unsettled_count++;
         name->batch = statements->batch;
     }
@@ -212,8 +216,12 @@ static void expectation_free(struct server *server, struct expectation *expectat
     list_remove(&expectation->link);
     server->statements->own_count -= expectation->kind == EXPECT_OWN_BATCH;
     if (expectation->name != NULL) {
-        assert(expectation->name->unsettled_count > 0);
-        expectation->name->unsettled_count--;
+        uint32_t *count = expectation->kind == EXPECT_DESCRIBE
+                              ? &expectation->name->described_count
+                              : &expectation->name->unsettled_count;
+
+        assert(*count > 0);
+        --*count;
         client_name_check(server->client, expectation->name);
     }
     statement_release(core, expectation->statement);
@@ -239,10 +247,10 @@ static void confirm(struct server *server, const struct expectation *expectation
         prepared->state = PREPARED_SURE;
 }
 
-/* Answered by ParseComplete or CloseComplete. */
+/* Answered by ParseComplete, CloseComplete or ParameterDescription. */
 static bool is_of_protocol(const struct expectation *expectation)
 {
-    return expectation->kind <= EXPECT_EVICTION;
+    return expectation->kind <= EXPECT_SHAPE;
 }
 
 enum answer server_statements_answer(struct server *server, uint8_t type)
@@ -250,7 +258,7 @@ enum answer server_statements_answer(struct server *server, uint8_t type)
     struct server_statements *statements = server->statements;
     struct expectation *expectation = NULL;
     enum answer answer = ANSWER_WRONG;
-    bool is_parse;
+    char wanted;
 
     list_for_each(link, &statements->expectations)
     {
@@ -261,8 +269,10 @@ enum answer server_statements_answer(struct server *server, uint8_t type)
     }
     if (expectation == NULL)
         return ANSWER_FORWARD;
-    is_parse = expectation->kind == EXPECT_PARSE || expectation->kind == EXPECT_PARSE_OURS;
-    if ((type == '1') != is_parse)
+    wanted = expectation->kind == EXPECT_PARSE || expectation->kind == EXPECT_PARSE_OURS ? '1'
+             : expectation->kind == EXPECT_DESCRIBE || expectation->kind == EXPECT_SHAPE ? 't'
+                                                                                         : '3';
+    if (type != wanted)
         return ANSWER_WRONG;
     switch (expectation->kind) {
     case EXPECT_PARSE:
@@ -280,11 +290,45 @@ enum answer server_statements_answer(struct server *server, uint8_t type)
     case EXPECT_EVICTION:
         answer = ANSWER_SWALLOW;
         break;
+    case EXPECT_DESCRIBE:
+    case EXPECT_SHAPE:
+        expectation->is_described = true;
+        return expectation->kind == EXPECT_DESCRIBE ? ANSWER_FORWARD : ANSWER_SWALLOW;
     default:
         return ANSWER_WRONG;
     }
     expectation_free(server, expectation);
     return answer;
+}
+
+struct expectation *expected_description(const struct server_statements *statements)
+{
+    list_for_each(link, &statements->expectations)
+    {
+        struct expectation *expectation = OWNER_OF(link, struct expectation, link);
+
+        if (is_of_protocol(expectation))
+            return expectation->is_described ? expectation : NULL;
+    }
+    return NULL;
+}
+
+void expected_description_over(struct server *server, struct expectation *expectation,
+                               uint64_t shape)
+{
+    struct client_name *name = expectation->name;
+    struct prepared *prepared = NULL;
+
+    if (expectation->has_digest)
+        prepared = prepared_find(server->statements, &expectation->digest);
+    if (prepared != NULL)
+        prepared->shape = shape;
+    /* The name may stand for something else by now. */
+    if (name != NULL && name->statement != NULL &&
+        (!expectation->has_digest ||
+         digest_is_same(&name->statement->digest, &expectation->digest)))
+        name->shape = shape;
+    expectation_free(server, expectation);
 }
 
 struct expectation *expected_own_batch(const struct server *server)
@@ -436,6 +480,7 @@ void server_statements_end_exchange(struct server *server)
     if (statements == NULL)
         return;
     statements->deallocation = 0;
+    statements->failed = 0;
     statements->batch = 0;
     statements->heal.state = HEAL_NONE;
     if (server->exchange.is_uncertain)

@@ -172,7 +172,7 @@ def make_random_test(first, count, **settings):
             scripts = [Script(seed * 3 + i) for i in range(3)]
             try:
                 run_scripts(t, pooler, scripts, split=seed % 2 == 1)
-            except AssertionError as error:
+            except (AssertionError, pgwire.Closed, pgwire.TimedOut) as error:
                 raise AssertionError(f"seed {seed}: {error}") from None
     return test
 
@@ -522,13 +522,63 @@ def test_a_changed_table_is_not_noticed(t):
             result = client.batch(run("s"))
             same((result.types, result.rows), ("2TDCZ", [wanted]))
         wanted = change()
-        result = client.batch(describe("S", "s") + run("s"))
-        same((result.types, result.rows), ("tT2TDCZ", [wanted]))
-        wanted = change()
-        client.send(bind("", "s", []) + flush())
-        client.until("2")
+        client.send(bind("", "s", []) + describe("P") + flush())
+        client.until("T")
         client.send(execute() + sync())
         same(client.results().rows, [wanted])
+
+
+@ours
+def test_who_was_told_what_a_result_looks_like_is_told_of_the_change(t):
+    """A driver that describes its statement once reads rows by that: it must get PostgreSQL's error, from servers that
+    have the old plan and from those that have never seen it; and not from one with an old plan after it
+    has described the statement anew."""
+    pooler, holder, client = two_servers(t)
+    change = changed_table(t, pooler)
+    with holder, client:
+        for name in "abc":
+            result = client.batch(parse(name, "select * from changing") + describe("S", name))
+            same(result.types, "1tTZ")
+            on_both_servers(holder, client, lambda: same(client.batch(bind("", name, []) + execute()).types, "2DCZ"))
+            change()
+
+            def refuses():
+                same(client.batch(run(name)).errors[0].sqlstate, "0A000")
+                same(client.batch(bind("", name, []) + execute()).errors[0].sqlstate, "0A000")
+            on_both_servers_outside(t, holder, client, refuses)
+
+
+def on_both_servers_outside(t, holder, client, work):
+    """As on_both_servers, for work that fails and so must not be in a transaction."""
+    work()
+    client.query("begin")
+    holder.query("begin")
+    client.query("rollback")
+    work()
+    holder.query("rollback")
+    work()
+
+
+@ours
+def test_a_statement_that_was_run_and_never_described(t):
+    """Its client may rely on the columns it has seen: with a Describe in the batch it does not."""
+    for wanted in (1, 0):
+        pooler = t.pooler(pool_mode="transaction", default_pool_size=1, name=f"h{wanted}x",
+                          extra=f"[pgsplice]\nheal_statements = {wanted}\n")
+        change = changed_table(t, pooler)
+        with pooler.connect() as c:
+            c.batch(parse("s", "select * from changing"))
+            columns = change()
+            same(c.batch(bind("", "s", []) + execute()).rows, [columns])  # it has never run it
+            change()
+            same(c.batch(bind("", "s", []) + execute()).errors[0].sqlstate, "0A000")
+            same(c.batch(run("s")).errors, [])  # prepared again since
+            columns = change()
+            result = c.batch(run("s"))
+            if wanted:
+                same(result.rows, [columns])
+            else:
+                same(result.errors[0].sqlstate, "0A000")
 
 
 @ours
