@@ -17,6 +17,8 @@ enum {
     QUERY_BYTES_MAX = 8192,
     SSL_REQUEST_CODE = 80877103,
     PAUSE_US_MAX = 200000,
+    ARG_RETRY = 100001,     /* larger than all that are drawn */
+    STALE_RETRIES_MAX = 12, /* more than a pool has servers */
 };
 
 /* What was sent in a batch. What it will be answered with is known when all before it is answered. */
@@ -129,6 +131,7 @@ struct user {
     unsigned portal_statement;
     bool is_stale;       /* one of its statements was refused, though it is there */
     unsigned stale_name; /* to be tried again */
+    unsigned stale_retries, stale_disturbances; /* in vain, and since when */
     uint8_t key[8];
     unsigned action_first, action_count;
     unsigned expected_first, expected_count;
@@ -335,6 +338,7 @@ static void expect_of_name(struct user *user, const struct expected *op, char ty
     else
         expect(user, type, op->number);
     expect_last(user)->op = op->op;
+    expect_last(user)->arg = op->arg;
     expect_last(user)->name = op->name;
     expect_last(user)->statement = name->statement;
     expect_last(user)->is_alone = op->is_alone;
@@ -507,7 +511,9 @@ static void act_on_statement(struct user *user, const struct action *action)
         writer_put(&writer, text, bytes);
         writer_put_u16(&writer, 0);
         put_message(&user->out, 'B', body, writer.bytes);
-        expect_op(user, OP_BIND)->name = (uint8_t)action->name;
+        op = expect_op(user, OP_BIND);
+        op->name = (uint8_t)action->name;
+        op->arg = action->arg;
         bytes = (size_t)snprintf(text, 32, "Pp%u", user->owner) + 1;
         if (action->action == DO_BIND_DESCRIBE) {
             put_message(&user->out, 'D', text, bytes);
@@ -960,6 +966,16 @@ static void plan_prepared(struct user *user)
             plan_on(user, DO_CLOSE, user->stale_name)->waits = true;
             plan_prepare(user, user->stale_name);
         }
+        if (world.is_tracked && happens(2)) {
+            user->stale_retries = 0;
+            for (unsigned i = 0; i < STALE_RETRIES_MAX; i++) {
+                plan(user, DO_QUERY, KIND_BEGIN, 0, true);
+                plan_on(user, DO_BIND, user->stale_name)->arg = ARG_RETRY;
+                plan_sync(user);
+                plan(user, DO_QUERY, KIND_END, 0, false);
+            }
+            return;
+        }
         plan_on(user, DO_BIND, user->stale_name)->waits = world.is_tracked;
         plan_sync(user);
         return;
@@ -1334,6 +1350,17 @@ static bool may_be_stale(const struct user *user, const struct expected *expecte
     return behind != 1 || expect_last((struct user *)user)->op != OP_SYNC;
 }
 
+/* Inside a transaction block nothing is healed. But whatever was refused is prepared again on that
+ * server before it is used there again: so it is refused once on each server of the pool. */
+static void note_retry(struct user *user)
+{
+    if (user->stale_disturbances != world.disturbances) {
+        user->stale_disturbances = world.disturbances;
+        user->stale_retries = 0;
+    }
+    assert(!world.is_tracked || ++user->stale_retries < STALE_RETRIES_MAX);
+}
+
 static void user_error(struct user *user, const uint8_t *body, size_t bytes,
                        const struct expected *expected)
 {
@@ -1370,6 +1397,8 @@ static void user_error(struct user *user, const uint8_t *body, size_t bytes,
     if (sscanf(fields.message, "%7s %u %u", word, &owner, &number) != 3) {
         assert(expected != NULL);
         assert(may_be_stale(user, expected, &fields));
+        if (expected->arg == ARG_RETRY)
+            note_retry(user);
         if (world.avoids_known && expected->name == 0)
             return;
         user->is_stale = true;
