@@ -157,6 +157,12 @@ check-sanitizers: ## the integration tests on address/undefined, and a part of t
 integration: $(BUILD)/pgsplice ## clients through the pooler to a real PostgreSQL
 	PGSPLICE_BIN=$(abspath $(BUILD)/pgsplice) /usr/bin/python3 tests/integration/runner.py --jobs 2 --again
 
+.PHONY: check-drivers
+check-drivers: ## each driver straight, through session and transaction mode, compared; DRIVERS="psycopg jdbc" runs some
+	@tests/setup/install.sh build run
+	@$(MAKE) --no-print-directory -j$$(nproc) $(BUILD)/pgsplice
+	PGSPLICE_BIN=$(abspath $(BUILD)/pgsplice) /usr/bin/python3 tests/drivers/runner.py $(DRIVERS)
+
 # Fuzz targets read foreign bytes in the lower layers only; found inputs are kept under build/fuzz/NAME.
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))

@@ -151,6 +151,7 @@ struct settings {
     int worker_threads;           /* 0: one for each core that this process may run on */
     const char *cpu_affinity;     /* list of CPUs for the workers; empty: as the process may */
     bool cache_unnamed_statements;
+    bool track_sql_prepare;
     bool incoming_cpu;            /* connections are accepted where their packets arrive */
     int huge_pages;               /* enum huge_pages */
     uint64_t busy_poll_us;        /* how long a worker spins before it sleeps; 0: not at all */

@@ -15,4 +15,7 @@ size_t merge_pools(struct pool_row *rows, size_t count);
  * may have been met twice. The one that has done something later counts. The order stays. */
 size_t merge_sockets(struct socket_row *rows, size_t count);
 
+/* One row for each name, the most used first: counts are summed, the text is that of whoever knows it. */
+size_t merge_statements(struct statement_row *rows, size_t count);
+
 #endif

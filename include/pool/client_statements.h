@@ -45,6 +45,8 @@ struct client_statements {
     struct client_name unnamed;
     /* The unnamed statement is the one that the linked server knows as such. */
     bool is_unnamed_on_server;
+    /* Its last Parse was skipped, or failed: the server knows what it has, and nobody else. */
+    bool is_unnamed_in_doubt;
     /* A message whose beginning is not there as a whole yet; rewrite.c. */
     struct span_queue partial;
     uint32_t partial_bytes; /* wanted before it is looked at */

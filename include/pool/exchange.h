@@ -7,10 +7,12 @@
  * COPY IN bends the rule: while the backend reads COPY data it throws Sync and Flush away
  * (PostgreSQL: src/backend/commands/copyfromparse.c, CopyGetData). libpq's PQexecParams sends a
  * Sync right behind Execute, and a second one after CopyDone: two Syncs, one ReadyForQuery. An
- * error in the middle leaves it open on which side of the error a Sync was read. Where the count
- * may be too low the exchange is `uncertain`: the server must prove by a query of our own that it
- * has nothing left to say before anybody else gets it. Where it is too high the client keeps its
- * server: slow, never wrong.
+ * error in the middle leaves it open on which side of the error a Sync was read. If it was read after
+ * all, its ReadyForQuery comes by itself, right behind another one: a batch with messages in it has
+ * some other answer before its own, so such a bare one is not counted for it. Where the count
+ * may be too low nevertheless the exchange is `uncertain`: the server must prove by a query of our own
+ * that it has nothing left to say before anybody else gets it. Where it is too high the client keeps
+ * its server: slow, never wrong. Where nobody knows which answer belongs to what, it is `lost`.
  *
  * Pure: a value, no I/O. */
 #ifndef POOL_EXCHANGE_H
@@ -23,6 +25,7 @@ enum { EXCHANGE_RUNS_MAX = 16 };
 enum exchange_run_kind {
     RUN_QUERY,    /* Query or FunctionCall: one ReadyForQuery each */
     RUN_SYNC,     /* Sync, with the batch before it: one ReadyForQuery each */
+    RUN_BARE_SYNC, /* Sync with nothing before it */
     RUN_EXTENDED, /* an open batch: none by itself */
     RUN_COPY_END, /* CopyDone or CopyFail: none by itself */
 };
@@ -40,6 +43,8 @@ struct exchange {
     bool in_copy_in;     /* the server reads COPY data, and the client has not ended it */
     bool sync_ignored;   /* a Sync was taken to be thrown away by COPY IN */
     bool is_uncertain;   /* the count may be too low: probe before reuse */
+    bool is_lost;        /* something the client sent in the middle of another thing may never be answered */
+    bool has_answered;   /* something came since the last ReadyForQuery; kept while sync_ignored */
 };
 
 static inline void exchange_reset(struct exchange *exchange)
@@ -50,13 +55,21 @@ static inline void exchange_reset(struct exchange *exchange)
     exchange->in_copy_in = false;
     exchange->sync_ignored = false;
     exchange->is_uncertain = false;
+    exchange->is_lost = false;
+    exchange->has_answered = false;
 }
 
 /* A client's message of this type goes to the server. */
 void exchange_sent(struct exchange *exchange, uint8_t type);
 
-/* The server's message of this type: only G, W, E and Z matter; others may be told too. */
+/* The server's message of this type: G, W, E and Z, and with exchange_wants_all all that answer something
+ * (not N, S, A). */
 void exchange_received(struct exchange *exchange, uint8_t type);
+
+static inline bool exchange_wants_all(const struct exchange *exchange)
+{
+    return exchange->sync_ignored;
+}
 
 /* ReadyForQuery messages that are still to come, as far as is known. */
 static inline uint64_t exchange_owed(const struct exchange *exchange)
@@ -64,9 +77,17 @@ static inline uint64_t exchange_owed(const struct exchange *exchange)
     uint64_t count = 0;
 
     for (unsigned i = 0; i < exchange->run_count; i++)
-        if (exchange->runs[i].kind == RUN_QUERY || exchange->runs[i].kind == RUN_SYNC)
+        if (exchange->runs[i].kind != RUN_EXTENDED && exchange->runs[i].kind != RUN_COPY_END)
             count += exchange->runs[i].count;
     return count;
+}
+
+/* An extended batch whose Sync was not sent yet. */
+static inline bool exchange_is_open(const struct exchange *exchange)
+{
+    return exchange->is_open_behind ||
+           (exchange->run_count > 0 &&
+            exchange->runs[exchange->run_count - 1].kind == RUN_EXTENDED);
 }
 
 /* Everything is answered; with ReadyForQuery 'I' the exchange is over. */

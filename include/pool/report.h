@@ -48,13 +48,27 @@ struct socket_row {
         link; /* ids, as in the log: an address would change with a handover; 0: none */
     uint32_t remote_pid;
     char application_name[128];
+    unsigned prepared_count; /* of a client: its names; of a server: what it has */
     uint64_t id;
+};
+
+enum { STATEMENT_ROW_TEXT_BYTES = 1000, STATEMENT_ROW_TYPES_BYTES = 120 };
+
+/* A prepared statement that a core knows. */
+struct statement_row {
+    char name[40]; /* on servers; the same on all cores */
+    char text[STATEMENT_ROW_TEXT_BYTES + 4]; /* what is longer ends in ...; "": not known here */
+    char types[STATEMENT_ROW_TYPES_BYTES]; /* oids, with commas */
+    uint64_t bytes;                        /* of text and types */
+    uint64_t bind_count;
+    unsigned client_count, server_count;
 };
 
 enum report_kind {
     REPORT_POOLS,
     REPORT_CLIENTS,
     REPORT_SERVERS,
+    REPORT_STATEMENTS,
     REPORT_COUNTS,
     REPORT_UNSETTLED, /* during SUSPEND: `unsettled` only */
 };
@@ -80,6 +94,7 @@ struct report {
     union {
         struct pool_row *pools;
         struct socket_row *sockets;
+        struct statement_row *statements;
     } rows;
     struct core_counts counts;
     char database[DATABASE_NAME_BYTES_MAX]; /* of REPORT_COUNTS: busy servers of this one only; "":

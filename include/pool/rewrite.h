@@ -27,6 +27,10 @@
 
 #include "base/bytes.h"
 #include "pool/server_statements.h"
+#include "wire/sql_text.h"
+
+/* Longer texts of queries are not looked at. */
+enum { REWRITE_TEXT_BYTES_MAX = 60 * 1024 };
 
 enum rewrite_result {
     REWRITE_PASS,   /* nothing to be replaced: the message goes out as it is */
@@ -44,18 +48,37 @@ static inline bool rewrite_concerns(uint8_t type)
     return type == 'B' || type == 'P' || type == 'D' || type == 'C';
 }
 
-/* Is enough there of a body of `body_bytes` to be looked at: all of a Parse, the names of the others? */
+/* A Query that may prepare, execute or deallocate by SQL, going by what is there of it. */
+static inline bool rewrite_concerns_query(const uint8_t *body, size_t available, size_t body_bytes)
+{
+    if (body_bytes > REWRITE_TEXT_BYTES_MAX)
+        return false;
+    if (likely(available >= 12 && body[0] >= 'A'))
+        return sql_word_may_be_prepare((const char *)body, available);
+    if (available >= body_bytes)
+        return body_bytes > 1 && sql_may_be_prepare((const char *)body, body_bytes - 1);
+    return true;
+}
+
+/* Is enough there of a body of `body_bytes` to be looked at: all of a Parse or Query, the names of a Bind? */
 bool rewrite_has_enough(uint8_t type, const uint8_t *body, size_t available, size_t body_bytes);
 
 /* The client is linked; the exchange has not been told of the message, which begins with `body`. For
- * Parse `body` is the chain of its whole body, for the others a single piece. */
+ * Parse `body` is the chain of its whole body, for the others a single piece. `is_last`: its batch
+ * ends with a Sync behind which nothing has been received. */
 enum rewrite_result rewrite_message(struct client *client, uint8_t type, const struct span *body,
-                                    uint32_t body_bytes, size_t *replaced) must_check;
+                                    uint32_t body_bytes, bool is_last, size_t *replaced) must_check;
+/* After a batch in which a statement stands for the unnamed one: the client has to wait for the answer, so that
+ * the batch can be repeated. */
+bool rewrite_holds_what_follows(const struct client *client);
 /* The client's message of this type is sent: the server's account of batches. After exchange_sent. */
 void rewrite_sent(struct client *client, uint8_t type);
 
-/* Close and Parse, with nothing expected: heal.c accounts for them. */
-must_check bool rewrite_prepare_again(struct server *server, struct statement *statement);
+/* rewrite_sql.c: what the name means is not decided before more has been answered. */
+bool rewrite_has_to_wait(const struct client *client, const struct client_name *name);
+/* rewrite_sql.c: an error about this name is expected, for that of a name that nobody has. */
+must_check bool rewrite_expect_failure(struct server *server, bool is_duplicate, const void *name,
+                                       size_t name_bytes);
 
 /* Sends the body of a server's ErrorResponse to the client, with the client's own names in place of ours. */
 must_check bool rewrite_send_error(struct client *client, const uint8_t *body, size_t bytes);

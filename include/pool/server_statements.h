@@ -22,7 +22,7 @@
 
 struct server;
 
-enum prepared_state { PREPARED_SURE, PREPARED_PENDING, PREPARED_UNSURE };
+enum prepared_state { PREPARED_FREE, PREPARED_SURE, PREPARED_PENDING, PREPARED_UNSURE };
 
 struct prepared {
     struct hash_link link;
@@ -40,18 +40,23 @@ enum expectation_kind {
     EXPECT_CLOSE,      /* CloseComplete for the client */
     EXPECT_CLOSE_OURS, /* CloseComplete that nobody asked for: before a Parse of ours */
     EXPECT_EVICTION,   /* the same: the oldest had to go */
+    EXPECT_SQL_PREPARE,    /* CommandComplete PREPARE of the client's query */
+    EXPECT_SQL_DEALLOCATE, /* CommandComplete DEALLOCATE of it */
+    EXPECT_OWN_BATCH,  /* everything up to the ReadyForQuery of its batch is not for the client */
     EXPECT_FAILURE,    /* an error for a name that is nowhere: the client gets its own */
 };
 
 struct expectation {
     struct list link;
     uint64_t batch, serial;
-    struct digest digest;        /* PARSE, PARSE_OURS: of what was prepared; EVICTION */
+    struct digest digest;        /* of what was prepared, or evicted */
     struct client_name *name;    /* the client's name that hangs on it, or NULL */
-    struct statement *statement; /* CLOSE: what the name stood for */
+    struct statement *statement; /* CLOSE, SQL_DEALLOCATE: what the name stood for; PARSE of the unnamed one: the same, if
+                                    this server has it */
     uint8_t kind;
     bool has_digest;
     bool is_duplicate; /* FAILURE: 42P05, else 26000 */
+    bool has_failed;   /* OWN_BATCH: an error has come */
     uint8_t text_bytes;
     char text[STATEMENT_CLIENT_NAME_MAX]; /* FAILURE: the client's name */
 };
@@ -88,6 +93,8 @@ struct server_statements {
     struct list expectations; /* oldest first */
     uint64_t batch;           /* the one that is being sent; counted up by Sync, Query, FunctionCall */
     uint64_t serial;
+    unsigned own_count;    /* EXPECT_OWN_BATCH in the queue */
+    uint64_t deallocation; /* batch of a Query that may drop all names, plus one; 0: none is in flight */
     struct heal heal;
 };
 
@@ -101,6 +108,8 @@ unsigned server_statements_count(const struct server *server);
 
 struct prepared *prepared_find(const struct server_statements *statements,
                                const struct digest *digest);
+/* Of one that came from another core and was not used here; false: it is none. */
+bool prepared_fill_row(const struct prepared *prepared, struct statement_row *row);
 /* May what is being sent now use it? */
 static inline bool prepared_is_usable(const struct server_statements *statements,
                                       const struct prepared *prepared)
@@ -108,7 +117,7 @@ static inline bool prepared_is_usable(const struct server_statements *statements
     return prepared->state == PREPARED_SURE ||
            (prepared->state == PREPARED_PENDING && prepared->batch == statements->batch);
 }
-/* It is used: the newest from now on. */
+/* It is used: the newest from now on. `statement` may be NULL. */
 void prepared_touch(struct server_statements *statements, struct prepared *prepared,
                     struct statement *statement);
 /* Its Parse is being sent. NULL: no memory. */
@@ -126,6 +135,14 @@ struct expectation *expect(struct server *server, enum expectation_kind kind,
                            struct client_name *name) must_check;
 /* ParseComplete ('1') or CloseComplete ('3') has come: whose is it? */
 enum answer server_statements_answer(struct server *server, uint8_t type);
+/* The batch of the pooler's own that is being answered now; NULL: what comes is the client's. */
+struct expectation *expected_own_batch(const struct server *server);
+/* A message of it has come, not its ReadyForQuery. */
+void expected_own_batch_message(struct server *server, struct expectation *expectation, uint8_t type);
+/* ReadyForQuery of it has come. */
+void expected_own_batch_over(struct server *server, struct expectation *expectation);
+/* CommandComplete PREPARE or DEALLOCATE has come: of a query that was rewritten, if one was. */
+void expected_tag(struct server *server, enum expectation_kind kind);
 /* The oldest expectation of a failure, whose error may have come; NULL: none. */
 const struct expectation *expected_failure(const struct server_statements *statements);
 /* ReadyForQuery has come: what belongs to batches before `batch` was skipped. */

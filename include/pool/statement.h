@@ -36,13 +36,16 @@ enum cacheable { CACHEABLE_UNKNOWN, CACHEABLE_NO, CACHEABLE_YES }; /* wire/sql_t
 struct statement {
     struct statement *bucket_next;
     struct digest digest;
-    struct span_queue body;   /* text, zero, number of types, types: as Parse has them */
+    struct span_queue body;   /* text, zero, number of types, types: as Parse has them; of SQL's: what stands
+                                 behind PREPARE name */
     uint32_t text_bytes;      /* without the zero */
     uint32_t reference_count;
     uint32_t client_count;    /* names of clients */
     uint32_t server_count;    /* servers of this core that have it, as far as we believe */
     uint64_t params_hash;     /* prepared under these, see params.h */
     uint64_t bind_count;
+    bool is_live;             /* not given back */
+    bool is_sql;              /* prepared by PREPARE, rewrite_sql.h */
     uint8_t cacheable;        /* enum cacheable, looked at when first seen without a name */
     char name[STATEMENT_NAME_BYTES + 1];
 };
@@ -80,6 +83,10 @@ static inline struct statement *statement_reference(struct statement *statement)
 
 /* NULL is allowed. */
 void statement_release(struct core *core, struct statement *statement);
+
+/* True: a row was filled in; false: the object is none. */
+struct statement_row;
+bool statement_fill_row(const struct statement *statement, struct statement_row *row);
 
 /* "pgsplice_..." and a zero. */
 void statement_name(const struct digest *digest, char name[STATEMENT_NAME_BYTES + 1]);

@@ -156,6 +156,25 @@ static void show_pool(struct session *session, const struct pool_row *pool)
     show_row_end(&row);
 }
 
+static void show_prepared(struct session *session, const struct statement_row *statements,
+                          size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        const struct statement_row *statement = &statements[i];
+        struct show_row row;
+
+        show_row_begin(&row, &session->output, session->table);
+        show_text(&row, statement->name);
+        show_text(&row, statement->text[0] != '\0' || statement->bytes > 0 ? statement->text : NULL);
+        show_text(&row, statement->types);
+        show_number(&row, (int64_t)statement->bytes);
+        show_number(&row, (int64_t)statement->bind_count);
+        show_number(&row, statement->client_count);
+        show_number(&row, statement->server_count);
+        show_row_end(&row);
+    }
+}
+
 static void show_shards(struct session *session, const struct pool_row *pools, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
@@ -250,7 +269,7 @@ static void show_socket(struct session *session, const struct socket_row *socket
     show_number(&row, socket->remote_pid);
     show_text(&row, "");
     show_text(&row, socket->application_name);
-    show_number(&row, 0);
+    show_number(&row, socket->prepared_count);
     show_number(&row, (int64_t)(socket->id & INT32_MAX));
     if (is_sockets)
         for (int i = 0; i < 7; i++)
@@ -536,7 +555,7 @@ static void show_lists(struct session *session, const struct core_counts *counts
 static void show_help(struct session *session)
 {
     show_error(&session->output, "NOTICE", NULL, "Console usage",
-               "\n\tSHOW HELP|CONFIG|DATABASES|POOLS|SHARDS|CLIENTS|SERVERS|USERS|VERSION"
+               "\n\tSHOW HELP|CONFIG|DATABASES|POOLS|SHARDS|CLIENTS|SERVERS|PREPARED|USERS|VERSION"
                "\n\tSHOW STATS|STATS_TOTALS|STATS_AVERAGES|TOTALS"
                "\n\tSHOW SOCKETS|ACTIVE_SOCKETS|LISTS|STATE|MEM|FDS|PEERS|PEER_POOLS"
                "\n\tSHOW DNS_HOSTS|DNS_ZONES"
@@ -576,6 +595,8 @@ static void show_done(struct request *request)
         show_totals(session, request->rows, count);
     else if (strcmp(name, "SHARDS") == 0 && count > 0)
         qsort(request->rows, count, sizeof(struct pool_row), compare_shards);
+    else if (request->kind == REPORT_STATEMENTS)
+        count = merge_statements(request->rows, count);
     else if (request->kind == REPORT_POOLS)
         count = merge_pools(request->rows, count);
     else
@@ -588,6 +609,8 @@ static void show_done(struct request *request)
         show_databases(session, request->rows, count);
     } else if (strcmp(name, "LISTS") == 0) {
         show_lists(session, &session->counts, count);
+    } else if (request->kind == REPORT_STATEMENTS) {
+        show_prepared(session, request->rows, count);
     } else if (request->kind != REPORT_POOLS) {
         const struct socket_row *sockets = request->rows;
 
@@ -617,7 +640,7 @@ static void run_show(struct session *session, const struct show_table *table)
         {"STATS_AVERAGES", REPORT_POOLS}, {"TOTALS", REPORT_POOLS},
         {"SHARDS", REPORT_POOLS},         {"CLIENTS", REPORT_CLIENTS},
         {"SERVERS", REPORT_SERVERS},      {"SOCKETS", REPORT_CLIENTS},
-        {"LISTS", REPORT_COUNTS},
+        {"LISTS", REPORT_COUNTS},         {"PREPARED", REPORT_STATEMENTS},
     };
     const struct snapshot *snapshot = control_snapshot();
     const char *name = table->name;

@@ -109,3 +109,49 @@ size_t merge_sockets(struct socket_row *rows, size_t count)
         }
     return kept;
 }
+
+static int compare_statements(const void *left, const void *right)
+{
+    const struct statement_row *a = left;
+    const struct statement_row *b = right;
+
+    return strcmp(a->name, b->name);
+}
+
+static int compare_uses(const void *left, const void *right)
+{
+    const struct statement_row *a = left;
+    const struct statement_row *b = right;
+    int order = (a->bind_count < b->bind_count) - (a->bind_count > b->bind_count);
+
+    return order != 0 ? order : strcmp(a->name, b->name);
+}
+
+static void add_statement(struct statement_row *to, const struct statement_row *from)
+{
+    to->bind_count += from->bind_count;
+    to->client_count += from->client_count;
+    to->server_count += from->server_count;
+    if (to->bytes == 0) {
+        to->bytes = from->bytes;
+        memcpy(to->text, from->text, sizeof(to->text));
+        memcpy(to->types, from->types, sizeof(to->types));
+    }
+}
+
+size_t merge_statements(struct statement_row *rows, size_t count)
+{
+    size_t kept = 0;
+
+    if (count == 0)
+        return 0;
+    qsort(rows, count, sizeof(*rows), compare_statements);
+    for (size_t i = 1; i < count; i++) {
+        if (compare_statements(&rows[kept], &rows[i]) == 0)
+            add_statement(&rows[kept], &rows[i]);
+        else if (++kept != i)
+            rows[kept] = rows[i];
+    }
+    qsort(rows, kept + 1, sizeof(*rows), compare_uses);
+    return kept + 1;
+}

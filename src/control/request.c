@@ -39,13 +39,20 @@ void request_release(struct request *request)
 
 static size_t row_bytes(const struct request *request)
 {
-    return request->kind == REPORT_POOLS ? sizeof(struct pool_row) : sizeof(struct socket_row);
+    switch (request->kind) {
+    case REPORT_POOLS:
+        return sizeof(struct pool_row);
+    case REPORT_STATEMENTS:
+        return sizeof(struct statement_row);
+    default:
+        return sizeof(struct socket_row);
+    }
 }
 
 static bool has_rows(const struct request *request)
 {
     return request->kind == REPORT_POOLS || request->kind == REPORT_CLIENTS ||
-           request->kind == REPORT_SERVERS;
+           request->kind == REPORT_SERVERS || request->kind == REPORT_STATEMENTS;
 }
 
 static void post(struct errand *errand, struct letter *letter)
@@ -158,6 +165,8 @@ static void ask(struct errand *errand)
         report->row_max = REPORT_ROWS;
         if (request->kind == REPORT_POOLS)
             report->rows.pools = (struct pool_row *)errand->rows + errand->row_count;
+        else if (request->kind == REPORT_STATEMENTS)
+            report->rows.statements = (struct statement_row *)errand->rows + errand->row_count;
         else
             report->rows.sockets = (struct socket_row *)errand->rows + errand->row_count;
     }

@@ -49,6 +49,11 @@ const struct show_table show_tables[] = {
         {"cl_active", TYPE_INT4}, {"cl_waiting", TYPE_INT4}, {"sv_active", TYPE_INT4},
         {"sv_idle", TYPE_INT4}, {"sv_starting", TYPE_INT4}, {"lent", TYPE_INT8},
         {"borrowed", TYPE_INT8}, {"maxwait_us", TYPE_INT8}, {NULL, 0}}},
+    /* Not PgBouncer's: prepared statements that are tracked. */
+    {"PREPARED", true, {
+        {"name", TYPE_TEXT}, {"text", TYPE_TEXT}, {"parameter_types", TYPE_TEXT},
+        {"bytes", TYPE_INT8}, {"uses", TYPE_INT8}, {"clients", TYPE_INT4}, {"servers", TYPE_INT4},
+        {NULL, 0}}},
     {"PEER_POOLS", false, {
         {"peer_id", TYPE_INT4}, {"cl_active_cancel_req", TYPE_INT4},
         {"cl_waiting_cancel_req", TYPE_INT4}, {"sv_active_cancel", TYPE_INT4},

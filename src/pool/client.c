@@ -545,7 +545,7 @@ static void scan_long_parse(struct client *client, struct span_queue *message)
         result = REWRITE_PASS;
         if (client->tracks_statements)
             result = rewrite_message(client, 'P', &body, message->bytes - FRAME_HEADER_BYTES,
-                                     &replaced);
+                                     false, &replaced);
         if (result == REWRITE_HOLD)
             client->is_held_back = true;
     }
@@ -571,7 +571,7 @@ static size_t partial_wanted(uint8_t type, uint32_t body_bytes)
 {
     size_t bytes = (size_t)FRAME_HEADER_BYTES + body_bytes;
 
-    return type == 'P' ? bytes : MIN(bytes, (size_t)CLIENT_HEAD_BYTES_MAX);
+    return type == 'P' || type == 'Q' ? bytes : MIN(bytes, (size_t)CLIENT_HEAD_BYTES_MAX);
 }
 
 static bool partial_is_complete(const struct client_statements *statements)
@@ -660,6 +660,33 @@ static bool partial_begin(struct client *client, const uint8_t *header)
     return client->state != CLIENT_CLOSING;
 }
 
+/* Do these bytes, from a Parse on, end with its batch's Sync? */
+static bool is_one_batch(const uint8_t *data, size_t bytes)
+{
+    while (bytes >= FRAME_HEADER_BYTES) {
+        size_t message_bytes = (size_t)1 + bytes_get_u32(data + 1);
+
+        if (data[0] == 'S')
+            return bytes == FRAME_HEADER_BYTES;
+        if ((!rewrite_concerns(data[0]) && data[0] != 'E' && data[0] != 'H') ||
+            message_bytes < FRAME_HEADER_BYTES || message_bytes > bytes)
+            return false;
+        data += message_bytes;
+        bytes -= message_bytes;
+    }
+    return false;
+}
+
+/* Has the message a name of a statement in it, or may have? */
+static bool names_statement(const struct client *client, const uint8_t *body, size_t available)
+{
+    const struct frame *frame = &client->frame;
+
+    return client->tracks_statements &&
+           (rewrite_concerns(frame->type) ||
+            (frame->type == 'Q' && rewrite_concerns_query(body, available, frame->body_left)));
+}
+
 static bool has_partial(const struct client *client)
 {
     return client->statements != NULL && client->statements->partial.first != NULL;
@@ -678,6 +705,7 @@ static void scan_messages(struct client *client, struct buffer *buffer, size_t p
         uint8_t held_count;
         enum frame_result result;
         enum verdict verdict;
+        bool names;
 
         if (unlikely(has_partial(client))) {
             assert(from == position);
@@ -726,7 +754,8 @@ static void scan_messages(struct client *client, struct buffer *buffer, size_t p
         }
         if (client->state == CLIENT_IDLE)
             client->tracks_statements = rewrite_is_wanted(client);
-        if (client->tracks_statements && rewrite_concerns(frame->type) &&
+        names = names_statement(client, data + position + count, end - position - count);
+        if (names &&
             (held_count > 0 ||
              (!client->is_partial_tried &&
               !rewrite_has_enough(frame->type, data + position + count, end - position - count,
@@ -771,7 +800,7 @@ static void scan_messages(struct client *client, struct buffer *buffer, size_t p
             from = position;
             continue;
         }
-        if (client->tracks_statements && rewrite_concerns(frame->type)) {
+        if (names) {
             struct span body = {
                 .buffer = buffer,
                 .offset = (uint32_t)(position + count),
@@ -783,7 +812,9 @@ static void scan_messages(struct client *client, struct buffer *buffer, size_t p
             if (!forward(client, buffer, from, position))
                 return;
             from = position;
-            rewritten = rewrite_message(client, frame->type, &body, frame->body_left, &replaced);
+            rewritten = rewrite_message(
+                client, frame->type, &body, frame->body_left,
+                frame->type == 'P' && is_one_batch(data + position, end - position), &replaced);
             if (unlikely(rewritten == REWRITE_CLOSED))
                 return;
             if (unlikely(rewritten == REWRITE_HOLD)) {
@@ -881,6 +912,9 @@ static void client_received(struct conn *conn, struct buffer *buffer, uint32_t b
     case CLIENT_ACTIVE:
     case CLIENT_IDLE:
         client->pool->stats.received_bytes += bytes;
+        if (client->state == CLIENT_ACTIVE && !client->is_held_back &&
+            unlikely(rewrite_holds_what_follows(client)))
+            client->is_held_back = true;
         if (unlikely(client->is_held_back)) {
             park(client, buffer->data, bytes);
             break;
@@ -1146,5 +1180,6 @@ void client_fill_row(const struct client *client, struct socket_row *row, uint64
     row->remote_pid = client->peer.pid;
     snprintf(row->application_name, sizeof(row->application_name), "%s",
              application_name != NULL ? application_name : "");
+    row->prepared_count = client_statements_count(client);
     row->id = client->id;
 }

@@ -6,6 +6,7 @@
 #include "pool/login.h"
 #include "pool/server.h"
 #include "pool/server_login.h"
+#include "pool/server_statements.h"
 #include "pool/suspend.h"
 
 #include <arpa/inet.h>
@@ -440,6 +441,27 @@ static void report_clients(struct core *core, struct report *report)
     }
 }
 
+/* First the statements, then what servers from other cores have and nobody here has used yet. */
+static void report_statements(struct core *core, struct report *report)
+{
+    struct statement_store *store = &core->statements;
+
+    for (; report->cursor < store->statements.touched_count + store->prepared.touched_count;
+         report->cursor++) {
+        if (report->row_count == report->row_max) {
+            report->more = true;
+            return;
+        }
+        if (report->cursor < store->statements.touched_count)
+            report->row_count += statement_fill_row(
+                slab_at(&store->statements, report->cursor), &report->rows.statements[report->row_count]);
+        else
+            report->row_count += prepared_fill_row(
+                slab_at(&store->prepared, report->cursor - store->statements.touched_count),
+                &report->rows.statements[report->row_count]);
+    }
+}
+
 static void report_servers(struct core *core, struct report *report)
 {
     for (; report->cursor < core->servers.touched_count; report->cursor++) {
@@ -504,6 +526,9 @@ void report_open(struct letter *letter, void *context)
         break;
     case REPORT_SERVERS:
         report_servers(core, report);
+        break;
+    case REPORT_STATEMENTS:
+        report_statements(core, report);
         break;
     case REPORT_COUNTS:
         report_counts(core, report);

@@ -40,12 +40,13 @@ static void run_remove(struct exchange *exchange, unsigned index)
 
 void exchange_sent(struct exchange *exchange, uint8_t type)
 {
+    enum exchange_run_kind kind;
+
     switch (type) {
     case 'Q':
     case 'F':
-        if (exchange->in_copy_in)
-            exchange->is_uncertain =
-                true; /* the backend ends the COPY with an error and eats this */
+        if (exchange->in_copy_in) /* the backend ends the COPY with an error and eats this */
+            exchange->is_uncertain = exchange->is_lost = true;
         run_add(exchange, RUN_QUERY);
         break;
     case 'S':
@@ -54,10 +55,13 @@ void exchange_sent(struct exchange *exchange, uint8_t type)
             break;
         }
         /* The batch and its Sync become one; so a pipeline of any length is one run. */
-        if (exchange->run_count > 0 && exchange->runs[exchange->run_count - 1].kind == RUN_EXTENDED)
+        kind = exchange->is_open_behind ? RUN_SYNC : RUN_BARE_SYNC;
+        if (exchange->run_count > 0 && exchange->runs[exchange->run_count - 1].kind == RUN_EXTENDED) {
             exchange->run_count--;
+            kind = RUN_SYNC;
+        }
         exchange->is_open_behind = false;
-        run_add(exchange, RUN_SYNC);
+        run_add(exchange, kind);
         break;
     case 'P':
     case 'B':
@@ -65,7 +69,7 @@ void exchange_sent(struct exchange *exchange, uint8_t type)
     case 'E':
     case 'C':
         if (exchange->in_copy_in)
-            exchange->is_uncertain = true;
+            exchange->is_uncertain = exchange->is_lost = true;
         run_add(exchange, RUN_EXTENDED);
         break;
     case 'c':
@@ -88,11 +92,11 @@ static void copy_in_began(struct exchange *exchange)
     /* A COPY that nobody asked for, or one of which it is not known whether the client has ended it
      * already: then no Sync may be taken for thrown away. */
     if (exchange->run_count == 0 || exchange->is_blurred) {
-        exchange->is_uncertain = true;
+        exchange->is_uncertain = exchange->is_lost = true;
         return;
     }
     if (head->count > 1 && head->kind != RUN_EXTENDED)
-        exchange->is_uncertain = true; /* what follows in this run is read as COPY data */
+        exchange->is_uncertain = exchange->is_lost = true; /* what follows is read as COPY data */
     if (head->kind == RUN_SYNC) {
         /* The batch's own Sync is thrown away: the batch is open again. */
         exchange->sync_ignored = true;
@@ -101,18 +105,23 @@ static void copy_in_began(struct exchange *exchange)
     } else if (head->kind == RUN_COPY_END) {
         return;
     }
-    while (next < exchange->run_count && exchange->runs[next].kind == RUN_SYNC) {
+    while (next < exchange->run_count && exchange->runs[next].kind == RUN_BARE_SYNC) {
         exchange->sync_ignored = true;
         run_remove(exchange, next);
     }
     if (next < exchange->run_count && exchange->runs[next].kind != RUN_COPY_END)
-        exchange->is_uncertain = true;
+        exchange->is_uncertain = exchange->is_lost = true;
     exchange->in_copy_in = next == exchange->run_count;
 }
 
 static void ready_for_query(struct exchange *exchange)
 {
+    bool is_bare = exchange->sync_ignored && !exchange->has_answered;
+
+    exchange->has_answered = false;
     exchange->in_copy_in = false;
+    if (is_bare && exchange->run_count > 0 && exchange->runs[0].kind != RUN_BARE_SYNC)
+        return; /* of the Sync that was taken to be thrown away */
     while (exchange->run_count > 0 &&
            (exchange->runs[0].kind == RUN_EXTENDED || exchange->runs[0].kind == RUN_COPY_END))
         run_remove(exchange, 0);
@@ -128,6 +137,8 @@ static void ready_for_query(struct exchange *exchange)
 
 void exchange_received(struct exchange *exchange, uint8_t type)
 {
+    if (type != 'Z')
+        exchange->has_answered = true;
     switch (type) {
     case 'Z':
         ready_for_query(exchange);
@@ -143,7 +154,7 @@ void exchange_received(struct exchange *exchange, uint8_t type)
             exchange->is_uncertain = true;
         if (exchange->run_count > 1 && exchange->runs[0].kind == RUN_EXTENDED &&
             exchange->runs[1].kind == RUN_QUERY)
-            exchange->is_uncertain = true;
+            exchange->is_uncertain = exchange->is_lost = true;
         exchange->in_copy_in = false;
         break;
     default:

@@ -1,10 +1,12 @@
 #include "pool/heal.h"
 
 #include "pool/client.h"
-#include "pool/rewrite.h"
+#include "pool/statement_send.h"
 
 /* PostgreSQL: the function that finds a plan out of date (field R of the error). */
 static const char stale_plan_routine[] = "RevalidateCachedQuery";
+
+static const char out_of_step[] = "answers of the server are out of step";
 
 static void heal_forget(struct server *server)
 {
@@ -21,7 +23,8 @@ void heal_begin(struct server *server)
 {
     struct heal *heal = &server->statements->heal;
 
-    if (heal->state == HEAL_RECORDING)
+    if (heal->state == HEAL_RECORDING || heal->state == HEAL_SYNCING ||
+        heal->state == HEAL_SKIPPING)
         return;
     heal_forget(server);
     if (server->status != 'I' || !exchange_is_answered(&server->exchange))
@@ -43,7 +46,7 @@ void heal_use(struct server *server, struct statement *statement, bool is_unname
     for (unsigned i = 0; i < heal->used_count; i++)
         if (heal->used[i] == statement)
             return;
-    if (heal->used_count == HEAL_STATEMENTS_MAX) {
+    if (heal->used_count == HEAL_STATEMENTS_MAX || statement->is_sql) {
         heal_forget(server);
         return;
     }
@@ -127,7 +130,7 @@ bool heal_takes(struct server *server, uint8_t type)
         if (type == 'E')
             heal_forget(server); /* the server's last words */
         else
-            server_close(server, "answers of the server are out of step");
+            server_close(server, out_of_step);
         return false;
     case HEAL_SKIPPING:
         if (type == 'E') {
@@ -135,7 +138,7 @@ bool heal_takes(struct server *server, uint8_t type)
             return false;
         }
         if (type != '1' && type != '2' && type != '3' && type != 't' && type != 'n') {
-            server_close(server, "answers of the server are out of step");
+            server_close(server, out_of_step);
             return false;
         }
         if (--heal->skip_count == 0)
@@ -195,7 +198,7 @@ void heal_repeat(struct server *server)
 
     assert(heal->state == HEAL_SYNCING);
     if (server->status != 'I') {
-        server_close(server, "answers of the server are out of step");
+        server_close(server, out_of_step);
         return;
     }
     server_log(server, LEVEL_DEBUG, "statements were prepared again, and a batch repeated");
@@ -204,7 +207,7 @@ void heal_repeat(struct server *server)
     for (unsigned i = 0; i < heal->used_count; i++) {
         struct prepared *prepared;
 
-        if (!rewrite_prepare_again(server, heal->used[i])) {
+        if (!send_prepare_again(server, heal->used[i])) {
             server_close(server, "out of memory");
             return;
         }

@@ -3,12 +3,12 @@
 #include "base/bytes.h"
 #include "pool/client.h"
 #include "pool/heal.h"
+#include "pool/rewrite_sql.h"
 #include "pool/server.h"
+#include "pool/statement_send.h"
 #include "wire/sql_text.h"
 
 #include <stdio.h>
-
-enum { COPIED_BODY_BYTES = 512 };
 
 static const char broken_parse[] = "broken Parse packet";
 static const char broken_bind[] = "broken Bind packet";
@@ -32,110 +32,12 @@ bool rewrite_has_enough(uint8_t type, const uint8_t *body, size_t available, siz
 
     if (available >= body_bytes)
         return true;
+    if (type == 'Q')
+        return !rewrite_concerns_query(body, available, body_bytes);
     if (type != 'B')
         return false;
     zero = string_end(body, end);
     return zero != NULL && string_end(zero + 1, end) != NULL;
-}
-
-/* ---- to the server ---- */
-
-static bool send_bytes(struct server *server, const void *data, size_t bytes)
-{
-    heal_keep(server, data, bytes);
-    return conn_push_copy(&server->conn, data, bytes);
-}
-
-static bool send_named(struct server *server, uint8_t type, char kind, const char *name)
-{
-    uint8_t message[FRAME_HEADER_BYTES + 1 + STATEMENT_NAME_BYTES + 1];
-    struct writer writer;
-    size_t begin;
-
-    writer_init(&writer, message, sizeof(message));
-    begin = message_begin(&writer, type);
-    writer_put_u8(&writer, (uint8_t)kind);
-    writer_put_string(&writer, name);
-    message_end(&writer, begin);
-    assert(!writer.overflow);
-    return send_bytes(server, message, writer.bytes);
-}
-
-static bool send_parse(struct server *server, const char *name, struct statement *statement)
-{
-    uint8_t header[FRAME_HEADER_BYTES + STATEMENT_NAME_BYTES + 1] = {'P'};
-    size_t name_bytes = STATEMENT_NAME_BYTES + 1;
-
-    bytes_put_u32(header + 1, (uint32_t)(4 + name_bytes) + statement->body.bytes);
-    memcpy(header + FRAME_HEADER_BYTES, name, name_bytes);
-    if (!send_bytes(server, header, sizeof(header)))
-        return false;
-    for (const struct span *span = statement->body.first; span != NULL; span = span->next) {
-        const uint8_t *data = span->buffer->data + span->offset;
-
-        if (statement->body.bytes <= COPIED_BODY_BYTES) {
-            if (!send_bytes(server, data, span->bytes))
-                return false;
-        } else {
-            heal_keep(server, data, span->bytes);
-            if (!conn_push(&server->conn, span->buffer, span->offset, span->bytes))
-                return false;
-        }
-    }
-    server->pool->stats.server_parse_count++;
-    return true;
-}
-
-bool rewrite_prepare_again(struct server *server, struct statement *statement)
-{
-    return send_named(server, 'C', 'S', statement->name) &&
-           send_parse(server, statement->name, statement);
-}
-
-/* Makes room for one more. */
-static bool evict(struct server *server)
-{
-    unsigned limit =
-        (unsigned)MAX(server_core(server)->snapshot->settings.max_prepared_statements, 1);
-    struct server_statements *statements = server->statements;
-
-    while (statements->table.count >= limit) {
-        struct prepared *oldest = prepared_oldest(statements);
-        struct expectation *expectation = expect(server, EXPECT_EVICTION, NULL);
-        char name[STATEMENT_NAME_BYTES + 1];
-
-        if (expectation == NULL)
-            return false;
-        expectation->digest = oldest->digest;
-        expectation->has_digest = true;
-        statement_name(&oldest->digest, name);
-        prepared_remove(server, oldest);
-        if (!send_named(server, 'C', 'S', name))
-            return false;
-    }
-    return true;
-}
-
-/* `kind` is EXPECT_PARSE, with the client's name, or EXPECT_PARSE_OURS. */
-static bool prepare(struct server *server, struct statement *statement, enum expectation_kind kind,
-                    struct client_name *name)
-{
-    struct server_statements *statements = server->statements;
-    struct expectation *expectation;
-    struct prepared *prepared;
-
-    if (prepared_find(statements, &statement->digest) == NULL && !evict(server))
-        return false;
-    if (expect(server, EXPECT_CLOSE_OURS, NULL) == NULL)
-        return false;
-    expectation = expect(server, kind, name);
-    prepared = prepared_add(server, statement);
-    if (expectation == NULL || prepared == NULL)
-        return false;
-    expectation->digest = statement->digest;
-    expectation->has_digest = true;
-    expectation->serial = prepared->serial;
-    return rewrite_prepare_again(server, statement);
 }
 
 /* The server has it already. */
@@ -144,6 +46,13 @@ static void believe(struct server *server, struct prepared *prepared, struct sta
 {
     prepared_touch(server->statements, prepared, statement);
     heal_use(server, statement, is_unnamed);
+}
+
+static bool is_usable(const struct server *server, const struct statement *statement)
+{
+    const struct prepared *prepared = prepared_find(server->statements, &statement->digest);
+
+    return prepared != NULL && prepared_is_usable(server->statements, prepared);
 }
 
 /* What the name stands for can be used by what is sent next. */
@@ -159,6 +68,8 @@ static bool make_usable(struct client *client, struct client_name *name)
         believe(server, prepared, statement, false);
         return true;
     }
+    if (statement->is_sql)
+        return send_own_prepare(server, statement);
     params_hash = params_parse_hash(client->params);
     if (statement->params_hash != params_hash) {
         /* The client has set a parameter since. What is prepared now is prepared under the new value. */
@@ -174,7 +85,7 @@ static bool make_usable(struct client *client, struct client_name *name)
             return true;
         }
     }
-    return prepare(server, statement, EXPECT_PARSE_OURS, NULL);
+    return send_prepare(server, statement, EXPECT_PARSE_OURS, NULL);
 }
 
 static enum rewrite_result out_of_memory(struct client *client)
@@ -189,23 +100,39 @@ static enum rewrite_result broken(struct client *client, const char *text)
     return REWRITE_CLOSED;
 }
 
+/* What the name means is not decided before more has been answered. */
+bool rewrite_has_to_wait(const struct client *client, const struct client_name *name)
+{
+    const struct server_statements *statements = client->server->statements;
+
+    return client_name_is_unsettled(name, statements->batch) ||
+           (statements->deallocation != 0 && name->bytes > 0);
+}
+
 /* ---- errors ---- */
+
+bool rewrite_expect_failure(struct server *server, bool is_duplicate, const void *name,
+                            size_t name_bytes)
+{
+    struct expectation *failure = expect(server, EXPECT_FAILURE, NULL);
+
+    if (failure == NULL)
+        return false;
+    failure->is_duplicate = is_duplicate;
+    failure->text_bytes = (uint8_t)MIN(name_bytes, sizeof(failure->text));
+    memcpy(failure->text, name, failure->text_bytes);
+    return true;
+}
 
 /* An error at this place in the batch. */
 static enum rewrite_result fail(struct client *client, bool is_duplicate, const uint8_t *name,
                                 size_t name_bytes)
 {
     struct server *server = client->server;
-    struct expectation *failure;
 
     heal_begin(server);
-    failure = expect(server, EXPECT_FAILURE, NULL);
-    if (failure == NULL)
-        return out_of_memory(client);
-    failure->is_duplicate = is_duplicate;
-    failure->text_bytes = (uint8_t)MIN(name_bytes, sizeof(failure->text));
-    memcpy(failure->text, name, failure->text_bytes);
-    if (!send_named(server, 'D', 'S', client_core(client)->statements.no_name))
+    if (!rewrite_expect_failure(server, is_duplicate, name, name_bytes) ||
+        !send_named(server, 'D', client_core(client)->statements.no_name))
         return out_of_memory(client);
     return REWRITE_DROP;
 }
@@ -221,9 +148,9 @@ static enum rewrite_result fail_duplicate(struct client *client, struct statemen
 
     heal_begin(server);
     sent = expect(server, EXPECT_CLOSE_OURS, NULL) != NULL &&
-           send_named(server, 'C', 'S', spare) && expect(server, EXPECT_PARSE_OURS, NULL) != NULL &&
+           send_named(server, 'C', spare) && expect(server, EXPECT_PARSE_OURS, NULL) != NULL &&
            send_parse(server, spare, statement) &&
-           expect(server, EXPECT_CLOSE_OURS, NULL) != NULL && send_named(server, 'C', 'S', spare);
+           expect(server, EXPECT_CLOSE_OURS, NULL) != NULL && send_named(server, 'C', spare);
     statement_release(client_core(client), statement);
     return sent ? fail(client, true, name, name_bytes) : out_of_memory(client);
 }
@@ -318,13 +245,13 @@ static enum rewrite_result parse_tracked(struct client *client, struct client_na
     /* Parse fails in an aborted transaction; what is in flight may abort it yet. */
     if (prepared == NULL || !prepared_is_usable(server->statements, prepared) ||
         server->status == 'E' || exchange_owed(&server->exchange) > 0) {
-        if (!prepare(server, statement, EXPECT_PARSE, name))
+        if (!send_prepare(server, statement, EXPECT_PARSE, name))
             return out_of_memory(client);
         return REWRITE_DROP;
     }
     believe(server, prepared, statement, is_unnamed);
     if (expect(server, EXPECT_PARSE_FAKE, name) == NULL ||
-        !send_named(server, 'C', 'S', client_core(client)->statements.no_name))
+        !send_named(server, 'C', client_core(client)->statements.no_name))
         return out_of_memory(client);
     return REWRITE_DROP;
 }
@@ -346,7 +273,7 @@ static bool is_worth_caching(struct core *core, struct statement *statement)
 }
 
 static enum rewrite_result parse(struct client *client, const struct span *body,
-                                 uint32_t body_bytes)
+                                 uint32_t body_bytes, bool is_last)
 {
     struct core *core = client_core(client);
     struct server *server = client->server;
@@ -357,6 +284,9 @@ static enum rewrite_result parse(struct client *client, const struct span *body,
     uint32_t rest_bytes, text_bytes, name_bytes;
     struct client_name *name;
     struct statement *statement;
+    struct statement *before = NULL;
+    struct expectation *expectation;
+    struct buffer *new_body = NULL;
 
     if (zero == NULL)
         return broken(client, broken_parse);
@@ -370,13 +300,24 @@ static enum rewrite_result parse(struct client *client, const struct span *body,
         return out_of_memory(client);
     name = client_name_find(client, text, name_bytes);
     if (name != NULL && name_bytes > 0) {
-        /* Taken as it seems, what is in flight may be a DISCARD ALL. */
-        if (client_name_is_unsettled(name, server->statements->batch) ||
-            (name->statement != NULL && exchange_owed(&server->exchange) > 0))
+        if (rewrite_has_to_wait(client, name))
             return REWRITE_HOLD;
+    }
+    if (name_bytes == 0 && rest.bytes >= rest_bytes &&
+        sql_may_be_prepare((const char *)text + 1, text_bytes)) {
+        enum rewrite_result result =
+            rewrite_parse_text(client, &rest, rest_bytes, text_bytes, &new_body, &rest_bytes,
+                               &text_bytes);
+
+        if (result == REWRITE_HOLD || result == REWRITE_CLOSED)
+            return result;
+        if (result == REWRITE_DONE)
+            rest = (struct span){.buffer = new_body, .bytes = rest_bytes};
     }
     statement = statement_intern(core, &rest, rest_bytes, text_bytes,
                                  params_parse_hash(client->params));
+    if (new_body != NULL)
+        buffer_release(core->loop.buffers, new_body);
     if (statement == NULL)
         return out_of_memory(client);
     if (name != NULL && name_bytes > 0 && name->statement != NULL)
@@ -390,19 +331,32 @@ static enum rewrite_result parse(struct client *client, const struct span *body,
                        : out_of_memory(client);
         }
     }
-    client_name_set(client, name, statement);
     if (name_bytes > 0) {
+        client_name_set(client, name, statement);
         client->pool->stats.client_parse_count++;
         return parse_tracked(client, name, false);
     }
+    if (client->statements->is_unnamed_on_server && name->statement != NULL)
+        before = statement_reference(name->statement);
+    client_name_set(client, name, statement);
     client->statements->is_unnamed_on_server = false;
+    client->statements->is_unnamed_in_doubt = false;
     if (settings->cache_unnamed_statements && is_worth_caching(core, statement) &&
-        server->status == 'I' && exchange_is_answered(&server->exchange)) {
+        is_last && server->status == 'I' && exchange_is_answered(&server->exchange)) {
+        statement_release(core, before);
         client->pool->stats.client_parse_count++;
         return parse_tracked(client, name, true);
     }
     client->statements->is_unnamed_on_server = true;
-    return expect(server, EXPECT_PARSE, name) != NULL ? REWRITE_PASS : out_of_memory(client);
+    expectation = expect(server, EXPECT_PARSE, name);
+    if (expectation == NULL) {
+        statement_release(core, before);
+        return out_of_memory(client);
+    }
+    expectation->statement = before;
+    if (new_body == NULL)
+        return REWRITE_PASS;
+    return send_unnamed_parse(server, statement) ? REWRITE_DROP : out_of_memory(client);
 }
 
 /* ---- Bind, Describe, Close ---- */
@@ -415,7 +369,7 @@ static enum rewrite_result use(struct client *client, const uint8_t *text, size_
     struct server *server = client->server;
 
     *name = client_name_find(client, text, bytes);
-    if (*name != NULL && client_name_is_unsettled(*name, server->statements->batch))
+    if (*name != NULL && rewrite_has_to_wait(client, *name))
         return REWRITE_HOLD;
     if (*name == NULL || (*name)->statement == NULL)
         return fail(client, false, text, bytes);
@@ -423,6 +377,9 @@ static enum rewrite_result use(struct client *client, const uint8_t *text, size_
         *name = NULL;
         return REWRITE_PASS;
     }
+    if (unlikely((*name)->statement->is_sql) && !send_own_is_possible(server) &&
+        !is_usable(server, (*name)->statement))
+        return fail(client, false, text, bytes); /* it cannot be prepared in the middle of a batch */
     heal_begin(server);
     return make_usable(client, *name) ? REWRITE_PASS : out_of_memory(client);
 }
@@ -468,7 +425,7 @@ static enum rewrite_result describe(struct client *client, const uint8_t *text, 
 
     if (result != REWRITE_PASS || name == NULL)
         return result;
-    return send_named(client->server, 'D', 'S', name->statement->name) ? REWRITE_DROP
+    return send_named(client->server, 'D', name->statement->name) ? REWRITE_DROP
                                                                         : out_of_memory(client);
 }
 
@@ -478,7 +435,7 @@ static enum rewrite_result close_statement(struct client *client, const uint8_t 
     struct client_name *name = client_name_find(client, text, bytes);
     struct expectation *expectation;
 
-    if (name != NULL && client_name_is_unsettled(name, server->statements->batch))
+    if (name != NULL && rewrite_has_to_wait(client, name))
         return REWRITE_HOLD;
     expectation = expect(server, EXPECT_CLOSE, name);
     if (expectation == NULL)
@@ -493,13 +450,13 @@ static enum rewrite_result close_statement(struct client *client, const uint8_t 
         return REWRITE_PASS;
     }
     heal_begin(server);
-    return send_named(server, 'C', 'S', client_core(client)->statements.no_name)
+    return send_named(server, 'C', client_core(client)->statements.no_name)
                ? REWRITE_DROP
                : out_of_memory(client);
 }
 
 enum rewrite_result rewrite_message(struct client *client, uint8_t type, const struct span *body,
-                                    uint32_t body_bytes, size_t *replaced)
+                                    uint32_t body_bytes, bool is_last, size_t *replaced)
 {
     struct server *server = client->server;
     const uint8_t *data = body->buffer->data + body->offset;
@@ -511,11 +468,15 @@ enum rewrite_result rewrite_message(struct client *client, uint8_t type, const s
             return out_of_memory(client);
         server->statements->batch = exchange_owed(&server->exchange);
     }
+    if (unlikely(server->exchange.is_lost))
+        return broken(client, "lost track of prepared statements");
     if (server->statements->heal.state == HEAL_RECORDED)
         heal_sent(server, type); /* something follows a batch that is not answered */
     switch (type) {
+    case 'Q':
+        return rewrite_query(client, body, body_bytes);
     case 'P':
-        return parse(client, body, body_bytes);
+        return parse(client, body, body_bytes, is_last);
     case 'B':
         return bind_message(client, body, body_bytes, replaced);
     default:
@@ -538,6 +499,7 @@ void rewrite_sent(struct client *client, uint8_t type)
         /* PostgreSQL: exec_simple_query drops the unnamed statement. */
         client_name_set(client, &client->statements->unnamed, NULL);
         client->statements->is_unnamed_on_server = false;
+        client->statements->is_unnamed_in_doubt = false;
         if (server->statements != NULL)
             client->statements->unnamed.batch = server->statements->batch;
     }
@@ -551,4 +513,12 @@ void rewrite_sent(struct client *client, uint8_t type)
         heal_sent(server, type);
     if (type == 'S' || type == 'Q' || type == 'F')
         server->statements->batch++;
+}
+
+bool rewrite_holds_what_follows(const struct client *client)
+{
+    const struct server_statements *statements = client->server->statements;
+
+    return statements != NULL && statements->heal.state == HEAL_RECORDED &&
+           statements->heal.has_unnamed;
 }

@@ -674,32 +674,47 @@ static bool error_ends_session(const uint8_t *body, size_t bytes)
            strcmp(fields.fixed_severity, "PANIC") == 0;
 }
 
-/* CommandComplete of DISCARD ALL, DEALLOCATE ALL or DEALLOCATE, going by its length. */
-static bool may_be_deallocation(const struct server *server)
+/* What a client sent in the middle of a COPY, or so, has mixed up what answers what. */
+static const char out_of_step[] = "lost track of prepared statements";
+
+/* A CommandComplete that read_tag knows, going by its length. */
+static bool has_tag_of_statements(const struct server *server)
 {
     uint32_t bytes = server->frame.body_left;
 
     return server->statements != NULL &&
            (bytes == sizeof("DISCARD ALL") || bytes == sizeof("DEALLOCATE ALL") ||
-            bytes == sizeof("DEALLOCATE"));
+            bytes == sizeof("DEALLOCATE") || bytes == sizeof("PREPARE"));
 }
 
 /* Statements are tracked: is the message the client's, and as it is? `header` is where its type stands. */
 static void tracked_message_began(struct server *server, uint8_t *header)
 {
     uint8_t type = server->frame.type;
+    struct expectation *own;
 
+    if (unlikely(server->exchange.is_lost) && !list_is_empty(&server->statements->expectations)) {
+        server_close(server, out_of_step);
+        return;
+    }
     if (server->statements->heal.state != HEAL_NONE && heal_takes(server, type)) {
         server->forwards_message = false;
         return;
     }
     if (server->state == SERVER_CLOSING)
         return;
+    own = type == 'N' || type == 'A' || type == 'S' ? NULL : expected_own_batch(server);
+    if (unlikely(own != NULL)) {
+        server->forwards_message = false;
+        if (type != 'Z')
+            expected_own_batch_message(server, own, type);
+        return;
+    }
     if (type == 'E' && !server->looks_at_body && server->frame.body_left <= GATHER_BYTES_MAX) {
         server->looks_at_body = true;
         server->withholds_error = true;
         server->forwards_message = false;
-    } else if (type == 'C' && may_be_deallocation(server)) {
+    } else if (type == 'C' && has_tag_of_statements(server)) {
         server->looks_at_body = true;
     } else if ((type == '1' || type == '3') &&
                !list_is_empty(&server->statements->expectations)) {
@@ -713,7 +728,7 @@ static void tracked_message_began(struct server *server, uint8_t *header)
             *header = '1';
             break;
         case ANSWER_WRONG:
-            server_close(server, "answers of the server are out of step");
+            server_close(server, out_of_step);
             break;
         }
     }
@@ -740,6 +755,9 @@ static void message_began(struct server *server, uint8_t *header)
             /* An error that answers nothing: see message_complete. */
             server->looks_at_body = type == 'E' && exchange_is_answered(&server->exchange);
         }
+        else if (unlikely(exchange_wants_all(&server->exchange)) && type != 'Z' && type != 'N' &&
+                 type != 'S' && type != 'A')
+            exchange_received(&server->exchange, type);
         if (server->statements != NULL)
             tracked_message_began(server, header);
         break;
@@ -749,7 +767,7 @@ static void message_began(struct server *server, uint8_t *header)
     case SERVER_TESTED:
     case SERVER_PREPARING:
         server->looks_at_body = type == 'Z' || type == 'S' || type == 'E' || type == 'I' ||
-                                (type == 'C' && may_be_deallocation(server));
+                                (type == 'C' && has_tag_of_statements(server));
         if (type == 'G' || type == 'W' || type == 'H')
             server_close(server, "unexpected COPY in a query of the pooler");
         break;
@@ -773,16 +791,19 @@ static void message_began(struct server *server, uint8_t *header)
         server_close(server, "bad pkt header");
 }
 
-/* Everything that was prepared on this connection is gone, and what its client prepared with it. One
- * that went by name may be any. */
-static void read_tag(struct server *server, const uint8_t *tag, size_t bytes)
+/* A query of the client has prepared or deallocated by SQL. A DEALLOCATE that was not rewritten drops nothing of
+ * ours, or what heal.c will find out. */
+static void read_tag(struct server *server, const uint8_t *body, size_t bytes)
 {
+    const char *tag = (const char *)body;
+
     if (tag[bytes - 1] != '\0')
         return;
-    if (strcmp((const char *)tag, "DEALLOCATE") == 0) {
-        server_statements_doubt(server);
-    } else if (strcmp((const char *)tag, "DISCARD ALL") == 0 ||
-               strcmp((const char *)tag, "DEALLOCATE ALL") == 0) {
+    if (strcmp(tag, "PREPARE") == 0) {
+        expected_tag(server, EXPECT_SQL_PREPARE);
+    } else if (strcmp(tag, "DEALLOCATE") == 0) {
+        expected_tag(server, EXPECT_SQL_DEALLOCATE);
+    } else if (strcmp(tag, "DISCARD ALL") == 0 || strcmp(tag, "DEALLOCATE ALL") == 0) {
         server_statements_forget(server);
         if (server->state == SERVER_ACTIVE)
             client_statements_forget(server->client);
@@ -812,6 +833,24 @@ static void error_complete(struct server *server, const uint8_t *body, size_t by
     }
     if (!pushed)
         server_close(server, "out of memory");
+}
+
+/* ReadyForQuery in a tracked exchange. True: it was not the client's. */
+static bool tracked_ready(struct server *server)
+{
+    struct server_statements *statements = server->statements;
+    struct expectation *own = expected_own_batch(server);
+    uint64_t done;
+
+    exchange_received(&server->exchange, 'Z');
+    done = statements->batch - exchange_owed(&server->exchange);
+    if (unlikely(own != NULL))
+        expected_own_batch_over(server, own);
+    if (!list_is_empty(&statements->expectations))
+        server_statements_settle(server, done);
+    if (statements->deallocation != 0 && statements->deallocation <= done)
+        statements->deallocation = 0;
+    return own != NULL;
 }
 
 /* A message that is looked at is there as a whole; in an exchange it has been forwarded already, but
@@ -868,10 +907,10 @@ static void message_complete(struct server *server, uint8_t type, const uint8_t 
             heal_repeat(server);
             break;
         }
-        exchange_received(&server->exchange, 'Z');
-        if (server->statements != NULL && !list_is_empty(&server->statements->expectations))
-            server_statements_settle(server, server->statements->batch -
-                                                 exchange_owed(&server->exchange));
+        if (server->statements != NULL && tracked_ready(server))
+            break;
+        if (server->statements == NULL)
+            exchange_received(&server->exchange, 'Z');
         active_ready(server);
         break;
     case SERVER_TESTED:
@@ -1198,5 +1237,6 @@ void server_fill_row(const struct server *server, struct socket_row *row, uint64
     row->remote_pid = bytes_get_u32(server->key);
     snprintf(row->application_name, sizeof(row->application_name), "%s",
              application_name != NULL ? application_name : "");
+    row->prepared_count = server_statements_count(server);
     row->id = server->id;
 }

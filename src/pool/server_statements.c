@@ -1,6 +1,7 @@
 #include "pool/server_statements.h"
 
 #include "pool/client.h"
+#include "pool/report.h"
 #include "pool/server.h"
 
 /* ---- the set ---- */
@@ -38,7 +39,7 @@ struct prepared *prepared_find(const struct server_statements *statements,
 void prepared_touch(struct server_statements *statements, struct prepared *prepared,
                     struct statement *statement)
 {
-    if (unlikely(prepared->statement == NULL)) {
+    if (unlikely(prepared->statement == NULL && statement != NULL)) {
         prepared->statement = statement_reference(statement);
         statement->server_count++;
     }
@@ -98,7 +99,18 @@ void prepared_remove(struct server *server, struct prepared *prepared)
         prepared->statement->server_count--;
         statement_release(core, prepared->statement);
     }
+    prepared->state = PREPARED_FREE;
     slab_give(&core->statements.prepared, prepared);
+}
+
+bool prepared_fill_row(const struct prepared *prepared, struct statement_row *row)
+{
+    if (prepared->state == PREPARED_FREE || prepared->state > PREPARED_UNSURE ||
+        prepared->statement != NULL)
+        return false;
+    *row = (struct statement_row){.server_count = 1};
+    statement_name(&prepared->digest, row->name);
+    return true;
 }
 
 void server_statements_doubt(struct server *server)
@@ -171,6 +183,8 @@ void server_statements_release(struct server *server)
 
 /* ---- the queue ---- */
 
+static void take_back(struct server *server, struct expectation *expectation);
+
 struct expectation *expect(struct server *server, enum expectation_kind kind,
                            struct client_name *name)
 {
@@ -183,6 +197,7 @@ struct expectation *expect(struct server *server, enum expectation_kind kind,
         .batch = statements->batch, .kind = (uint8_t)kind, .name = name};
     list_init(&expectation->link);
     list_push_back(&statements->expectations, &expectation->link);
+    statements->own_count += kind == EXPECT_OWN_BATCH;
     if (name != NULL) {
         name->unsettled_count++;
         name->batch = statements->batch;
@@ -195,6 +210,7 @@ static void expectation_free(struct server *server, struct expectation *expectat
     struct core *core = server_core(server);
 
     list_remove(&expectation->link);
+    server->statements->own_count -= expectation->kind == EXPECT_OWN_BATCH;
     if (expectation->name != NULL) {
         assert(expectation->name->unsettled_count > 0);
         expectation->name->unsettled_count--;
@@ -211,28 +227,47 @@ static struct expectation *expectation_first(const struct server_statements *sta
     return first == NULL ? NULL : OWNER_OF(first, struct expectation, link);
 }
 
+/* What the pooler prepared is there. */
+static void confirm(struct server *server, const struct expectation *expectation)
+{
+    struct prepared *prepared = NULL;
+
+    if (expectation->has_digest)
+        prepared = prepared_find(server->statements, &expectation->digest);
+    if (prepared != NULL && prepared->state == PREPARED_PENDING &&
+        prepared->serial == expectation->serial)
+        prepared->state = PREPARED_SURE;
+}
+
+/* Answered by ParseComplete or CloseComplete. */
+static bool is_of_protocol(const struct expectation *expectation)
+{
+    return expectation->kind <= EXPECT_EVICTION;
+}
+
 enum answer server_statements_answer(struct server *server, uint8_t type)
 {
     struct server_statements *statements = server->statements;
-    struct expectation *expectation = expectation_first(statements);
+    struct expectation *expectation = NULL;
     enum answer answer = ANSWER_WRONG;
     bool is_parse;
 
+    list_for_each(link, &statements->expectations)
+    {
+        expectation = OWNER_OF(link, struct expectation, link);
+        if (is_of_protocol(expectation))
+            break;
+        expectation = NULL;
+    }
     if (expectation == NULL)
-        return ANSWER_WRONG;
+        return ANSWER_FORWARD;
     is_parse = expectation->kind == EXPECT_PARSE || expectation->kind == EXPECT_PARSE_OURS;
     if ((type == '1') != is_parse)
         return ANSWER_WRONG;
     switch (expectation->kind) {
     case EXPECT_PARSE:
     case EXPECT_PARSE_OURS:
-        if (expectation->has_digest) {
-            struct prepared *prepared = prepared_find(statements, &expectation->digest);
-
-            if (prepared != NULL && prepared->state == PREPARED_PENDING &&
-                prepared->serial == expectation->serial)
-                prepared->state = PREPARED_SURE;
-        }
+        confirm(server, expectation);
         answer = expectation->kind == EXPECT_PARSE ? ANSWER_FORWARD : ANSWER_SWALLOW;
         break;
     case EXPECT_PARSE_FAKE:
@@ -245,11 +280,63 @@ enum answer server_statements_answer(struct server *server, uint8_t type)
     case EXPECT_EVICTION:
         answer = ANSWER_SWALLOW;
         break;
-    case EXPECT_FAILURE:
+    default:
         return ANSWER_WRONG;
     }
     expectation_free(server, expectation);
     return answer;
+}
+
+struct expectation *expected_own_batch(const struct server *server)
+{
+    const struct server_statements *statements = server->statements;
+    struct expectation *first = statements->own_count > 0 ? expectation_first(statements) : NULL;
+
+    while (first != NULL && first->kind != EXPECT_OWN_BATCH &&
+           first->batch == statements->batch - exchange_owed(&server->exchange)) {
+        /* Evictions of that very batch stand before it. */
+        struct list *next = first->link.next;
+
+        first = next == &statements->expectations ? NULL
+                                                  : OWNER_OF(next, struct expectation, link);
+    }
+    if (first == NULL || first->kind != EXPECT_OWN_BATCH ||
+        first->batch != statements->batch - exchange_owed(&server->exchange))
+        return NULL;
+    return first;
+}
+
+void expected_own_batch_message(struct server *server, struct expectation *expectation, uint8_t type)
+{
+    struct expectation *first = expectation_first(server->statements);
+
+    if (type == 'E')
+        expectation->has_failed = true;
+    else if (type == '3' && first->kind == EXPECT_EVICTION)
+        expectation_free(server, first);
+}
+
+void expected_own_batch_over(struct server *server, struct expectation *expectation)
+{
+    if (expectation->has_failed)
+        take_back(server, expectation);
+    else
+        confirm(server, expectation);
+    expectation_free(server, expectation);
+}
+
+void expected_tag(struct server *server, enum expectation_kind kind)
+{
+    list_for_each(link, &server->statements->expectations)
+    {
+        struct expectation *expectation = OWNER_OF(link, struct expectation, link);
+
+        if (expectation->kind == kind) {
+            confirm(server, expectation);
+            expectation_free(server, expectation);
+            return;
+        }
+    }
 }
 
 const struct expectation *expected_failure(const struct server_statements *statements)
@@ -276,6 +363,8 @@ static void take_back(struct server *server, struct expectation *expectation)
     switch (expectation->kind) {
     case EXPECT_PARSE:
     case EXPECT_PARSE_OURS:
+    case EXPECT_SQL_PREPARE:
+    case EXPECT_OWN_BATCH:
         if (prepared != NULL && prepared->serial == expectation->serial)
             prepared_doubt(statements, prepared);
         break;
@@ -287,6 +376,7 @@ static void take_back(struct server *server, struct expectation *expectation)
         }
         break;
     case EXPECT_CLOSE:
+    case EXPECT_SQL_DEALLOCATE:
         if (name != NULL && name->statement == NULL &&
             (name->bytes > 0 || name->batch == expectation->batch)) {
             client_name_set(server->client, name, expectation->statement);
@@ -297,9 +387,19 @@ static void take_back(struct server *server, struct expectation *expectation)
         break;
     }
     /* The unnamed one may have been parsed again since, in a later batch. */
-    if (name != NULL && (expectation->kind == EXPECT_PARSE || expectation->kind == EXPECT_PARSE_FAKE) &&
-        (name->bytes > 0 || name->batch == expectation->batch))
-        client_name_set(server->client, name, NULL);
+    if (name != NULL &&
+        (expectation->kind == EXPECT_PARSE || expectation->kind == EXPECT_PARSE_FAKE ||
+         expectation->kind == EXPECT_SQL_PREPARE) &&
+        (name->bytes > 0 || name->batch == expectation->batch)) {
+        struct client_statements *client_statements = server->client->statements;
+
+        client_name_set(server->client, name, expectation->statement);
+        if (expectation->statement != NULL) {
+            client_statements->is_unnamed_on_server = true;
+            client_statements->is_unnamed_in_doubt = true;
+            expectation->statement = NULL;
+        }
+    }
 }
 
 void server_statements_settle(struct server *server, uint64_t batch)
@@ -325,11 +425,17 @@ void server_statements_end_exchange(struct server *server)
     struct server_statements *statements = server->statements;
     struct client_statements *client_statements = server->client->statements;
 
-    if (client_statements != NULL)
+    if (statements != NULL)
+        server_statements_settle(server, UINT64_MAX);
+    if (client_statements != NULL) {
         client_statements->is_unnamed_on_server = false;
+        if (client_statements->is_unnamed_in_doubt)
+            client_name_set(server->client, &client_statements->unnamed, NULL);
+        client_statements->is_unnamed_in_doubt = false;
+    }
     if (statements == NULL)
         return;
-    server_statements_settle(server, UINT64_MAX);
+    statements->deallocation = 0;
     statements->batch = 0;
     statements->heal.state = HEAL_NONE;
     if (server->exchange.is_uncertain)
@@ -352,7 +458,7 @@ void server_statements_forget(struct server *server)
     {
         struct expectation *expectation = OWNER_OF(link, struct expectation, link);
 
-        if (expectation->kind == EXPECT_CLOSE) {
+        if (expectation->kind == EXPECT_CLOSE || expectation->kind == EXPECT_SQL_DEALLOCATE) {
             statement_release(server_core(server), expectation->statement);
             expectation->statement = NULL;
         } else if (expectation->kind == EXPECT_EVICTION) {

@@ -3,8 +3,10 @@
 #include "base/bytes.h"
 #include "pool/client_statements.h"
 #include "pool/core.h"
+#include "pool/report.h"
 #include "pool/server_statements.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 /* Lower case, so that a name means the same quoted and unquoted. */
@@ -186,6 +188,7 @@ struct statement *statement_intern(struct core *core, const struct span *body, u
         .text_bytes = text_bytes,
         .reference_count = 1,
         .params_hash = params_hash,
+        .is_live = true,
     };
     if (!body_copy(core, &statement->body, body, bytes)) {
         span_queue_clear(&statement->body, &core->loop);
@@ -215,8 +218,60 @@ void statement_release(struct core *core, struct statement *statement)
         at = &(*at)->bucket_next;
     *at = statement->bucket_next;
     store->text_bytes -= statement->body.bytes;
+    statement->is_live = false;
     span_queue_clear(&statement->body, &core->loop);
     slab_give(&store->statements, statement);
+}
+
+static void text_copy(const struct statement *statement, struct statement_row *row)
+{
+    static const char prepare[] = "PREPARE ... ";
+    struct writer writer;
+    const struct span *span = statement->body.first;
+    uint32_t count = MIN(span->bytes, statement->text_bytes);
+
+    writer_init(&writer, row->text, STATEMENT_ROW_TEXT_BYTES);
+    if (statement->is_sql)
+        writer_put(&writer, prepare, sizeof(prepare) - 1);
+    count = MIN(count, (uint32_t)(STATEMENT_ROW_TEXT_BYTES - writer.bytes));
+    writer_put(&writer, span->buffer->data + span->offset, count);
+    strcpy(row->text + writer.bytes, count < statement->text_bytes ? "..." : "");
+}
+
+static void types_copy(const struct statement *statement, struct statement_row *row)
+{
+    const struct span *span = statement->body.first;
+    size_t used = 0;
+
+    if (statement->is_sql || span->bytes < statement->body.bytes)
+        return;
+    for (uint32_t at = statement->text_bytes + 3; at + 4 <= span->bytes; at += 4) {
+        size_t room = sizeof(row->types) - used;
+        int bytes = snprintf(row->types + used, room, used > 0 ? ",%u" : "%u",
+                             bytes_get_u32(span->buffer->data + span->offset + at));
+
+        if ((size_t)bytes >= room) {
+            strcpy(row->types + sizeof(row->types) - 4, "...");
+            return;
+        }
+        used += (size_t)bytes;
+    }
+}
+
+bool statement_fill_row(const struct statement *statement, struct statement_row *row)
+{
+    if (statement->is_live != true)
+        return false;
+    *row = (struct statement_row){
+        .bytes = statement->body.bytes,
+        .bind_count = statement->bind_count,
+        .client_count = statement->client_count,
+        .server_count = statement->server_count,
+    };
+    memcpy(row->name, statement->name, sizeof(statement->name));
+    text_copy(statement, row);
+    types_copy(statement, row);
+    return true;
 }
 
 bool statement_seen_before(struct statement_store *store, const struct statement *statement)

@@ -182,3 +182,491 @@ test_random_scripts_with_room_for_one_statement = make_random_test(100, 40, max_
 test_random_scripts_with_room_for_two_statements = make_random_test(200, 40, max_prepared_statements=2)
 
 
+
+
+# ---- one thing at a time -------------------------------------------------------------------------
+
+def run(statement, *values):
+    return bind("", statement, values) + describe("P") + execute()
+
+
+def own_names(client):
+    """What the server that answers has prepared under the pooler's names: text by name."""
+    rows = client.query("select name, statement from pg_prepared_statements "
+                        f"where name like '{OWN_NAME}%'").rows
+    return {name: sql for name, sql in rows}
+
+
+def stats_of(console):
+    return next(row for row in console.table("show stats_totals") if row["database"] == "app")
+
+
+def two_servers(t, **settings):
+    """A pooler of two servers, a client that holds one of them when asked to, and one that prepares."""
+    pooler = t.pooler(**{"pool_mode": "transaction", "default_pool_size": 2, **settings})
+    return pooler, pooler.connect(), pooler.connect()
+
+
+def on_both_servers(holder, client, work):
+    """Runs `work` on a server, and then on another one."""
+    first = client.pid()
+    work()
+    holder.query("begin")
+    if holder.pid() != first:
+        holder.query("rollback")
+        client.query("begin")
+        holder.query("begin")
+        client.query("rollback")
+    try:
+        assert client.pid() != holder.pid()
+        work()
+    finally:
+        holder.query("rollback")
+
+
+@ours
+def test_a_statement_works_on_servers_that_have_never_seen_it(t):
+    pooler, holder, client = two_servers(t)
+    with holder, client:
+        same(client.batch(parse("s", "select $1::int * 2") + describe("S", "s")).types, "1tTZ")
+        on_both_servers(holder, client, lambda: same(client.batch(run("s", 21)).rows, [("42",)]))
+        same(client.batch(parse("", "select 1") + run("s", 4)).types, "12TDCZ")
+
+
+@ours
+def test_flush_brings_every_answer(t):
+    pooler, holder, client = two_servers(t)
+    with holder, client:
+        for _ in range(3):  # the first time it is parsed, later its Parse is answered without that
+            client.send(parse("s", "select $1::text") + flush())
+            client.until("1")
+            client.send(describe("S", "s") + flush())
+            client.until("T")
+            client.send(bind("", "s", ["x"]) + flush())
+            client.until("2")
+            client.send(execute() + close("S", "s") + flush())
+            client.until("3")
+            client.send(sync())
+            client.until("Z")
+
+
+@ours
+def test_errors_of_names_leave_the_connection(t):
+    pooler, holder, client = two_servers(t)
+    with holder, client:
+        result = client.batch(run("nobody") + parse("a", "select 1"))
+        same((result.types, str(result.errors[0])),
+             ("EZ", 'ERROR 26000 prepared statement "nobody" does not exist'))
+        result = client.batch(parse("a", "select 1") + parse("a", "select 2"))
+        same((result.types, str(result.errors[0])),
+             ("1EZ", 'ERROR 42P05 prepared statement "a" already exists'))
+        same(client.batch(run("a")).rows, [("1",)])
+        result = client.batch(bind("", "", []) + execute())
+        same(str(result.errors[0]), "ERROR 26000 unnamed prepared statement does not exist")
+        same(client.batch(close("S", "nobody") + close("S", "a")).types, "33Z")
+        same(client.batch(run("a")).errors[0].sqlstate, "26000")
+
+
+@ours
+def test_what_an_error_skipped_does_not_exist(t):
+    pooler, holder, client = two_servers(t)
+    with holder, client:
+        client.batch(parse("kept", "select 'kept'"))
+        result = client.batch(parse("a", "select 1/$1::int") + run("a", 0) + parse("b", "select 2") + close("S", "kept"))
+        same((result.types, result.errors[0].sqlstate), ("1EZ", "22012"))
+        same(client.batch(run("b")).errors[0].sqlstate, "26000")
+        same(client.batch(run("kept")).rows, [("kept",)])
+        same(client.batch(run("a", 1)).rows, [("1",)])
+        client.send(run("a", 0) + parse("c", "select 3") + sync() + parse("c", "select 4") + sync() + run("c") + sync())
+        same([client.results().types[-2:] for _ in range(2)], ["EZ", "1Z"])
+        same(client.results().rows, [("4",)])
+
+
+@ours
+def test_two_clients_with_the_same_text_share_a_statement(t):
+    pooler = t.pooler(pool_mode="transaction", default_pool_size=1)
+    with pooler.connect() as a, pooler.connect() as b, pooler.console() as console:
+        a.batch(parse("x", "select $1::int + 1", (23,)))
+        b.batch(parse("y", "select $1::int + 1", (23,)))
+        b.batch(parse("z", "select $1::int + 1"))
+        same(sorted(own_names(a).values()), ["select $1::int + 1"] * 2)
+        same(a.batch(run("x", 1)).rows + b.batch(run("y", 2)).rows, [("2",), ("3",)])
+        rows = {row["parameter_types"]: row for row in console.table("show prepared")}
+        same((rows["23"]["clients"], rows["23"]["servers"], rows["23"]["uses"], rows["23"]["text"]),
+             ("2", "1", "2", "select $1::int + 1"))
+        assert rows["23"]["name"] in own_names(a)
+        same([row["prepared_statements"] for row in console.table("show servers")], ["2"])
+        same(sorted(row["prepared_statements"] for row in console.table("show clients") if row["user"] == "app"),
+             ["1", "2"])
+        stats = stats_of(console)
+        same([stats[key] for key in ("client_parse_count", "server_parse_count", "bind_count")], ["3", "2", "2"])
+
+
+@ours
+def test_a_text_that_nobody_has_is_forgotten(t):
+    pooler = t.pooler(pool_mode="transaction", default_pool_size=1)
+    with pooler.console() as console:
+        with pooler.connect() as a:
+            a.batch(parse("x", "select 1") + parse("y", "select 'long" + "g" * 100000 + "'"))
+            same(len(console.table("show prepared")), 2)
+            longest = max(console.table("show prepared"), key=lambda row: int(row["bytes"]))
+            same((len(longest["text"]), longest["text"][-3:]), (1003, "..."))
+        eventually(lambda: {row["clients"] for row in console.table("show prepared")} == {"0"}, "the client is gone")
+        console.do("reconnect")
+        eventually(lambda: console.table("show prepared") == [], "no statement is left")
+
+
+@ours
+def test_the_least_recently_used_goes_first(t):
+    pooler = t.pooler(pool_mode="transaction", default_pool_size=1, max_prepared_statements=2)
+    with pooler.connect() as c:
+        for name in "abc":
+            c.batch(parse(name, f"select '{name}'"))
+        same(sorted(own_names(c).values()), ["select 'b'", "select 'c'"])
+        same(c.batch(run("b")).rows, [("b",)])
+        same(c.batch(run("a")).rows, [("a",)])
+        same(sorted(own_names(c).values()), ["select 'a'", "select 'b'"])
+        same(c.batch(run("c") + run("b") + run("a")).rows, [("c",), ("b",), ("a",)])
+        same(len(own_names(c)), 2)
+
+
+@ours
+def test_reload_changes_the_number_and_loses_nobody(t):
+    pooler = t.pooler(pool_mode="transaction", default_pool_size=1, max_prepared_statements=10)
+    with pooler.connect() as c, pooler.console() as console:
+        for name in "abcdef":
+            c.batch(parse(name, f"select '{name}'"))
+        same(len(own_names(c)), 6)
+        pooler.change(max_prepared_statements=3)
+        eventually(lambda: console.config("max_prepared_statements") == "3", "reloaded")
+        c.batch(parse("g", "select 'g'"))
+        same(len(own_names(c)), 3)
+        pooler.change(max_prepared_statements=0)
+        eventually(lambda: console.config("max_prepared_statements") == "0", "reloaded")
+        same(c.batch(run("a") + run("b") + run("g")).rows, [("a",), ("b",), ("g",)])
+        with pooler.connect() as other:  # for whoever has prepared nothing yet it is off
+            same(other.batch(parse("mine", "select 1")).types, "1Z")
+            same(other.value("select count(*) from pg_prepared_statements where name = 'mine'"), "1")
+
+
+@ours
+def test_discard_all_and_deallocate_all_empty_both_sides(t):
+    pooler, holder, client = two_servers(t)
+    with holder, client:
+        for command in ("discard all", "deallocate all"):
+            for send in (client.query, lambda sql: client.batch(parse("", sql) + bind() + execute())):
+                client.batch(parse("s", "select 1"))
+                send(command)
+                same(own_names(client), {})
+                same(client.batch(run("s")).errors[0].sqlstate, "26000")
+        holder.batch(parse("h", "select 'h'"))
+        client.query("discard all")
+        on_both_servers(client, holder, lambda: same(holder.batch(run("h")).rows, [("h",)]))
+        client.batch(parse("s", "select 1"))
+        client.send(query("deallocate all") + run("s") + sync())
+        same([client.results().types, client.results().errors[0].sqlstate], ["CZ", "26000"])
+
+
+@ours
+def test_deallocate_by_name(t):
+    pooler, holder, client = two_servers(t)
+    with holder, client:
+        for send in (client.query, lambda sql: client.batch(parse("", sql) + bind() + execute())):
+            client.batch(parse("_pg3_0", "select 1"))
+            holder.batch(parse("mine", "select 1"))
+            on_both_servers(holder, client, lambda: None)
+            same(send('DEALLOCATE "_pg3_0"').tags, ["DEALLOCATE"])
+            same(client.batch(run("_pg3_0")).errors[0].sqlstate, "26000")
+            client.batch(parse("_pg3_0", "select 2"))
+            same(client.batch(run("_pg3_0")).rows, [("2",)])
+            same(send("deallocate prepare _pg3_0 -- done").tags, ["DEALLOCATE"])
+            same(holder.batch(run("mine")).rows, [("1",)])
+            holder.batch(close("S", "mine"))
+        with refused('prepared statement "nobody" does not exist', "26000"):
+            client.query("deallocate nobody")
+        client.batch(parse("a", "select 1"))
+        client.query("begin")
+        with refused(sqlstate="22012"):
+            client.query("select 1/0")
+        with refused(sqlstate="25P02"):
+            client.query("deallocate a")
+        client.query("rollback")
+        same(client.batch(run("a")).rows, [("1",)])
+
+
+@ours
+def test_reconnect_and_a_lost_server_cost_nothing(t):
+    pooler, holder, client = two_servers(t)
+    with holder, client, pooler.console() as console:
+        client.batch(parse("s", "select $1::int"))
+        console.do("reconnect")
+        same(client.batch(run("s", 5)).rows, [("5",)])
+        pid = client.pid()
+        t.postgres.value(f"select pg_terminate_backend({pid}, 5000)", "postgres")
+        eventually(lambda: console.pool()["sv_idle"] == 0, "the server is gone")
+        same(client.batch(run("s", 6)).rows, [("6",)])
+
+
+@ours
+def test_a_server_that_is_lent_takes_its_statements_along(t):
+    pooler = t.pooler(pool_mode="transaction", default_pool_size=1,
+                      extra="[pgsplice]\nworker_threads = 2\npool_shards = 2\n")
+    clients = [pooler.connect() for _ in range(4)]
+    with pooler.console() as console:
+        for number, c in enumerate(clients):
+            c.batch(parse("s", "select 'all'") + parse("own", f"select {number}"))
+        for _ in range(10):
+            for number, c in enumerate(clients):
+                same(c.batch(run("s") + run("own")).rows, [("all",), (str(number),)])
+        lent = sum(int(row["lent"]) for row in console.table("show shards"))
+        assert lent > 10, lent
+        same(stats_of(console)["server_parse_count"], "5")
+        same(len(own_names(clients[0])), 5)
+    for c in clients:
+        c.vanish()
+
+
+@ours
+def test_parameters_of_the_client_count(t):
+    """A literal is read when a statement is parsed: under the reader's own DateStyle."""
+    pooler = t.pooler(pool_mode="transaction", default_pool_size=1)
+    sql = "select extract(month from date '01/02/2003')"
+    with pooler.connect(DateStyle="ISO, MDY") as american, pooler.connect(DateStyle="ISO, DMY") as british:
+        american.batch(parse("s", sql))
+        british.batch(parse("s", sql))
+        same([american.batch(run("s")).rows, british.batch(run("s")).rows], [[("1",)], [("2",)]])
+        same(len(own_names(american)), 2)
+
+
+@ours
+def test_messages_in_pieces_of_any_size(t):
+    pooler = t.pooler(pool_mode="transaction", default_pool_size=1)
+    with pooler.connect() as c:
+        long_text = "select '" + "x" * 200000 + "' || $1::text"
+        script = parse("s", "select $1::int + 1") + run("s", 1) + describe("S", "s") + close("S", "s") + sync()
+        for sizes in (1, 2, 3, 7, 11):
+            c.send_split(script, sizes)
+            same(c.results().types, "12TDCtT3Z")
+        for sizes in (1000, 65536, 1 << 20):
+            c.send_split(parse("long", long_text) + run("long", "y") + close("S", "long") + sync(), sizes)
+            result = c.results()
+            same((result.types, len(result.rows[0][0])), ("12TDC3Z", 200001))
+
+
+@ours
+def test_a_broken_message_ends_its_client_only(t):
+    pooler = t.pooler(pool_mode="transaction", default_pool_size=1)
+    with pooler.connect() as other:
+        for broken, text in ((message("P", b"no end"), "broken Parse packet"), (message("P", b"s\0select 1\0"), "broken Parse packet"),
+                             (message("P", b"s\0select 1\0\0\2\0\0\0\1"), "broken Parse packet"),
+                             (message("P", b"s\0select 1\0\0\0more"), "broken Parse packet"),
+                             (message("B", b"portal\0name"), "broken Bind packet"), (message("B", b""), "broken Bind packet")):
+            with pooler.connect() as c:
+                c.send(broken + sync())
+                same(c.fatal().text, text)
+        same(other.value("select 1"), "1")
+
+
+@ours
+def test_the_unnamed_statement_outlives_its_batch(t):
+    pooler, holder, client = two_servers(t)
+    with holder, client:
+        client.batch(parse("", "select $1::int * 3"))
+        holder.batch(parse("", "select 'of the holder'") + run(""))
+        for _ in range(4):  # a simple Query drops the unnamed statement: the servers change by the holder alone
+            holder.query("begin")
+            same(client.batch(run("", 5)).rows, [("15",)])
+            holder.query("rollback")
+            holder.batch(parse("", "select 'of the holder'") + run(""))
+            same(client.batch(run("", 5)).rows, [("15",)])
+        client.query("select 1")
+        same(client.batch(run("", 5)).errors[0].sqlstate, "26000")
+
+
+@ours
+def test_unnamed_statements_that_come_again_are_kept(t):
+    for wanted in (1, 0):
+        pooler = t.pooler(pool_mode="transaction", default_pool_size=1,
+                          extra=f"[pgsplice]\ncache_unnamed_statements = {wanted}\n", name=f"p{wanted}x")
+        with pooler.connect() as c:
+            for number in range(5):
+                result = c.batch(parse("", "select $1::int + 1") + run("", number))
+                same((result.types, result.rows), ("12TDCZ", [(str(number + 1),)]))
+                c.batch(parse("", f"select {number}, 'of its own'") + run(""))
+            same(list(own_names(c).values()), ["select $1::int + 1"] * wanted)
+
+
+# ---- healing -------------------------------------------------------------------------------------
+
+def changed_table(t, pooler):
+    """A function that changes the result of `select * from changing`."""
+    admin = t.postgres.connect()
+    admin.query("drop table if exists changing; create table changing (a int); insert into changing values (1)")
+    state = {"columns": 1}
+
+    def change():
+        state["columns"] += 1
+        admin.query(f"alter table changing add column c{state['columns']} int default {state['columns']}")
+        return tuple(["1"] + [str(i) for i in range(2, state["columns"] + 1)])
+    return change
+
+
+@ours
+def test_a_changed_table_is_not_noticed(t):
+    pooler, holder, client = two_servers(t)
+    change = changed_table(t, pooler)
+    with holder, client:
+        client.batch(parse("s", "select * from changing"))
+        for _ in range(3):
+            wanted = change()
+            result = client.batch(run("s"))
+            same((result.types, result.rows), ("2TDCZ", [wanted]))
+        wanted = change()
+        result = client.batch(describe("S", "s") + run("s"))
+        same((result.types, result.rows), ("tT2TDCZ", [wanted]))
+        wanted = change()
+        client.send(bind("", "s", []) + flush())
+        client.until("2")
+        client.send(execute() + sync())
+        same(client.results().rows, [wanted])
+
+
+@ours
+def test_an_unnamed_statement_never_sees_that_it_was_kept(t):
+    pooler = t.pooler(pool_mode="transaction", default_pool_size=1)
+    change = changed_table(t, pooler)
+    wanted = ("1",)
+    with pooler.connect() as c:
+        for _ in range(4):
+            for _ in range(3):
+                result = c.batch(parse("", "select * from changing") + run(""))
+                same((result.types, result.rows), ("12TDCZ", [wanted]))
+            wanted = change()
+            # With more behind it nothing could be repeated.
+            c.send((parse("", "select * from changing") + run("") + sync()) * 3)
+            same([c.results().rows for _ in range(3)], [[wanted]] * 3)
+        for _ in range(2):
+            c.send(parse("", "select * from changing") + run("") + sync())
+            c.send(parse("", "select * from changing") + run("") + sync())
+            same([c.results().rows for _ in range(2)], [[wanted]] * 2)
+            wanted = change()
+        c.query("drop table changing")
+        result = c.batch(parse("", "select * from changing") + run(""))
+        same(result.errors[0].sqlstate, "42P01")
+        c.query("create table changing (other text)")
+        same(c.batch(parse("", "select * from changing") + run("")).types, "12TCZ")
+
+
+@ours
+def test_in_a_transaction_the_client_is_told_and_the_statement_renewed(t):
+    pooler, holder, client = two_servers(t)
+    change = changed_table(t, pooler)
+    with holder, client:
+        client.batch(parse("s", "select * from changing"))
+        client.query("begin")
+        wanted = change()
+        result = client.batch(run("s"))
+        same((result.types, str(result.errors[0]), result.status),
+             ("EZ", "ERROR 0A000 cached plan must not change result type", "E"))
+        client.query("rollback")
+        client.query("begin")
+        same(client.batch(run("s")).rows, [wanted])
+        client.query("rollback")
+
+
+@ours
+def test_a_statement_lost_behind_our_back_is_prepared_again(t):
+    pooler = t.pooler(pool_mode="transaction", default_pool_size=1)
+    with pooler.connect() as c:
+        c.query("create or replace function forget_them() returns void language plpgsql as $$"
+                "declare n text; begin for n in select name from pg_prepared_statements loop "
+                "execute 'deallocate ' || quote_ident(n); end loop; end $$")
+        c.batch(parse("a", "select 'a'") + parse("b", "select 'b'"))
+        c.query("select forget_them()")
+        same(own_names(c), {})
+        result = c.batch(run("a") + run("b"))
+        same((result.types, result.rows), ("2TDC2TDCZ", [("a",), ("b",)]))
+        c.query("begin")
+        c.query("select forget_them()")
+        result = c.batch(run("a"))
+        same(str(result.errors[0]), 'ERROR 26000 prepared statement "a" does not exist')
+        c.query("rollback")
+        same(c.batch(run("a") + run("b")).rows, [("a",), ("b",)])
+
+
+@ours
+def test_what_cannot_be_repeated_is_an_error_and_works_the_next_time(t):
+    pooler = t.pooler(pool_mode="transaction", default_pool_size=1)
+    change = changed_table(t, pooler)
+    with pooler.connect() as c:
+        c.batch(parse("s", "select * from changing") + parse("one", "select 1"))
+        wanted = change()
+        result = c.batch(run("one") + run("s"))  # a row has gone out
+        same((result.types, result.errors[0].sqlstate), ("2TDCEZ", "0A000"))
+        same(c.batch(run("one") + run("s")).rows, [("1",), wanted])
+        wanted = change()
+        c.send(run("s") + sync() + run("one") + sync())  # more was sent behind it
+        same([c.results().errors[0].sqlstate, c.results().rows], ["0A000", [("1",)]])
+        same(c.batch(run("s")).rows, [wanted])
+
+
+# ---- SQL -----------------------------------------------------------------------------------------
+
+@ours
+def test_sql_prepare_works_on_every_server(t):
+    pooler, holder, client = two_servers(t, extra="[pgsplice]\ntrack_sql_prepare = 1\n")
+    with holder, client, pooler.console() as console:
+        same(client.query("prepare plan (int) as select $1 + 1").tags, ["PREPARE"])
+        on_both_servers(holder, client, lambda: same(client.query("execute plan(4)").rows, [("5",)]))
+        on_both_servers(holder, client, lambda: same(
+            client.batch(parse("", "execute plan(7)") + run("")).rows, [("8",)]))
+        on_both_servers(holder, client, lambda: same(client.batch(run("plan", 9)).rows, [("10",)]))
+        with refused('prepared statement "plan" already exists', "42P05"):
+            client.query("prepare plan as select 2")
+        same(client.value("execute plan(1)"), "2")
+        same(client.query("explain (costs off) execute plan(1)").rows, [("Result",)])
+        same([row["text"] for row in console.table("show prepared")], ["PREPARE ... (int) as select $1 + 1"])
+        holder.query("PREPARE plan AS SELECT 'of the holder'")
+        on_both_servers(holder, client, lambda: same(client.value("execute plan(1)"), "2"))
+        same(holder.value("execute plan"), "of the holder")
+        same(client.query("deallocate plan").tags, ["DEALLOCATE"])
+        with refused('prepared statement "plan" does not exist', "26000"):
+            client.query("execute plan(1)")
+        same(holder.value("execute plan"), "of the holder")
+
+
+@ours
+def test_a_prepare_that_fails_is_none(t):
+    pooler, holder, client = two_servers(t, extra="[pgsplice]\ntrack_sql_prepare = 1\n")
+    with holder, client:
+        with refused(sqlstate="42P01"):
+            client.query("prepare plan as select * from no_such_table")
+        with refused(sqlstate="26000"):
+            client.query("execute plan")
+        client.query("prepare plan as select 1")
+        client.query("begin")
+        with refused(sqlstate="22012"):
+            client.query("select 1/0")
+        with refused(sqlstate="25P02"):
+            client.query("prepare other as select 1")
+        with refused(sqlstate="25P02"):
+            client.query("deallocate plan")
+        client.query("rollback")
+        same(client.value("execute plan"), "1")
+        with refused(sqlstate="26000"):
+            client.query("execute other")
+        client.query("discard all")
+        with refused(sqlstate="26000"):
+            client.query("execute plan")
+
+
+@ours
+def test_without_the_setting_prepare_passes_as_it_is(t):
+    pooler = t.pooler(pool_mode="transaction", default_pool_size=1)
+    with pooler.connect() as c:
+        c.query("prepare plan as select 1")
+        same(c.value("select name from pg_prepared_statements"), "plan")
+        same(c.value("execute plan"), "1")
+        c.batch(parse("over_the_wire", "select 2"))
+        same(c.value("execute over_the_wire"), "2")
+        c.query("deallocate plan")

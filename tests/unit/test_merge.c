@@ -109,6 +109,29 @@ static void test_of_two_rows_of_one_moment_the_linked_one_counts(void **state)
     assert_int_equal(merge_sockets(rows, 0), 0);
 }
 
+static void test_a_statement_of_several_workers_is_one_row(void **state)
+{
+    struct statement_row rows[] = {
+        {.name = "b", .server_count = 1},
+        {.name = "a", .text = "select 1", .bytes = 11, .bind_count = 3, .client_count = 1},
+        {.name = "b", .text = "select 2", .types = "23", .bytes = 15, .bind_count = 2, .client_count = 2,
+         .server_count = 4},
+        {.name = "b", .text = "select 2", .types = "23", .bytes = 15, .bind_count = 9},
+    };
+
+    (void)state;
+    assert_int_equal(merge_statements(rows, COUNT_OF(rows)), 2);
+    assert_string_equal(rows[0].name, "b"); /* the most used */
+    assert_string_equal(rows[0].text, "select 2");
+    assert_string_equal(rows[0].types, "23");
+    assert_int_equal(rows[0].bytes, 15);
+    assert_int_equal(rows[0].bind_count, 11);
+    assert_int_equal(rows[0].client_count, 2);
+    assert_int_equal(rows[0].server_count, 5);
+    assert_string_equal(rows[1].name, "a");
+    assert_int_equal(merge_statements(rows, 0), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -117,6 +140,7 @@ int main(void)
         cmocka_unit_test(test_pools_of_other_names_stay_apart_and_are_sorted),
         cmocka_unit_test(test_a_server_met_on_two_workers_is_shown_once),
         cmocka_unit_test(test_of_two_rows_of_one_moment_the_linked_one_counts),
+        cmocka_unit_test(test_a_statement_of_several_workers_is_one_row),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
