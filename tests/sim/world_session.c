@@ -298,7 +298,9 @@ static bool parse_statement(struct session *session, const char *name, const cha
         fail_in_transaction(session);
         return false;
     }
-    if (strncmp(text, "Q ", 2) == 0) {
+    if (text[0] == '\0' && is_spare(name)) {
+        made.statement = STATEMENT_TEXT;
+    } else if (strncmp(text, "Q ", 2) == 0) {
         assert(name[0] == '\0' || world.is_tracked);
         assert(sscanf(text, "Q %u %u", &owner, &number) == 2);
         check_owner(session, owner);
