@@ -444,11 +444,27 @@ static void discard_all(struct session *session)
     put_tag(session, "DISCARD ALL");
 }
 
+static bool deallocate(struct session *session, const char *name)
+{
+    struct prepared *prepared = find_prepared(session, name);
+
+    if (session->status == 'E') {
+        put_aborted(session);
+        return false;
+    }
+    if (prepared == NULL) {
+        put_statement_error(session, "26000", name, "does not exist");
+        return false;
+    }
+    remove_prepared(session, prepared);
+    put_tag(session, "DEALLOCATE");
+    return true;
+}
+
 /* DISCARD ALL, DEALLOCATE. False: an error was put. */
 static bool run_special(struct session *session, unsigned statement)
 {
     char name[STATEMENT_NAME_ROOM];
-    struct prepared *prepared;
 
     if (session->status == 'E') {
         put_aborted(session);
@@ -467,13 +483,7 @@ static bool run_special(struct session *session, unsigned statement)
         put_tag(session, "DEALLOCATE ALL");
     } else {
         make_statement_name(name, 0, statement - STATEMENT_DEALLOCATE_FIRST);
-        prepared = find_prepared(session, name);
-        if (prepared == NULL) {
-            put_statement_error(session, "26000", name, "does not exist");
-            return false;
-        }
-        remove_prepared(session, prepared);
-        put_tag(session, "DEALLOCATE");
+        return deallocate(session, name);
     }
     return true;
 }
@@ -703,13 +713,18 @@ static void fail_copy(struct session *session, const char *word)
 static void run_client_special(struct session *session, const char *text)
 {
     const char *comment = strstr(text, " -- Q ");
-    char statement[STATEMENT_NAME_ROOM + 16];
+    char statement[STATEMENT_NAME_ROOM + 16], name[STATEMENT_NAME_ROOM];
     unsigned owner, number;
 
     assert(sscanf(comment, " -- Q %u %u", &owner, &number) == 2);
     check_owner(session, owner);
     snprintf(statement, sizeof(statement), "%.*s", (int)(comment - text), text);
-    (void)run_special(session, read_statement(statement, 0));
+    if (sscanf(statement, "DEALLOCATE \"%79[^\"]", name) == 1) {
+        check_prepared_name(name);
+        (void)deallocate(session, name);
+    } else {
+        (void)run_special(session, read_statement(statement, 0));
+    }
     put_ready(session);
 }
 

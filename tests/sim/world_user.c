@@ -795,15 +795,9 @@ static void plan_bind(struct user *user, unsigned name)
     action->arg = draw_arg();
 }
 
-/* The pooler does not read DEALLOCATE of a name yet. */
-static bool may_deallocate_names(void)
+static unsigned draw_special(bool with_names)
 {
-    return !world.is_tracked || getenv("SIM_DEALLOCATE") != NULL;
-}
-
-static unsigned draw_special(void)
-{
-    switch (sim_below(world.sim, may_deallocate_names() ? 4 : 2)) {
+    switch (sim_below(world.sim, with_names ? 4 : 2)) {
     case 0:
         return STATEMENT_DISCARD_ALL;
     case 1:
@@ -823,12 +817,13 @@ static void plan_special(struct user *user, bool waits)
 
     if (happens(2)) {
         action = plan_on(user, DO_SPECIAL, 0);
-        action->statement = draw_special();
+        action->statement = draw_special(true);
         action->waits = waits;
         return;
     }
     plan_on(user, DO_CLOSE, name)->waits = waits;
-    plan_on(user, DO_PREPARE, name)->statement = draw_special();
+    /* Inside a batch the pooler reads no DEALLOCATE. */
+    plan_on(user, DO_PREPARE, name)->statement = draw_special(!world.is_tracked);
     plan_on(user, DO_BIND, name)->arg = draw_arg();
     plan_sync(user);
 }
