@@ -23,11 +23,11 @@
 enum { EXCHANGE_RUNS_MAX = 16 };
 
 enum exchange_run_kind {
-    RUN_QUERY,    /* Query or FunctionCall: one ReadyForQuery each */
-    RUN_SYNC,     /* Sync, with the batch before it: one ReadyForQuery each */
+    RUN_QUERY,     /* Query or FunctionCall: one ReadyForQuery each */
+    RUN_SYNC,      /* Sync, with the batch before it: one ReadyForQuery each */
     RUN_BARE_SYNC, /* Sync with nothing before it */
-    RUN_EXTENDED, /* an open batch: none by itself */
-    RUN_COPY_END, /* CopyDone or CopyFail: none by itself */
+    RUN_EXTENDED,  /* an open batch: none by itself */
+    RUN_COPY_END,  /* CopyDone or CopyFail: none by itself */
 };
 
 struct exchange_run {
@@ -43,8 +43,9 @@ struct exchange {
     bool in_copy_in;     /* the server reads COPY data, and the client has not ended it */
     bool sync_ignored;   /* a Sync was taken to be thrown away by COPY IN */
     bool is_uncertain;   /* the count may be too low: probe before reuse */
-    bool is_lost;        /* something the client sent in the middle of another thing may never be answered */
-    bool has_answered;   /* something came since the last ReadyForQuery; kept while sync_ignored */
+    bool
+        is_lost; /* something the client sent in the middle of another thing may never be answered */
+    bool has_answered; /* something came since the last ReadyForQuery; kept while sync_ignored */
 };
 
 static inline void exchange_reset(struct exchange *exchange)

@@ -56,7 +56,8 @@ void exchange_sent(struct exchange *exchange, uint8_t type)
         }
         /* The batch and its Sync become one; so a pipeline of any length is one run. */
         kind = exchange->is_open_behind ? RUN_SYNC : RUN_BARE_SYNC;
-        if (exchange->run_count > 0 && exchange->runs[exchange->run_count - 1].kind == RUN_EXTENDED) {
+        if (exchange->run_count > 0 &&
+            exchange->runs[exchange->run_count - 1].kind == RUN_EXTENDED) {
             exchange->run_count--;
             kind = RUN_SYNC;
         }

@@ -338,8 +338,8 @@ struct server *server_adopt(struct pool *pool, const struct server *lent)
         goto fail;
     if (lent->gather != NULL) {
         /* It is in the middle of a message that nobody asked for (a notice, a changed parameter). */
-        server->gather = buffer_park(core->loop.buffers,
-                                     lent->gather_bytes + MAX(lent->frame.body_left, 1u));
+        server->gather =
+            buffer_park(core->loop.buffers, lent->gather_bytes + MAX(lent->frame.body_left, 1u));
         if (server->gather == NULL)
             goto fail;
         memcpy(server->gather->data, lent->gather->data, lent->gather_bytes);
@@ -716,8 +716,7 @@ static void tracked_message_began(struct server *server, uint8_t *header)
         server->forwards_message = false;
     } else if (type == 'C' && has_tag_of_statements(server)) {
         server->looks_at_body = true;
-    } else if ((type == '1' || type == '3') &&
-               !list_is_empty(&server->statements->expectations)) {
+    } else if ((type == '1' || type == '3') && !list_is_empty(&server->statements->expectations)) {
         switch (server_statements_answer(server, type)) {
         case ANSWER_FORWARD:
             break;
@@ -754,9 +753,8 @@ static void message_began(struct server *server, uint8_t *header)
             exchange_received(&server->exchange, type);
             /* An error that answers nothing: see message_complete. */
             server->looks_at_body = type == 'E' && exchange_is_answered(&server->exchange);
-        }
-        else if (unlikely(exchange_wants_all(&server->exchange)) && type != 'Z' && type != 'N' &&
-                 type != 'S' && type != 'A')
+        } else if (unlikely(exchange_wants_all(&server->exchange)) && type != 'Z' && type != 'N' &&
+                   type != 'S' && type != 'A')
             exchange_received(&server->exchange, type);
         if (server->statements != NULL)
             tracked_message_began(server, header);

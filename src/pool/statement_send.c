@@ -153,7 +153,8 @@ static bool own_ends(struct server *server, uint8_t type, const struct prepared 
 
 bool send_own_end(struct server *server, const struct prepared *prepared)
 {
-    return send_bytes(server, sync_message, sizeof(sync_message)) && own_ends(server, 'S', prepared);
+    return send_bytes(server, sync_message, sizeof(sync_message)) &&
+           own_ends(server, 'S', prepared);
 }
 
 bool send_own_query(struct server *server, const struct prepared *prepared, const char *before,
