@@ -53,7 +53,7 @@ struct session {
     unsigned portal_statement;
     struct prepared *prepared;
     unsigned prepared_count, prepared_room;
-    unsigned skipped_closes; /* that were to make room */
+    unsigned skipped_closes; /* that were to make room, when more had been sent behind them */
     unsigned sleep_owner, sleep_number, sleep_statement;
     bool sleep_is_extended;
     uint64_t wakes_us, slow_until_us;

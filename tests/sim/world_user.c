@@ -809,8 +809,8 @@ static unsigned draw_special(bool with_names)
     }
 }
 
-/* DISCARD ALL, DEALLOCATE as a batch or as a simple query. */
-static void plan_special(struct user *user, bool waits)
+/* DISCARD ALL, DEALLOCATE as a batch or, true, as a simple query. */
+static bool plan_special(struct user *user, bool waits)
 {
     unsigned name = happens(2) ? 0 : draw_name();
     struct action *action;
@@ -819,13 +819,14 @@ static void plan_special(struct user *user, bool waits)
         action = plan_on(user, DO_SPECIAL, 0);
         action->statement = draw_special(true);
         action->waits = waits;
-        return;
+        return true;
     }
     plan_on(user, DO_CLOSE, name)->waits = waits;
     /* Inside a batch the pooler reads no DEALLOCATE. */
     plan_on(user, DO_PREPARE, name)->statement = draw_special(!world.is_tracked);
     plan_on(user, DO_BIND, name)->arg = draw_arg();
     plan_sync(user);
+    return false;
 }
 
 /* Anything behind anything: the model of the client knows what must come of it. */
@@ -920,7 +921,7 @@ static void plan_runs(struct user *user)
 /* What was prepared by whichever script before is run once more, one batch or one transaction at a time. */
 static void plan_run_again(struct user *user)
 {
-    bool in_transaction = happens(3), waits = happens(2) || world.avoids_known;
+    bool in_transaction = happens(3), waits = happens(2);
 
     if (in_transaction)
         plan(user, DO_QUERY, KIND_BEGIN, 0, waits);
@@ -989,8 +990,7 @@ static void plan_prepared(struct user *user)
         plan_unnamed(user);
         break;
     case 1:
-        plan_special(user, happens(2));
-        if (world.avoids_known)
+        if (!plan_special(user, happens(2)) && world.avoids_known)
             plan(user, DO_QUERY, KIND_ROWS, 1, true);
         plan_run_again(user);
         break;
