@@ -58,6 +58,7 @@ struct expectation {
     bool has_digest;
     bool is_duplicate; /* FAILURE: 42P05, else 26000 */
     bool has_failed;   /* OWN_BATCH: an error has come */
+    bool is_probe;     /* OWN_BATCH: of server.c, probe_linked */
     uint8_t text_bytes;
     char text[STATEMENT_CLIENT_NAME_MAX]; /* FAILURE: the client's name */
 };

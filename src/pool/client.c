@@ -732,6 +732,12 @@ static void scan_messages(struct client *client, struct buffer *buffer, size_t p
                     return;
                 from = position;
                 server_message_ended(client->server);
+                if (client->state == CLIENT_CLOSING)
+                    return;
+                if (unlikely(client->is_held_back)) {
+                    park(client, data + position, end - position);
+                    return;
+                }
             }
             continue;
         }

@@ -117,12 +117,12 @@ static void copy_in_began(struct exchange *exchange)
 
 static void ready_for_query(struct exchange *exchange)
 {
-    bool is_bare = exchange->sync_ignored && !exchange->has_answered;
+    bool is_surplus = exchange_has_surplus(exchange);
 
     exchange->has_answered = false;
     exchange->in_copy_in = false;
-    if (is_bare && exchange->run_count > 0 && exchange->runs[0].kind != RUN_BARE_SYNC)
-        return; /* of the Sync that was taken to be thrown away */
+    if (is_surplus)
+        return;
     while (exchange->run_count > 0 &&
            (exchange->runs[0].kind == RUN_EXTENDED || exchange->runs[0].kind == RUN_COPY_END))
         run_remove(exchange, 0);

@@ -174,6 +174,19 @@ bool send_own_query(struct server *server, const struct prepared *prepared, cons
            own_ends(server, 'Q', prepared);
 }
 
+bool send_own_probe(struct server *server)
+{
+    static const uint8_t empty_query[] = {'Q', 0, 0, 0, 5, 0};
+    struct list *last;
+
+    send_own_begin(server);
+    if (!send_bytes(server, empty_query, sizeof(empty_query)) || !own_ends(server, 'Q', NULL))
+        return false;
+    last = list_back(&server->statements->expectations);
+    OWNER_OF(last, struct expectation, link)->is_probe = true;
+    return true;
+}
+
 bool send_own_prepare(struct server *server, struct statement *statement)
 {
     struct prepared *prepared;
