@@ -36,7 +36,7 @@ PYTHON = "/usr/bin/python3"
 # How the pooler stands between; None is no pooler. Two servers and at least three clients of each
 # program, so that a client's server really changes. `evict`: a server keeps one statement only, so
 # that nearly each Bind needs a Parse first. `workers`: the two servers are on different cores.
-TRANSACTION = {"pool_mode": "transaction", "default_pool_size": 2}
+TRANSACTION = {"pool_mode": "transaction"}
 WAYS = {
     "straight": None,
     "session": {"pool_mode": "session", "default_pool_size": 10},
@@ -57,12 +57,14 @@ STEPS_LEFT_OUT = {way: ("listen",) for way in SHARED_SERVERS}
 
 class Driver:
     """What there is to run: `have` succeeds when the packages are there (group driver-NAME of
-    tests/setup/packages.txt otherwise); `fetch` gets what Debian does not have, and may fail for want
+    tests/setup/packages.txt otherwise, or driver-`packages`); `fetch` gets what Debian does not have, and may fail for want
     of it; `build` makes what is run under BUILD, and may not fail."""
 
-    def __init__(self, name, have, run, build=None, env=None, fetch=None):
+    def __init__(self, name, have, run, build=None, env=None, fetch=None, packages=None,
+                 servers=2):
         self.name, self.have, self.run, self.env = name, have, run, env or {}
-        self.fetch, self.build = fetch or [], build or []
+        self.fetch, self.build, self.packages = fetch or [], build or [], packages or name
+        self.servers = servers  # of the pool, where clients share them
 
 
 def here(name):
@@ -105,6 +107,13 @@ def rust():
                   env={"CARGO_HOME": home, "CARGO_TARGET_DIR": target, "RUSTC": "/usr/bin/rustc"})
 
 
+def odbc(kind):
+    return Driver(f"odbc-{kind}", ["sh", "-c", f"{PYTHON} -c 'import pyodbc' && ls /usr/lib/*/odbc/psqlodbcw.so"],
+                  [PYTHON, here("drive_odbc.py"), kind], packages="odbc",
+                  # this kind keeps a transaction open on each connection that has read a cursor
+                  servers=4 if kind == "fetch" else 2)
+
+
 DRIVERS = [
     Driver("libpq", ["sh", "-c", "command -v gcc && test -e /usr/include/postgresql/libpq-fe.h"],
            [built("drive_libpq")],
@@ -129,8 +138,7 @@ DRIVERS = [
     Driver("php", ["/usr/bin/php", "-r", "exit(function_exists('pg_connect') && "
                    "in_array('pgsql', PDO::getAvailableDrivers()) ? 0 : 1);"],
            ["/usr/bin/php", "-d", "display_errors=stderr", here("drive_php.php")]),
-    Driver("odbc", ["sh", "-c", f"{PYTHON} -c 'import pyodbc' && ls /usr/lib/*/odbc/psqlodbcw.so"],
-           [PYTHON, here("drive_odbc.py")]),
+    *map(odbc, ("prepared", "bound", "fetch", "statement", "plain")),
     rust(),
     python("django", "django, psycopg2"),
     Driver("rails", ["/usr/bin/ruby", "-e", "require 'active_record'; require 'pg'"],
@@ -155,7 +163,7 @@ def succeeds(command):
 
 def install(drivers):
     """None, or why not."""
-    done = subprocess.run([INSTALL, *(f"driver-{driver.name}" for driver in drivers)],
+    done = subprocess.run([INSTALL, *(f"driver-{driver.packages}" for driver in drivers)],
                           stdin=subprocess.DEVNULL, capture_output=True, text=True,
                           timeout=INSTALL_SECONDS_MAX)
     lines = (done.stderr or done.stdout).strip().splitlines()
@@ -271,7 +279,8 @@ def run_way(driver, way, postgres, folder):
         Bench(postgres, folder), databases={database: postgres.address(database)},
         userlist={"u_scram": harness.PASSWORD, "admin": ""}, name="p",
         extra=OWN_SETTINGS.get(way, OWN_SETTINGS_ELSE), auth_type="scram-sha-256",
-        ignore_startup_parameters="extra_float_digits", log_connections=0, server_login_retry=1, **WAYS[way])
+        ignore_startup_parameters="extra_float_digits", log_connections=0, server_login_retry=1,
+        **{"default_pool_size": driver.servers, **WAYS[way]})
     try:
         run_program(run, pooler.port, database, folder)
         if pooler.process.poll() is not None:
