@@ -408,9 +408,8 @@ def main():
             print(f"kept: {folder}")
         else:
             shutil.rmtree(folder, ignore_errors=True)
-    for rule in ALLOWED:
-        if rule not in used and any(re.fullmatch(rule[0], driver.name) for driver in chosen) and \
-                set(rule[1]) & set(ways):
+    for rule in ALLOWED if not arguments.drivers else []:
+        if rule not in used and set(rule[1]) & set(ways):
             print(f"note: no longer seen with {rule[0]}, step {rule[2]}: {rule[5]}")
     return 0 if well else 1
 
