@@ -107,6 +107,14 @@ def rust():
                   env={"CARGO_HOME": home, "CARGO_TARGET_DIR": target, "RUSTC": "/usr/bin/rustc"})
 
 
+def go(name, package):
+    return Driver(name, ["sh", "-c", f"command -v go && test -d /usr/share/gocode/src/{package}"],
+                  [built(f"drive_{name}")],
+                  [["go", "build", "-o", built(f"drive_{name}"), here(f"drive_{name}.go")]],
+                  env={"GOPATH": "/usr/share/gocode", "GO111MODULE": "off", "GOFLAGS": "-p=2",
+                       "GOCACHE": built("go-cache")})
+
+
 def odbc(kind):
     return Driver(f"odbc-{kind}", ["sh", "-c", f"{PYTHON} -c 'import pyodbc' && ls /usr/lib/*/odbc/psqlodbcw.so"],
                   [PYTHON, here("drive_odbc.py"), kind], packages="odbc",
@@ -127,10 +135,8 @@ DRIVERS = [
             BUILD + ":/usr/share/java/postgresql.jar", "DriveJdbc"],
            [["javac", "-d", BUILD, "-cp", "/usr/share/java/postgresql.jar", here("DriveJdbc.java")]]),
     node("node-pg"),
-    Driver("go", ["sh", "-c", "command -v go && test -d /usr/share/gocode/src/github.com/lib/pq"],
-           [built("drive_go")], [["go", "build", "-o", built("drive_go"), here("drive_go.go")]],
-           env={"GOPATH": "/usr/share/gocode", "GO111MODULE": "off", "GOFLAGS": "-p=1",
-                "GOCACHE": built("go-cache")}),
+    go("go", "github.com/lib/pq"),
+    go("pgx", "github.com/jackc/pgx/v4"),
     node("postgres-js"),
     python("sqlalchemy", "sqlalchemy, psycopg2"),
     Driver("ruby", ["/usr/bin/ruby", "-e", "require 'pg'"], ["/usr/bin/ruby", here("drive_ruby.rb")]),
@@ -310,7 +316,7 @@ def short(line):
 
 
 def compare(straight, pooled):
-    """(what differs as text, the rules that allow the rest)"""
+    """(what differs as text, the steps that may differ, each with its rule)"""
     text, rules = [], []
     before, after = straight.steps(), pooled.steps()
     for step in list(before) + [step for step in after if step not in before]:
@@ -318,7 +324,7 @@ def compare(straight, pooled):
             continue
         rule = allowed(pooled.driver.name, pooled.way, step, before.get(step, []), after.get(step, []))
         if rule:
-            rules.append(rule)
+            rules.append((step, rule))
             continue
         text += [short(line) for line in difflib.unified_diff(
             before.get(step, []), after.get(step, []), "straight", pooled.way, n=1, lineterm="")]
@@ -338,7 +344,7 @@ def run_driver(driver, ways, postgres, folder, show):
     for way in ways:
         run = run_way(driver, way, postgres, folder)
         differs, rules = compare(straight, run) if not run.problem else ("", [])
-        used += rules
+        used += [rule for _, rule in rules]
         label = f"{driver.name} {way}"
         about = f"{len(run.lines)} lines, {len(run.steps())} steps, {run.took:.1f} s"
         if run.problem:
@@ -347,7 +353,7 @@ def run_driver(driver, ways, postgres, folder, show):
             report.append(f"differs {label} ({about})\n    " + differs.replace("\n", "\n    "))
         else:
             report.append(f"same    {label} ({about})" +
-                          "".join(f"\n        but for {rule[2]}: {rule[5]}" for rule in rules))
+                          "".join(f"\n        but for {step}: {rule[5]}" for step, rule in rules))
         well = well and not run.problem and not differs
     return report, well, used
 
