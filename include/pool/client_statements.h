@@ -60,7 +60,8 @@ void client_statements_release(struct client *client);
 /* NULL: never heard of. `bytes` as in the message. */
 struct client_name *client_name_find(struct client *client, const void *text, size_t bytes);
 /* Found or made (without a statement). NULL: no memory, or too many. */
-struct client_name *client_name_make(struct client *client, const void *text, size_t bytes) must_check;
+struct client_name *client_name_make(struct client *client, const void *text,
+                                     size_t bytes) must_check;
 /* The statement a name stands for from now on; takes over the reference, NULL: none. */
 void client_name_set(struct client *client, struct client_name *name, struct statement *statement);
 /* A name that stands for nothing and has nothing unsettled is freed. */

@@ -26,7 +26,7 @@ enum prepared_state { PREPARED_FREE, PREPARED_SURE, PREPARED_PENDING, PREPARED_U
 
 struct prepared {
     struct hash_link link;
-    struct list lru;             /* oldest first */
+    struct list lru; /* oldest first */
     struct digest digest;
     struct statement *statement; /* NULL: came from another core, and was not used here yet */
     uint64_t batch, serial;      /* PENDING: of its Parse */
@@ -34,29 +34,31 @@ struct prepared {
 };
 
 enum expectation_kind {
-    EXPECT_PARSE,      /* ParseComplete for the client */
-    EXPECT_PARSE_OURS, /* ParseComplete that nobody asked for */
-    EXPECT_PARSE_FAKE, /* CloseComplete that the client gets as ParseComplete */
-    EXPECT_CLOSE,      /* CloseComplete for the client */
-    EXPECT_CLOSE_OURS, /* CloseComplete that nobody asked for: before a Parse of ours */
-    EXPECT_EVICTION,   /* the same: the oldest had to go */
+    EXPECT_PARSE,          /* ParseComplete for the client */
+    EXPECT_PARSE_OURS,     /* ParseComplete that nobody asked for */
+    EXPECT_PARSE_FAKE,     /* CloseComplete that the client gets as ParseComplete */
+    EXPECT_CLOSE,          /* CloseComplete for the client */
+    EXPECT_CLOSE_OURS,     /* CloseComplete that nobody asked for: before a Parse of ours */
+    EXPECT_EVICTION,       /* the same: the oldest had to go */
     EXPECT_SQL_PREPARE,    /* CommandComplete PREPARE of the client's query */
     EXPECT_SQL_DEALLOCATE, /* CommandComplete DEALLOCATE of it */
-    EXPECT_OWN_BATCH,  /* everything up to the ReadyForQuery of its batch is not for the client */
-    EXPECT_FAILURE,    /* an error for a name that is nowhere: the client gets its own */
+    EXPECT_OWN_BATCH, /* everything up to the ReadyForQuery of its batch is not for the client */
+    EXPECT_FAILURE,   /* an error for a name that is nowhere: the client gets its own */
 };
 
 struct expectation {
     struct list link;
     uint64_t batch, serial;
-    struct digest digest;        /* of what was prepared, or evicted */
-    struct client_name *name;    /* the client's name that hangs on it, or NULL */
-    struct statement *statement; /* CLOSE, SQL_DEALLOCATE: what the name stood for; PARSE of the unnamed one: the same, if
+    struct digest digest;     /* of what was prepared, or evicted */
+    struct client_name *name; /* the client's name that hangs on it, or NULL */
+    struct statement *
+        statement; /* CLOSE, SQL_DEALLOCATE: what the name stood for; PARSE of the unnamed one: the same, if
                                     this server has it */
     uint8_t kind;
     bool has_digest;
     bool is_duplicate; /* FAILURE: 42P05, else 26000 */
     bool has_failed;   /* OWN_BATCH: an error has come */
+    bool is_probe;     /* OWN_BATCH: of server.c, probe_linked */
     uint8_t text_bytes;
     char text[STATEMENT_CLIENT_NAME_MAX]; /* FAILURE: the client's name */
 };
@@ -80,9 +82,9 @@ struct heal {
     uint32_t answer_count; /* of the batch so far, those that were swallowed too */
     uint32_t skip_count;
     uint8_t state;
-    bool is_repeated;   /* once is enough */
-    bool has_unnamed;   /* a statement of the batch stands for the unnamed one */
-    bool is_bound;      /* a BindComplete has come */
+    bool is_repeated; /* once is enough */
+    bool has_unnamed; /* a statement of the batch stands for the unnamed one */
+    bool is_bound;    /* a BindComplete has come */
     unsigned used_count;
     struct statement *used[HEAL_STATEMENTS_MAX];
 };
@@ -91,10 +93,11 @@ struct server_statements {
     struct hash_table table;
     struct list lru;          /* oldest first */
     struct list expectations; /* oldest first */
-    uint64_t batch;           /* the one that is being sent; counted up by Sync, Query, FunctionCall */
+    uint64_t batch; /* the one that is being sent; counted up by Sync, Query, FunctionCall */
     uint64_t serial;
-    unsigned own_count;    /* EXPECT_OWN_BATCH in the queue */
-    uint64_t deallocation; /* batch of a Query that may drop all names, plus one; 0: none is in flight */
+    unsigned own_count; /* EXPECT_OWN_BATCH in the queue */
+    uint64_t
+        deallocation; /* batch of a Query that may drop all names, plus one; 0: none is in flight */
     struct heal heal;
 };
 
@@ -138,7 +141,8 @@ enum answer server_statements_answer(struct server *server, uint8_t type);
 /* The batch of the pooler's own that is being answered now; NULL: what comes is the client's. */
 struct expectation *expected_own_batch(const struct server *server);
 /* A message of it has come, not its ReadyForQuery. */
-void expected_own_batch_message(struct server *server, struct expectation *expectation, uint8_t type);
+void expected_own_batch_message(struct server *server, struct expectation *expectation,
+                                uint8_t type);
 /* ReadyForQuery of it has come. */
 void expected_own_batch_over(struct server *server, struct expectation *expectation);
 /* CommandComplete PREPARE or DEALLOCATE has come: of a query that was rewritten, if one was. */

@@ -49,8 +49,9 @@ enum authentication_code {
 /* Reads the fields of an ErrorResponse or NoticeResponse body. Strings point into the body; a field
  * that is missing is "" (a rogue server may leave out SQLSTATE). False: not properly terminated. */
 struct error_fields {
-    const char *severity;       /* in the server's language */
-    const char *fixed_severity; /* ERROR, FATAL, PANIC ...: of servers before 9.6 the same as the first */
+    const char *severity; /* in the server's language */
+    const char
+        *fixed_severity; /* ERROR, FATAL, PANIC ...: of servers before 9.6 the same as the first */
     const char *sqlstate;
     const char *message;
     const char *routine; /* PostgreSQL's function that said it: the same in every language */

@@ -544,8 +544,8 @@ static void scan_long_parse(struct client *client, struct span_queue *message)
         body.bytes -= FRAME_HEADER_BYTES;
         result = REWRITE_PASS;
         if (client->tracks_statements)
-            result = rewrite_message(client, 'P', &body, message->bytes - FRAME_HEADER_BYTES,
-                                     false, &replaced);
+            result = rewrite_message(client, 'P', &body, message->bytes - FRAME_HEADER_BYTES, false,
+                                     &replaced);
         if (result == REWRITE_HOLD)
             client->is_held_back = true;
     }
@@ -732,6 +732,12 @@ static void scan_messages(struct client *client, struct buffer *buffer, size_t p
                     return;
                 from = position;
                 server_message_ended(client->server);
+                if (client->state == CLIENT_CLOSING)
+                    return;
+                if (unlikely(client->is_held_back)) {
+                    park(client, data + position, end - position);
+                    return;
+                }
             }
             continue;
         }
@@ -756,10 +762,9 @@ static void scan_messages(struct client *client, struct buffer *buffer, size_t p
             client->tracks_statements = rewrite_is_wanted(client);
         names = names_statement(client, data + position + count, end - position - count);
         if (names &&
-            (held_count > 0 ||
-             (!client->is_partial_tried &&
-              !rewrite_has_enough(frame->type, data + position + count, end - position - count,
-                                  frame->body_left)))) {
+            (held_count > 0 || (!client->is_partial_tried &&
+                                !rewrite_has_enough(frame->type, data + position + count,
+                                                    end - position - count, frame->body_left)))) {
             uint8_t header[FRAME_HEADER_BYTES];
 
             memcpy(header, held_count > 0 ? frame->held : data + position, sizeof(header));

@@ -56,7 +56,8 @@ void exchange_sent(struct exchange *exchange, uint8_t type)
         }
         /* The batch and its Sync become one; so a pipeline of any length is one run. */
         kind = exchange->is_open_behind ? RUN_SYNC : RUN_BARE_SYNC;
-        if (exchange->run_count > 0 && exchange->runs[exchange->run_count - 1].kind == RUN_EXTENDED) {
+        if (exchange->run_count > 0 &&
+            exchange->runs[exchange->run_count - 1].kind == RUN_EXTENDED) {
             exchange->run_count--;
             kind = RUN_SYNC;
         }
@@ -116,12 +117,12 @@ static void copy_in_began(struct exchange *exchange)
 
 static void ready_for_query(struct exchange *exchange)
 {
-    bool is_bare = exchange->sync_ignored && !exchange->has_answered;
+    bool is_surplus = exchange_has_surplus(exchange);
 
     exchange->has_answered = false;
     exchange->in_copy_in = false;
-    if (is_bare && exchange->run_count > 0 && exchange->runs[0].kind != RUN_BARE_SYNC)
-        return; /* of the Sync that was taken to be thrown away */
+    if (is_surplus)
+        return;
     while (exchange->run_count > 0 &&
            (exchange->runs[0].kind == RUN_EXTENDED || exchange->runs[0].kind == RUN_COPY_END))
         run_remove(exchange, 0);

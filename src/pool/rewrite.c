@@ -147,8 +147,8 @@ static enum rewrite_result fail_duplicate(struct client *client, struct statemen
     bool sent;
 
     heal_begin(server);
-    sent = expect(server, EXPECT_CLOSE_OURS, NULL) != NULL &&
-           send_named(server, 'C', spare) && expect(server, EXPECT_PARSE_OURS, NULL) != NULL &&
+    sent = expect(server, EXPECT_CLOSE_OURS, NULL) != NULL && send_named(server, 'C', spare) &&
+           expect(server, EXPECT_PARSE_OURS, NULL) != NULL &&
            send_parse(server, spare, statement) &&
            expect(server, EXPECT_CLOSE_OURS, NULL) != NULL && send_named(server, 'C', spare);
     statement_release(client_core(client), statement);
@@ -305,17 +305,16 @@ static enum rewrite_result parse(struct client *client, const struct span *body,
     }
     if (name_bytes == 0 && rest.bytes >= rest_bytes &&
         sql_may_be_prepare((const char *)text + 1, text_bytes)) {
-        enum rewrite_result result =
-            rewrite_parse_text(client, &rest, rest_bytes, text_bytes, &new_body, &rest_bytes,
-                               &text_bytes);
+        enum rewrite_result result = rewrite_parse_text(client, &rest, rest_bytes, text_bytes,
+                                                        &new_body, &rest_bytes, &text_bytes);
 
         if (result == REWRITE_HOLD || result == REWRITE_CLOSED)
             return result;
         if (result == REWRITE_DONE)
             rest = (struct span){.buffer = new_body, .bytes = rest_bytes};
     }
-    statement = statement_intern(core, &rest, rest_bytes, text_bytes,
-                                 params_parse_hash(client->params));
+    statement =
+        statement_intern(core, &rest, rest_bytes, text_bytes, params_parse_hash(client->params));
     if (new_body != NULL)
         buffer_release(core->loop.buffers, new_body);
     if (statement == NULL)
@@ -341,8 +340,8 @@ static enum rewrite_result parse(struct client *client, const struct span *body,
     client_name_set(client, name, statement);
     client->statements->is_unnamed_on_server = false;
     client->statements->is_unnamed_in_doubt = false;
-    if (settings->cache_unnamed_statements && is_worth_caching(core, statement) &&
-        is_last && server->status == 'I' && exchange_is_answered(&server->exchange)) {
+    if (settings->cache_unnamed_statements && is_worth_caching(core, statement) && is_last &&
+        server->status == 'I' && exchange_is_answered(&server->exchange)) {
         statement_release(core, before);
         client->pool->stats.client_parse_count++;
         return parse_tracked(client, name, true);
@@ -379,13 +378,14 @@ static enum rewrite_result use(struct client *client, const uint8_t *text, size_
     }
     if (unlikely((*name)->statement->is_sql) && !send_own_is_possible(server) &&
         !is_usable(server, (*name)->statement))
-        return fail(client, false, text, bytes); /* it cannot be prepared in the middle of a batch */
+        return fail(client, false, text,
+                    bytes); /* it cannot be prepared in the middle of a batch */
     heal_begin(server);
     return make_usable(client, *name) ? REWRITE_PASS : out_of_memory(client);
 }
 
 static enum rewrite_result bind_message(struct client *client, const struct span *body,
-                                uint32_t body_bytes, size_t *replaced)
+                                        uint32_t body_bytes, size_t *replaced)
 {
     const uint8_t *portal = body->buffer->data + body->offset;
     const uint8_t *end = portal + MIN(body->bytes, body_bytes);
@@ -409,8 +409,8 @@ static enum rewrite_result bind_message(struct client *client, const struct span
     name->statement->bind_count++;
     writer_init(&writer, head, sizeof(head));
     writer_put_u8(&writer, 'B');
-    writer_put_u32(&writer, (uint32_t)(4 + body_bytes - (size_t)(text_end - text) +
-                                       STATEMENT_NAME_BYTES));
+    writer_put_u32(&writer,
+                   (uint32_t)(4 + body_bytes - (size_t)(text_end - text) + STATEMENT_NAME_BYTES));
     writer_put(&writer, portal, (size_t)(text - portal));
     writer_put_string(&writer, name->statement->name);
     if (writer.overflow)
@@ -426,7 +426,7 @@ static enum rewrite_result describe(struct client *client, const uint8_t *text, 
     if (result != REWRITE_PASS || name == NULL)
         return result;
     return send_named(client->server, 'D', name->statement->name) ? REWRITE_DROP
-                                                                        : out_of_memory(client);
+                                                                  : out_of_memory(client);
 }
 
 static enum rewrite_result close_statement(struct client *client, const uint8_t *text, size_t bytes)
@@ -450,9 +450,8 @@ static enum rewrite_result close_statement(struct client *client, const uint8_t 
         return REWRITE_PASS;
     }
     heal_begin(server);
-    return send_named(server, 'C', client_core(client)->statements.no_name)
-               ? REWRITE_DROP
-               : out_of_memory(client);
+    return send_named(server, 'C', client_core(client)->statements.no_name) ? REWRITE_DROP
+                                                                            : out_of_memory(client);
 }
 
 enum rewrite_result rewrite_message(struct client *client, uint8_t type, const struct span *body,

@@ -8,6 +8,7 @@
 #include "pool/lending.h"
 #include "pool/rewrite.h"
 #include "pool/server_login.h"
+#include "pool/statement_send.h"
 
 #include <errno.h>
 #include <netinet/in.h>
@@ -338,8 +339,8 @@ struct server *server_adopt(struct pool *pool, const struct server *lent)
         goto fail;
     if (lent->gather != NULL) {
         /* It is in the middle of a message that nobody asked for (a notice, a changed parameter). */
-        server->gather = buffer_park(core->loop.buffers,
-                                     lent->gather_bytes + MAX(lent->frame.body_left, 1u));
+        server->gather =
+            buffer_park(core->loop.buffers, lent->gather_bytes + MAX(lent->frame.body_left, 1u));
         if (server->gather == NULL)
             goto fail;
         memcpy(server->gather->data, lent->gather->data, lent->gather_bytes);
@@ -537,10 +538,26 @@ void server_drop_client(struct server *server, const char *reason)
     server_finish(server, server->pool->settings.pool_mode == POOL_MODE_SESSION);
 }
 
+/* An error in a COPY IN leaves it open whether a Sync of this client is still to be answered: the server is
+ * asked while the client is linked, so that it gets what is its own. False: no need. */
+static bool probe_linked(struct server *server)
+{
+    if (likely(!server->exchange.is_uncertain || !exchange_wants_all(&server->exchange)) ||
+        server->exchange.is_lost || server_statements_of(server) == NULL)
+        return false;
+    server->client->is_held_back = true;
+    if (!send_own_probe(server))
+        server_close(server, "out of memory");
+    return true;
+}
+
 static void exchange_over(struct server *server)
 {
-    struct client *client = server_unlink(server);
+    struct client *client;
 
+    if (probe_linked(server))
+        return;
+    client = server_unlink(server);
     client_unlinked(client);
     server_finish(server, false);
     client_release_held(client);
@@ -704,7 +721,7 @@ static void tracked_message_began(struct server *server, uint8_t *header)
     if (server->state == SERVER_CLOSING)
         return;
     own = type == 'N' || type == 'A' || type == 'S' ? NULL : expected_own_batch(server);
-    if (unlikely(own != NULL)) {
+    if (unlikely(own != NULL) && !(type == 'Z' && exchange_has_surplus(&server->exchange))) {
         server->forwards_message = false;
         if (type != 'Z')
             expected_own_batch_message(server, own, type);
@@ -716,8 +733,7 @@ static void tracked_message_began(struct server *server, uint8_t *header)
         server->forwards_message = false;
     } else if (type == 'C' && has_tag_of_statements(server)) {
         server->looks_at_body = true;
-    } else if ((type == '1' || type == '3') &&
-               !list_is_empty(&server->statements->expectations)) {
+    } else if ((type == '1' || type == '3') && !list_is_empty(&server->statements->expectations)) {
         switch (server_statements_answer(server, type)) {
         case ANSWER_FORWARD:
             break;
@@ -754,9 +770,8 @@ static void message_began(struct server *server, uint8_t *header)
             exchange_received(&server->exchange, type);
             /* An error that answers nothing: see message_complete. */
             server->looks_at_body = type == 'E' && exchange_is_answered(&server->exchange);
-        }
-        else if (unlikely(exchange_wants_all(&server->exchange)) && type != 'Z' && type != 'N' &&
-                 type != 'S' && type != 'A')
+        } else if (unlikely(exchange_wants_all(&server->exchange)) && type != 'Z' && type != 'N' &&
+                   type != 'S' && type != 'A')
             exchange_received(&server->exchange, type);
         if (server->statements != NULL)
             tracked_message_began(server, header);
@@ -835,17 +850,26 @@ static void error_complete(struct server *server, const uint8_t *body, size_t by
         server_close(server, "out of memory");
 }
 
-/* ReadyForQuery in a tracked exchange. True: it was not the client's. */
+/* ReadyForQuery in a tracked exchange. True: it answers nothing of the client's. */
 static bool tracked_ready(struct server *server)
 {
     struct server_statements *statements = server->statements;
     struct expectation *own = expected_own_batch(server);
+    bool is_surplus = exchange_has_surplus(&server->exchange);
+    bool is_probe = own != NULL && own->is_probe;
     uint64_t done;
 
     exchange_received(&server->exchange, 'Z');
+    if (unlikely(is_surplus))
+        return true;
     done = statements->batch - exchange_owed(&server->exchange);
     if (unlikely(own != NULL))
         expected_own_batch_over(server, own);
+    if (is_probe) {
+        server->exchange.is_uncertain = false;
+        server->exchange.sync_ignored = false;
+        own = NULL;
+    }
     if (!list_is_empty(&statements->expectations))
         server_statements_settle(server, done);
     if (statements->deallocation != 0 && statements->deallocation <= done)

@@ -115,8 +115,8 @@ bool prepared_fill_row(const struct prepared *prepared, struct statement_row *ro
 
 void server_statements_doubt(struct server *server)
 {
-    list_for_each(link, &server->statements->lru)
-        OWNER_OF(link, struct prepared, lru)->state = PREPARED_UNSURE;
+    list_for_each(link, &server->statements->lru) OWNER_OF(link, struct prepared, lru)->state =
+        PREPARED_UNSURE;
 }
 
 /* Not to be believed, and the first to go: it may not be there, or may be of no use. */
@@ -193,8 +193,8 @@ struct expectation *expect(struct server *server, enum expectation_kind kind,
 
     if (expectation == NULL)
         return NULL;
-    *expectation = (struct expectation){
-        .batch = statements->batch, .kind = (uint8_t)kind, .name = name};
+    *expectation =
+        (struct expectation){.batch = statements->batch, .kind = (uint8_t)kind, .name = name};
     list_init(&expectation->link);
     list_push_back(&statements->expectations, &expectation->link);
     statements->own_count += kind == EXPECT_OWN_BATCH;
@@ -297,8 +297,7 @@ struct expectation *expected_own_batch(const struct server *server)
         /* Evictions of that very batch stand before it. */
         struct list *next = first->link.next;
 
-        first = next == &statements->expectations ? NULL
-                                                  : OWNER_OF(next, struct expectation, link);
+        first = next == &statements->expectations ? NULL : OWNER_OF(next, struct expectation, link);
     }
     if (first == NULL || first->kind != EXPECT_OWN_BATCH ||
         first->batch != statements->batch - exchange_owed(&server->exchange))
@@ -306,7 +305,8 @@ struct expectation *expected_own_batch(const struct server *server)
     return first;
 }
 
-void expected_own_batch_message(struct server *server, struct expectation *expectation, uint8_t type)
+void expected_own_batch_message(struct server *server, struct expectation *expectation,
+                                uint8_t type)
 {
     struct expectation *first = expectation_first(server->statements);
 

@@ -130,9 +130,7 @@ static bool body_copy(struct core *core, struct span_queue *queue, const struct 
 
         while (count > 0) {
             struct span *last = queue->last;
-            uint32_t room = last == NULL
-                                ? 0
-                                : last->buffer->bytes_max - last->offset - last->bytes;
+            uint32_t room = last == NULL ? 0 : last->buffer->bytes_max - last->offset - last->bytes;
 
             if (room == 0) {
                 struct buffer *buffer =
