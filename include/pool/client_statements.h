@@ -48,7 +48,6 @@ enum {
 
 struct client_statements {
     struct hash_table names;
-    struct client_name unnamed;
     /* The unnamed statement is the one that the linked server knows as such. */
     bool is_unnamed_on_server;
     /* Its last Parse was skipped, or failed: the server knows what it has, and nobody else. */
@@ -57,6 +56,7 @@ struct client_statements {
     struct span_queue partial;
     uint64_t checked_serial; /* of what was prepared afresh to see whether its shape is the client's */
     uint32_t partial_bytes; /* wanted before it is looked at */
+    struct client_name unnamed; /* last: its text is empty */
 };
 
 /* Made if need be. NULL: no memory. */

@@ -384,6 +384,7 @@ static enum rewrite_result parse(struct client *client, const struct span *body,
     expectation->statement = before;
     if (new_body == NULL)
         return REWRITE_PASS;
+    client->statements->is_unnamed_in_doubt = true; /* names of this server's stand in the text */
     return send_unnamed_parse(server, statement) ? REWRITE_DROP : out_of_memory(client);
 }
 
@@ -603,7 +604,7 @@ enum rewrite_result rewrite_message(struct client *client, uint8_t type, const s
     }
 }
 
-void rewrite_sent(struct client *client, uint8_t type)
+void rewrite_sent(struct client *client, uint8_t type, bool is_owed)
 {
     struct server *server = client->server;
 
@@ -623,7 +624,7 @@ void rewrite_sent(struct client *client, uint8_t type)
     }
     if (!rewrite_concerns(type))
         heal_sent(server, type);
-    if (type == 'S' || type == 'Q' || type == 'F') {
+    if (is_owed) {
         server->statements->batch++;
         server->statements->bound = NULL;
     }
