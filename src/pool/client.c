@@ -1097,6 +1097,9 @@ static void client_ended(struct conn *conn, int error)
     (void)error;
     if (client->state == CLIENT_CLOSING)
         return;
+    /* The core that knows the key will find out as well, and carries the request on. */
+    if (client->state == CLIENT_MOVING && client->login->handover.kind == HANDOVER_CANCEL)
+        return;
     client_close_silently(client, "client unexpected eof");
 }
 
