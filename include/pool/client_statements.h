@@ -56,6 +56,7 @@ struct client_statements {
     struct span_queue partial;
     uint64_t checked_serial; /* of what was prepared afresh to see whether its shape is the client's */
     uint32_t partial_bytes; /* wanted before it is looked at */
+    bool partial_is_bind;   /* and a byte of the next message */
     struct client_name unnamed; /* last: its text is empty */
 };
 

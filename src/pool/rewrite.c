@@ -450,6 +450,18 @@ static enum rewrite_result check_shape(struct client *client, const struct clien
     return REWRITE_HOLD;
 }
 
+bool rewrite_needs_next(struct client *client, const uint8_t *body, size_t body_bytes)
+{
+    const uint8_t *end = body + body_bytes;
+    const uint8_t *text = string_end(body, end);
+    const uint8_t *text_end = text != NULL ? string_end(text + 1, end) : NULL;
+    const struct client_name *name = NULL;
+
+    if (text_end != NULL && FRAME_HEADER_BYTES + body_bytes < CLIENT_HEAD_BYTES_MAX)
+        name = client_name_find(client, text + 1, (size_t)(text_end - text - 1));
+    return name != NULL && name->shape == 0 && name->portal_shape != 0;
+}
+
 static enum rewrite_result bind_message(struct client *client, const struct span *body,
                                         uint32_t body_bytes, size_t *replaced)
 {
