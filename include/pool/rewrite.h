@@ -71,8 +71,9 @@ enum rewrite_result rewrite_message(struct client *client, uint8_t type, const s
 /* After a batch in which a statement stands for the unnamed one: the client has to wait for the answer, so that
  * the batch can be repeated. */
 bool rewrite_holds_what_follows(const struct client *client);
-/* The client's message of this type is sent: the server's account of batches. After exchange_sent. */
-void rewrite_sent(struct client *client, uint8_t type);
+/* The client's message of this type is sent: the server's account of batches. `is_owed`: what exchange_sent
+ * said of it. */
+void rewrite_sent(struct client *client, uint8_t type, bool is_owed);
 
 /* rewrite_sql.c: what the name means is not decided before more has been answered. */
 bool rewrite_has_to_wait(const struct client *client, const struct client_name *name);

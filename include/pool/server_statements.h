@@ -43,6 +43,7 @@ enum expectation_kind {
     EXPECT_EVICTION,       /* the same: the oldest had to go */
     EXPECT_DESCRIBE,   /* ParameterDescription and what follows, for the client */
     EXPECT_SHAPE,      /* the same, that nobody asked for: to learn the shape of the result */
+    EXPECT_PORTAL,         /* what follows Describe of a portal, for the client */
     EXPECT_SQL_PREPARE,    /* CommandComplete PREPARE of the client's query */
     EXPECT_SQL_DEALLOCATE, /* CommandComplete DEALLOCATE of it */
     EXPECT_OWN_BATCH, /* everything up to the ReadyForQuery of its batch is not for the client */
@@ -105,6 +106,8 @@ struct server_statements {
     uint64_t batch; /* the one that is being sent; counted up by Sync, Query, FunctionCall */
     uint64_t serial;
     unsigned own_count; /* EXPECT_OWN_BATCH in the queue */
+    uint64_t portal_batch; /* the last batch in which a portal was described, plus one */
+    struct client_name *bound;  /* by the last Bind of this batch, if its portal may be described yet */
     uint64_t failed;       /* batch that has had an error, plus one */
     uint64_t deallocation; /* batch of a Query that may drop all names, plus one; 0: none is in flight */
     struct heal heal;

@@ -467,9 +467,10 @@ static enum verdict message_began(struct client *client, uint8_t type)
 /* The message goes to the server, as it is or rewritten. */
 static void message_sent(struct client *client, uint8_t type)
 {
-    exchange_sent(&client->server->exchange, type);
+    bool is_owed = exchange_sent(&client->server->exchange, type);
+
     if (client->tracks_statements || client->server->statements != NULL)
-        rewrite_sent(client, type);
+        rewrite_sent(client, type, is_owed);
 }
 
 static bool forward(struct client *client, struct buffer *buffer, size_t from, size_t to)
@@ -1095,6 +1096,9 @@ static void client_ended(struct conn *conn, int error)
 
     (void)error;
     if (client->state == CLIENT_CLOSING)
+        return;
+    /* The core that knows the key will find out as well, and carries the request on. */
+    if (client->state == CLIENT_MOVING && client->login->handover.kind == HANDOVER_CANCEL)
         return;
     client_close_silently(client, "client unexpected eof");
 }

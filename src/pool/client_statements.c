@@ -112,6 +112,7 @@ void client_name_set(struct client *client, struct client_name *name, struct sta
         statement->client_count++;
     name->statement = statement;
     name->shape = 0;
+    name->portal_shape = 0;
     name->was_bound = false;
     if (before != NULL) {
         before->client_count--;

@@ -146,10 +146,12 @@ bool heal_takes(struct server *server, uint8_t type)
     case HEAL_SYNCING:
         if (type == 'Z')
             return true;
-        if (type == 'E')
+        if (type == 'E') {
             heal_forget(server); /* the server's last words */
-        else
-            server_close(server, out_of_step);
+            return false;
+        }
+        server->forwards_message = false;
+        server_close(server, out_of_step);
         return false;
     case HEAL_SKIPPING:
         if (type == 'E') {
@@ -157,6 +159,7 @@ bool heal_takes(struct server *server, uint8_t type)
             return false;
         }
         if (type != '1' && type != '2' && type != '3' && type != 't' && type != 'n') {
+            server->forwards_message = false;
             server_close(server, out_of_step);
             return false;
         }

@@ -220,12 +220,14 @@ bool rewrite_send_error(struct client *client, const uint8_t *body, size_t bytes
 
 void rewrite_write_failure(struct writer *writer, const struct expectation *failure)
 {
+    static const char *const sqlstates[] = {"26000", "42P05", "0A000"};
+    static const char *const routines[] = {"FetchPreparedStatement", "StorePreparedStatement",
+                                           "RevalidateCachedQuery"};
     char text[STATEMENT_CLIENT_NAME_MAX + 64];
     struct pg_error error = {
         .severity = SEVERITY_ERROR,
-        .sqlstate = failure->failure == FAILURE_STALE       ? "0A000"
-                    : failure->failure == FAILURE_DUPLICATE ? "42P05"
-                                                            : "26000",
+        .sqlstate = sqlstates[failure->failure],
+        .routine = routines[failure->failure],
         .message = text,
     };
 
@@ -281,6 +283,18 @@ static bool is_worth_caching(struct core *core, struct statement *statement)
            statement_seen_before(&core->statements, statement);
 }
 
+/* For a client that ought to have asked. */
+static bool describe_for(struct server *server, struct client_name *name)
+{
+    struct expectation *expectation = expect(server, EXPECT_SHAPE, name);
+
+    if (expectation == NULL)
+        return false;
+    expectation->digest = name->statement->digest;
+    expectation->has_digest = true;
+    return send_named(server, 'D', name->statement->name);
+}
+
 static enum rewrite_result parse(struct client *client, const struct span *body,
                                  uint32_t body_bytes, bool is_last)
 {
@@ -296,6 +310,7 @@ static enum rewrite_result parse(struct client *client, const struct span *body,
     struct statement *before = NULL;
     struct expectation *expectation;
     struct buffer *new_body = NULL;
+    enum rewrite_result result;
 
     if (zero == NULL)
         return broken(client, broken_parse);
@@ -314,7 +329,8 @@ static enum rewrite_result parse(struct client *client, const struct span *body,
     }
     if (name_bytes == 0 && rest.bytes >= rest_bytes &&
         sql_may_be_prepare((const char *)text + 1, text_bytes)) {
-        enum rewrite_result result = rewrite_parse_text(client, &rest, rest_bytes, text_bytes,
+        result =
+            rewrite_parse_text(client, &rest, rest_bytes, text_bytes,
                                                         &new_body, &rest_bytes, &text_bytes);
 
         if (result == REWRITE_HOLD || result == REWRITE_CLOSED)
@@ -342,7 +358,11 @@ static enum rewrite_result parse(struct client *client, const struct span *body,
     if (name_bytes > 0) {
         client_name_set(client, name, statement);
         client->pool->stats.client_parse_count++;
-        return parse_tracked(client, name, false);
+        result = parse_tracked(client, name, false);
+        if (result == REWRITE_DROP && client_name_is_of_dbd_pg(name) && server->status != 'E' &&
+            !describe_for(server, name))
+            return out_of_memory(client);
+        return result;
     }
     if (client->statements->is_unnamed_on_server && name->statement != NULL)
         before = statement_reference(name->statement);
@@ -364,6 +384,7 @@ static enum rewrite_result parse(struct client *client, const struct span *body,
     expectation->statement = before;
     if (new_body == NULL)
         return REWRITE_PASS;
+    client->statements->is_unnamed_in_doubt = true; /* names of this server's stand in the text */
     return send_unnamed_parse(server, statement) ? REWRITE_DROP : out_of_memory(client);
 }
 
@@ -397,7 +418,8 @@ static enum rewrite_result use(struct client *client, const uint8_t *text, size_
  * maybe after DDL, or before DDL of which the client knows. So its shape is learned once for each server and
  * statement, before it is bound, and where it is another one it is prepared afresh: if it is still
  * another one then, the client gets PostgreSQL's error. */
-static enum rewrite_result check_shape(struct client *client, const struct client_name *name)
+static enum rewrite_result check_shape(struct client *client, const struct client_name *name,
+                                       uint64_t shape)
 {
     static const uint8_t flush[] = {'H', 0, 0, 0, 4};
     struct server *server = client->server;
@@ -406,7 +428,7 @@ static enum rewrite_result check_shape(struct client *client, const struct clien
     struct prepared *prepared = prepared_find(statements, &statement->digest);
     struct expectation *expectation;
 
-    if (likely(name->shape == 0 || prepared->shape == name->shape) || server->status == 'E' ||
+    if (likely(shape == 0 || prepared->shape == shape) || server->status == 'E' ||
         statement->is_sql || statements->failed == statements->batch + 1)
         return REWRITE_PASS;
     if (prepared->shape != 0) {
@@ -448,7 +470,12 @@ static enum rewrite_result bind_message(struct client *client, const struct span
     if (result == REWRITE_HOLD || result == REWRITE_CLOSED)
         return result;
     if (result == REWRITE_PASS && name != NULL) {
-        result = check_shape(client, name);
+        /* What it was told of a portal counts if it does not ask again. */
+        uint64_t shape = name->shape;
+
+        if (shape == 0 && (body->bytes == body_bytes || portal[body_bytes] != 'D'))
+            shape = name->portal_shape;
+        result = check_shape(client, name, shape);
         if (result == REWRITE_HOLD || result == REWRITE_CLOSED)
             return result;
     }
@@ -457,6 +484,7 @@ static enum rewrite_result bind_message(struct client *client, const struct span
         return result;
     name->statement->bind_count++;
     heal_bind(client->server, name);
+    client->server->statements->bound = name;
     writer_init(&writer, head, sizeof(head));
     writer_put_u8(&writer, 'B');
     writer_put_u32(&writer,
@@ -466,6 +494,29 @@ static enum rewrite_result bind_message(struct client *client, const struct span
     if (writer.overflow)
         return broken(client, "portal name too long");
     return send_bytes(client->server, head, writer.bytes) ? REWRITE_DONE : out_of_memory(client);
+}
+
+/* The first time that a client is told what the result of its statement looks like: if nothing else is
+ * described before it is answered, the answer can be told from others. */
+static bool describe_portal(struct server *server)
+{
+    struct server_statements *statements = server->statements;
+    struct client_name *name = statements->bound;
+    struct expectation *expectation;
+
+    statements->bound = NULL;
+    if (!statements->heal.is_described && name != NULL && name->shape == 0 &&
+        name->portal_shape == 0 && exchange_owed(&server->exchange) == 0 &&
+        statements->portal_batch != statements->batch + 1) {
+        expectation = expect(server, EXPECT_PORTAL, name);
+        if (expectation == NULL)
+            return false;
+        expectation->digest = name->statement->digest;
+        expectation->has_digest = true;
+    }
+    statements->portal_batch = statements->batch + 1;
+    statements->heal.is_described = true;
+    return true;
 }
 
 static enum rewrite_result describe(struct client *client, const uint8_t *text, size_t bytes)
@@ -504,6 +555,7 @@ static enum rewrite_result close_statement(struct client *client, const uint8_t 
         expectation->statement = statement_reference(name->statement);
         client_name_set(client, name, NULL);
     }
+    server->statements->bound = NULL;
     if (bytes == 0) {
         if (client->statements != NULL)
             client->statements->is_unnamed_on_server = false;
@@ -544,14 +596,15 @@ enum rewrite_result rewrite_message(struct client *client, uint8_t type, const s
         if (data[0] == 'S')
             return type == 'D' ? describe(client, data + 1, body_bytes - 2)
                                : close_statement(client, data + 1, body_bytes - 2);
-        server->statements->heal.is_described |= type == 'D';
+        if (type == 'D' && !describe_portal(server))
+            return out_of_memory(client);
         if (type == 'C' && data[0] == 'P' && expect(server, EXPECT_CLOSE, NULL) == NULL)
             return out_of_memory(client);
         return REWRITE_PASS;
     }
 }
 
-void rewrite_sent(struct client *client, uint8_t type)
+void rewrite_sent(struct client *client, uint8_t type, bool is_owed)
 {
     struct server *server = client->server;
 
@@ -571,8 +624,10 @@ void rewrite_sent(struct client *client, uint8_t type)
     }
     if (!rewrite_concerns(type))
         heal_sent(server, type);
-    if (type == 'S' || type == 'Q' || type == 'F')
+    if (is_owed) {
         server->statements->batch++;
+        server->statements->bound = NULL;
+    }
 }
 
 bool rewrite_holds_what_follows(const struct client *client)

@@ -745,6 +745,7 @@ static void tracked_message_began(struct server *server, uint8_t *header)
     struct expectation *own;
 
     if (unlikely(server->exchange.is_lost) && !list_is_empty(&server->statements->expectations)) {
+        server->forwards_message = false; /* nothing of it has gone out */
         server_close(server, out_of_step);
         return;
     }
@@ -781,6 +782,7 @@ static void tracked_message_began(struct server *server, uint8_t *header)
             *header = '1';
             break;
         case ANSWER_WRONG:
+            server->forwards_message = false;
             server_close(server, out_of_step);
             break;
         }
@@ -1078,6 +1080,15 @@ static void server_received(struct conn *conn, struct buffer *buffer, uint32_t b
                 return;
             }
             position += count;
+            if (!was_held && server->statements != NULL &&
+                (!list_is_empty(&server->statements->expectations) ||
+                 server->statements->heal.state != HEAL_NONE)) {
+                /* What has come goes out, whatever becomes of this message. */
+                forward(server, buffer, from, header_at);
+                if (unlikely(server->state == SERVER_CLOSING))
+                    return;
+                from = header_at;
+            }
             message_began(server, was_held ? frame->held : buffer->data + header_at);
             if (unlikely(server->state == SERVER_CLOSING))
                 return;

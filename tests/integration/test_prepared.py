@@ -257,6 +257,8 @@ def test_errors_of_names_leave_the_connection(t):
         result = client.batch(run("nobody") + parse("a", "select 1"))
         same((result.types, str(result.errors[0])),
              ("EZ", 'ERROR 26000 prepared statement "nobody" does not exist'))
+        # postgres.js goes by the routine.
+        same([result.errors[0].fields[key] for key in "VR"], ["ERROR", "FetchPreparedStatement"])
         result = client.batch(parse("a", "select 1") + parse("a", "select 2"))
         same((result.types, str(result.errors[0])),
              ("1EZ", 'ERROR 42P05 prepared statement "a" already exists'))
