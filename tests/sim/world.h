@@ -183,7 +183,8 @@ struct world {
     struct sockaddr_in listen_address;
     struct sockaddr_in server_addresses[SERVER_ADDRESSES];
     struct owner owners[OWNERS_MAX];
-    unsigned refused[OWNERS_MAX]; /* the owner's question whose Bind PostgreSQL refused last, 0A000 */
+    /* The owner's question whose Bind PostgreSQL refused last: 0A000, 26000. */
+    unsigned refused[OWNERS_MAX], lost[OWNERS_MAX];
     unsigned owner_last;
     bool is_logged; /* SIM_LOG */
     unsigned long long answers, transactions, cancels_hit, fatals, lent, passed_over;

@@ -372,13 +372,15 @@ static bool check_usable(struct session *session, const struct prepared *prepare
 }
 
 /* The question of a Bind that is refused. */
-static void note_refusal(unsigned owner, const uint8_t *rest)
+static void note_refusal(unsigned owner, const uint8_t *rest, unsigned *refusals)
 {
     unsigned asker, number;
 
+    if (bytes_get_u16(rest + 2) == 0)
+        return; /* the text is the question */
     assert(sscanf((const char *)rest + 8, "Q %u %u", &asker, &number) == 2);
     assert(asker == owner);
-    world.refused[owner] = number;
+    refusals[owner] = number;
 }
 
 /* `bytes` behind the names of a Bind: the question, or nothing where the text is it. */
@@ -392,8 +394,7 @@ static bool bind_statement(struct session *session, unsigned owner, const char *
     assert(bytes >= 6);
     if (!check_usable(session, prepared, name,
                       statement == STATEMENT_TEXT || statement_ends_transaction(statement))) {
-        if (session->refuses_stale)
-            note_refusal(owner, rest);
+        note_refusal(owner, rest, session->refuses_stale ? world.refused : world.lost);
         return false;
     }
     if (bytes_get_u16(rest + 2) == 0) {

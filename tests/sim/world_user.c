@@ -49,6 +49,7 @@ struct expected {
     unsigned arg;
     unsigned statement;
     unsigned schema_version, disturbances; /* of the world, when it was sent */
+    bool was_told; /* OP_BIND: the client had its description, or asked for it in the same batch */
     const char *tag;                       /* of C, if it does not name the question */
     const char *sqlstate;                  /* of E, likewise */
     const char *other_sqlstate;            /* that is as good */
@@ -93,8 +94,10 @@ struct name {
     bool is_there;
     unsigned statement;
     unsigned schema_version; /* when its Parse was sent */
-    bool is_told;            /* what its result looks like, by Describe */
+    bool is_told;            /* what its result looks like, by Describe of it */
     unsigned told_version;
+    bool is_portal_told; /* the same for the first time, by Describe of a portal */
+    unsigned portal_told_version;
     bool was_bound, may_be_bound; /* since its Parse; a Bind that was skipped need not count */
 };
 
@@ -124,6 +127,8 @@ struct user {
      * pooler may lose track of which answer is whose, and end the connection when it would matter. */
     bool mixes_copy;
     bool in_batch, batch_is_alone; /* what is sent belongs to a batch that has begun */
+    unsigned batch_describes;      /* a bit for each name */
+    bool has_described_unnamed;
     unsigned copy_number;
     bool copy_is_extended;
     bool copy_has_sync;     /* sent with the batch, to be thrown away by COPY */
@@ -134,6 +139,7 @@ struct user {
     bool in_batch_error;  /* what follows is skipped, up to Sync */
     bool batch_has_shown; /* it has answered more than completions */
     bool batch_is_described; /* a Describe stands behind its last Execute */
+    bool batch_was_lost;     /* one of its statements was not there: it was repeated */
     struct name names[STATEMENT_NAMES];
     unsigned portal_statement, portal_version;
     bool portal_is_told; /* portal_version, by whatever told it first */
@@ -281,6 +287,7 @@ static struct expected *expect_op(struct user *user, enum batch_op op)
     if (!user->in_batch) {
         user->in_batch = true;
         user->batch_is_alone = user->expected_count == 0;
+        user->batch_describes = 0;
     }
     expect(user, 0, user->number);
     expect_last(user)->op = op;
@@ -350,6 +357,7 @@ static void expect_of_name(struct user *user, const struct expected *op, char ty
     expect_last(user)->name = op->name;
     expect_last(user)->statement = name->statement;
     expect_last(user)->is_alone = op->is_alone;
+    expect_last(user)->was_told = op->was_told;
     expect_last(user)->schema_version = op->schema_version;
     expect_last(user)->disturbances = op->disturbances;
 }
@@ -405,8 +413,12 @@ static void expect_answers(struct user *user, const struct expected *op)
         return;
     }
     if (user->in_batch_error) {
+        struct name *name = name_of(user, op->name);
+
         if (op->op == OP_BIND)
-            name_of(user, op->name)->may_be_bound = true;
+            name->may_be_bound = true;
+        if (op->op == OP_CLOSE && world.avoids_known)
+            name->is_told = name->was_bound = false;
         return;
     }
     user->batch_is_described = (user->batch_is_described && op->op != OP_EXECUTE) ||
@@ -536,10 +548,13 @@ static void act_on_statement(struct user *user, const struct action *action)
         op = expect_op(user, OP_BIND);
         op->name = (uint8_t)action->name;
         op->arg = action->arg;
+        /* With few statements on a server it may be prepared again behind its description. */
+        op->was_told = name_of(user, action->name)->is_told || !world.avoids_known ||
+                       ((user->batch_describes >> action->name & 1) != 0 && world.prepared_max >= 5);
         bytes = (size_t)snprintf(text, 32, "Pp%u", user->owner) + 1;
         if (action->action == DO_BIND_DESCRIBE) {
             put_message(&user->out, 'D', text, bytes);
-            (void)expect_op(user, OP_DESCRIBE_PORTAL);
+            expect_op(user, OP_DESCRIBE_PORTAL)->name = (uint8_t)action->name;
         }
         memset(text + bytes, 0, 4);
         put_message(&user->out, 'E', text + 1, bytes + 3);
@@ -555,6 +570,12 @@ static void act_on_statement(struct user *user, const struct action *action)
         put_message(&user->out, action->action == DO_CLOSE ? 'C' : 'D', body, writer.bytes);
         expect_op(user, action->action == DO_CLOSE ? OP_CLOSE : OP_DESCRIBE)->name =
             (uint8_t)action->name;
+        if (action->action == DO_CLOSE) {
+            user->batch_describes &= ~(1u << action->name);
+        } else {
+            user->batch_describes |= 1u << action->name;
+            user->has_described_unnamed = user->has_described_unnamed || action->name == 0;
+        }
         break;
     case DO_SPECIAL:
         (void)make_statement(text, action->statement);
@@ -986,7 +1007,8 @@ static void plan_prepared(struct user *user)
             plan_on(user, DO_CLOSE, user->stale_name)->waits = true;
             plan_prepare(user, user->stale_name);
         }
-        if (world.is_tracked && name_of(user, user->stale_name)->is_told) {
+        if (world.is_tracked && (name_of(user, user->stale_name)->is_told ||
+                                 name_of(user, user->stale_name)->is_portal_told)) {
             /* What it was told is out of date: it has to ask again, or to prepare anew. */
             plan_on(user, happens(2) ? DO_DESCRIBE : DO_CLOSE, user->stale_name)->waits = true;
             if (user->actions[0].action == DO_CLOSE)
@@ -1407,7 +1429,6 @@ static void check_version(struct user *user, const struct expected *expected, un
         return;
     }
     assert(version <= world.schema_version);
-    world_log("client %u: version %u of statement %u, told %d %u", user->index, version, expected->statement, user->portal_is_told, user->portal_version);
     if (user->portal_is_told)
         assert(version == user->portal_version);
     user->portal_is_told = true;
@@ -1424,8 +1445,14 @@ static bool may_be_stale(const struct user *user, const struct expected *expecte
     bool is_lost = strcmp(fields->sqlstate, "26000") == 0;
     unsigned behind = 0;
 
+    /* Drivers look at it before they prepare anew. */
+    if (is_changed && strcmp(fields->routine, "RevalidateCachedQuery") != 0)
+        return false;
+
     if (expected->op != OP_BIND && expected->op != OP_DESCRIBE)
         return false;
+    if (is_changed && expected->name == 0 && world.avoids_known && user->has_described_unnamed)
+        return true;
     if (is_changed && !statement_returns_rows(expected->statement))
         return false;
     if (!world.may_track)
@@ -1461,7 +1488,10 @@ static bool may_be_stale(const struct user *user, const struct expected *expecte
  * server before it is used there again: so it is refused once on each server of the pool. */
 static void note_retry(struct user *user, const struct name *name)
 {
-    if (name->is_told && name->told_version != world.schema_version)
+    bool is_told = name->is_told || name->is_portal_told;
+
+    if (is_told &&
+        (name->is_told ? name->told_version : name->portal_told_version) != world.schema_version)
         return; /* as it must be, until it asks again */
     if (user->stale_disturbances != world.disturbances) {
         user->stale_disturbances = world.disturbances;
@@ -1603,7 +1633,8 @@ static void user_message(struct user *user, char type, const uint8_t *body, size
             assert(bytes == 1);
             assert(body[0] == user->status);
             world.transactions += body[0] == 'I';
-            user->in_batch_error = user->batch_has_shown = user->batch_is_described = false;
+            user->in_batch_error = user->batch_has_shown = user->batch_is_described =
+                user->batch_was_lost = false;
             if (expected->drops_unnamed)
                 user->names[0].is_there = false;
             break;
@@ -1619,8 +1650,12 @@ static void user_message(struct user *user, char type, const uint8_t *body, size
                 world.healed++;
                 assert(!must_be_told(user, expected));
             }
+            user->batch_was_lost = user->batch_was_lost || (expected->op == OP_BIND &&
+                                   world.lost[user->owner] == expected->number);
             user->portal_statement = expected->statement;
-            user->portal_is_told = name->is_told && expected->op == OP_BIND;
+            user->portal_is_told = name->is_told && expected->op == OP_BIND && expected->was_told;
+            if (world.avoids_known && user->batch_was_lost)
+                user->portal_is_told = false;
             user->portal_version = name->told_version;
             name->was_bound = expected->name != 0;
             name->may_be_bound = true;
@@ -1633,6 +1668,9 @@ static void user_message(struct user *user, char type, const uint8_t *body, size
             version = type == 'T' ? read_description(body, bytes, expected->statement) : 0;
             if (expected->op == OP_DESCRIBE_PORTAL) {
                 check_version(user, expected, version);
+                if (!name->is_portal_told)
+                    name->portal_told_version = version;
+                name->is_portal_told = true;
                 break;
             }
             name->is_told = true;
