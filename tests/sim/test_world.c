@@ -31,6 +31,7 @@ enum {
     DRAIN_ROUNDS_MAX = 200000,
     IDLE_ROUNDS_MAX = 5000, /* in which nothing happened: a stall */
     SCRIPTS_AFTER_CHAOS = 2,
+    SCRIPTS_FOR_SCHEMA = 6, /* the same, where healing is promised and can be demanded */
     ORDERS_MAX = 4,
     JOBS_MAX = 128,
     VISITS_MAX = 64,
@@ -1183,6 +1184,7 @@ static void begin(uint64_t seed)
     world.has_names = world.is_session_mode || world.is_tracked;
     world.changes_schema = happens(3);
     world.heals = !happens(3);
+    world.rounds_of_schema = happens(2) ? 40 : 200;
     world.loses_statements = world.is_tracked && happens(4);
     draw_accounts();
 
@@ -1291,7 +1293,9 @@ static uint64_t run(uint64_t seed)
     world.chaos_owner_last = world.owner_last;
     if (happens(8))
         shut_down();
-    users_finish(world.is_shut_down ? 0 : SCRIPTS_AFTER_CHAOS);
+    users_finish(world.is_shut_down                         ? 0
+                 : world.is_tracked && world.changes_schema ? SCRIPTS_FOR_SCHEMA
+                                                            : SCRIPTS_AFTER_CHAOS);
     run_until(all_is_done, 20, "not all clients come to their end");
     end();
     sim_note(world.sim, world.answers);

@@ -173,6 +173,7 @@ struct world {
     unsigned prepared_max; /* max_prepared_statements */
     bool changes_schema, loses_statements;
     bool heals; /* heal_statements */
+    unsigned rounds_of_schema; /* how long a version lasts, on the average */
     unsigned schema_version;
     unsigned disturbances;           /* changes of the schema, statements lost */
     uint32_t has_parsed[OWNERS_MAX]; /* a bit for each statement that is anybody's */

@@ -1002,7 +1002,7 @@ static void session_begins(void *context, struct sim_peer *peer)
 
 void sessions_step(void)
 {
-    if (world.changes_schema && happens(world.is_chaos ? 60 : 300)) {
+    if (world.changes_schema && happens(world.rounds_of_schema)) {
         world.schema_version++;
         world.disturbances++;
         world_log("schema version %u", world.schema_version);

@@ -483,12 +483,17 @@ static void resolve(struct user *user)
     }
 }
 
+static bool is_long(unsigned arg)
+{
+    return arg % 11 == 0;
+}
+
 static size_t make_query(struct user *user, const struct action *action, char *text, size_t room)
 {
     size_t bytes = (size_t)snprintf(text, room, "Q %u %u %u %u", user->owner, user->number,
                                     (unsigned)action->kind, action->arg);
 
-    if (action->arg % 11 == 0) {
+    if (is_long(action->arg)) {
         size_t padding = action->arg % 6000;
 
         text[bytes++] = ' ';
@@ -497,6 +502,20 @@ static size_t make_query(struct user *user, const struct action *action, char *t
         text[bytes] = '\0';
     }
     return bytes + 1;
+}
+
+/* Does the pooler have to know what the client that sends a Bind now was told, or will be before it is answered?
+ * With SIM_KNOWN=1 whenever it was told. Now a description in flight counts in its own batch only, if the statement
+ * is not prepared again in between to make room for others; and none does behind a ROLLBACK in flight. */
+static bool is_told_for_certain(const struct user *user, unsigned name)
+{
+    if (!world.avoids_known)
+        return true;
+    for (unsigned i = 0; i < user->expected_count; i++)
+        if (user->expected[(user->expected_first + i) % EXPECTED_MAX].status_after == 'I')
+            return false;
+    return name_of((struct user *)user, name)->is_told ||
+           ((user->batch_describes >> name & 1) != 0 && world.prepared_max >= 5);
 }
 
 /* Parse, Bind, Describe, Close of a statement that has a number. */
@@ -549,8 +568,7 @@ static void act_on_statement(struct user *user, const struct action *action)
         op->name = (uint8_t)action->name;
         op->arg = action->arg;
         /* With few statements on a server it may be prepared again behind its description. */
-        op->was_told = name_of(user, action->name)->is_told || !world.avoids_known ||
-                       ((user->batch_describes >> action->name & 1) != 0 && world.prepared_max >= 5);
+        op->was_told = is_told_for_certain(user, action->name);
         bytes = (size_t)snprintf(text, 32, "Pp%u", user->owner) + 1;
         if (action->action == DO_BIND_DESCRIBE) {
             put_message(&user->out, 'D', text, bytes);
@@ -958,6 +976,32 @@ static void plan_runs(struct user *user)
     }
 }
 
+/* One batch at a time, each alone: what is refused can be healed. */
+static void plan_singles(struct user *user)
+{
+    unsigned name = happens(8) ? 0 : draw_name();
+    bool asks = happens(2);
+
+    if (!user->names[name].is_there || happens(3)) {
+        plan_on(user, DO_CLOSE, name)->waits = true;
+        plan_prepare(user, name);
+        if (happens(3))
+            plan_on(user, DO_DESCRIBE, name);
+        plan_sync(user);
+    }
+    for (unsigned i = 0; i < 2 + (unsigned)sim_below(world.sim, 6); i++) {
+        struct action *action = plan_on(user, asks || happens(3) ? DO_BIND_DESCRIBE : DO_BIND, name);
+
+        action->arg = draw_arg();
+        action->waits = true;
+        plan_sync(user);
+        if (happens(8)) {
+            plan_on(user, DO_DESCRIBE, name)->waits = true;
+            plan_sync(user);
+        }
+    }
+}
+
 /* What was prepared by whichever script before is run once more, one batch or one transaction at a time. */
 static void plan_run_again(struct user *user)
 {
@@ -1033,9 +1077,16 @@ static void plan_prepared(struct user *user)
         plan_unnamed(user);
         return;
     }
-    switch (sim_below(world.sim, 9)) {
+    if (!world.is_chaos && world.changes_schema && happens(2)) {
+        plan_singles(user);
+        return;
+    }
+    switch (sim_below(world.sim, 10)) {
     case 0:
         plan_unnamed(user);
+        break;
+    case 9:
+        plan_singles(user);
         break;
     case 1:
         if (!plan_special(user, happens(2)) && world.avoids_known)
@@ -1481,6 +1532,9 @@ static bool may_be_stale(const struct user *user, const struct expected *expecte
     /* What the client was told of it may be true still. */
     if (expected->op == OP_BIND && name->is_told)
         return name->told_version != world.schema_version;
+    /* Whether a portal is described is seen where it stands in the same buffer as its Bind. */
+    if (world.avoids_known && name->is_portal_told && is_long(expected->arg))
+        return true;
     return batch_relies(user);
 }
 
