@@ -197,6 +197,7 @@ struct backend {
 static unsigned schema_version;
 static bool is_altered, is_meddled; /* the schema has changed; something was dropped behind the pooler's back */
 static unsigned prepared_max;
+static bool tracks_sql;
 
 static size_t text_read(const uint8_t *body, size_t bytes, char name[NAME_BYTES])
 {
@@ -527,6 +528,8 @@ static void backend_query(struct backend *backend, const uint8_t *body, size_t b
     struct plan plan;
 
     plan_read(&plan, (const char *)body, bytes > 0 ? bytes - 1 : 0);
+    if (!tracks_sql && plan.kind >= PLAN_PREPARE && plan.kind <= PLAN_DEALLOCATE)
+        backend_deviates(backend, "what one client prepares another one may find");
     if (backend->in_batch) {
         backend->may_lose_track = true;
         backend->is_countable = false;
@@ -556,6 +559,8 @@ static void backend_parse(struct backend *backend, const uint8_t *body, size_t b
     plan.type_count = body + bytes - zero >= 3 ? bytes_get_u16(zero + 1) : 0;
     if (plan.kind >= PLAN_PREPARE && plan.kind <= PLAN_DEALLOCATE)
         backend_deviates(backend, "the name in it is looked up when it is parsed");
+    if (backend->is_reference && plan.kind == PLAN_PREPARE)
+        prepared_max++; /* it may be run when nobody expects it any more */
     if (plan.kind >= PLAN_DEALLOCATE_ALL && name[0] != '\0')
         backend_deviates(backend, "a named statement that drops the names");
     if (name[0] == '\0')
@@ -731,12 +736,24 @@ static void backend_sync(struct backend *backend)
     backend_ready(backend);
 }
 
+static void trace_message(const struct backend *backend, uint8_t type, const uint8_t *body,
+                          size_t bytes)
+{
+    char text[80] = "";
+
+    if (!is_traced)
+        return;
+    for (size_t i = 0; i < MIN(bytes, sizeof(text) - 1); i++)
+        text[i] = body[i] >= ' ' && body[i] < 127 ? (char)body[i] : '|';
+    trace("  %s %04x reads %c %s\n", backend->is_reference ? "reference" : "server",
+          (unsigned)((uintptr_t)backend >> 4 & 0xffff), type, text);
+}
+
 static void backend_message(struct backend *backend, uint8_t type, const uint8_t *body, size_t bytes)
 {
     bool is_extended = type == 'P' || type == 'B' || type == 'D' || type == 'C' || type == 'E';
 
-    trace("  %s %p reads %c %.40s\n", backend->is_reference ? "reference" : "server",
-          (void *)backend, type, bytes > 0 ? (const char *)body : "");
+    trace_message(backend, type, body, bytes);
     if (type == 'X') {
         backend->is_over = true;
         return;
@@ -749,8 +766,11 @@ static void backend_message(struct backend *backend, uint8_t type, const uint8_t
     if (backend->skips && type != 'S') {
         if (type == 'P' && bytes > 0 && body[0] == '\0')
             backend_deviates(backend, "a Parse of the unnamed statement that is skipped");
-        if (type == 'Q' || type == 'F')
-            backend->is_countable = false, backend->may_lose_track = true;
+        if (type == 'Q' || type == 'F') {
+            backend_deviates(backend, "a Query that is skipped");
+            backend->is_countable = false;
+            backend->may_lose_track = true;
+        }
         return;
     }
     switch (type) {
@@ -854,6 +874,7 @@ static uint16_t receive_free[RECEIVE_COUNT];
 static unsigned receive_free_count;
 
 static void person_receives(int fd, struct stream *stream);
+static void person_is_closed(int fd);
 
 static int line_make(void)
 {
@@ -925,6 +946,8 @@ void ring_close(struct ring *the_ring, int fd)
     assert(line->receive_op == NULL || !line->receive_op->started);
     assert(line->send_op == NULL || !line->send_op->started);
     line->is_open = false;
+    if (!line->is_server)
+        person_is_closed(fd);
 }
 
 int ring_socket(struct ring *the_ring, int family)
@@ -1053,6 +1076,9 @@ static bool turn(void)
     }
     core_end_turn(&core);
     buffers_come_home();
+    for (int fd = 0; fd < LINES; fd++)
+        has_moved |= ring.lines[fd].is_open && ring.lines[fd].send_op != NULL &&
+                     ring.lines[fd].send_op->started;
     return has_moved;
 }
 
@@ -1083,7 +1109,7 @@ static void world_run(void)
 /* ---- clients ---- */
 
 struct person {
-    int fd;
+    int fd; /* -1: the pooler has closed it */
     bool is_there, is_welcome;
     bool is_over;      /* the pooler has ended it, or it has said that it goes */
     bool is_malformed; /* it has sent what is no protocol */
@@ -1099,8 +1125,7 @@ static bool servers_end, is_statement_mode;
 
 static bool has_own_name(const uint8_t *body, size_t bytes)
 {
-    return memmem(body, bytes, "pgsplice_", 9) != NULL || memmem(body, bytes, "pgsnoname", 9) != NULL ||
-           memmem(body, bytes, "pgs_spare", 9) != NULL;
+    return memmem(body, bytes, "pgsplice_", 9) != NULL || memmem(body, bytes, "pgsnoname", 9) != NULL;
 }
 
 static bool is_same_error(const uint8_t *a, size_t a_bytes, const uint8_t *b, size_t b_bytes)
@@ -1195,13 +1220,18 @@ static void person_receives(int fd, struct stream *stream)
     }
 }
 
+static void person_is_closed(int fd)
+{
+    for (unsigned i = 0; i < PERSONS; i++)
+        if (people[i].is_there && people[i].fd == fd)
+            people[i].fd = -1;
+}
+
 static void person_puts(struct person *person, const void *data, size_t bytes)
 {
-    struct line *line = &ring.lines[person->fd];
-
-    if (person->is_over || !line->is_open)
+    if (person->is_over || person->fd < 0)
         return;
-    stream_put(&line->to_pooler, data, bytes);
+    stream_put(&ring.lines[person->fd].to_pooler, data, bytes);
     stream_put(&person->asks, data, bytes);
     (void)backend_step(&person->reference, UINT32_MAX);
 }
@@ -1213,6 +1243,12 @@ static void person_says(struct person *person, uint8_t type, const void *body, s
     bytes_put_u32(header + 1, (uint32_t)(4 + bytes));
     person_puts(person, header, sizeof(header));
     person_puts(person, body, bytes);
+}
+
+static void person_delivers(const struct person *person, size_t bytes)
+{
+    if (person->fd >= 0)
+        (void)line_deliver(&ring.lines[person->fd], bytes);
 }
 
 static void person_comes(struct person *person)
@@ -1242,17 +1278,18 @@ static void person_leaves(struct person *person)
 {
     if (!person->is_there)
         return;
-    ring.lines[person->fd].has_ended = true;
+    if (person->fd >= 0)
+        ring.lines[person->fd].has_ended = true;
     person->is_over = true;
     world_run();
-    if (ring.lines[person->fd].is_open)
+    if (person->fd >= 0)
         never("a client that has left is still there");
     person->is_there = false;
 }
 
 static bool person_waits(const struct person *person)
 {
-    for (uint32_t index = 0; index < core.clients.touched_count; index++) {
+    for (uint32_t index = 0; person->fd >= 0 && index < core.clients.touched_count; index++) {
         const struct client *client = slab_at(&core.clients, index);
 
         if (client->state != CLIENT_FREE && client->conn.fd == person->fd)
@@ -1269,6 +1306,11 @@ static void check_answered(const struct person *person)
     if (!person->is_there || person->is_over || person->is_malformed || is_foreign ||
         reference->is_over)
         return;
+    if (person->fd < 0) {
+        if (!reference->may_lose_track && !servers_end && !is_statement_mode)
+            never("a client was closed without a word");
+        return;
+    }
     if (!reference->deviates && stream_bytes(&person->answers) > 0) {
         fprintf(stderr, "%c does not come\n", stream_at(&person->answers)[0]);
         never("an answer is missing");
@@ -1541,9 +1583,9 @@ static void run_program(struct program *program)
         if (order == '1' || order == '2') {
             person = &people[order - '1'];
         } else if (order == '.') {
-            (void)line_deliver(&ring.lines[person->fd], RECEIVE_BYTES);
+            person_delivers(person, RECEIVE_BYTES);
         } else if (order == ',') {
-            (void)line_deliver(&ring.lines[person->fd], take_index(program, 256) + 1);
+            person_delivers(person, take_index(program, 256) + 1);
         } else if (order == '=') {
             (void)turn();
         } else if (order == '+') {
@@ -1622,8 +1664,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     prepared_max = (unsigned)core.snapshot->settings.max_prepared_statements;
     if (memchr(data, '~', bytes) != NULL || memchr(data, '!', bytes) != NULL)
         prepared_max += HEAL_STATEMENTS_MAX;
-    if (!core.snapshot->settings.track_sql_prepare)
-        is_meddled = true; /* what one client prepares another one may find, and the other way round */
+    tracks_sql = core.snapshot->settings.track_sql_prepare;
     for (unsigned i = 0; i < PERSONS; i++)
         person_comes(&people[i]);
     run_program(&program);
