@@ -165,6 +165,7 @@ struct known {
     struct plan plan;
     unsigned version; /* of the schema */
     bool is_new;      /* parsed in this batch */
+    bool is_sql;      /* of SQL PREPARE */
 };
 
 struct portal {
@@ -180,11 +181,15 @@ struct backend {
     char status;
     char date_style[16];
     unsigned known_count, portal_count;
+    unsigned skipped_close_count; /* evictions among them: what they should have dropped is still there */
     bool has_unnamed;
     struct known unnamed;
     /* Of a reference. */
     bool deviates;        /* from here on the pooler's answers may be others */
     bool may_lose_track;  /* COPY, or a Query in an open batch */
+    bool drops_in_batch;  /* an unnamed Parse of DEALLOCATE ALL */
+    bool has_sql;         /* PREPARE and its kin */
+    bool has_parsed_sql;  /* by the extended protocol */
     bool is_countable;    /* as many ReadyForQuery must come as it has said */
     size_t said_bytes;
     size_t limit;         /* of said_bytes, when it began to deviate */
@@ -198,6 +203,7 @@ static unsigned schema_version;
 static bool is_altered, is_meddled; /* the schema has changed; something was dropped behind the pooler's back */
 static unsigned prepared_max;
 static bool tracks_sql;
+static bool sql_is_shared; /* a PREPARE went out as it was: other clients may meet what it has made */
 
 static size_t text_read(const uint8_t *body, size_t bytes, char name[NAME_BYTES])
 {
@@ -358,7 +364,9 @@ static void known_add(struct backend *backend, const char *name, const struct pl
     backend->known[backend->known_count++] = known;
     for (unsigned i = 0; i < backend->known_count; i++)
         ours += begins_with(backend->known[i].name, NAME_BYTES, STATEMENT_NAME_PREFIX);
-    if (ours > prepared_max)
+    if (ours <= prepared_max)
+        backend->skipped_close_count = 0;
+    else if (ours > prepared_max + backend->skipped_close_count)
         never("a server has more than max_prepared_statements of ours");
 }
 
@@ -427,6 +435,7 @@ static void backend_run_sql(struct backend *backend, const struct plan *plan, bo
         }
         inner = (struct plan){.kind = plan->inner, .hash = plan->rest_hash};
         known_add(backend, plan->name, &inner);
+        known_find(backend, plan->name)->is_sql = true;
         backend_tag(backend, "PREPARE");
         break;
     case PLAN_EXECUTE:
@@ -523,18 +532,31 @@ static void backend_query_over(struct backend *backend)
     backend_ready(backend);
 }
 
+static void sql_becomes_shared(void);
+
+/* PREPARE and its kin; `passes`: the pooler does not look at them there. */
+static void backend_reads_sql(struct backend *backend, const struct plan *plan, bool passes)
+{
+    if (plan->kind < PLAN_PREPARE || !backend->is_reference)
+        return;
+    backend->has_sql = true;
+    if (passes)
+        backend_deviates(backend, "it passes as it is");
+    if (sql_is_shared)
+        backend_deviates(backend, "what one client prepares another one may find");
+    if (passes && plan->kind == PLAN_PREPARE)
+        sql_becomes_shared();
+}
+
 static void backend_query(struct backend *backend, const uint8_t *body, size_t bytes)
 {
     struct plan plan;
 
     plan_read(&plan, (const char *)body, bytes > 0 ? bytes - 1 : 0);
-    if (!tracks_sql && plan.kind >= PLAN_PREPARE && plan.kind <= PLAN_DEALLOCATE)
-        backend_deviates(backend, "what one client prepares another one may find");
+    backend_reads_sql(backend, &plan, backend->in_batch || !tracks_sql);
     if (backend->in_batch) {
         backend->may_lose_track = true;
         backend->is_countable = false;
-        if (plan.kind >= PLAN_PREPARE)
-            backend_deviates(backend, "SQL PREPARE and its kin in an open batch pass as they are");
     }
     backend->has_unnamed = false;
     backend_run(backend, &plan, 0, true);
@@ -542,7 +564,8 @@ static void backend_query(struct backend *backend, const uint8_t *body, size_t b
         backend_query_over(backend);
 }
 
-static void backend_parse(struct backend *backend, const uint8_t *body, size_t bytes)
+static void backend_parse(struct backend *backend, bool was_in_batch, const uint8_t *body,
+                          size_t bytes)
 {
     char name[NAME_BYTES];
     size_t name_bytes = text_read(body, bytes, name);
@@ -557,12 +580,14 @@ static void backend_parse(struct backend *backend, const uint8_t *body, size_t b
     plan_read(&plan, (const char *)text, (size_t)(zero - text));
     plan.hash = hash_of(text, bytes - name_bytes);
     plan.type_count = body + bytes - zero >= 3 ? bytes_get_u16(zero + 1) : 0;
-    if (plan.kind >= PLAN_PREPARE && plan.kind <= PLAN_DEALLOCATE)
+    if (plan.kind >= PLAN_PREPARE && plan.kind <= PLAN_DEALLOCATE) {
         backend_deviates(backend, "the name in it is looked up when it is parsed");
+        backend->has_parsed_sql = true;
+    }
+    backend->drops_in_batch |= plan.kind >= PLAN_DEALLOCATE_ALL;
     if (backend->is_reference && plan.kind == PLAN_PREPARE)
         prepared_max++; /* it may be run when nobody expects it any more */
-    if (plan.kind >= PLAN_DEALLOCATE_ALL && name[0] != '\0')
-        backend_deviates(backend, "a named statement that drops the names");
+    backend_reads_sql(backend, &plan, name[0] != '\0' || was_in_batch || !tracks_sql);
     if (name[0] == '\0')
         backend->has_unnamed = false;
     if (plan.kind == PLAN_BROKEN) {
@@ -586,7 +611,8 @@ static struct portal *portal_find(struct backend *backend, const char *name)
     return NULL;
 }
 
-static void backend_bind(struct backend *backend, const uint8_t *body, size_t bytes)
+static void backend_bind(struct backend *backend, bool was_in_batch, const uint8_t *body,
+                         size_t bytes)
 {
     char portal_name[NAME_BYTES], name[NAME_BYTES];
     size_t portal_bytes = text_read(body, bytes, portal_name);
@@ -603,6 +629,8 @@ static void backend_bind(struct backend *backend, const uint8_t *body, size_t by
         known_missing(backend, name);
         return;
     }
+    if (known->is_sql && was_in_batch)
+        backend_deviates(backend, "SQL cannot be prepared in the middle of a batch");
     if (known->plan.kind >= PLAN_DEALLOCATE_ALL && !known->is_new)
         backend_deviates(backend, "dropping the names once more");
     if (backend_is_aborted(backend, &known->plan))
@@ -628,7 +656,8 @@ static void backend_bind(struct backend *backend, const uint8_t *body, size_t by
     backend_say(backend, '2', NULL, 0);
 }
 
-static void backend_describe(struct backend *backend, const uint8_t *body, size_t bytes)
+static void backend_describe(struct backend *backend, bool was_in_batch, const uint8_t *body,
+                             size_t bytes)
 {
     char name[NAME_BYTES];
     const struct plan *plan = NULL;
@@ -645,6 +674,8 @@ static void backend_describe(struct backend *backend, const uint8_t *body, size_
             known_missing(backend, name);
             return;
         }
+        if (known->is_sql && was_in_batch)
+            backend_deviates(backend, "SQL cannot be prepared in the middle of a batch");
         plan = &known->plan;
         if (plan->kind == PLAN_ROWS && backend_is_aborted(backend, NULL))
             return;
@@ -718,6 +749,8 @@ static void backend_copy(struct backend *backend, uint8_t type)
     } else if (type == 'f') {
         backend_fails(backend, "57014", "CopyGetData", "COPY from stdin failed", NULL);
     } else {
+        backend_deviates(backend, "which message ends the COPY");
+        backend->is_countable = false;
         snprintf(text, sizeof(text), "0x%02X", type);
         backend_fails(backend, "08P01", "CopyGetData",
                       "unexpected message type %s during COPY from stdin", text);
@@ -729,7 +762,7 @@ static void backend_copy(struct backend *backend, uint8_t type)
 static void backend_sync(struct backend *backend)
 {
     backend->skips = false;
-    backend->in_batch = false;
+    backend->in_batch = backend->drops_in_batch = false;
     backend->unnamed.is_new = false;
     for (unsigned i = 0; i < backend->known_count; i++)
         backend->known[i].is_new = false;
@@ -751,6 +784,7 @@ static void trace_message(const struct backend *backend, uint8_t type, const uin
 
 static void backend_message(struct backend *backend, uint8_t type, const uint8_t *body, size_t bytes)
 {
+    bool was_in_batch = backend->in_batch;
     bool is_extended = type == 'P' || type == 'B' || type == 'D' || type == 'C' || type == 'E';
 
     trace_message(backend, type, body, bytes);
@@ -763,7 +797,20 @@ static void backend_message(struct backend *backend, uint8_t type, const uint8_t
         return;
     }
     backend->in_batch |= is_extended;
+    if (backend->drops_in_batch && type != 'E' && is_extended && bytes > 0 &&
+        memcmp(body, "\0\0", MIN(bytes, 2)) != 0) {
+        /* Not promised yet: it waits for its own Sync. */
+        backend_deviates(backend, "a name in the batch that drops all names");
+        backend->is_countable = false;
+        backend->may_lose_track = true;
+    }
+    if ((type == 'c' || type == 'f') && backend->in_batch) {
+        backend_deviates(backend, "the end of a COPY that is none, in an open batch");
+        backend->is_countable = false;
+        backend->may_lose_track = true;
+    }
     if (backend->skips && type != 'S') {
+        backend->skipped_close_count += type == 'C';
         if (type == 'P' && bytes > 0 && body[0] == '\0')
             backend_deviates(backend, "a Parse of the unnamed statement that is skipped");
         if (type == 'Q' || type == 'F') {
@@ -775,13 +822,13 @@ static void backend_message(struct backend *backend, uint8_t type, const uint8_t
     }
     switch (type) {
     case 'P':
-        backend_parse(backend, body, bytes);
+        backend_parse(backend, was_in_batch, body, bytes);
         break;
     case 'B':
-        backend_bind(backend, body, bytes);
+        backend_bind(backend, was_in_batch, body, bytes);
         break;
     case 'D':
-        backend_describe(backend, body, bytes);
+        backend_describe(backend, was_in_batch, body, bytes);
         break;
     case 'C':
         backend_close(backend, body, bytes);
@@ -1123,6 +1170,20 @@ static struct person people[PERSONS];
 static bool is_foreign;     /* a server has said what PostgreSQL would not */
 static bool servers_end, is_statement_mode;
 
+/* What is still on its way of other clients meets it. */
+static void sql_becomes_shared(void)
+{
+    sql_is_shared = true;
+    for (unsigned i = 0; i < PERSONS; i++) {
+        struct backend *reference = &people[i].reference;
+
+        if (people[i].is_there && reference->has_sql && !reference->deviates) {
+            reference->deviates = true;
+            reference->limit = people[i].compared;
+        }
+    }
+}
+
 static bool has_own_name(const uint8_t *body, size_t bytes)
 {
     return memmem(body, bytes, "pgsplice_", 9) != NULL || memmem(body, bytes, "pgsnoname", 9) != NULL;
@@ -1173,7 +1234,7 @@ static void person_message(struct person *person, const uint8_t *message, size_t
             return;
         }
     }
-    if (has_own_name(message, bytes))
+    if (!person->reference.has_parsed_sql && has_own_name(message, bytes))
         never("a client sees a name of ours");
     person->ready_count += message[0] == 'Z';
     if (person->reference.deviates && person->compared >= person->reference.limit)
@@ -1274,6 +1335,25 @@ static void person_comes(struct person *person)
     world_run();
 }
 
+static struct client *client_of(const struct person *person)
+{
+    for (uint32_t index = 0; person->fd >= 0 && index < core.clients.touched_count; index++) {
+        struct client *client = slab_at(&core.clients, index);
+
+        if (client->state < CLIENT_STATES && client->state != CLIENT_FREE &&
+            client->conn.fd == person->fd)
+            return client;
+    }
+    return NULL;
+}
+
+static bool person_waits(const struct person *person)
+{
+    const struct client *client = client_of(person);
+
+    return client != NULL && client->state == CLIENT_WAITING;
+}
+
 static void person_leaves(struct person *person)
 {
     if (!person->is_there)
@@ -1282,20 +1362,15 @@ static void person_leaves(struct person *person)
         ring.lines[person->fd].has_ended = true;
     person->is_over = true;
     world_run();
-    if (person->fd >= 0)
-        never("a client that has left is still there");
-    person->is_there = false;
-}
-
-static bool person_waits(const struct person *person)
-{
-    for (uint32_t index = 0; person->fd >= 0 && index < core.clients.touched_count; index++) {
-        const struct client *client = slab_at(&core.clients, index);
-
-        if (client->state != CLIENT_FREE && client->conn.fd == person->fd)
-            return client->state == CLIENT_WAITING;
+    if (person->fd >= 0) {
+        /* Held back, with so much parked that it is not read: its end is not seen. */
+        if (!is_foreign && !person->reference.may_lose_track && !person->is_malformed)
+            never("a client that has left is still there");
+        (void)!core_kill_client(&core, client_of(person)->id);
+        world_run();
     }
-    return false;
+    assert(person->fd < 0);
+    person->is_there = false;
 }
 
 /* Nothing moves any more, and nobody keeps the server from it: all must have been answered. */
@@ -1664,6 +1739,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     prepared_max = (unsigned)core.snapshot->settings.max_prepared_statements;
     if (memchr(data, '~', bytes) != NULL || memchr(data, '!', bytes) != NULL)
         prepared_max += HEAL_STATEMENTS_MAX;
+    sql_is_shared = false;
     tracks_sql = core.snapshot->settings.track_sql_prepare;
     for (unsigned i = 0; i < PERSONS; i++)
         person_comes(&people[i]);
