@@ -128,6 +128,11 @@ static uint64_t hash_of(const void *data, size_t bytes)
     const uint8_t *at = data;
     uint64_t hash = UINT64_C(14695981039346656037);
 
+    for (uint64_t word; bytes >= sizeof(word); at += sizeof(word), bytes -= sizeof(word)) {
+        memcpy(&word, at, sizeof(word));
+        hash = (hash ^ word) * UINT64_C(1099511628211);
+        hash ^= hash >> 29;
+    }
     while (bytes-- > 0)
         hash = (hash ^ *at++) * UINT64_C(1099511628211);
     return hash;
@@ -191,7 +196,7 @@ struct backend {
     bool has_sql;         /* PREPARE and its kin */
     bool has_parsed_sql;  /* by the extended protocol */
     bool is_countable;    /* as many ReadyForQuery must come as it has said */
-    size_t said_bytes;
+    size_t said_bytes, batch_said_bytes; /* the latter: when the batch began */
     size_t limit;         /* of said_bytes, when it began to deviate */
     unsigned ready_count;
     /* As many as their counts say. */
@@ -286,7 +291,7 @@ static void backend_deviates(struct backend *backend, const char *why)
         return;
     trace("  reference: deviates from here: %s\n", why);
     backend->deviates = true;
-    backend->limit = backend->said_bytes;
+    backend->limit = backend->in_batch ? backend->batch_said_bytes : backend->said_bytes;
 }
 
 static void backend_say(struct backend *backend, uint8_t type, const void *body, size_t bytes)
@@ -796,7 +801,10 @@ static void backend_message(struct backend *backend, uint8_t type, const uint8_t
         backend_copy(backend, type);
         return;
     }
-    backend->in_batch |= is_extended;
+    if (is_extended && !was_in_batch) {
+        backend->in_batch = true;
+        backend->batch_said_bytes = backend->said_bytes;
+    }
     if (backend->drops_in_batch && type != 'E' && is_extended && bytes > 0 &&
         memcmp(body, "\0\0", MIN(bytes, 2)) != 0) {
         /* Not promised yet: it waits for its own Sync. */
@@ -1363,10 +1371,12 @@ static void person_leaves(struct person *person)
     person->is_over = true;
     world_run();
     if (person->fd >= 0) {
-        /* Held back, with so much parked that it is not read: its end is not seen. */
-        if (!is_foreign && !person->reference.may_lose_track && !person->is_malformed)
+        const struct client *client = client_of(person);
+
+        /* With so much parked it is not read, and its end is not seen. */
+        if (client == NULL || client->parked.bytes <= CLIENT_PARKED_BYTES_MAX)
             never("a client that has left is still there");
-        (void)!core_kill_client(&core, client_of(person)->id);
+        (void)!core_kill_client(&core, client->id);
         world_run();
     }
     assert(person->fd < 0);
