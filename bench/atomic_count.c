@@ -45,16 +45,16 @@ static void counted(int what)
         (void)order;                                                                               \
         return __atomic_load_n((const volatile type *)at, __ATOMIC_SEQ_CST);                       \
     }                                                                                              \
-    void counted_store_##size(volatile void *at, type value, int order) __asm__(                   \
-        "__atomic_store_" #size);                                                                  \
+    void counted_store_##size(volatile void *at, type value,                                       \
+                              int order) __asm__("__atomic_store_" #size);                         \
     void counted_store_##size(volatile void *at, type value, int order)                            \
     {                                                                                              \
         if (order == __ATOMIC_SEQ_CST)                                                             \
             counted(1);                                                                            \
         __atomic_store_n((volatile type *)at, value, __ATOMIC_SEQ_CST);                            \
     }                                                                                              \
-    type counted_exchange_##size(volatile void *at, type value, int order) __asm__(                \
-        "__atomic_exchange_" #size);                                                               \
+    type counted_exchange_##size(volatile void *at, type value,                                    \
+                                 int order) __asm__("__atomic_exchange_" #size);                   \
     type counted_exchange_##size(volatile void *at, type value, int order)                         \
     {                                                                                              \
         (void)order;                                                                               \
@@ -78,8 +78,8 @@ static void counted(int what)
     FETCH(size, type, or)
 
 #define FETCH(size, type, name)                                                                    \
-    type counted_##name##_##size(volatile void *at, type value, int order) __asm__(                \
-        "__atomic_fetch_" #name "_" #size);                                                        \
+    type counted_##name##_##size(volatile void *at, type value,                                    \
+                                 int order) __asm__("__atomic_fetch_" #name "_" #size);            \
     type counted_##name##_##size(volatile void *at, type value, int order)                         \
     {                                                                                              \
         (void)order;                                                                               \

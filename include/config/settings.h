@@ -148,9 +148,10 @@ struct settings {
     const char *user;
     int verbose; /* -1: not in the file, the count of -v holds */
     /* [pgsplice] */
-    int worker_threads;           /* 0: one for each core that this process may run on */
-    const char *cpu_affinity;     /* list of CPUs for the workers; empty: as the process may */
+    int worker_threads;       /* 0: one for each core that this process may run on */
+    const char *cpu_affinity; /* list of CPUs for the workers; empty: as the process may */
     bool cache_unnamed_statements;
+    bool heal_statements;
     bool track_sql_prepare;
     bool incoming_cpu;            /* connections are accepted where their packets arrive */
     int huge_pages;               /* enum huge_pages */

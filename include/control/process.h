@@ -44,7 +44,7 @@ void process_daemon_ready(void);
 /* The cores this process may run on; returns their number. */
 unsigned process_cpus(int cpus[WORKERS_MAX]);
 /* The same, or those of cpu_affinity, of which each must be among them. 0: `error` says what is wrong. */
-unsigned process_worker_cpus(const struct settings *settings, int cpus[WORKERS_MAX],
-                             char *error, size_t error_bytes);
+unsigned process_worker_cpus(const struct settings *settings, int cpus[WORKERS_MAX], char *error,
+                             size_t error_bytes);
 
 #endif

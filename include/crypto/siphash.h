@@ -19,8 +19,8 @@ struct digest {
 /* Of a text that comes in pieces. */
 struct siphash {
     uint64_t v0, v1, v2, v3;
-    uint64_t tail;     /* bytes that do not fill a word yet */
-    uint64_t bytes;    /* so far */
+    uint64_t tail;  /* bytes that do not fill a word yet */
+    uint64_t bytes; /* so far */
 };
 
 void siphash_begin(struct siphash *siphash, const struct siphash_key *key);

@@ -53,10 +53,10 @@ struct client {
     struct server *server;
     struct login *login;
     struct cancel *cancel;
-    struct usage *user_usage;     /* of the login user; its name is the login name */
-    struct usage *database_usage; /* of the database asked for, once it counts there */
-    struct buffer *params;        /* tracked parameters, see params.h */
-    struct span_queue parked;     /* not yet scanned */
+    struct usage *user_usage;             /* of the login user; its name is the login name */
+    struct usage *database_usage;         /* of the database asked for, once it counts there */
+    struct buffer *params;                /* tracked parameters, see params.h */
+    struct span_queue parked;             /* not yet scanned */
     struct client_statements *statements; /* NULL: has never prepared one that we track */
     uint64_t id;
     uint64_t connect_us, request_us; /* the last message */

@@ -17,8 +17,8 @@ struct handover {
     struct letter letter;
     enum handover_kind kind;
     unsigned from_core, to_core;
-    unsigned hop_count; /* of a cancel: how many cores have looked for the key */
-    int fd;             /* quiet: no op, nothing queued */
+    unsigned hop_count;  /* of a cancel: how many cores have looked for the key */
+    int fd;              /* quiet: no op, nothing queued */
     struct shard *shard; /* of a client: where it is counted already */
     struct peer_name peer;
     uint64_t id, connect_us;

@@ -58,8 +58,8 @@ static inline struct hash_link *hash_table_find_next(struct hash_link *link)
 
 /* The body may remove `link`, nothing else. */
 #define hash_table_for_each(link, table)                                                           \
-    for (uint32_t bucket_##link = 0;                                                               \
-         (table)->buckets != NULL && bucket_##link <= (table)->mask; bucket_##link++)              \
+    for (uint32_t bucket_##link = 0; (table)->buckets != NULL && bucket_##link <= (table)->mask;   \
+         bucket_##link++)                                                                          \
         for (struct hash_link *link = (table)->buckets[bucket_##link],                             \
                               *link##_next = link != NULL ? link->next : NULL;                     \
              link != NULL; link = link##_next, link##_next = link != NULL ? link->next : NULL)

@@ -8,6 +8,10 @@
  * batch is sent once more, if nobody can see the difference:
  *
  *   - the batch began outside a transaction block, with nothing outstanding: what it did is undone;
+ *   - the client will be told what the result looks like: it asks for it in the same batch, and was not told
+ *     before by a Describe of the statement itself, which drivers keep for good; or it has never run the
+ *     statement. Some drivers keep the number of columns of the first result nevertheless (DBD::Pg, and crash
+ *     on another one): heal_statements = 0 heals only those that the client has never run;
  *   - the client has had completions only (ParseComplete, BindComplete, CloseComplete,
  *     ParameterDescription, NoData), no row and no row description;
  *   - nothing was sent behind the batch;
@@ -35,6 +39,8 @@ void heal_begin(struct server *server);
 /* The batch relies on this statement's being there; `is_unnamed`: its Parse, without a name, was answered
  * by that belief. */
 void heal_use(struct server *server, struct statement *statement, bool is_unnamed);
+/* A Bind of this name is sent. */
+void heal_bind(struct server *server, struct client_name *name);
 /* A message of this type is sent. */
 void heal_sent(struct server *server, uint8_t type);
 /* These bytes are sent. */

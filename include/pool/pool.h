@@ -70,7 +70,7 @@ struct pool {
 
     /* Cached from the first login: what every client is told. */
     bool has_welcome;
-    uint64_t welcome_generation; /* of the server that said it */
+    uint64_t welcome_generation;   /* of the server that said it */
     struct buffer *default_params; /* tracked values as a fresh server reports them */
     uint16_t welcome_bytes;
     uint8_t welcome[POOL_WELCOME_BYTES]; /* ParameterStatus of untracked parameters */
@@ -84,8 +84,8 @@ struct pool {
     char last_sqlstate[6];
     bool is_launching; /* guards pool_launch and loops over servers against themselves */
     unsigned welcome_seen, failure_seen; /* versions of the bulletins */
-    bool is_starved; /* its bit in the shard set */
-    unsigned cancel_count; /* cancel requests under way */
+    bool is_starved;                     /* its bit in the shard set */
+    unsigned cancel_count;               /* cancel requests under way */
 
     /* Keys for the SCRAM login at the server. */
     bool has_client_key; /* learned from a client's own login */
@@ -156,8 +156,7 @@ void pool_read_news(struct pool *pool);
  * another shard has heard of (and so counts nowhere else any more). */
 static inline bool pool_needs_welcome(const struct pool *pool)
 {
-    return !pool->has_welcome ||
-           pool->welcome_generation < atomic_load(&pool->set->generation);
+    return !pool->has_welcome || pool->welcome_generation < atomic_load(&pool->set->generation);
 }
 /* The one place where the number of servers changes. */
 void pool_count_server(struct pool *pool, int change);

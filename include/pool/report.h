@@ -56,10 +56,10 @@ enum { STATEMENT_ROW_TEXT_BYTES = 1000, STATEMENT_ROW_TYPES_BYTES = 120 };
 
 /* A prepared statement that a core knows. */
 struct statement_row {
-    char name[40]; /* on servers; the same on all cores */
+    char name[40];                           /* on servers; the same on all cores */
     char text[STATEMENT_ROW_TEXT_BYTES + 4]; /* what is longer ends in ...; "": not known here */
-    char types[STATEMENT_ROW_TYPES_BYTES]; /* oids, with commas */
-    uint64_t bytes;                        /* of text and types */
+    char types[STATEMENT_ROW_TYPES_BYTES];   /* oids, with commas */
+    uint64_t bytes;                          /* of text and types */
     uint64_t bind_count;
     unsigned client_count, server_count;
 };

@@ -61,7 +61,7 @@ struct server {
     struct server_login *login;
     struct buffer *params;
     struct server_statements *statements; /* NULL: has never had a client that tracks them */
-    struct buffer *gather; /* a message that is looked at and did not arrive whole */
+    struct buffer *gather;                /* a message that is looked at and did not arrive whole */
     uint32_t gather_bytes;
     struct frame frame;
     struct exchange exchange;
@@ -76,15 +76,16 @@ struct server {
     uint8_t status;        /* of the last ReadyForQuery: I, T, E */
     unsigned cancel_count; /* cancel requests under way to it */
     bool counts_in_usage;
-    bool has_served;   /* at least one client */
-    bool is_ready;     /* has logged in: counts in shard_set.ready_count */
+    bool has_served;    /* at least one client */
+    bool is_ready;      /* has logged in: counts in shard_set.ready_count */
     bool has_left_pool; /* taken off shard_set.server_count already */
-    bool close_needed; /* ends as soon as it is free */
+    bool close_needed;  /* ends as soon as it is free */
     bool test_failed;
     bool test_answered;            /* the probe's own answer has come */
     bool needs_probe, needs_reset; /* due before it is free */
     bool looks_at_body;            /* the current message is gathered or looked at */
-    bool withholds_error; /* the current message is an error that goes to the client once it is known
+    bool
+        withholds_error; /* the current message is an error that goes to the client once it is known
                              which */
     bool is_over_after_message; /* the exchange is over with the message that is being forwarded */
     bool forwards_message;      /* the current message began while a client was linked: it is the

@@ -26,40 +26,49 @@ enum prepared_state { PREPARED_FREE, PREPARED_SURE, PREPARED_PENDING, PREPARED_U
 
 struct prepared {
     struct hash_link link;
-    struct list lru;             /* oldest first */
+    struct list lru; /* oldest first */
     struct digest digest;
     struct statement *statement; /* NULL: came from another core, and was not used here yet */
     uint64_t batch, serial;      /* PENDING: of its Parse */
+    uint64_t shape;              /* of its result, statement.h; 0: not known */
     uint8_t state;
 };
 
 enum expectation_kind {
-    EXPECT_PARSE,      /* ParseComplete for the client */
-    EXPECT_PARSE_OURS, /* ParseComplete that nobody asked for */
-    EXPECT_PARSE_FAKE, /* CloseComplete that the client gets as ParseComplete */
-    EXPECT_CLOSE,      /* CloseComplete for the client */
-    EXPECT_CLOSE_OURS, /* CloseComplete that nobody asked for: before a Parse of ours */
-    EXPECT_EVICTION,   /* the same: the oldest had to go */
+    EXPECT_PARSE,          /* ParseComplete for the client */
+    EXPECT_PARSE_OURS,     /* ParseComplete that nobody asked for */
+    EXPECT_PARSE_FAKE,     /* CloseComplete that the client gets as ParseComplete */
+    EXPECT_CLOSE,          /* CloseComplete for the client */
+    EXPECT_CLOSE_OURS,     /* CloseComplete that nobody asked for: before a Parse of ours */
+    EXPECT_EVICTION,       /* the same: the oldest had to go */
+    EXPECT_DESCRIBE,   /* ParameterDescription and what follows, for the client */
+    EXPECT_SHAPE,      /* the same, that nobody asked for: to learn the shape of the result */
+    EXPECT_PORTAL,         /* what follows Describe of a portal, for the client */
     EXPECT_SQL_PREPARE,    /* CommandComplete PREPARE of the client's query */
     EXPECT_SQL_DEALLOCATE, /* CommandComplete DEALLOCATE of it */
-    EXPECT_OWN_BATCH,  /* everything up to the ReadyForQuery of its batch is not for the client */
-    EXPECT_FAILURE,    /* an error for a name that is nowhere: the client gets its own */
+    EXPECT_OWN_BATCH, /* everything up to the ReadyForQuery of its batch is not for the client */
+    EXPECT_FAILURE,   /* an error for a name that is nowhere: the client gets its own */
 };
 
 struct expectation {
     struct list link;
     uint64_t batch, serial;
-    struct digest digest;        /* of what was prepared, or evicted */
-    struct client_name *name;    /* the client's name that hangs on it, or NULL */
-    struct statement *statement; /* CLOSE, SQL_DEALLOCATE: what the name stood for; PARSE of the unnamed one: the same, if
+    struct digest digest;     /* of what was prepared, or evicted */
+    struct client_name *name; /* the client's name that hangs on it, or NULL */
+    struct statement *
+        statement; /* CLOSE, SQL_DEALLOCATE: what the name stood for; PARSE of the unnamed one: the same, if
                                     this server has it */
     uint8_t kind;
     bool has_digest;
-    bool is_duplicate; /* FAILURE: 42P05, else 26000 */
+    bool is_described; /* DESCRIBE, SHAPE: ParameterDescription has come */
+    uint8_t failure;   /* FAILURE: enum failure */
     bool has_failed;   /* OWN_BATCH: an error has come */
+    bool is_probe;     /* OWN_BATCH: of server.c, probe_linked */
     uint8_t text_bytes;
     char text[STATEMENT_CLIENT_NAME_MAX]; /* FAILURE: the client's name */
 };
+
+enum failure { FAILURE_UNKNOWN, FAILURE_DUPLICATE, FAILURE_STALE };
 
 enum answer { ANSWER_FORWARD, ANSWER_SWALLOW, ANSWER_AS_PARSE, ANSWER_WRONG };
 
@@ -80,9 +89,12 @@ struct heal {
     uint32_t answer_count; /* of the batch so far, those that were swallowed too */
     uint32_t skip_count;
     uint8_t state;
-    bool is_repeated;   /* once is enough */
-    bool has_unnamed;   /* a statement of the batch stands for the unnamed one */
+    bool is_repeated; /* once is enough */
+    bool has_unnamed; /* a statement of the batch stands for the unnamed one */
     bool is_bound;      /* a BindComplete has come */
+    bool is_described;  /* a Describe was sent since the last Execute */
+    bool is_known;      /* of the last Bind: the client may know the result it had */
+    bool is_relied_on;  /* the client relies on a result it was told of: it must not change unseen */
     unsigned used_count;
     struct statement *used[HEAL_STATEMENTS_MAX];
 };
@@ -91,9 +103,12 @@ struct server_statements {
     struct hash_table table;
     struct list lru;          /* oldest first */
     struct list expectations; /* oldest first */
-    uint64_t batch;           /* the one that is being sent; counted up by Sync, Query, FunctionCall */
+    uint64_t batch; /* the one that is being sent; counted up by Sync, Query, FunctionCall */
     uint64_t serial;
-    unsigned own_count;    /* EXPECT_OWN_BATCH in the queue */
+    unsigned own_count; /* EXPECT_OWN_BATCH in the queue */
+    uint64_t portal_batch; /* the last batch in which a portal was described, plus one */
+    struct client_name *bound;  /* by the last Bind of this batch, if its portal may be described yet */
+    uint64_t failed;       /* batch that has had an error, plus one */
     uint64_t deallocation; /* batch of a Query that may drop all names, plus one; 0: none is in flight */
     struct heal heal;
 };
@@ -133,12 +148,17 @@ void server_statements_doubt(struct server *server);
 /* Something was sent whose answer is expected; `name` may be NULL. NULL: no memory. */
 struct expectation *expect(struct server *server, enum expectation_kind kind,
                            struct client_name *name) must_check;
-/* ParseComplete ('1') or CloseComplete ('3') has come: whose is it? */
+/* ParseComplete ('1'), CloseComplete ('3') or ParameterDescription ('t') has come: whose is it? */
 enum answer server_statements_answer(struct server *server, uint8_t type);
+/* RowDescription or NoData has come: of a Describe of a statement, if one was. NULL: of a portal, or a Query. */
+struct expectation *expected_description(const struct server_statements *statements);
+/* Its body is there: `shape`, see statement.h. */
+void expected_description_over(struct server *server, struct expectation *expectation, uint64_t shape);
 /* The batch of the pooler's own that is being answered now; NULL: what comes is the client's. */
 struct expectation *expected_own_batch(const struct server *server);
 /* A message of it has come, not its ReadyForQuery. */
-void expected_own_batch_message(struct server *server, struct expectation *expectation, uint8_t type);
+void expected_own_batch_message(struct server *server, struct expectation *expectation,
+                                uint8_t type);
 /* ReadyForQuery of it has come. */
 void expected_own_batch_over(struct server *server, struct expectation *expectation);
 /* CommandComplete PREPARE or DEALLOCATE has come: of a query that was rewritten, if one was. */

@@ -35,7 +35,7 @@ struct bulletin {
 
 /* `words` is an array of atomic uint64_t that holds `bytes`. False: another thread is writing. */
 must_check bool bulletin_write(struct bulletin *bulletin, _Atomic uint64_t *words, const void *from,
-                    size_t bytes);
+                               size_t bytes);
 /* False: nothing is there, or it is being written. `version`: of what was read. */
 must_check bool bulletin_read(const struct bulletin *bulletin, const _Atomic uint64_t *words,
                               void *to, size_t bytes, unsigned *version);
@@ -64,8 +64,9 @@ enum {
 struct shard {
     /* Written by the shard's own core only. */
     alignas(SHARD_LINE_BYTES) atomic_uint idle_count; /* a hint: may be old when it is read */
-    atomic_uint server_count; /* exact in the order of seq_cst; those being lent are no more in it */
-    atomic_bool is_alive;     /* the core has a struct pool */
+    atomic_uint
+        server_count;     /* exact in the order of seq_cst; those being lent are no more in it */
+    atomic_bool is_alive; /* the core has a struct pool */
     _Atomic uint64_t oldest_us; /* since when its first waiter waits; UINT64_MAX: nobody does */
     struct pool *pool;          /* the core's own; looked at by that core alone */
 
@@ -88,13 +89,13 @@ struct shard_set {
     char user[USER_NAME_BYTES_MAX];
 
     alignas(SHARD_LINE_BYTES) _Atomic uint64_t hungry; /* bit k: shard k wants servers */
-    _Atomic uint64_t starved;  /* bit k: shard k may not open one, and would like to */
-    atomic_uint pool_count;    /* shards that are alive */
+    _Atomic uint64_t starved; /* bit k: shard k may not open one, and would like to */
+    atomic_uint pool_count;   /* shards that are alive */
 
     alignas(SHARD_LINE_BYTES) atomic_int server_count; /* of all shards, those on their way from one
                                                           to another too: pool_size */
-    atomic_int login_count; /* connecting or logging in */
-    atomic_int ready_count; /* logged in */
+    atomic_int login_count;                            /* connecting or logging in */
+    atomic_int ready_count;                            /* logged in */
     _Atomic uint64_t last_lifetime_us;
     /* core.generation at the last RECONNECT or KILL that was meant for the pool: the welcome of an
      * older server counts no more. */

@@ -36,17 +36,18 @@ enum cacheable { CACHEABLE_UNKNOWN, CACHEABLE_NO, CACHEABLE_YES }; /* wire/sql_t
 struct statement {
     struct statement *bucket_next;
     struct digest digest;
-    struct span_queue body;   /* text, zero, number of types, types: as Parse has them; of SQL's: what stands
+    struct span_queue
+        body; /* text, zero, number of types, types: as Parse has them; of SQL's: what stands
                                  behind PREPARE name */
-    uint32_t text_bytes;      /* without the zero */
+    uint32_t text_bytes; /* without the zero */
     uint32_t reference_count;
-    uint32_t client_count;    /* names of clients */
-    uint32_t server_count;    /* servers of this core that have it, as far as we believe */
-    uint64_t params_hash;     /* prepared under these, see params.h */
+    uint32_t client_count; /* names of clients */
+    uint32_t server_count; /* servers of this core that have it, as far as we believe */
+    uint64_t params_hash;  /* prepared under these, see params.h */
     uint64_t bind_count;
-    bool is_live;             /* not given back */
-    bool is_sql;              /* prepared by PREPARE, rewrite_sql.h */
-    uint8_t cacheable;        /* enum cacheable, looked at when first seen without a name */
+    bool is_live;      /* not given back */
+    bool is_sql;       /* prepared by PREPARE, rewrite_sql.h */
+    uint8_t cacheable; /* enum cacheable, looked at when first seen without a name */
     char name[STATEMENT_NAME_BYTES + 1];
 };
 
@@ -93,6 +94,11 @@ void statement_name(const struct digest *digest, char name[STATEMENT_NAME_BYTES 
 
 /* Was the same unnamed statement seen lately on this core? It is from now on. */
 bool statement_seen_before(struct statement_store *store, const struct statement *statement);
+
+/* The shape of a result: a keyed hash of names, types and type modifiers of the columns of a RowDescription,
+ * which is what PostgreSQL compares before it says that a cached plan must not change its result type
+ * (plancache.c, equalTupleDescs). Never 0. `body` NULL: NoData. A broken body has some shape. */
+uint64_t shape_of(const struct statement_store *store, const uint8_t *body, size_t bytes);
 
 /* Is a Parse's body (what follows the statement's name) well formed: a text and its closing zero, a number, so
  * many types? */

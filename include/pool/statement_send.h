@@ -35,6 +35,8 @@ must_check bool send_own_end(struct server *server, const struct prepared *prepa
 /* The same for a Query. */
 must_check bool send_own_query(struct server *server, const struct prepared *prepared,
                                const char *before, const char *name, const struct statement *rest);
+/* An empty Query: whatever comes before its answer is the client's. */
+must_check bool send_own_probe(struct server *server);
 /* The statement will be there, by batches of the pooler's own. */
 must_check bool send_own_prepare(struct server *server, struct statement *statement);
 

@@ -16,6 +16,7 @@ struct pg_error {
     const char *message;
     const char *detail;
     const char *hint;
+    const char *routine; /* of an error that stands for PostgreSQL's own: field R, and then V; drivers look at it */
 };
 
 /* Begins a message of `type` (0: a startup packet, no type byte); returns where it began. */
@@ -49,8 +50,9 @@ enum authentication_code {
 /* Reads the fields of an ErrorResponse or NoticeResponse body. Strings point into the body; a field
  * that is missing is "" (a rogue server may leave out SQLSTATE). False: not properly terminated. */
 struct error_fields {
-    const char *severity;       /* in the server's language */
-    const char *fixed_severity; /* ERROR, FATAL, PANIC ...: of servers before 9.6 the same as the first */
+    const char *severity; /* in the server's language */
+    const char
+        *fixed_severity; /* ERROR, FATAL, PANIC ...: of servers before 9.6 the same as the first */
     const char *sqlstate;
     const char *message;
     const char *routine; /* PostgreSQL's function that said it: the same in every language */

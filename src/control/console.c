@@ -165,7 +165,8 @@ static void show_prepared(struct session *session, const struct statement_row *s
 
         show_row_begin(&row, &session->output, session->table);
         show_text(&row, statement->name);
-        show_text(&row, statement->text[0] != '\0' || statement->bytes > 0 ? statement->text : NULL);
+        show_text(&row,
+                  statement->text[0] != '\0' || statement->bytes > 0 ? statement->text : NULL);
         show_text(&row, statement->types);
         show_number(&row, (int64_t)statement->bytes);
         show_number(&row, (int64_t)statement->bind_count);
@@ -1141,7 +1142,8 @@ static void run_command(struct session *session, const char *text)
 
 /* ---- extended protocol ---- */
 
-static struct console_statement *statement_find(struct session *session, const char *name, bool is_portal)
+static struct console_statement *statement_find(struct session *session, const char *name,
+                                                bool is_portal)
 {
     for (unsigned i = 0; i < session->statement_count; i++)
         if (session->statements[i].is_portal == is_portal &&
@@ -1163,7 +1165,8 @@ static bool statement_keep(struct session *session, const char *name, bool is_po
 
     if (statement != NULL)
         statement_drop(session, statement);
-    if (session->statement_count == CONSOLE_STATEMENTS_MAX || strlen(name) >= sizeof(statement->name))
+    if (session->statement_count == CONSOLE_STATEMENTS_MAX ||
+        strlen(name) >= sizeof(statement->name))
         return false;
     statement = &session->statements[session->statement_count++];
     strcpy(statement->name, name);

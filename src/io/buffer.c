@@ -21,9 +21,8 @@ bool buffer_pool_init(struct buffer_pool *pool, uint32_t receive_bytes, uint32_t
                                  .receive_count_max = receive_count_max};
     pool->receive = calloc(receive_count_max, sizeof(struct buffer));
     pool->returned = calloc(receive_count_max, sizeof(uint16_t));
-    pool->receive_data =
-        mmap(NULL, buffer_pool_receive_bytes(pool), PROT_READ | PROT_WRITE,
-             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    pool->receive_data = mmap(NULL, buffer_pool_receive_bytes(pool), PROT_READ | PROT_WRITE,
+                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (pool->receive_data == MAP_FAILED)
         pool->receive_data = NULL;
     if (pool->receive == NULL || pool->returned == NULL || pool->receive_data == NULL)
@@ -63,8 +62,8 @@ bool buffer_pool_use_huge_pages(struct buffer_pool *pool)
     assert(pool->receive_used == 0);
     assert(pool->receive_count == 0);
     /* Reserved here and now: without a reservation a page that is not there would be a SIGBUS. */
-    data = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1,
-                0);
+    data =
+        mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
     if (data == MAP_FAILED) {
         int error = errno;
 

@@ -45,6 +45,7 @@ void client_statements_release(struct client *client)
         struct client_name *name = OWNER_OF(link, struct client_name, link);
 
         assert(name->unsettled_count == 0);
+        assert(name->described_count == 0);
         client_name_set(client, name, NULL);
         name_free(core, name);
     }
@@ -110,6 +111,9 @@ void client_name_set(struct client *client, struct client_name *name, struct sta
     if (statement != NULL)
         statement->client_count++;
     name->statement = statement;
+    name->shape = 0;
+    name->portal_shape = 0;
+    name->was_bound = false;
     if (before != NULL) {
         before->client_count--;
         statement_release(client_core(client), before);
@@ -118,7 +122,8 @@ void client_name_set(struct client *client, struct client_name *name, struct sta
 
 void client_name_check(struct client *client, struct client_name *name)
 {
-    if (name->statement != NULL || name->unsettled_count > 0 || name->bytes == 0)
+    if (name->statement != NULL || name->unsettled_count > 0 || name->described_count > 0 ||
+        name->bytes == 0)
         return;
     hash_table_remove(&client->statements->names, &name->link);
     name_free(client_core(client), name);

@@ -453,8 +453,8 @@ static void report_statements(struct core *core, struct report *report)
             return;
         }
         if (report->cursor < store->statements.touched_count)
-            report->row_count += statement_fill_row(
-                slab_at(&store->statements, report->cursor), &report->rows.statements[report->row_count]);
+            report->row_count += statement_fill_row(slab_at(&store->statements, report->cursor),
+                                                    &report->rows.statements[report->row_count]);
         else
             report->row_count += prepared_fill_row(
                 slab_at(&store->prepared, report->cursor - store->statements.touched_count),

@@ -34,6 +34,9 @@ void heal_begin(struct server *server)
     heal->is_repeated = false;
     heal->has_unnamed = false;
     heal->is_bound = false;
+    heal->is_described = false;
+    heal->is_known = false;
+    heal->is_relied_on = false;
 }
 
 void heal_use(struct server *server, struct statement *statement, bool is_unnamed)
@@ -53,9 +56,25 @@ void heal_use(struct server *server, struct statement *statement, bool is_unname
     heal->used[heal->used_count++] = statement_reference(statement);
 }
 
+void heal_bind(struct server *server, struct client_name *name)
+{
+    struct heal *heal = &server->statements->heal;
+
+    heal->is_known = name->was_bound || name->shape != 0;
+    if (name->shape != 0 ||
+        (name->was_bound && !server_core(server)->snapshot->settings.heal_statements))
+        heal->is_relied_on = true;
+    name->was_bound = true;
+}
+
 void heal_sent(struct server *server, uint8_t type)
 {
     struct heal *heal = &server->statements->heal;
+
+    if (type == 'E') {
+        heal->is_relied_on |= heal->is_known && !heal->is_described;
+        heal->is_described = false;
+    }
 
     if (heal->state == HEAL_RECORDING && (type == 'Q' || type == 'F'))
         heal_forget(server);
@@ -127,10 +146,12 @@ bool heal_takes(struct server *server, uint8_t type)
     case HEAL_SYNCING:
         if (type == 'Z')
             return true;
-        if (type == 'E')
+        if (type == 'E') {
             heal_forget(server); /* the server's last words */
-        else
-            server_close(server, out_of_step);
+            return false;
+        }
+        server->forwards_message = false;
+        server_close(server, out_of_step);
         return false;
     case HEAL_SKIPPING:
         if (type == 'E') {
@@ -138,6 +159,7 @@ bool heal_takes(struct server *server, uint8_t type)
             return false;
         }
         if (type != '1' && type != '2' && type != '3' && type != 't' && type != 'n') {
+            server->forwards_message = false;
             server_close(server, out_of_step);
             return false;
         }
@@ -155,6 +177,12 @@ static bool is_of_statement(const struct error_fields *fields)
         return strcmp(fields->routine, stale_plan_routine) == 0;
     return strcmp(fields->sqlstate, "26000") == 0 &&
            strstr(fields->message, STATEMENT_NAME_PREFIX) != NULL;
+}
+
+/* Prepared afresh it would give another result than the client expects. */
+static bool is_refused(const struct heal *heal, const struct error_fields *fields)
+{
+    return heal->is_relied_on && strcmp(fields->sqlstate, "26000") != 0;
 }
 
 /* What a fresh Parse might have said, or not. */
@@ -178,6 +206,7 @@ bool heal_error(struct server *server, const uint8_t *body, size_t bytes)
     if (heal->state != HEAL_RECORDING && heal->state != HEAL_RECORDED)
         return false;
     if (heal->used_count == 0 || heal->is_repeated || client->frame.body_left > 0 ||
+        is_refused(heal, &fields) ||
         !(is_of_statement(&fields) || is_of_parse(heal, &fields))) {
         heal_forget(server);
         return false;
@@ -212,8 +241,10 @@ void heal_repeat(struct server *server)
             return;
         }
         prepared = prepared_find(server->statements, &heal->used[i]->digest);
-        if (prepared != NULL)
+        if (prepared != NULL) {
             prepared->state = PREPARED_UNSURE; /* until it has been skipped */
+            prepared->shape = 0;
+        }
         heal->skip_count += 2;
     }
     if (!conn_push_copy(&server->conn, heal->batch->data, heal->batch_bytes)) {

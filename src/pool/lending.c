@@ -187,6 +187,10 @@ void lending_failed(struct pool *pool, unsigned index)
     (void)!shard_want(pool->set, index, 1);
     poke(pool, index);
     poke_owners(pool);
+    /* Another one may have come free here while it was on its way (simulation, seed 9230). Not while somebody
+     * walks over the servers. */
+    if (!pool->is_launching)
+        lending_serve(pool);
 }
 
 static void poke_open(struct letter *letter, void *context)

@@ -400,8 +400,7 @@ static void tell_welcome(struct pool *pool)
     static_assert(sizeof(news.welcome) == sizeof(pool->welcome), "the same messages");
     memcpy(news.welcome, pool->welcome, pool->welcome_bytes);
     params_values(params, pool->default_params, values);
-    news.params_bytes =
-        (uint16_t)params_pack(params, values, news.params, sizeof(news.params));
+    news.params_bytes = (uint16_t)params_pack(params, values, news.params, sizeof(news.params));
     if (!bulletin_write(&pool->set->welcome, pool->set->welcome_words, &news, sizeof(news)))
         return;
     pool->welcome_seen = atomic_load(&pool->set->welcome.version);
@@ -418,8 +417,7 @@ void pool_repeat_welcome(struct pool *pool)
     for (unsigned k = 0; k < MIN(pool->core->count, (unsigned)SHARDS_MAX); k++) {
         uint64_t wanted = pool->identity;
 
-        if (k != pool->shard_index &&
-            atomic_load(&set->shards[k].welcome_wanted) == wanted &&
+        if (k != pool->shard_index && atomic_load(&set->shards[k].welcome_wanted) == wanted &&
             atomic_compare_exchange_strong(&set->shards[k].welcome_wanted, &wanted, 0))
             is_wanted = true;
     }
@@ -447,8 +445,7 @@ static void read_welcome(struct pool *pool)
     if (pool->has_welcome || pool->is_retired ||
         !bulletin_read(&set->welcome, set->welcome_words, &news, sizeof(news),
                        &pool->welcome_seen) ||
-        news.generation < atomic_load(&set->generation) ||
-        news.identity != pool->identity)
+        news.generation < atomic_load(&set->generation) || news.identity != pool->identity)
         return;
     params_unpack(params, news.params, news.params_bytes, values);
     defaults = params_intern(params, values);
@@ -836,8 +833,8 @@ static bool take_place(struct pool *pool)
     }
     if (of_reserve)
         log_write(LEVEL_WARNING, "C-0x%llx: %s/%s taking connection from reserve_pool",
-                  (unsigned long long)OWNER_OF(first, struct client, link)->id,
-                  pool->database_name, pool->user_name);
+                  (unsigned long long)OWNER_OF(first, struct client, link)->id, pool->database_name,
+                  pool->user_name);
     return true;
 }
 
@@ -956,8 +953,7 @@ static void keep_minimum(struct pool *pool)
     struct core *core = pool->core;
 
     if (pool->settings.min_pool_size <= 0 ||
-        usage_count(&pool->set->server_count) >= pool->settings.min_pool_size ||
-        pool->is_retired ||
+        usage_count(&pool->set->server_count) >= pool->settings.min_pool_size || pool->is_retired ||
         pool_is_stopped(pool) || core->shutdown != SHUTDOWN_NONE || pool->login_count > 0 ||
         (pool->client_count == 0 && pool->database->user == NULL) ||
         (pool->last_login_failed && pool->retry_at_us > core->loop.now_us))
@@ -1042,8 +1038,8 @@ void pool_resume(struct pool *pool)
 
 void pool_retire_servers(struct pool *pool, const char *reason)
 {
-    struct list *const lists[] = {&pool->idle_servers,   &pool->login_servers,
-                                  &pool->active_servers, &pool->tested_servers,
+    struct list *const lists[] = {&pool->idle_servers,     &pool->login_servers,
+                                  &pool->active_servers,   &pool->tested_servers,
                                   &pool->canceled_servers, &pool->lending_servers};
 
     pool->has_welcome = false;

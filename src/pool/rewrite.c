@@ -62,7 +62,8 @@ static bool make_usable(struct client *client, struct client_name *name)
     struct server *server = client->server;
     struct statement *statement = name->statement;
     struct prepared *prepared = prepared_find(server->statements, &statement->digest);
-    uint64_t params_hash;
+    uint64_t params_hash, shape;
+    bool was_bound;
 
     if (likely(prepared != NULL && prepared_is_usable(server->statements, prepared))) {
         believe(server, prepared, statement, false);
@@ -78,7 +79,11 @@ static bool make_usable(struct client *client, struct client_name *name)
         if (statement == NULL)
             return false;
         statement->cacheable = name->statement->cacheable;
+        shape = name->shape;
+        was_bound = name->was_bound;
         client_name_set(client, name, statement);
+        name->shape = shape;
+        name->was_bound = was_bound;
         prepared = prepared_find(server->statements, &statement->digest);
         if (prepared != NULL && prepared_is_usable(server->statements, prepared)) {
             believe(server, prepared, statement, false);
@@ -111,27 +116,27 @@ bool rewrite_has_to_wait(const struct client *client, const struct client_name *
 
 /* ---- errors ---- */
 
-bool rewrite_expect_failure(struct server *server, bool is_duplicate, const void *name,
+bool rewrite_expect_failure(struct server *server, enum failure kind, const void *name,
                             size_t name_bytes)
 {
     struct expectation *failure = expect(server, EXPECT_FAILURE, NULL);
 
     if (failure == NULL)
         return false;
-    failure->is_duplicate = is_duplicate;
+    failure->failure = (uint8_t)kind;
     failure->text_bytes = (uint8_t)MIN(name_bytes, sizeof(failure->text));
     memcpy(failure->text, name, failure->text_bytes);
     return true;
 }
 
 /* An error at this place in the batch. */
-static enum rewrite_result fail(struct client *client, bool is_duplicate, const uint8_t *name,
+static enum rewrite_result fail(struct client *client, enum failure kind, const uint8_t *name,
                                 size_t name_bytes)
 {
     struct server *server = client->server;
 
     heal_begin(server);
-    if (!rewrite_expect_failure(server, is_duplicate, name, name_bytes) ||
+    if (!rewrite_expect_failure(server, kind, name, name_bytes) ||
         !send_named(server, 'D', client_core(client)->statements.no_name))
         return out_of_memory(client);
     return REWRITE_DROP;
@@ -147,12 +152,12 @@ static enum rewrite_result fail_duplicate(struct client *client, struct statemen
     bool sent;
 
     heal_begin(server);
-    sent = expect(server, EXPECT_CLOSE_OURS, NULL) != NULL &&
-           send_named(server, 'C', spare) && expect(server, EXPECT_PARSE_OURS, NULL) != NULL &&
+    sent = expect(server, EXPECT_CLOSE_OURS, NULL) != NULL && send_named(server, 'C', spare) &&
+           expect(server, EXPECT_PARSE_OURS, NULL) != NULL &&
            send_parse(server, spare, statement) &&
            expect(server, EXPECT_CLOSE_OURS, NULL) != NULL && send_named(server, 'C', spare);
     statement_release(client_core(client), statement);
-    return sent ? fail(client, true, name, name_bytes) : out_of_memory(client);
+    return sent ? fail(client, FAILURE_DUPLICATE, name, name_bytes) : out_of_memory(client);
 }
 
 static bool has_own_name(const struct statement *statement, const char *own_name)
@@ -215,18 +220,24 @@ bool rewrite_send_error(struct client *client, const uint8_t *body, size_t bytes
 
 void rewrite_write_failure(struct writer *writer, const struct expectation *failure)
 {
+    static const char *const sqlstates[] = {"26000", "42P05", "0A000"};
+    static const char *const routines[] = {"FetchPreparedStatement", "StorePreparedStatement",
+                                           "RevalidateCachedQuery"};
     char text[STATEMENT_CLIENT_NAME_MAX + 64];
     struct pg_error error = {
         .severity = SEVERITY_ERROR,
-        .sqlstate = failure->is_duplicate ? "42P05" : "26000",
+        .sqlstate = sqlstates[failure->failure],
+        .routine = routines[failure->failure],
         .message = text,
     };
 
-    if (failure->text_bytes == 0)
+    if (failure->failure == FAILURE_STALE)
+        snprintf(text, sizeof(text), "cached plan must not change result type");
+    else if (failure->text_bytes == 0)
         snprintf(text, sizeof(text), "unnamed prepared statement does not exist");
     else
         snprintf(text, sizeof(text), "prepared statement \"%.*s\" %s", (int)failure->text_bytes,
-                 failure->text, failure->is_duplicate ? "already exists" : "does not exist");
+                 failure->text, failure->failure == FAILURE_DUPLICATE ? "already exists" : "does not exist");
     message_error(writer, &error);
 }
 
@@ -272,6 +283,18 @@ static bool is_worth_caching(struct core *core, struct statement *statement)
            statement_seen_before(&core->statements, statement);
 }
 
+/* For a client that ought to have asked. */
+static bool describe_for(struct server *server, struct client_name *name)
+{
+    struct expectation *expectation = expect(server, EXPECT_SHAPE, name);
+
+    if (expectation == NULL)
+        return false;
+    expectation->digest = name->statement->digest;
+    expectation->has_digest = true;
+    return send_named(server, 'D', name->statement->name);
+}
+
 static enum rewrite_result parse(struct client *client, const struct span *body,
                                  uint32_t body_bytes, bool is_last)
 {
@@ -287,6 +310,7 @@ static enum rewrite_result parse(struct client *client, const struct span *body,
     struct statement *before = NULL;
     struct expectation *expectation;
     struct buffer *new_body = NULL;
+    enum rewrite_result result;
 
     if (zero == NULL)
         return broken(client, broken_parse);
@@ -305,17 +329,17 @@ static enum rewrite_result parse(struct client *client, const struct span *body,
     }
     if (name_bytes == 0 && rest.bytes >= rest_bytes &&
         sql_may_be_prepare((const char *)text + 1, text_bytes)) {
-        enum rewrite_result result =
-            rewrite_parse_text(client, &rest, rest_bytes, text_bytes, &new_body, &rest_bytes,
-                               &text_bytes);
+        result =
+            rewrite_parse_text(client, &rest, rest_bytes, text_bytes,
+                                                        &new_body, &rest_bytes, &text_bytes);
 
         if (result == REWRITE_HOLD || result == REWRITE_CLOSED)
             return result;
         if (result == REWRITE_DONE)
             rest = (struct span){.buffer = new_body, .bytes = rest_bytes};
     }
-    statement = statement_intern(core, &rest, rest_bytes, text_bytes,
-                                 params_parse_hash(client->params));
+    statement =
+        statement_intern(core, &rest, rest_bytes, text_bytes, params_parse_hash(client->params));
     if (new_body != NULL)
         buffer_release(core->loop.buffers, new_body);
     if (statement == NULL)
@@ -334,15 +358,19 @@ static enum rewrite_result parse(struct client *client, const struct span *body,
     if (name_bytes > 0) {
         client_name_set(client, name, statement);
         client->pool->stats.client_parse_count++;
-        return parse_tracked(client, name, false);
+        result = parse_tracked(client, name, false);
+        if (result == REWRITE_DROP && client_name_is_of_dbd_pg(name) && server->status != 'E' &&
+            !describe_for(server, name))
+            return out_of_memory(client);
+        return result;
     }
     if (client->statements->is_unnamed_on_server && name->statement != NULL)
         before = statement_reference(name->statement);
     client_name_set(client, name, statement);
     client->statements->is_unnamed_on_server = false;
     client->statements->is_unnamed_in_doubt = false;
-    if (settings->cache_unnamed_statements && is_worth_caching(core, statement) &&
-        is_last && server->status == 'I' && exchange_is_answered(&server->exchange)) {
+    if (settings->cache_unnamed_statements && is_worth_caching(core, statement) && is_last &&
+        server->status == 'I' && exchange_is_answered(&server->exchange)) {
         statement_release(core, before);
         client->pool->stats.client_parse_count++;
         return parse_tracked(client, name, true);
@@ -356,6 +384,7 @@ static enum rewrite_result parse(struct client *client, const struct span *body,
     expectation->statement = before;
     if (new_body == NULL)
         return REWRITE_PASS;
+    client->statements->is_unnamed_in_doubt = true; /* names of this server's stand in the text */
     return send_unnamed_parse(server, statement) ? REWRITE_DROP : out_of_memory(client);
 }
 
@@ -372,20 +401,69 @@ static enum rewrite_result use(struct client *client, const uint8_t *text, size_
     if (*name != NULL && rewrite_has_to_wait(client, *name))
         return REWRITE_HOLD;
     if (*name == NULL || (*name)->statement == NULL)
-        return fail(client, false, text, bytes);
+        return fail(client, FAILURE_UNKNOWN, text, bytes);
     if (bytes == 0 && client->statements->is_unnamed_on_server) {
         *name = NULL;
         return REWRITE_PASS;
     }
     if (unlikely((*name)->statement->is_sql) && !send_own_is_possible(server) &&
         !is_usable(server, (*name)->statement))
-        return fail(client, false, text, bytes); /* it cannot be prepared in the middle of a batch */
+        return fail(client, FAILURE_UNKNOWN, text, bytes); /* it cannot be prepared in the middle of a batch */
     heal_begin(server);
     return make_usable(client, *name) ? REWRITE_PASS : out_of_memory(client);
 }
 
+/* A client that was told by Describe what its statement's result looks like does not ask again. PostgreSQL
+ * holds it to that ("cached plan must not change result type"); but what is prepared here was prepared later,
+ * maybe after DDL, or before DDL of which the client knows. So its shape is learned once for each server and
+ * statement, before it is bound, and where it is another one it is prepared afresh: if it is still
+ * another one then, the client gets PostgreSQL's error. */
+static enum rewrite_result check_shape(struct client *client, const struct client_name *name,
+                                       uint64_t shape)
+{
+    static const uint8_t flush[] = {'H', 0, 0, 0, 4};
+    struct server *server = client->server;
+    struct server_statements *statements = server->statements;
+    struct statement *statement = name->statement;
+    struct prepared *prepared = prepared_find(statements, &statement->digest);
+    struct expectation *expectation;
+
+    if (likely(shape == 0 || prepared->shape == shape) || server->status == 'E' ||
+        statement->is_sql || statements->failed == statements->batch + 1)
+        return REWRITE_PASS;
+    if (prepared->shape != 0) {
+        if (prepared->serial == client->statements->checked_serial)
+            return fail(client, FAILURE_STALE, (const uint8_t *)name->text, name->bytes);
+        if (!send_prepare(server, statement, EXPECT_PARSE_OURS, NULL))
+            return out_of_memory(client);
+    }
+    if (prepared->state == PREPARED_PENDING && prepared->batch == statements->batch)
+        client->statements->checked_serial = prepared->serial;
+    expectation = expect(server, EXPECT_SHAPE, NULL);
+    if (expectation == NULL)
+        return out_of_memory(client);
+    expectation->digest = statement->digest;
+    expectation->has_digest = true;
+    if (!send_named(server, 'D', statement->name) || !send_bytes(server, flush, sizeof(flush)))
+        return out_of_memory(client);
+    exchange_sent(&server->exchange, 'D'); /* the Bind has not been sent: its batch is open all the same */
+    return REWRITE_HOLD;
+}
+
+bool rewrite_needs_next(struct client *client, const uint8_t *body, size_t body_bytes)
+{
+    const uint8_t *end = body + body_bytes;
+    const uint8_t *text = string_end(body, end);
+    const uint8_t *text_end = text != NULL ? string_end(text + 1, end) : NULL;
+    const struct client_name *name = NULL;
+
+    if (text_end != NULL && FRAME_HEADER_BYTES + body_bytes < CLIENT_HEAD_BYTES_MAX)
+        name = client_name_find(client, text + 1, (size_t)(text_end - text - 1));
+    return name != NULL && name->shape == 0 && name->portal_shape != 0;
+}
+
 static enum rewrite_result bind_message(struct client *client, const struct span *body,
-                                uint32_t body_bytes, size_t *replaced)
+                                        uint32_t body_bytes, size_t *replaced)
 {
     const uint8_t *portal = body->buffer->data + body->offset;
     const uint8_t *end = portal + MIN(body->bytes, body_bytes);
@@ -403,14 +481,26 @@ static enum rewrite_result bind_message(struct client *client, const struct span
     result = use(client, text, (size_t)(text_end - text), &name);
     if (result == REWRITE_HOLD || result == REWRITE_CLOSED)
         return result;
+    if (result == REWRITE_PASS && name != NULL) {
+        /* What it was told of a portal counts if it does not ask again. */
+        uint64_t shape = name->shape;
+
+        if (shape == 0 && (body->bytes == body_bytes || portal[body_bytes] != 'D'))
+            shape = name->portal_shape;
+        result = check_shape(client, name, shape);
+        if (result == REWRITE_HOLD || result == REWRITE_CLOSED)
+            return result;
+    }
     client->pool->stats.bind_count++;
     if (result != REWRITE_PASS || name == NULL)
         return result;
     name->statement->bind_count++;
+    heal_bind(client->server, name);
+    client->server->statements->bound = name;
     writer_init(&writer, head, sizeof(head));
     writer_put_u8(&writer, 'B');
-    writer_put_u32(&writer, (uint32_t)(4 + body_bytes - (size_t)(text_end - text) +
-                                       STATEMENT_NAME_BYTES));
+    writer_put_u32(&writer,
+                   (uint32_t)(4 + body_bytes - (size_t)(text_end - text) + STATEMENT_NAME_BYTES));
     writer_put(&writer, portal, (size_t)(text - portal));
     writer_put_string(&writer, name->statement->name);
     if (writer.overflow)
@@ -418,15 +508,48 @@ static enum rewrite_result bind_message(struct client *client, const struct span
     return send_bytes(client->server, head, writer.bytes) ? REWRITE_DONE : out_of_memory(client);
 }
 
+/* The first time that a client is told what the result of its statement looks like: if nothing else is
+ * described before it is answered, the answer can be told from others. */
+static bool describe_portal(struct server *server)
+{
+    struct server_statements *statements = server->statements;
+    struct client_name *name = statements->bound;
+    struct expectation *expectation;
+
+    statements->bound = NULL;
+    if (!statements->heal.is_described && name != NULL && name->shape == 0 &&
+        name->portal_shape == 0 && exchange_owed(&server->exchange) == 0 &&
+        statements->portal_batch != statements->batch + 1) {
+        expectation = expect(server, EXPECT_PORTAL, name);
+        if (expectation == NULL)
+            return false;
+        expectation->digest = name->statement->digest;
+        expectation->has_digest = true;
+    }
+    statements->portal_batch = statements->batch + 1;
+    statements->heal.is_described = true;
+    return true;
+}
+
 static enum rewrite_result describe(struct client *client, const uint8_t *text, size_t bytes)
 {
     struct client_name *name;
     enum rewrite_result result = use(client, text, bytes, &name);
+    struct expectation *expectation;
 
-    if (result != REWRITE_PASS || name == NULL)
+    if (result != REWRITE_PASS)
         return result;
+    client->server->statements->heal.is_described = true;
+    expectation =
+        expect(client->server, EXPECT_DESCRIBE, name != NULL ? name : &client->statements->unnamed);
+    if (expectation == NULL)
+        return out_of_memory(client);
+    if (name == NULL)
+        return REWRITE_PASS;
+    expectation->digest = name->statement->digest;
+    expectation->has_digest = true;
     return send_named(client->server, 'D', name->statement->name) ? REWRITE_DROP
-                                                                        : out_of_memory(client);
+                                                                  : out_of_memory(client);
 }
 
 static enum rewrite_result close_statement(struct client *client, const uint8_t *text, size_t bytes)
@@ -444,15 +567,15 @@ static enum rewrite_result close_statement(struct client *client, const uint8_t 
         expectation->statement = statement_reference(name->statement);
         client_name_set(client, name, NULL);
     }
+    server->statements->bound = NULL;
     if (bytes == 0) {
         if (client->statements != NULL)
             client->statements->is_unnamed_on_server = false;
         return REWRITE_PASS;
     }
     heal_begin(server);
-    return send_named(server, 'C', client_core(client)->statements.no_name)
-               ? REWRITE_DROP
-               : out_of_memory(client);
+    return send_named(server, 'C', client_core(client)->statements.no_name) ? REWRITE_DROP
+                                                                            : out_of_memory(client);
 }
 
 enum rewrite_result rewrite_message(struct client *client, uint8_t type, const struct span *body,
@@ -485,13 +608,15 @@ enum rewrite_result rewrite_message(struct client *client, uint8_t type, const s
         if (data[0] == 'S')
             return type == 'D' ? describe(client, data + 1, body_bytes - 2)
                                : close_statement(client, data + 1, body_bytes - 2);
+        if (type == 'D' && !describe_portal(server))
+            return out_of_memory(client);
         if (type == 'C' && data[0] == 'P' && expect(server, EXPECT_CLOSE, NULL) == NULL)
             return out_of_memory(client);
         return REWRITE_PASS;
     }
 }
 
-void rewrite_sent(struct client *client, uint8_t type)
+void rewrite_sent(struct client *client, uint8_t type, bool is_owed)
 {
     struct server *server = client->server;
 
@@ -511,8 +636,10 @@ void rewrite_sent(struct client *client, uint8_t type)
     }
     if (!rewrite_concerns(type))
         heal_sent(server, type);
-    if (type == 'S' || type == 'Q' || type == 'F')
+    if (is_owed) {
         server->statements->batch++;
+        server->statements->bound = NULL;
+    }
 }
 
 bool rewrite_holds_what_follows(const struct client *client)

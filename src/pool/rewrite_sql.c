@@ -198,7 +198,7 @@ static struct buffer *new_text_make(struct client *client, const struct new_text
 static bool fail_text(struct client *client, const struct sql_prepare *sql,
                       struct new_text *new_text)
 {
-    if (!rewrite_expect_failure(client->server, true, sql->name, sql->name_bytes)) {
+    if (!rewrite_expect_failure(client->server, FAILURE_DUPLICATE, sql->name, sql->name_bytes)) {
         (void)!out_of_memory(client);
         return false;
     }

@@ -8,6 +8,7 @@
 #include "pool/lending.h"
 #include "pool/rewrite.h"
 #include "pool/server_login.h"
+#include "pool/statement_send.h"
 
 #include <errno.h>
 #include <netinet/in.h>
@@ -338,8 +339,8 @@ struct server *server_adopt(struct pool *pool, const struct server *lent)
         goto fail;
     if (lent->gather != NULL) {
         /* It is in the middle of a message that nobody asked for (a notice, a changed parameter). */
-        server->gather = buffer_park(core->loop.buffers,
-                                     lent->gather_bytes + MAX(lent->frame.body_left, 1u));
+        server->gather =
+            buffer_park(core->loop.buffers, lent->gather_bytes + MAX(lent->frame.body_left, 1u));
         if (server->gather == NULL)
             goto fail;
         memcpy(server->gather->data, lent->gather->data, lent->gather_bytes);
@@ -537,10 +538,26 @@ void server_drop_client(struct server *server, const char *reason)
     server_finish(server, server->pool->settings.pool_mode == POOL_MODE_SESSION);
 }
 
+/* An error in a COPY IN leaves it open whether a Sync of this client is still to be answered: the server is
+ * asked while the client is linked, so that it gets what is its own. False: no need. */
+static bool probe_linked(struct server *server)
+{
+    if (likely(!server->exchange.is_uncertain || !exchange_wants_all(&server->exchange)) ||
+        server->exchange.is_lost || server_statements_of(server) == NULL)
+        return false;
+    server->client->is_held_back = true;
+    if (!send_own_probe(server))
+        server_close(server, "out of memory");
+    return true;
+}
+
 static void exchange_over(struct server *server)
 {
-    struct client *client = server_unlink(server);
+    struct client *client;
 
+    if (probe_linked(server))
+        return;
+    client = server_unlink(server);
     client_unlinked(client);
     server_finish(server, false);
     client_release_held(client);
@@ -687,6 +704,40 @@ static bool has_tag_of_statements(const struct server *server)
             bytes == sizeof("DEALLOCATE") || bytes == sizeof("PREPARE"));
 }
 
+/* RowDescription or NoData: of a statement, or of something else. */
+static void description_began(struct server *server, uint8_t type)
+{
+    struct expectation *expectation = expected_description(server->statements);
+    bool is_ours;
+
+    if (expectation == NULL)
+        return;
+    is_ours = expectation->kind == EXPECT_SHAPE;
+    if (is_ours)
+        server->forwards_message = false;
+    if (type == 'T' && server->frame.body_left <= GATHER_BYTES_MAX) {
+        server->looks_at_body = true; /* description_complete follows */
+        return;
+    }
+    /* One that is too long is not remembered. */
+    expected_description_over(
+        server, expectation,
+        type == 'n' ? shape_of(&server_core(server)->statements, NULL, 0) : 0);
+    if (is_ours)
+        client_release_held(server->client);
+}
+
+static void description_complete(struct server *server, const uint8_t *body, size_t bytes)
+{
+    struct expectation *expectation = expected_description(server->statements);
+    bool is_ours = expectation->kind == EXPECT_SHAPE;
+
+    expected_description_over(server, expectation,
+                              shape_of(&server_core(server)->statements, body, bytes));
+    if (is_ours)
+        client_release_held(server->client);
+}
+
 /* Statements are tracked: is the message the client's, and as it is? `header` is where its type stands. */
 static void tracked_message_began(struct server *server, uint8_t *header)
 {
@@ -694,6 +745,7 @@ static void tracked_message_began(struct server *server, uint8_t *header)
     struct expectation *own;
 
     if (unlikely(server->exchange.is_lost) && !list_is_empty(&server->statements->expectations)) {
+        server->forwards_message = false; /* nothing of it has gone out */
         server_close(server, out_of_step);
         return;
     }
@@ -704,7 +756,7 @@ static void tracked_message_began(struct server *server, uint8_t *header)
     if (server->state == SERVER_CLOSING)
         return;
     own = type == 'N' || type == 'A' || type == 'S' ? NULL : expected_own_batch(server);
-    if (unlikely(own != NULL)) {
+    if (unlikely(own != NULL) && !(type == 'Z' && exchange_has_surplus(&server->exchange))) {
         server->forwards_message = false;
         if (type != 'Z')
             expected_own_batch_message(server, own, type);
@@ -716,8 +768,10 @@ static void tracked_message_began(struct server *server, uint8_t *header)
         server->forwards_message = false;
     } else if (type == 'C' && has_tag_of_statements(server)) {
         server->looks_at_body = true;
-    } else if ((type == '1' || type == '3') &&
+    } else if ((type == 'T' || type == 'n') &&
                !list_is_empty(&server->statements->expectations)) {
+        description_began(server, type);
+    } else if ((type == '1' || type == '3' || type == 't') && !list_is_empty(&server->statements->expectations)) {
         switch (server_statements_answer(server, type)) {
         case ANSWER_FORWARD:
             break;
@@ -728,6 +782,7 @@ static void tracked_message_began(struct server *server, uint8_t *header)
             *header = '1';
             break;
         case ANSWER_WRONG:
+            server->forwards_message = false;
             server_close(server, out_of_step);
             break;
         }
@@ -754,9 +809,8 @@ static void message_began(struct server *server, uint8_t *header)
             exchange_received(&server->exchange, type);
             /* An error that answers nothing: see message_complete. */
             server->looks_at_body = type == 'E' && exchange_is_answered(&server->exchange);
-        }
-        else if (unlikely(exchange_wants_all(&server->exchange)) && type != 'Z' && type != 'N' &&
-                 type != 'S' && type != 'A')
+        } else if (unlikely(exchange_wants_all(&server->exchange)) && type != 'Z' && type != 'N' &&
+                   type != 'S' && type != 'A')
             exchange_received(&server->exchange, type);
         if (server->statements != NULL)
             tracked_message_began(server, header);
@@ -831,21 +885,36 @@ static void error_complete(struct server *server, const uint8_t *body, size_t by
     } else {
         pushed = rewrite_send_error(server->client, body, bytes);
     }
-    if (!pushed)
+    if (!pushed) {
         server_close(server, "out of memory");
+        return;
+    }
+    /* What waits for an answer of this batch waits in vain. */
+    server->statements->failed =
+        server->statements->batch - exchange_owed(&server->exchange) + 1;
+    client_release_held(server->client);
 }
 
-/* ReadyForQuery in a tracked exchange. True: it was not the client's. */
+/* ReadyForQuery in a tracked exchange. True: it answers nothing of the client's. */
 static bool tracked_ready(struct server *server)
 {
     struct server_statements *statements = server->statements;
     struct expectation *own = expected_own_batch(server);
+    bool is_surplus = exchange_has_surplus(&server->exchange);
+    bool is_probe = own != NULL && own->is_probe;
     uint64_t done;
 
     exchange_received(&server->exchange, 'Z');
+    if (unlikely(is_surplus))
+        return true;
     done = statements->batch - exchange_owed(&server->exchange);
     if (unlikely(own != NULL))
         expected_own_batch_over(server, own);
+    if (is_probe) {
+        server->exchange.is_uncertain = false;
+        server->exchange.sync_ignored = false;
+        own = NULL;
+    }
     if (!list_is_empty(&statements->expectations))
         server_statements_settle(server, done);
     if (statements->deallocation != 0 && statements->deallocation <= done)
@@ -886,6 +955,10 @@ static void message_complete(struct server *server, uint8_t type, const uint8_t 
     case SERVER_ACTIVE:
         if (type == 'C') {
             read_tag(server, body, bytes);
+            break;
+        }
+        if (type == 'T') {
+            description_complete(server, body, bytes);
             break;
         }
         if (unlikely(type == 'E' && server->withholds_error)) {
@@ -1007,6 +1080,15 @@ static void server_received(struct conn *conn, struct buffer *buffer, uint32_t b
                 return;
             }
             position += count;
+            if (!was_held && server->statements != NULL &&
+                (!list_is_empty(&server->statements->expectations) ||
+                 server->statements->heal.state != HEAL_NONE)) {
+                /* What has come goes out, whatever becomes of this message. */
+                forward(server, buffer, from, header_at);
+                if (unlikely(server->state == SERVER_CLOSING))
+                    return;
+                from = header_at;
+            }
             message_began(server, was_held ? frame->held : buffer->data + header_at);
             if (unlikely(server->state == SERVER_CLOSING))
                 return;

@@ -79,6 +79,7 @@ struct prepared *prepared_add(struct server *server, struct statement *statement
     prepared->state = PREPARED_PENDING;
     prepared->batch = statements->batch;
     prepared->serial = ++statements->serial;
+    prepared->shape = 0;
     return prepared;
 }
 
@@ -115,8 +116,8 @@ bool prepared_fill_row(const struct prepared *prepared, struct statement_row *ro
 
 void server_statements_doubt(struct server *server)
 {
-    list_for_each(link, &server->statements->lru)
-        OWNER_OF(link, struct prepared, lru)->state = PREPARED_UNSURE;
+    list_for_each(link, &server->statements->lru) OWNER_OF(link, struct prepared, lru)->state =
+        PREPARED_UNSURE;
 }
 
 /* Not to be believed, and the first to go: it may not be there, or may be of no use. */
@@ -149,6 +150,7 @@ bool server_statements_adopt(struct server *server, const struct server *lent)
             return false;
         }
         ours->state = theirs->state;
+        ours->shape = theirs->shape;
         list_push_back(&server->statements->lru, &ours->lru);
     }
     return true;
@@ -185,6 +187,11 @@ void server_statements_release(struct server *server)
 
 static void take_back(struct server *server, struct expectation *expectation);
 
+static bool is_description(enum expectation_kind kind)
+{
+    return kind == EXPECT_DESCRIBE || kind == EXPECT_SHAPE || kind == EXPECT_PORTAL;
+}
+
 struct expectation *expect(struct server *server, enum expectation_kind kind,
                            struct client_name *name)
 {
@@ -193,12 +200,14 @@ struct expectation *expect(struct server *server, enum expectation_kind kind,
 
     if (expectation == NULL)
         return NULL;
-    *expectation = (struct expectation){
-        .batch = statements->batch, .kind = (uint8_t)kind, .name = name};
+    *expectation =
+        (struct expectation){.batch = statements->batch, .kind = (uint8_t)kind, .name = name};
     list_init(&expectation->link);
     list_push_back(&statements->expectations, &expectation->link);
     statements->own_count += kind == EXPECT_OWN_BATCH;
-    if (name != NULL) {
+    if (name != NULL && is_description(kind)) {
+        name->described_count++;
+    } else if (name != NULL) {
         name->unsettled_count++;
         name->batch = statements->batch;
     }
@@ -212,8 +221,11 @@ static void expectation_free(struct server *server, struct expectation *expectat
     list_remove(&expectation->link);
     server->statements->own_count -= expectation->kind == EXPECT_OWN_BATCH;
     if (expectation->name != NULL) {
-        assert(expectation->name->unsettled_count > 0);
-        expectation->name->unsettled_count--;
+        uint32_t *count = is_description(expectation->kind) ? &expectation->name->described_count
+                                       : &expectation->name->unsettled_count;
+
+        assert(*count > 0);
+        --*count;
         client_name_check(server->client, expectation->name);
     }
     statement_release(core, expectation->statement);
@@ -239,10 +251,10 @@ static void confirm(struct server *server, const struct expectation *expectation
         prepared->state = PREPARED_SURE;
 }
 
-/* Answered by ParseComplete or CloseComplete. */
+/* Answered by ParseComplete, CloseComplete, ParameterDescription or RowDescription. */
 static bool is_of_protocol(const struct expectation *expectation)
 {
-    return expectation->kind <= EXPECT_EVICTION;
+    return expectation->kind <= EXPECT_PORTAL;
 }
 
 enum answer server_statements_answer(struct server *server, uint8_t type)
@@ -250,7 +262,7 @@ enum answer server_statements_answer(struct server *server, uint8_t type)
     struct server_statements *statements = server->statements;
     struct expectation *expectation = NULL;
     enum answer answer = ANSWER_WRONG;
-    bool is_parse;
+    char wanted;
 
     list_for_each(link, &statements->expectations)
     {
@@ -261,8 +273,10 @@ enum answer server_statements_answer(struct server *server, uint8_t type)
     }
     if (expectation == NULL)
         return ANSWER_FORWARD;
-    is_parse = expectation->kind == EXPECT_PARSE || expectation->kind == EXPECT_PARSE_OURS;
-    if ((type == '1') != is_parse)
+    wanted = expectation->kind == EXPECT_PARSE || expectation->kind == EXPECT_PARSE_OURS ? '1'
+             : expectation->kind == EXPECT_DESCRIBE || expectation->kind == EXPECT_SHAPE ? 't'
+                                                                                         : '3';
+    if (type != wanted)
         return ANSWER_WRONG;
     switch (expectation->kind) {
     case EXPECT_PARSE:
@@ -280,11 +294,45 @@ enum answer server_statements_answer(struct server *server, uint8_t type)
     case EXPECT_EVICTION:
         answer = ANSWER_SWALLOW;
         break;
+    case EXPECT_DESCRIBE:
+    case EXPECT_SHAPE:
+        expectation->is_described = true;
+        return expectation->kind == EXPECT_DESCRIBE ? ANSWER_FORWARD : ANSWER_SWALLOW;
     default:
         return ANSWER_WRONG;
     }
     expectation_free(server, expectation);
     return answer;
+}
+
+struct expectation *expected_description(const struct server_statements *statements)
+{
+    list_for_each(link, &statements->expectations)
+    {
+        struct expectation *expectation = OWNER_OF(link, struct expectation, link);
+
+        if (is_of_protocol(expectation))
+            return expectation->is_described || expectation->kind == EXPECT_PORTAL ? expectation : NULL;
+    }
+    return NULL;
+}
+
+void expected_description_over(struct server *server, struct expectation *expectation,
+                               uint64_t shape)
+{
+    struct client_name *name = expectation->name;
+    struct prepared *prepared = NULL;
+
+    if (expectation->has_digest)
+        prepared = prepared_find(server->statements, &expectation->digest);
+    if (prepared != NULL && shape != 0)
+        prepared->shape = shape;
+    /* The name may stand for something else by now. */
+    if (name != NULL && name->statement != NULL &&
+        (!expectation->has_digest ||
+         digest_is_same(&name->statement->digest, &expectation->digest)))
+        *(expectation->kind == EXPECT_PORTAL ? &name->portal_shape : &name->shape) = shape;
+    expectation_free(server, expectation);
 }
 
 struct expectation *expected_own_batch(const struct server *server)
@@ -297,8 +345,7 @@ struct expectation *expected_own_batch(const struct server *server)
         /* Evictions of that very batch stand before it. */
         struct list *next = first->link.next;
 
-        first = next == &statements->expectations ? NULL
-                                                  : OWNER_OF(next, struct expectation, link);
+        first = next == &statements->expectations ? NULL : OWNER_OF(next, struct expectation, link);
     }
     if (first == NULL || first->kind != EXPECT_OWN_BATCH ||
         first->batch != statements->batch - exchange_owed(&server->exchange))
@@ -306,7 +353,8 @@ struct expectation *expected_own_batch(const struct server *server)
     return first;
 }
 
-void expected_own_batch_message(struct server *server, struct expectation *expectation, uint8_t type)
+void expected_own_batch_message(struct server *server, struct expectation *expectation,
+                                uint8_t type)
 {
     struct expectation *first = expectation_first(server->statements);
 
@@ -407,6 +455,8 @@ void server_statements_settle(struct server *server, uint64_t batch)
     struct server_statements *statements = server->statements;
     struct list *link = statements->expectations.next;
 
+    statements->bound = NULL;
+
     while (link != &statements->expectations &&
            OWNER_OF(link, struct expectation, link)->batch < batch)
         link = link->next;
@@ -436,6 +486,8 @@ void server_statements_end_exchange(struct server *server)
     if (statements == NULL)
         return;
     statements->deallocation = 0;
+    statements->failed = 0;
+    statements->portal_batch = 0;
     statements->batch = 0;
     statements->heal.state = HEAL_NONE;
     if (server->exchange.is_uncertain)

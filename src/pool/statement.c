@@ -130,9 +130,7 @@ static bool body_copy(struct core *core, struct span_queue *queue, const struct 
 
         while (count > 0) {
             struct span *last = queue->last;
-            uint32_t room = last == NULL
-                                ? 0
-                                : last->buffer->bytes_max - last->offset - last->bytes;
+            uint32_t room = last == NULL ? 0 : last->buffer->bytes_max - last->offset - last->bytes;
 
             if (room == 0) {
                 struct buffer *buffer =
@@ -281,6 +279,32 @@ bool statement_seen_before(struct statement_store *store, const struct statement
 
     *sighting = statement->digest.words[0];
     return seen;
+}
+
+uint64_t shape_of(const struct statement_store *store, const uint8_t *body, size_t bytes)
+{
+    enum { TABLE_BYTES = 6, TYPE_BYTES = 10, FORMAT_BYTES = 2 };
+    struct siphash siphash;
+    struct reader reader;
+    uint64_t shape;
+
+    siphash_begin(&siphash, &store->key);
+    reader_init(&reader, body, bytes);
+    (void)reader_get(&reader, 2);
+    while (!reader.bad && reader_left(&reader) > 0) {
+        const char *name = reader_get_string(&reader);
+        const uint8_t *type;
+
+        (void)reader_get(&reader, TABLE_BYTES);
+        type = reader_get(&reader, TYPE_BYTES);
+        (void)reader_get(&reader, FORMAT_BYTES);
+        if (reader.bad)
+            break;
+        siphash_add(&siphash, name, strlen(name) + 1);
+        siphash_add(&siphash, type, TYPE_BYTES);
+    }
+    shape = siphash_end(&siphash).words[0];
+    return shape != 0 ? shape : 1;
 }
 
 bool parse_body_read(const struct span *body, uint32_t bytes, uint32_t *text_bytes)

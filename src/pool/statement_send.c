@@ -153,7 +153,8 @@ static bool own_ends(struct server *server, uint8_t type, const struct prepared 
 
 bool send_own_end(struct server *server, const struct prepared *prepared)
 {
-    return send_bytes(server, sync_message, sizeof(sync_message)) && own_ends(server, 'S', prepared);
+    return send_bytes(server, sync_message, sizeof(sync_message)) &&
+           own_ends(server, 'S', prepared);
 }
 
 bool send_own_query(struct server *server, const struct prepared *prepared, const char *before,
@@ -171,6 +172,19 @@ bool send_own_query(struct server *server, const struct prepared *prepared, cons
            send_bytes(server, name, strlen(name)) && send_bytes(server, "\" ", 2) &&
            (rest == NULL || send_body(server, rest)) && send_bytes(server, "", 1) &&
            own_ends(server, 'Q', prepared);
+}
+
+bool send_own_probe(struct server *server)
+{
+    static const uint8_t empty_query[] = {'Q', 0, 0, 0, 5, 0};
+    struct list *last;
+
+    send_own_begin(server);
+    if (!send_bytes(server, empty_query, sizeof(empty_query)) || !own_ends(server, 'Q', NULL))
+        return false;
+    last = list_back(&server->statements->expectations);
+    OWNER_OF(last, struct expectation, link)->is_probe = true;
+    return true;
 }
 
 bool send_own_prepare(struct server *server, struct statement *statement)

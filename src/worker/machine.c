@@ -31,10 +31,11 @@ bool machine_use_huge_pages(struct buffer_pool *buffers, enum huge_pages wanted,
     if (wanted == HUGE_PAGES_OFF || buffer_pool_use_huge_pages(buffers))
         return true;
     if (wanted == HUGE_PAGES_ON) {
-        snprintf(error, RING_ERROR_BYTES,
-                 "no huge pages for receive buffers (huge_pages = on): %s; each worker needs %zu kB: "
-                 "raise vm.nr_hugepages, or set huge_pages = try",
-                 strerror(errno), buffer_pool_receive_bytes(buffers) / 1024);
+        snprintf(
+            error, RING_ERROR_BYTES,
+            "no huge pages for receive buffers (huge_pages = on): %s; each worker needs %zu kB: "
+            "raise vm.nr_hugepages, or set huge_pages = try",
+            strerror(errno), buffer_pool_receive_bytes(buffers) / 1024);
         return false;
     }
     if (is_first)

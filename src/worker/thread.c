@@ -104,8 +104,8 @@ struct thread *thread_start_worker(const struct worker_options *options, int cpu
 {
     const struct settings *settings = &options->snapshot->settings;
     /* Zero pages that nobody has touched: the worker's own thread does, on its own node. */
-    struct thread *thread = mmap(NULL, sizeof(*thread), PROT_READ | PROT_WRITE,
-                                 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    struct thread *thread =
+        mmap(NULL, sizeof(*thread), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     int result;
 
     if (thread == MAP_FAILED) {

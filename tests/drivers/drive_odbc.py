@@ -1,9 +1,11 @@
-"""psqlODBC through pyodbc: UseServerSidePrepare on and off, UseDeclareFetch, Protocol's error rollback."""
+"""psqlODBC through pyodbc: UseServerSidePrepare on and off, UseDeclareFetch, Protocol's error rollback.
+The one argument says which."""
 
 import datetime
 import decimal
 import glob
 import os
+import sys
 import threading
 
 import pyodbc
@@ -36,28 +38,25 @@ def attempt(step, about, work):
     say(step, about, result)
 
 
-def one_kind(kind, more):
-    """The steps that each way of preparing has."""
-    def step(name):
-        return f"{kind}_{name}"
+def one_kind(more, is_fetch):
     conns = [connect(**more) for _ in range(3)]
     conn, other = conns[0], conns[1]
-    rows(step("simple"), "values", query(conn, "select 1 as one, 'two' as two, null as nothing"))
+    rows("simple", "values", query(conn, "select 1 as one, 'two' as two, null as nothing"))
     conn.execute("create table things (id int primary key, name text)")
-    say(step("simple"), "insert", conn.execute("insert into things values (1, 'one'), (2, 'two')").rowcount)
+    say("simple", "insert", conn.execute("insert into things values (1, 'one'), (2, 'two')").rowcount)
 
     given = (-42, 9007199254740993, decimal.Decimal("12345.678900"), TEXT, b"\0\xff\x10", True,
              datetime.datetime(2024, 2, 29, 12, 34, 56, 789000), "{1,NULL,3}")
     for _ in range(3):
-        rows(step("types"), "values", query(
+        rows("types", "values", query(
             conn, "select ?::int, ?::bigint, ?::numeric, ?::text, ?::bytea, ?::bool, ?::timestamp, ?::int[]", *given))
 
     cursor = conn.cursor()  # the same text on the same cursor is prepared once
     for number in range(20):
-        say(step("repeat"), cursor.execute("select ?::int * 2", number).fetchone()[0])
+        say("repeat", cursor.execute("select ?::int * 2", number).fetchone()[0])
     cursor.close()
     for number in range(10):  # and another is prepared, and let go, each time
-        say(step("repeat"), query(conn, f"select ?::int + {number % 3}", number))
+        say("repeat", query(conn, f"select ?::int + {number % 3}", number))
 
     cursors = [one.cursor() for one in conns]
     for number in range(20):
@@ -70,7 +69,7 @@ def one_kind(kind, more):
                 mine.fetchall()
                 servers.add(pid)
                 if number % 5 == 0:
-                    say(step("interleave"), index, tag, got)
+                    say("interleave", index, tag, got)
                 if holder:
                     holder.commit()
                     holder.autocommit = True
@@ -79,34 +78,34 @@ def one_kind(kind, more):
 
     for sql in ("selec 1", "select 1/0", "insert into things values (1, 'again')", "select * from no_such_table",
                 "select 'x'::int"):
-        attempt(step("errors"), "direct", lambda: query(conn, sql))
-        attempt(step("errors"), "prepared", lambda: query(conn, sql + " -- "))
-        say(step("errors"), "usable", query(conn, "select 1"))
+        attempt("errors", "direct", lambda: query(conn, sql))
+        attempt("errors", "prepared", lambda: query(conn, sql + " -- "))
+        say("errors", "usable", query(conn, "select 1"))
     cursor = conn.cursor()
     for divisor in (5, 0, 2):
-        attempt(step("errors"), "divide", lambda: cursor.execute("select 10 / ?::int", divisor).fetchone()[0])
+        attempt("errors", "divide", lambda: cursor.execute("select 10 / ?::int", divisor).fetchone()[0])
     cursor.close()
 
     count = "select count(*) from things where id = ?"
     conn.autocommit = False
     conn.execute("insert into things values (?, ?)", 10, "ten")
-    attempt(step("failed_transaction"), "fails", lambda: query(conn, "select 1 / ?::int", 0))
-    attempt(step("failed_transaction"), "next", lambda: query(conn, "select ?::int", 1))
+    attempt("failed_transaction", "fails", lambda: query(conn, "select 1 / ?::int", 0))
+    attempt("failed_transaction", "next", lambda: query(conn, "select ?::int", 1))
     conn.rollback()
-    say(step("failed_transaction"), "after", query(conn, count, 10))
+    say("failed_transaction", "after", query(conn, count, 10))
     conn.rollback()
     conn.execute("insert into things values (?, ?)", 11, "eleven")
-    say(step("visible"), "before", query(other, count, 11))
+    say("visible", "before", query(other, count, 11))
     conn.commit()
-    say(step("visible"), "after", query(other, count, 11))
+    say("visible", "after", query(other, count, 11))
     conn.execute("insert into things values (?, ?)", 12, "twelve")
     conn.execute("savepoint one")
-    attempt(step("savepoint"), "fails", lambda: conn.execute("insert into things values (?, ?)", 1, "again"))
+    attempt("savepoint", "fails", lambda: conn.execute("insert into things values (?, ?)", 1, "again"))
     conn.execute("rollback to one")
     conn.execute("insert into things values (?, ?)", 14, "fourteen")
     conn.commit()
-    say(step("savepoint"), "after", query(other, "select id from things where id > 11 order by 1"))
-    rows(step("cursor"), "rows", query(conn, "select i, 'row ' || i from generate_series(1, ?::int) i", 20))
+    say("savepoint", "after", query(other, "select id from things where id > 11 order by 1"))
+    rows("cursor", "rows", query(conn, "select i, 'row ' || i from generate_series(1, ?::int) i", 20))
     conn.commit()
     conn.autocommit = True
 
@@ -116,19 +115,19 @@ def one_kind(kind, more):
         cursor.fast_executemany = fast
         cursor.executemany("insert into batch values (?, ?)", [(i, f"name {i}") for i in range(200)])
     cursor.close()
-    say(step("batch"), query(conn, "select count(*), sum(id) from batch"))
+    say("batch", query(conn, "select count(*), sum(id) from batch"))
 
     big = "x" * 1000000
     cursor = conn.cursor()
     for _ in range(3):
-        say(step("large"), cursor.execute("select length(?::text)", big).fetchone()[0])
+        say("large", cursor.execute("select length(?::text)", big).fetchone()[0])
     cursor.close()
     found = query(conn, "select i, repeat('y', 100) from generate_series(1, ?::int) i", 10000)
-    say(step("large"), len(found), sum(row[0] for row in found))
+    say("large", len(found), sum(row[0] for row in found))
 
     conn.autocommit = False
     conn.execute("set local statement_timeout = 50")
-    attempt(step("timeout"), "sleep", lambda: query(conn, "select pg_sleep(?)", 30))
+    attempt("timeout", "sleep", lambda: query(conn, "select pg_sleep(?)", 30))
     conn.rollback()
     conn.autocommit = True
     asleep = conn.cursor()
@@ -140,38 +139,38 @@ def one_kind(kind, more):
         asleep.cancel()
     helper = threading.Thread(target=canceller)
     helper.start()
-    attempt(step("cancel"), "sleep", lambda: asleep.execute("select pg_sleep(30)").fetchall())
+    attempt("cancel", "sleep", lambda: asleep.execute("select pg_sleep(30)").fetchall())
     helper.join()
     asleep.close()
-    say(step("cancel"), "usable", query(conn, "select 1"))
+    say("cancel", "usable", query(conn, "select 1"))
 
-    if kind != "fetch":  # whose cursor keeps its transaction open, and with it the table
+    if not is_fetch:  # whose cursor keeps its transaction open, and with it the table
         conn.execute("create table changing (id int)")
         conn.execute("insert into changing values (1)")
         cursor = conn.cursor()
         everything = "select * from changing where id = ?"
         for number in range(2):
-            attempt(step("schema"), "before", lambda: [tuple(row) for row in cursor.execute(everything, 1).fetchall()])
+            attempt("schema", "before", lambda: [tuple(row) for row in cursor.execute(everything, 1).fetchall()])
         other.execute("alter table changing add column name text default 'new'")
         for number in range(2):
-            attempt(step("schema"), "after", lambda: [tuple(row) for row in cursor.execute(everything, 1).fetchall()])
+            attempt("schema", "after", lambda: [tuple(row) for row in cursor.execute(everything, 1).fetchall()])
         cursor.close()
 
     for command in ("deallocate all", "discard all"):
         conn.execute(command)
-        say(step("discard"), query(conn, "select ?::text || ' kept'", "a"), query(other, "select ?::text || ' kept'", "b"))
+        say("discard", query(conn, "select ?::text || ' kept'", "a"), query(other, "select ?::text || ' kept'", "b"))
     try:
         query(conn, "select pg_terminate_backend(pg_backend_pid())")
     except pyodbc.Error as error:
-        say(step("reconnect"), error.args[0])
+        say("reconnect", error.args[0])
     again = connect(**more)
-    say(step("reconnect"), query(again, "select ?::text", "usable"))
+    say("reconnect", query(again, "select ?::text", "usable"))
     again.execute("drop table if exists things, batch, changing")
     again.close()
 
 
-for kind, more in (("prepared", {"UseServerSidePrepare": 1}), ("bound", {"UseServerSidePrepare": 0}),
-                   ("fetch", {"UseDeclareFetch": 1, "Fetch": 7}), ("statement", {"Protocol": "7.4-2"}),
-                   ("plain", {"Protocol": "7.4-0"})):
-    one_kind(kind, more)
+KINDS = {"prepared": {"UseServerSidePrepare": 1}, "bound": {"UseServerSidePrepare": 0},
+         "fetch": {"UseDeclareFetch": 1, "Fetch": 7}, "statement": {"Protocol": "7.4-2"},
+         "plain": {"Protocol": "7.4-0"}}
+one_kind(KINDS[sys.argv[1]], sys.argv[1] == "fetch")
 finish()

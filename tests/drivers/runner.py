@@ -36,7 +36,7 @@ PYTHON = "/usr/bin/python3"
 # How the pooler stands between; None is no pooler. Two servers and at least three clients of each
 # program, so that a client's server really changes. `evict`: a server keeps one statement only, so
 # that nearly each Bind needs a Parse first. `workers`: the two servers are on different cores.
-TRANSACTION = {"pool_mode": "transaction", "default_pool_size": 2}
+TRANSACTION = {"pool_mode": "transaction"}
 WAYS = {
     "straight": None,
     "session": {"pool_mode": "session", "default_pool_size": 10},
@@ -57,12 +57,14 @@ STEPS_LEFT_OUT = {way: ("listen",) for way in SHARED_SERVERS}
 
 class Driver:
     """What there is to run: `have` succeeds when the packages are there (group driver-NAME of
-    tests/setup/packages.txt otherwise); `fetch` gets what Debian does not have, and may fail for want
+    tests/setup/packages.txt otherwise, or driver-`packages`); `fetch` gets what Debian does not have, and may fail for want
     of it; `build` makes what is run under BUILD, and may not fail."""
 
-    def __init__(self, name, have, run, build=None, env=None, fetch=None):
+    def __init__(self, name, have, run, build=None, env=None, fetch=None, packages=None,
+                 servers=2):
         self.name, self.have, self.run, self.env = name, have, run, env or {}
-        self.fetch, self.build = fetch or [], build or []
+        self.fetch, self.build, self.packages = fetch or [], build or [], packages or name
+        self.servers = servers  # of the pool, where clients share them
 
 
 def here(name):
@@ -105,6 +107,21 @@ def rust():
                   env={"CARGO_HOME": home, "CARGO_TARGET_DIR": target, "RUSTC": "/usr/bin/rustc"})
 
 
+def go(name, package):
+    return Driver(name, ["sh", "-c", f"command -v go && test -d /usr/share/gocode/src/{package}"],
+                  [built(f"drive_{name}")],
+                  [["go", "build", "-o", built(f"drive_{name}"), here(f"drive_{name}.go")]],
+                  env={"GOPATH": "/usr/share/gocode", "GO111MODULE": "off", "GOFLAGS": "-p=2",
+                       "GOCACHE": built("go-cache")})
+
+
+def odbc(kind):
+    return Driver(f"odbc-{kind}", ["sh", "-c", f"{PYTHON} -c 'import pyodbc' && ls /usr/lib/*/odbc/psqlodbcw.so"],
+                  [PYTHON, here("drive_odbc.py"), kind], packages="odbc",
+                  # this kind keeps a transaction open on each connection that has read a cursor
+                  servers=4 if kind == "fetch" else 2)
+
+
 DRIVERS = [
     Driver("libpq", ["sh", "-c", "command -v gcc && test -e /usr/include/postgresql/libpq-fe.h"],
            [built("drive_libpq")],
@@ -118,10 +135,8 @@ DRIVERS = [
             BUILD + ":/usr/share/java/postgresql.jar", "DriveJdbc"],
            [["javac", "-d", BUILD, "-cp", "/usr/share/java/postgresql.jar", here("DriveJdbc.java")]]),
     node("node-pg"),
-    Driver("go", ["sh", "-c", "command -v go && test -d /usr/share/gocode/src/github.com/lib/pq"],
-           [built("drive_go")], [["go", "build", "-o", built("drive_go"), here("drive_go.go")]],
-           env={"GOPATH": "/usr/share/gocode", "GO111MODULE": "off", "GOFLAGS": "-p=1",
-                "GOCACHE": built("go-cache")}),
+    go("go", "github.com/lib/pq"),
+    go("pgx", "github.com/jackc/pgx/v4"),
     node("postgres-js"),
     python("sqlalchemy", "sqlalchemy, psycopg2"),
     Driver("ruby", ["/usr/bin/ruby", "-e", "require 'pg'"], ["/usr/bin/ruby", here("drive_ruby.rb")]),
@@ -129,8 +144,7 @@ DRIVERS = [
     Driver("php", ["/usr/bin/php", "-r", "exit(function_exists('pg_connect') && "
                    "in_array('pgsql', PDO::getAvailableDrivers()) ? 0 : 1);"],
            ["/usr/bin/php", "-d", "display_errors=stderr", here("drive_php.php")]),
-    Driver("odbc", ["sh", "-c", f"{PYTHON} -c 'import pyodbc' && ls /usr/lib/*/odbc/psqlodbcw.so"],
-           [PYTHON, here("drive_odbc.py")]),
+    *map(odbc, ("prepared", "bound", "fetch", "statement", "plain")),
     rust(),
     python("django", "django, psycopg2"),
     Driver("rails", ["/usr/bin/ruby", "-e", "require 'active_record'; require 'pg'"],
@@ -155,7 +169,7 @@ def succeeds(command):
 
 def install(drivers):
     """None, or why not."""
-    done = subprocess.run([INSTALL, *(f"driver-{driver.name}" for driver in drivers)],
+    done = subprocess.run([INSTALL, *(f"driver-{driver.packages}" for driver in drivers)],
                           stdin=subprocess.DEVNULL, capture_output=True, text=True,
                           timeout=INSTALL_SECONDS_MAX)
     lines = (done.stderr or done.stdout).strip().splitlines()
@@ -271,7 +285,8 @@ def run_way(driver, way, postgres, folder):
         Bench(postgres, folder), databases={database: postgres.address(database)},
         userlist={"u_scram": harness.PASSWORD, "admin": ""}, name="p",
         extra=OWN_SETTINGS.get(way, OWN_SETTINGS_ELSE), auth_type="scram-sha-256",
-        ignore_startup_parameters="extra_float_digits", log_connections=0, server_login_retry=1, **WAYS[way])
+        ignore_startup_parameters="extra_float_digits", log_connections=0, server_login_retry=1,
+        **{"default_pool_size": driver.servers, **WAYS[way]})
     try:
         run_program(run, pooler.port, database, folder)
         if pooler.process.poll() is not None:
@@ -301,7 +316,7 @@ def short(line):
 
 
 def compare(straight, pooled):
-    """(what differs as text, the rules that allow the rest)"""
+    """(what differs as text, the steps that may differ, each with its rule)"""
     text, rules = [], []
     before, after = straight.steps(), pooled.steps()
     for step in list(before) + [step for step in after if step not in before]:
@@ -309,7 +324,7 @@ def compare(straight, pooled):
             continue
         rule = allowed(pooled.driver.name, pooled.way, step, before.get(step, []), after.get(step, []))
         if rule:
-            rules.append(rule)
+            rules.append((step, rule))
             continue
         text += [short(line) for line in difflib.unified_diff(
             before.get(step, []), after.get(step, []), "straight", pooled.way, n=1, lineterm="")]
@@ -329,7 +344,7 @@ def run_driver(driver, ways, postgres, folder, show):
     for way in ways:
         run = run_way(driver, way, postgres, folder)
         differs, rules = compare(straight, run) if not run.problem else ("", [])
-        used += rules
+        used += [rule for _, rule in rules]
         label = f"{driver.name} {way}"
         about = f"{len(run.lines)} lines, {len(run.steps())} steps, {run.took:.1f} s"
         if run.problem:
@@ -338,7 +353,7 @@ def run_driver(driver, ways, postgres, folder, show):
             report.append(f"differs {label} ({about})\n    " + differs.replace("\n", "\n    "))
         else:
             report.append(f"same    {label} ({about})" +
-                          "".join(f"\n        but for {rule[2]}: {rule[5]}" for rule in rules))
+                          "".join(f"\n        but for {step}: {rule[5]}" for step, rule in rules))
         well = well and not run.problem and not differs
     return report, well, used
 
@@ -399,9 +414,8 @@ def main():
             print(f"kept: {folder}")
         else:
             shutil.rmtree(folder, ignore_errors=True)
-    for rule in ALLOWED:
-        if rule not in used and any(re.fullmatch(rule[0], driver.name) for driver in chosen) and \
-                set(rule[1]) & set(ways):
+    for rule in ALLOWED if not arguments.drivers else []:
+        if rule not in used and set(rule[1]) & set(ways):
             print(f"note: no longer seen with {rule[0]}, step {rule[2]}: {rule[5]}")
     return 0 if well else 1
 

@@ -172,7 +172,7 @@ def make_random_test(first, count, **settings):
             scripts = [Script(seed * 3 + i) for i in range(3)]
             try:
                 run_scripts(t, pooler, scripts, split=seed % 2 == 1)
-            except AssertionError as error:
+            except (AssertionError, pgwire.Closed, pgwire.TimedOut) as error:
                 raise AssertionError(f"seed {seed}: {error}") from None
     return test
 
@@ -257,6 +257,8 @@ def test_errors_of_names_leave_the_connection(t):
         result = client.batch(run("nobody") + parse("a", "select 1"))
         same((result.types, str(result.errors[0])),
              ("EZ", 'ERROR 26000 prepared statement "nobody" does not exist'))
+        # postgres.js goes by the routine.
+        same([result.errors[0].fields[key] for key in "VR"], ["ERROR", "FetchPreparedStatement"])
         result = client.batch(parse("a", "select 1") + parse("a", "select 2"))
         same((result.types, str(result.errors[0])),
              ("1EZ", 'ERROR 42P05 prepared statement "a" already exists'))
@@ -522,13 +524,63 @@ def test_a_changed_table_is_not_noticed(t):
             result = client.batch(run("s"))
             same((result.types, result.rows), ("2TDCZ", [wanted]))
         wanted = change()
-        result = client.batch(describe("S", "s") + run("s"))
-        same((result.types, result.rows), ("tT2TDCZ", [wanted]))
-        wanted = change()
-        client.send(bind("", "s", []) + flush())
-        client.until("2")
+        client.send(bind("", "s", []) + describe("P") + flush())
+        client.until("T")
         client.send(execute() + sync())
         same(client.results().rows, [wanted])
+
+
+@ours
+def test_who_was_told_what_a_result_looks_like_is_told_of_the_change(t):
+    """A driver that describes its statement once reads rows by that: it must get PostgreSQL's error, from servers that
+    have the old plan and from those that have never seen it; and not from one with an old plan after it
+    has described the statement anew."""
+    pooler, holder, client = two_servers(t)
+    change = changed_table(t, pooler)
+    with holder, client:
+        for name in "abc":
+            result = client.batch(parse(name, "select * from changing") + describe("S", name))
+            same(result.types, "1tTZ")
+            on_both_servers(holder, client, lambda: same(client.batch(bind("", name, []) + execute()).types, "2DCZ"))
+            change()
+
+            def refuses():
+                same(client.batch(run(name)).errors[0].sqlstate, "0A000")
+                same(client.batch(bind("", name, []) + execute()).errors[0].sqlstate, "0A000")
+            on_both_servers_outside(t, holder, client, refuses)
+
+
+def on_both_servers_outside(t, holder, client, work):
+    """As on_both_servers, for work that fails and so must not be in a transaction."""
+    work()
+    client.query("begin")
+    holder.query("begin")
+    client.query("rollback")
+    work()
+    holder.query("rollback")
+    work()
+
+
+@ours
+def test_a_statement_that_was_run_and_never_described(t):
+    """Its client may rely on the columns it has seen: with a Describe in the batch it does not."""
+    for wanted in (1, 0):
+        pooler = t.pooler(pool_mode="transaction", default_pool_size=1, name=f"h{wanted}x",
+                          extra=f"[pgsplice]\nheal_statements = {wanted}\n")
+        change = changed_table(t, pooler)
+        with pooler.connect() as c:
+            c.batch(parse("s", "select * from changing"))
+            columns = change()
+            same(c.batch(bind("", "s", []) + execute()).rows, [columns])  # it has never run it
+            change()
+            same(c.batch(bind("", "s", []) + execute()).errors[0].sqlstate, "0A000")
+            same(c.batch(run("s")).errors, [])  # prepared again since
+            columns = change()
+            result = c.batch(run("s"))
+            if wanted:
+                same(result.rows, [columns])
+            else:
+                same(result.errors[0].sqlstate, "0A000")
 
 
 @ours
@@ -572,6 +624,25 @@ def test_in_a_transaction_the_client_is_told_and_the_statement_renewed(t):
         client.query("begin")
         same(client.batch(run("s")).rows, [wanted])
         client.query("rollback")
+
+
+@ours
+def test_whether_a_describe_follows_is_waited_for(t):
+    """It decides whether the client relies on the columns it has seen. Some drivers send each message by itself."""
+    pooler = t.pooler(pool_mode="transaction", default_pool_size=1)
+    change = changed_table(t, pooler)
+    with pooler.connect() as c, pooler.console() as console:
+        c.batch(parse("s", "select * from changing"))
+        c.batch(run("s"))
+        for next_message, sqlstate in ((describe("P"), None), (b"", "0A000")) * 3:
+            columns = change()
+            before = int(stats_of(console)["bytes_received"])
+            c.send(bind("", "s", []))
+            eventually(lambda: int(stats_of(console)["bytes_received"]) > before, "the Bind has arrived")
+            c.send(next_message + execute() + sync())
+            result = c.results()
+            same((result.rows, [error.sqlstate for error in result.errors]),
+                 ([], [sqlstate]) if sqlstate else ([columns], []))
 
 
 @ours

@@ -1150,7 +1150,7 @@ static void begin(uint64_t seed)
 {
     static char storage[256];
     static const char *const modes[] = {"transaction", "session", "statement"};
-    static const unsigned prepared_max[] = {0, 0, 1, 2, 5, 200};
+    static const unsigned prepared_max[] = {0, 1, 2, 5, 200};
     struct ring_options control_options = {
         .entries = 8, .completion_entries = 64, .buffers = &control_buffers};
     char error[RING_ERROR_BYTES];
@@ -1175,8 +1175,7 @@ static void begin(uint64_t seed)
     world.is_session_mode = fixed_mode != NULL && strcmp(fixed_mode, "session") == 0;
     world.is_shared_mode = fixed_mode != NULL && !world.is_session_mode;
     world.prepared_max = prepared_max[sim_below(world.sim, COUNT_OF(prepared_max))];
-    world.is_tracked =
-        world.is_shared_mode && world.prepared_max > 0 && getenv("SIM_TRACKED") != NULL;
+    world.is_tracked = world.is_shared_mode && world.prepared_max > 0;
     world.may_track = !world.is_session_mode && world.prepared_max > 0;
     world.caches_unnamed = happens(2);
     world.avoids_known = world.may_track && getenv("SIM_KNOWN") == NULL;

@@ -148,9 +148,9 @@ struct world {
      * and more by then, exchange.c counts one answer too few: answers get lost. Known, not solved.
      */
     bool copy_fails_early;
-    /* Not with SIM_KNOWN=1. What tracking does not do as PostgreSQL does it, for now: it loses count
-     * behind COPY; it forgets the unnamed statement with a Parse that was skipped; it runs what is
-     * pipelined behind DISCARD ALL. */
+    /* Not with SIM_KNOWN=1. What tracking does not do as PostgreSQL does it, for now: it forgets the
+     * unnamed statement with a Parse that was skipped; it runs what is pipelined behind DISCARD ALL
+     * where that is a named statement. */
     bool avoids_known;
     bool is_session_mode; /* of all pools, for the whole run: a session is reset between clients */
     bool is_shut_down;    /* all must leave */

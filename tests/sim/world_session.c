@@ -53,7 +53,7 @@ struct session {
     unsigned portal_statement;
     struct prepared *prepared;
     unsigned prepared_count, prepared_room;
-    unsigned skipped_closes; /* that were to make room */
+    unsigned skipped_closes; /* that were to make room, when more had been sent behind them */
     unsigned sleep_owner, sleep_number, sleep_statement;
     bool sleep_is_extended;
     uint64_t wakes_us, slow_until_us;
@@ -287,6 +287,10 @@ static bool parse_statement(struct session *session, const char *name, const cha
                             unsigned type_count)
 {
     struct prepared made = {.schema_version = world.schema_version};
+    /* What is in flight: evictions that an error has skipped, and a batch that is repeated, whose
+     * statements are all prepared before it. */
+    unsigned slack = MIN(session->skipped_closes, STATEMENT_NAMES) +
+                     (world.disturbances > 0 ? STATEMENT_NAMES : 0);
     unsigned owner, number;
 
     check_prepared_name(name);
@@ -298,7 +302,9 @@ static bool parse_statement(struct session *session, const char *name, const cha
         fail_in_transaction(session);
         return false;
     }
-    if (strncmp(text, "Q ", 2) == 0) {
+    if (text[0] == '\0' && is_spare(name)) {
+        made.statement = STATEMENT_TEXT;
+    } else if (strncmp(text, "Q ", 2) == 0) {
         assert(name[0] == '\0' || world.is_tracked);
         assert(sscanf(text, "Q %u %u", &owner, &number) == 2);
         check_owner(session, owner);
@@ -333,9 +339,7 @@ static bool parse_statement(struct session *session, const char *name, const cha
         snprintf(made.name, sizeof(made.name), "%s", name);
         session->prepared[session->prepared_count++] = made;
         if (world.is_tracked)
-            assert(session->prepared_count <= world.prepared_max +
-                                                  MIN(session->skipped_closes, STATEMENT_NAMES) +
-                                                  is_spare(name));
+            assert(session->prepared_count <= world.prepared_max + slack + is_spare(name));
     }
     put_message(&session->out, '1', NULL, 0);
     return true;
@@ -442,11 +446,27 @@ static void discard_all(struct session *session)
     put_tag(session, "DISCARD ALL");
 }
 
+static bool deallocate(struct session *session, const char *name)
+{
+    struct prepared *prepared = find_prepared(session, name);
+
+    if (session->status == 'E') {
+        put_aborted(session);
+        return false;
+    }
+    if (prepared == NULL) {
+        put_statement_error(session, "26000", name, "does not exist");
+        return false;
+    }
+    remove_prepared(session, prepared);
+    put_tag(session, "DEALLOCATE");
+    return true;
+}
+
 /* DISCARD ALL, DEALLOCATE. False: an error was put. */
 static bool run_special(struct session *session, unsigned statement)
 {
     char name[STATEMENT_NAME_ROOM];
-    struct prepared *prepared;
 
     if (session->status == 'E') {
         put_aborted(session);
@@ -465,13 +485,7 @@ static bool run_special(struct session *session, unsigned statement)
         put_tag(session, "DEALLOCATE ALL");
     } else {
         make_statement_name(name, 0, statement - STATEMENT_DEALLOCATE_FIRST);
-        prepared = find_prepared(session, name);
-        if (prepared == NULL) {
-            put_statement_error(session, "26000", name, "does not exist");
-            return false;
-        }
-        remove_prepared(session, prepared);
-        put_tag(session, "DEALLOCATE");
+        return deallocate(session, name);
     }
     return true;
 }
@@ -701,13 +715,18 @@ static void fail_copy(struct session *session, const char *word)
 static void run_client_special(struct session *session, const char *text)
 {
     const char *comment = strstr(text, " -- Q ");
-    char statement[STATEMENT_NAME_ROOM + 16];
+    char statement[STATEMENT_NAME_ROOM + 16], name[STATEMENT_NAME_ROOM];
     unsigned owner, number;
 
     assert(sscanf(comment, " -- Q %u %u", &owner, &number) == 2);
     check_owner(session, owner);
     snprintf(statement, sizeof(statement), "%.*s", (int)(comment - text), text);
-    (void)run_special(session, read_statement(statement, 0));
+    if (sscanf(statement, "DEALLOCATE \"%79[^\"]", name) == 1) {
+        check_prepared_name(name);
+        (void)deallocate(session, name);
+    } else {
+        (void)run_special(session, read_statement(statement, 0));
+    }
     put_ready(session);
 }
 

@@ -17,6 +17,8 @@ enum {
     QUERY_BYTES_MAX = 8192,
     SSL_REQUEST_CODE = 80877103,
     PAUSE_US_MAX = 200000,
+    ARG_RETRY = 100001,     /* larger than all that are drawn */
+    STALE_RETRIES_MAX = 12, /* more than a pool has servers */
 };
 
 /* What was sent in a batch. What it will be answered with is known when all before it is answered. */
@@ -113,8 +115,11 @@ struct user {
     bool is_leaving;       /* sent Terminate, or broke off */
     unsigned cancels_open; /* requests that have not come to their end */
     bool has_cancelled;
-    bool may_be_held;              /* by its server: an answer is owed that will never come */
-    bool has_stray_cancels;        /* nobody can know when they will */
+    bool may_be_held;       /* by its server: an answer is owed that will never come */
+    bool has_stray_cancels; /* nobody can know when they will */
+    /* It has sent COPY data, or what else does not belong there, before it knew of a COPY: then the
+     * pooler may lose track of which answer is whose, and end the connection when it would matter. */
+    bool mixes_copy;
     bool in_batch, batch_is_alone; /* what is sent belongs to a batch that has begun */
     unsigned copy_number;
     bool copy_is_extended;
@@ -129,6 +134,7 @@ struct user {
     unsigned portal_statement;
     bool is_stale;       /* one of its statements was refused, though it is there */
     unsigned stale_name; /* to be tried again */
+    unsigned stale_retries, stale_disturbances; /* in vain, and since when */
     uint8_t key[8];
     unsigned action_first, action_count;
     unsigned expected_first, expected_count;
@@ -335,6 +341,7 @@ static void expect_of_name(struct user *user, const struct expected *op, char ty
     else
         expect(user, type, op->number);
     expect_last(user)->op = op->op;
+    expect_last(user)->arg = op->arg;
     expect_last(user)->name = op->name;
     expect_last(user)->statement = name->statement;
     expect_last(user)->is_alone = op->is_alone;
@@ -507,7 +514,9 @@ static void act_on_statement(struct user *user, const struct action *action)
         writer_put(&writer, text, bytes);
         writer_put_u16(&writer, 0);
         put_message(&user->out, 'B', body, writer.bytes);
-        expect_op(user, OP_BIND)->name = (uint8_t)action->name;
+        op = expect_op(user, OP_BIND);
+        op->name = (uint8_t)action->name;
+        op->arg = action->arg;
         bytes = (size_t)snprintf(text, 32, "Pp%u", user->owner) + 1;
         if (action->action == DO_BIND_DESCRIBE) {
             put_message(&user->out, 'D', text, bytes);
@@ -687,6 +696,7 @@ static void plan_copy(struct user *user, unsigned arg, bool waits)
     bool asks = happens(2);
     unsigned copies = happens(2) ? (unsigned)sim_below(world.sim, 30) : arg % 4;
 
+    user->mixes_copy = user->mixes_copy || !asks;
     plan(user, is_extended ? DO_PARSE : DO_QUERY, KIND_COPY_IN, arg, waits);
     if (is_extended && !happens(3))
         plan(user, DO_SYNC, KIND_COPY_IN, 0, false); /* as libpq's PQexecParams does */
@@ -709,6 +719,7 @@ static void plan_failed_copy(struct user *user, unsigned arg, bool waits)
 {
     bool is_extended = happens(2);
 
+    user->mixes_copy = true;
     plan(user, is_extended ? DO_PARSE : DO_QUERY, KIND_ERROR, arg, waits);
     if (is_extended && happens(2))
         plan(user, DO_SYNC, KIND_ROWS, 0, false);
@@ -784,15 +795,9 @@ static void plan_bind(struct user *user, unsigned name)
     action->arg = draw_arg();
 }
 
-/* The pooler does not read DEALLOCATE of a name yet. */
-static bool may_deallocate_names(void)
+static unsigned draw_special(bool with_names)
 {
-    return !world.is_tracked || getenv("SIM_DEALLOCATE") != NULL;
-}
-
-static unsigned draw_special(void)
-{
-    switch (sim_below(world.sim, may_deallocate_names() ? 4 : 2)) {
+    switch (sim_below(world.sim, with_names ? 4 : 2)) {
     case 0:
         return STATEMENT_DISCARD_ALL;
     case 1:
@@ -804,22 +809,24 @@ static unsigned draw_special(void)
     }
 }
 
-/* DISCARD ALL, DEALLOCATE as a batch or as a simple query. */
-static void plan_special(struct user *user, bool waits)
+/* DISCARD ALL, DEALLOCATE as a batch or, true, as a simple query. */
+static bool plan_special(struct user *user, bool waits)
 {
     unsigned name = happens(2) ? 0 : draw_name();
     struct action *action;
 
     if (happens(2)) {
         action = plan_on(user, DO_SPECIAL, 0);
-        action->statement = draw_special();
+        action->statement = draw_special(true);
         action->waits = waits;
-        return;
+        return true;
     }
     plan_on(user, DO_CLOSE, name)->waits = waits;
-    plan_on(user, DO_PREPARE, name)->statement = draw_special();
+    /* Inside a batch the pooler reads no DEALLOCATE. */
+    plan_on(user, DO_PREPARE, name)->statement = draw_special(!world.is_tracked);
     plan_on(user, DO_BIND, name)->arg = draw_arg();
     plan_sync(user);
+    return false;
 }
 
 /* Anything behind anything: the model of the client knows what must come of it. */
@@ -914,7 +921,7 @@ static void plan_runs(struct user *user)
 /* What was prepared by whichever script before is run once more, one batch or one transaction at a time. */
 static void plan_run_again(struct user *user)
 {
-    bool in_transaction = happens(3), waits = happens(2) || world.avoids_known;
+    bool in_transaction = happens(3), waits = happens(2);
 
     if (in_transaction)
         plan(user, DO_QUERY, KIND_BEGIN, 0, waits);
@@ -960,6 +967,16 @@ static void plan_prepared(struct user *user)
             plan_on(user, DO_CLOSE, user->stale_name)->waits = true;
             plan_prepare(user, user->stale_name);
         }
+        if (world.is_tracked && happens(2)) {
+            user->stale_retries = 0;
+            for (unsigned i = 0; i < STALE_RETRIES_MAX; i++) {
+                plan(user, DO_QUERY, KIND_BEGIN, 0, true);
+                plan_on(user, DO_BIND, user->stale_name)->arg = ARG_RETRY;
+                plan_sync(user);
+                plan(user, DO_QUERY, KIND_END, 0, false);
+            }
+            return;
+        }
         plan_on(user, DO_BIND, user->stale_name)->waits = world.is_tracked;
         plan_sync(user);
         return;
@@ -973,8 +990,7 @@ static void plan_prepared(struct user *user)
         plan_unnamed(user);
         break;
     case 1:
-        plan_special(user, happens(2));
-        if (world.avoids_known)
+        if (!plan_special(user, happens(2)) && world.avoids_known)
             plan(user, DO_QUERY, KIND_ROWS, 1, true);
         plan_run_again(user);
         break;
@@ -1005,13 +1021,8 @@ static void plan_script(struct user *user)
         plan_prepared(user);
         return;
     }
-    if (world.avoids_known && happens(2)) {
-        plan(user, DO_QUERY, KIND_ROWS, arg, waits);
-        return;
-    }
-    switch (world.is_sleepy && world.is_chaos && happens(2)
-                ? SCRIPT_SLEEPS
-                : sim_below(world.sim, world.avoids_known ? 7 : SCRIPTS)) {
+    switch (world.is_sleepy && world.is_chaos && happens(2) ? SCRIPT_SLEEPS
+                                                            : sim_below(world.sim, SCRIPTS)) {
     case 0:
         plan(user, DO_QUERY, KIND_ROWS, arg, true);
         break;
@@ -1082,6 +1093,7 @@ static void plan_script(struct user *user)
         plan(user, DO_QUERY, KIND_END, arg, true);
         break;
     case 15: /* against the protocol: a Query inside COPY */
+        user->mixes_copy = true;
         plan(user, DO_QUERY, KIND_COPY_IN, arg, waits);
         for (unsigned i = 0; i < arg % 4; i++)
             plan(user, DO_COPY_DATA, KIND_COPY_IN, (unsigned)sim_below(world.sim, 1000), false);
@@ -1238,6 +1250,9 @@ static void user_is_told_why(struct user *user, const char *message)
     bool in_peace = !world.is_chaos && !world.is_shut_down && user->owner > world.chaos_owner_last;
 
     world_log("client %u (owner %u) is told: %s", user->index, user->owner, message);
+    if (user->mixes_copy && world.may_track &&
+        strcmp(message, "lost track of prepared statements") == 0)
+        return;
     for (size_t i = 0; i < COUNT_OF(causes); i++)
         if (strncmp(message, causes[i].text, strlen(causes[i].text)) == 0 &&
             (!in_peace || causes[i].in_peace))
@@ -1334,6 +1349,17 @@ static bool may_be_stale(const struct user *user, const struct expected *expecte
     return behind != 1 || expect_last((struct user *)user)->op != OP_SYNC;
 }
 
+/* Inside a transaction block nothing is healed. But whatever was refused is prepared again on that
+ * server before it is used there again: so it is refused once on each server of the pool. */
+static void note_retry(struct user *user)
+{
+    if (user->stale_disturbances != world.disturbances) {
+        user->stale_disturbances = world.disturbances;
+        user->stale_retries = 0;
+    }
+    assert(!world.is_tracked || ++user->stale_retries < STALE_RETRIES_MAX);
+}
+
 static void user_error(struct user *user, const uint8_t *body, size_t bytes,
                        const struct expected *expected)
 {
@@ -1370,6 +1396,8 @@ static void user_error(struct user *user, const uint8_t *body, size_t bytes,
     if (sscanf(fields.message, "%7s %u %u", word, &owner, &number) != 3) {
         assert(expected != NULL);
         assert(may_be_stale(user, expected, &fields));
+        if (expected->arg == ARG_RETRY)
+            note_retry(user);
         if (world.avoids_known && expected->name == 0)
             return;
         user->is_stale = true;

@@ -37,9 +37,22 @@ static void test_lists(void **state)
 
 static void test_what_is_no_list_is_refused_with_a_reason(void **state)
 {
-    static const char *const bad[] = {",",   "0,",  ",0",  "0,,1", "a",    "0-",      "-1",
-                                      "3-1", "1 2", "0;1", "0x1",  "1024", "99999999999999999999",
-                                      "0-1024", "1-2-3", "all"};
+    static const char *const bad[] = {",",
+                                      "0,",
+                                      ",0",
+                                      "0,,1",
+                                      "a",
+                                      "0-",
+                                      "-1",
+                                      "3-1",
+                                      "1 2",
+                                      "0;1",
+                                      "0x1",
+                                      "1024",
+                                      "99999999999999999999",
+                                      "0-1024",
+                                      "1-2-3",
+                                      "all"};
 
     (void)state;
     for (size_t i = 0; i < COUNT_OF(bad); i++) {

@@ -114,7 +114,12 @@ static void test_a_statement_of_several_workers_is_one_row(void **state)
     struct statement_row rows[] = {
         {.name = "b", .server_count = 1},
         {.name = "a", .text = "select 1", .bytes = 11, .bind_count = 3, .client_count = 1},
-        {.name = "b", .text = "select 2", .types = "23", .bytes = 15, .bind_count = 2, .client_count = 2,
+        {.name = "b",
+         .text = "select 2",
+         .types = "23",
+         .bytes = 15,
+         .bind_count = 2,
+         .client_count = 2,
          .server_count = 4},
         {.name = "b", .text = "select 2", .types = "23", .bytes = 15, .bind_count = 9},
     };
