@@ -1556,7 +1556,7 @@ static void user_message(struct user *user, char type, const uint8_t *body, size
 /* NULL: nobody listens any more, or the pipe has no room for it. */
 static struct sim_peer *send_cancel(struct user *user)
 {
-    static const uint8_t rest[3000];
+    static const uint8_t rest[8000];
     uint8_t packet[16];
     struct writer writer;
     struct sim_peer *peer = sim_connect(world.sim, (struct sockaddr *)&world.listen_address,
