@@ -666,6 +666,40 @@ def test_a_statement_lost_behind_our_back_is_prepared_again(t):
 
 
 @ours
+def test_a_lost_statement_of_a_client_that_was_told_its_columns(t):
+    """It is described again before the batch is repeated: without DDL nobody notices, with it the client is told."""
+    pooler = t.pooler(pool_mode="transaction", default_pool_size=1)
+    change = changed_table(t, pooler)
+    blind = bind("", "s", []) + execute()
+    with pooler.connect() as c:
+        c.query("create or replace function forget_them() returns void language plpgsql as $$"
+                "declare n text; begin for n in select name from pg_prepared_statements loop "
+                "execute 'deallocate ' || quote_ident(n); end loop; end $$")
+        c.batch(parse("s", "select * from changing") + describe("S", "s"))
+        for _ in range(2):
+            c.query("select forget_them()")
+            same(c.batch(blind).rows, [("1",)])
+        c.query("select forget_them()")
+        c.send(bind("", "s", []) + flush())
+        c.until("2")
+        c.send(execute() + sync())
+        same(c.results().rows, [("1",)])
+        c.query("select forget_them()")
+        change()
+        result = c.batch(blind)
+        same((result.types, result.errors[0].sqlstate), ("EZ", "0A000"))
+        c.query("select forget_them()")
+        c.send(bind("", "s", []) + flush())
+        same(c.until("E")[-1].error().sqlstate, "0A000")
+        c.send(sync())
+        same(c.results().types, "Z")
+        c.query("select forget_them(); drop table changing")
+        result = c.batch(blind)
+        same((result.types, result.errors[0].sqlstate), ("EZ", "42P01"))
+        same(c.value("select 1"), "1")
+
+
+@ours
 def test_what_cannot_be_repeated_is_an_error_and_works_the_next_time(t):
     pooler = t.pooler(pool_mode="transaction", default_pool_size=1)
     change = changed_table(t, pooler)
