@@ -84,7 +84,8 @@ class Script:
             if self.random.random() < 0.2:
                 data += query(self.random.choice((
                     "select 1", "begin", "commit", "rollback", "select 1/0", "begin; select 1/0",
-                    "select 2; select 3")))
+                    "select 2; select 3", "deallocate a; select 1/0; deallocate b", "rollback; deallocate a",
+                    "select ';'; deallocate b;; deallocate a;", "select 1; deallocate all")))
             else:
                 data += self._batch()
             syncs += 1
@@ -392,6 +393,114 @@ def test_deallocate_by_name(t):
             client.query("deallocate a")
         client.query("rollback")
         same(client.batch(run("a")).rows, [("1",)])
+
+
+def same_as_straight(t, pooler, holder, client, steps):
+    """Each step is bytes and how many ReadyForQuery they bring; between them the client changes its server, where it is
+    outside of a transaction."""
+    with t.postgres.connect() as straight:
+        for data, syncs in steps:
+            if client.status == "I":
+                on_both_servers(holder, client, lambda: None)
+            for each in (straight, client):
+                each.send(data)
+            got, wanted = transcript(client, syncs), transcript(straight, syncs)
+            assert got == wanted, (data, got, wanted)
+            client.status = got[-1][1].decode()
+
+
+SEVERAL = (
+    'select 1;deallocate "a"',
+    "select 1; DEALLOCATE PREPARE a; select 2",
+    "/* ; */ select ';' ;; deallocate a -- ;",
+    "deallocate a; deallocate b; select 3",
+    "select 1/0; deallocate a",
+    "deallocate a; select 1/0; deallocate b",
+    "deallocate a; selct",
+    "deallocate nobody; deallocate a",
+    "deallocate a; deallocate b; deallocate a",
+    "deallocate a; execute a",
+    "deallocate all; deallocate a",
+    "deallocate a; deallocate all; execute b(1)",
+    "select 1; deallocate all",
+    "select 1; discard all; deallocate a",
+    "prepare x as select 1; deallocate x; deallocate a",
+    "prepare x as select 1; deallocate x; select 1/0; deallocate a",
+    "deallocate a; prepare a as select 7; execute a; deallocate a",
+    "execute a; execute b(3); deallocate a; execute b(4); deallocate b",
+    "explain (costs off) execute b(1); create temp table several as execute a; drop table several",
+    "select ';deallocate a;', $$;deallocate a;$$ as \";deallocate a;\"; select 2",
+    "set standard_conforming_strings = off; set standard_conforming_strings = on; deallocate a",
+    "select '\u00e9;'; deallocate a",
+)
+
+
+@ours
+def test_names_among_several_statements_as_without_a_pooler(t):
+    pooler, holder, client = two_servers(t)
+    prepared = parse("a", "select 'a'") + parse("b", "select $1::int") + sync()
+    used = (run("a") + sync() + run("b", 5) + sync(), 2)
+    away = (close("S", "a") + close("S", "b") + sync() + query("deallocate all"), 2)
+    with holder, client:
+        client.status = "I"
+        for sql in SEVERAL:
+            for before, after in (((), ()), (("begin",), ("rollback",)), (("begin", "select 1/0"), ("rollback",))):
+                same_as_straight(t, pooler, holder, client, [
+                    (prepared, 1), *((query(each), 1) for each in before), (query(sql), 1), used,
+                    *((query(each), 1) for each in after), used, away])
+            same_as_straight(t, pooler, holder, client, [  # nothing is waited for
+                (prepared, 1), (query(sql) + used[0] + parse("a", "select 2") + run("a") + sync(), 4), used, away])
+
+
+@ours
+def test_a_driver_that_deallocates_in_savepoints_and_uses_names_again(t):
+    pooler, holder, client = two_servers(t)
+    steps = []
+    for text in ("1", "2", "3"):
+        steps += [(query("begin"), 1), (query("savepoint _per_query_svp_"), 1),
+                  (parse("_PLAN0x1", f"select {text}") + run("_PLAN0x1") + sync(), 1),
+                  (query('SAVEPOINT _per_query_svp_;DEALLOCATE "_PLAN0x1";RELEASE _per_query_svp_'), 1),
+                  (parse("_PLAN0x1", "select 'x'::int") + sync(), 1),
+                  (query("ROLLBACK TO _per_query_svp_"), 1),
+                  (parse("_PLAN0x2", "select 5") + sync(), 1), (query("select 1/0"), 1),
+                  (query('ROLLBACK;DEALLOCATE "_PLAN0x2"'), 1)]
+    with holder, client:
+        client.status = "I"
+        same_as_straight(t, pooler, holder, client, steps)
+
+
+@ours
+def test_eight_names_are_deallocated_in_one_text_and_more_stay(t):
+    pooler, holder, client = two_servers(t)
+    with holder, client:
+        names = [f"n{i}" for i in range(9)]
+        client.batch(b"".join(parse(name, f"select '{name}'") for name in names))
+        sql = ";".join(f"deallocate {name}" for name in names)
+        with refused('prepared statement "n0" does not exist', "26000"):
+            client.query(sql)
+        on_both_servers(holder, client, lambda: [
+            same(client.batch(run(name)).rows, [(name,)]) for name in names])
+        same(client.query(sql.rpartition(";")[0]).tags, ["DEALLOCATE"] * 8)
+        for name in names[:8]:
+            same(client.batch(run(name)).errors[0].sqlstate, "26000")
+        same(client.batch(run("n8")).rows, [("n8",)])
+
+
+@ours
+def test_a_text_of_several_statements_in_pieces(t):
+    pooler, holder, client = two_servers(t)
+    with holder, client:
+        for blanks in (0, 6000, 8500):  # above 16 KiB it is not looked at
+            data = query(f"select 1{' ' * blanks};{' ' * blanks}deallocate s;select 2")
+            wanted = (["SELECT 1", "DEALLOCATE", "SELECT 1"], []) if len(data) < 16384 else (["SELECT 1"], ["26000"])
+            for at in sorted({*range(1, min(len(data), 40)), len(data) // 2, len(data) - 12, len(data) - 1}):
+                client.batch(parse("s", "select 1"))
+                client.send(data[:at])
+                same(holder.value("select 3"), "3")
+                client.send(data[at:])
+                result = client.results()
+                same((result.tags, [error.sqlstate for error in result.errors]), wanted)
+                client.batch(close("S", "s"))
 
 
 @ours
