@@ -59,6 +59,7 @@ struct expectation {
                                     this server has it */
     uint8_t kind;
     bool has_digest;
+    bool was_on_server; /* CLOSE of the unnamed one: client_statements.is_unnamed_on_server */
     bool is_described; /* DESCRIBE, SHAPE: ParameterDescription has come */
     uint8_t failure;   /* FAILURE: enum failure */
     bool has_failed;   /* OWN_BATCH: an error has come */

@@ -506,8 +506,10 @@ static enum rewrite_result close_statement(struct client *client, const uint8_t 
         client_name_set(client, name, NULL);
     }
     if (bytes == 0) {
-        if (client->statements != NULL)
+        if (client->statements != NULL) {
+            expectation->was_on_server = client->statements->is_unnamed_on_server;
             client->statements->is_unnamed_on_server = false;
+        }
         return REWRITE_PASS;
     }
     heal_begin(server);

@@ -425,6 +425,8 @@ static void take_back(struct server *server, struct expectation *expectation)
             (name->bytes > 0 || name->batch == expectation->batch)) {
             client_name_set(server->client, name, expectation->statement);
             expectation->statement = NULL;
+            if (name->bytes == 0)
+                server->client->statements->is_unnamed_on_server = expectation->was_on_server;
         }
         break;
     default:
