@@ -351,11 +351,16 @@ static enum text_result find_places(struct client *client, const char *text, siz
     enum sql_split split = SQL_SPLIT_DOUBT;
     struct sql_splitter splitter;
     size_t offset, statement_bytes;
+    bool is_plain;
 
+    is_plain = sql_split_begin(&splitter, text, bytes, strings_are_standard(client), false) &&
+               memchr(text, '\\', bytes) == NULL;
     /* What is in flight may change how strings and letters are read. */
-    if ((!exchange_is_answered(&server->exchange) && memchr(text, '\\', bytes) != NULL) ||
-        !sql_split_begin(&splitter, text, bytes, strings_are_standard(client),
-                         is_certainly_utf8(client) && exchange_is_answered(&server->exchange))) {
+    if (!is_plain && !exchange_is_answered(&server->exchange) && send_own_is_possible(server))
+        return TEXT_HOLD;
+    if (!is_plain && (!exchange_is_answered(&server->exchange) ||
+                      !sql_split_begin(&splitter, text, bytes, strings_are_standard(client),
+                                       is_certainly_utf8(client)))) {
         places->may_drop_all = true;
         return TEXT_PASS;
     }

@@ -395,18 +395,31 @@ def test_deallocate_by_name(t):
         same(client.batch(run("a")).rows, [("1",)])
 
 
+def change_server(holder, client):
+    """The holder takes the server that the client had last, out of two, and keeps it until the next time."""
+    first = client.pid()
+    holder.query("rollback; begin")
+    if holder.pid() != first:
+        holder.query("rollback")
+        client.query("begin")
+        holder.query("begin")
+        client.query("rollback")
+    same(holder.pid(), first)
+
+
 def same_as_straight(t, pooler, holder, client, steps):
     """Each step is bytes and how many ReadyForQuery they bring; between them the client changes its server, where it is
     outside of a transaction."""
+    status = "I"
     with t.postgres.connect() as straight:
         for data, syncs in steps:
-            if client.status == "I":
-                on_both_servers(holder, client, lambda: None)
+            if status == "I":
+                change_server(holder, client)
             for each in (straight, client):
                 each.send(data)
             got, wanted = transcript(client, syncs), transcript(straight, syncs)
             assert got == wanted, (data, got, wanted)
-            client.status = got[-1][1].decode()
+            status = got[-1][1].decode()
 
 
 SEVERAL = (
@@ -432,24 +445,41 @@ SEVERAL = (
     "select ';deallocate a;', $$;deallocate a;$$ as \";deallocate a;\"; select 2",
     "set standard_conforming_strings = off; set standard_conforming_strings = on; deallocate a",
     "select '\u00e9;'; deallocate a",
+    "select '\\'; deallocate a",
 )
 
 
+@slow(60)
 @ours
 def test_names_among_several_statements_as_without_a_pooler(t):
     pooler, holder, client = two_servers(t)
-    prepared = parse("a", "select 'a'") + parse("b", "select $1::int") + sync()
     used = (run("a") + sync() + run("b", 5) + sync(), 2)
     away = (close("S", "a") + close("S", "b") + sync() + query("deallocate all"), 2)
     with holder, client:
-        client.status = "I"
-        for sql in SEVERAL:
+        for number, sql in enumerate(SEVERAL):
+            # Texts that no server has seen.
+            prepared = parse("a", f"select 'a' -- {number}") + parse("b", f"select $1::int -- {number}") + sync()
             for before, after in (((), ()), (("begin",), ("rollback",)), (("begin", "select 1/0"), ("rollback",))):
                 same_as_straight(t, pooler, holder, client, [
                     (prepared, 1), *((query(each), 1) for each in before), (query(sql), 1), used,
                     *((query(each), 1) for each in after), used, away])
             same_as_straight(t, pooler, holder, client, [  # nothing is waited for
-                (prepared, 1), (query(sql) + used[0] + parse("a", "select 2") + run("a") + sync(), 4), used, away])
+                (prepared + query(sql) + used[0] + parse("a", "select 2") + run("a") + sync(), 5), used,
+                (query(sql) + query(sql) + used[0], 4), away])
+
+
+@ours
+def test_strings_among_several_statements_are_read_as_the_client_has_set(t):
+    pooler, holder, client = two_servers(t)
+    prepared = parse("a", "select 'a'") + parse("b", "select 5") + sync()
+    used = (run("a") + sync() + run("b") + sync(), 2)
+    sql = query("select '\\'; deallocate b;', ';'; deallocate a")
+    off, on = query("set standard_conforming_strings = off"), query("set standard_conforming_strings = on")
+    with holder, client:
+        same_as_straight(t, pooler, holder, client, [
+            (prepared, 1), (off, 1), (sql, 1), used, (query("select '\\'; deallocate b"), 1), used, (on, 1), used])
+        client.query("deallocate all")
+        same_as_straight(t, pooler, holder, client, [(prepared + off + sql + used[0], 5), (on, 1), used])
 
 
 @ours
@@ -465,7 +495,6 @@ def test_a_driver_that_deallocates_in_savepoints_and_uses_names_again(t):
                   (parse("_PLAN0x2", "select 5") + sync(), 1), (query("select 1/0"), 1),
                   (query('ROLLBACK;DEALLOCATE "_PLAN0x2"'), 1)]
     with holder, client:
-        client.status = "I"
         same_as_straight(t, pooler, holder, client, steps)
 
 
