@@ -24,7 +24,7 @@ struct core;
 
 enum {
     STATEMENT_NAME_BYTES = 35, /* without a closing zero */
-    STATEMENT_SPARES_MAX = 8,
+    STATEMENT_SPARES_MAX = 8,  /* dropped by one text of several statements, rewrite_sql.h */
     STATEMENTS_MAX = 4 * 1024 * 1024,
     STATEMENT_BUCKETS = 65536,
     STATEMENT_SIGHTINGS = 4096,

@@ -516,6 +516,42 @@ def test_eight_names_are_deallocated_in_one_text_and_more_stay(t):
 
 
 @ours
+def test_what_one_text_executes_has_to_fit_on_a_server(t):
+    pooler, holder, client = two_servers(t, max_prepared_statements=2)
+    with holder, client:
+        for name in "abcd":
+            client.batch(parse(name, f"select '{name}'"))
+        for one, other in ("ab", "cd", "ac", "ca", "bd"):
+            change_server(holder, client)
+            same(client.query(f"execute {one}; execute {other}; execute {one}").rows, [(one,), (other,), (one,)])
+            assert len(own_names(client)) <= 2
+        change_server(holder, client)
+        with refused('prepared statement "a" does not exist', "26000"):
+            client.query("execute a; execute b; execute c")
+        same(client.query("execute a; execute a; deallocate a").tags, ["SELECT 1", "SELECT 1", "DEALLOCATE"])
+
+
+@ours
+def test_rollback_and_execute_finds_the_statement_where_it_is(t):
+    pooler, holder, client = two_servers(t)
+    with holder, client:
+        client.batch(parse("a", "select 1"))
+        client.query("begin")
+        client.batch(run("a"))
+        with refused(sqlstate="22012"):
+            client.query("select 1/0")
+        same(client.query("rollback; execute a").tags, ["ROLLBACK", "SELECT 1"])
+        change_server(holder, client)
+        client.query("begin")
+        with refused(sqlstate="22012"):
+            client.query("select 1/0")
+        with refused('prepared statement "a" does not exist', "26000"):  # see rewrite_sql.h
+            client.query("rollback; execute a")
+        same(client.query("select 2; execute a").rows, [("2",), ("1",)])
+        same(client.batch(run("a")).rows, [("1",)])
+
+
+@ours
 def test_a_text_of_several_statements_in_pieces(t):
     pooler, holder, client = two_servers(t)
     with holder, client:
