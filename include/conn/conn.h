@@ -58,7 +58,8 @@ struct conn_events {
     /* `bytes` > 0 of `buffer`, from its beginning. The reference stays the caller's. */
     void (*received)(struct conn *conn, struct buffer *buffer, uint32_t bytes);
     /* The peer has ended (0) or the connection is broken (errno). Comes once; conn_close is then
-     * due. */
+     * due. Only an owner that waits for `quiet` may go on without a peer: `quiet` still comes, and
+     * what cannot go out any more is dropped. */
     void (*ended)(struct conn *conn, int error);
     /* After conn_is_full was true: the queue has fallen below half of the marks. */
     void (*drained)(struct conn *conn);
@@ -168,7 +169,7 @@ static inline bool conn_is_quiet(const struct conn *conn)
 }
 
 /* Stops receiving and lets what is queued go out. True: nothing is in flight or queued. False: the
- * event `quiet` will say when (or `ended`, when the connection breaks first). */
+ * event `quiet` will say when; `ended` comes first when the connection breaks before that. */
 must_check bool conn_quiesce(struct conn *conn);
 
 /* Lets go of the descriptor of a quiet conn, to hand it to another thread. `gone` is not called. */

@@ -269,6 +269,16 @@ static void ended(struct conn *conn, int error)
     conn->events->ended(conn, error);
 }
 
+/* True: `quiet` was said, and conn may be gone. */
+static bool quiet_if_due(struct conn *conn)
+{
+    if (!conn->tell_quiet || conn->out.first != NULL || !conn_is_quiet(conn))
+        return false;
+    conn->tell_quiet = false;
+    conn->events->quiet(conn);
+    return true;
+}
+
 static void send_done(struct op *op, const struct completion *completion)
 {
     struct conn *conn = OWNER_OF(op, struct conn, send_op);
@@ -277,11 +287,17 @@ static void send_done(struct op *op, const struct completion *completion)
     if (completion->result < 0) {
         if (conn->state == CONN_OPEN && completion->result != -ECANCELED)
             ended(conn, -completion->result);
-        /* The owner closes in `ended`; what was queued cannot go out any more. */
-        if (conn->state == CONN_OPEN)
+        /* What was queued cannot go out any more. The owner has closed in `ended`, or waits for
+         * `quiet` all the same. */
+        if (conn->state == CONN_OPEN && conn->tell_quiet) {
+            list_remove(&conn->link);
+            span_queue_clear(&conn->out, conn->loop);
+            (void)quiet_if_due(conn);
+        } else if (conn->state == CONN_OPEN) {
             conn_close(conn, false);
-        else
+        } else {
             close_now(conn);
+        }
         return;
     }
     sent = (uint32_t)completion->result;
@@ -308,11 +324,8 @@ static void send_done(struct op *op, const struct completion *completion)
     }
     if (conn->out.first != NULL)
         flush_later(conn);
-    else if (conn->tell_quiet && conn_is_quiet(conn)) {
-        conn->tell_quiet = false;
-        conn->events->quiet(conn);
+    else if (quiet_if_due(conn))
         return;
-    }
     if (conn->was_full && conn->out.span_count <= CONN_FULL_SPANS / 2 &&
         conn->out.bytes <= CONN_FULL_BYTES / 2) {
         conn->was_full = false;
@@ -425,11 +438,8 @@ static void receive_done(struct op *op, const struct completion *completion)
     }
     if (conn->state == CONN_OPEN && conn->receive_wanted && !conn->is_held && !conn->has_ended)
         ring_receive(loop->ring, op, conn->fd);
-    else if (conn->state == CONN_OPEN && conn->tell_quiet && conn->out.first == NULL &&
-             conn_is_quiet(conn)) {
-        conn->tell_quiet = false;
-        conn->events->quiet(conn);
-    }
+    else if (conn->state == CONN_OPEN)
+        (void)quiet_if_due(conn);
 }
 
 /* ---- the turn ---- */

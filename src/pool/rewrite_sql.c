@@ -128,6 +128,7 @@ static bool expect_deallocate(struct client *client, struct client_name *name)
         return false;
     if (name != NULL) {
         expectation->statement = statement_reference(name->statement);
+        expectation->told = name->told;
         client_name_set(client, name, NULL);
     }
     return true;

@@ -3,7 +3,7 @@
 import os
 
 import pgwire
-from harness import eventually, ours, refused, same
+from harness import eventually, ours, refused, same, slow
 from pgwire import extended, query, sync
 
 SLEEP = "select pg_sleep(20)"
@@ -68,6 +68,59 @@ def test_cancel_works_over_the_unix_socket_and_over_unix_servers(t):
         running(t)
         pooler.cancel(c.key, host=pooler.folder)
         same(c.results().errors[0].sqlstate, "57014")
+
+
+def cancel_by_senders_that_do_not_wait(t, canceller, rounds=3):
+    """Many at once: whether the request or its sender's end is seen first is the kernel's affair,
+    and most requests arrive at another worker than their client's."""
+    pooler = t.pooler(pool_mode="transaction", default_pool_size=12, max_client_conn=13,
+                      extra="[pgsplice]\nworker_threads = 4\n")
+    clients = [pooler.connect() for _ in range(12)]
+    with t.postgres.connect(user="postgres", database="postgres") as watcher:
+        for i in range(rounds):
+            for c in clients:
+                c.send(query(SLEEP))
+            eventually(lambda: watcher.query(
+                "select 1 from pg_stat_activity where state = 'active' and query like '%sleep%'"
+                " and pid <> pg_backend_pid()").tags == ["SELECT 12"], "all of them sleep")
+            for c in clients:
+                canceller(pooler, c.key)
+            lost = 0
+            for c in clients:
+                if c.silent_for(2):
+                    lost += 1
+                else:
+                    same(c.results().errors[0].sqlstate, "57014")
+            same(lost, 0, f"requests lost in round {i}")
+    for c in clients:
+        same(c.value("select 1"), "1")
+    eventually(lambda: pooler.log().count("closing because") >= rounds * len(clients),
+               "all senders are gone")
+    pooler.usable()  # max_client_conn: each of them is counted off
+
+
+@ours
+@slow(60)
+def test_cancel_arrives_though_its_sender_hangs_up_at_once(t):
+    # as tokio-postgres does
+    cancel_by_senders_that_do_not_wait(t, lambda pooler, key: pooler.cancel(key, wait=False))
+
+
+@ours
+@slow(60)
+def test_cancel_arrives_though_its_sender_hangs_up_at_once_over_the_unix_socket(t):
+    cancel_by_senders_that_do_not_wait(
+        t, lambda pooler, key: pooler.cancel(key, host=pooler.folder, wait=False))
+
+
+@ours
+@slow(60)
+def test_cancel_arrives_though_its_sender_resets_at_once(t):
+    def canceller(pooler, key):
+        other = pooler.open()
+        other.send(pgwire.cancel_request(*key))
+        other.reset()
+    cancel_by_senders_that_do_not_wait(t, canceller)
 
 
 def test_cancel_after_an_encryption_request_works(t):
