@@ -60,6 +60,7 @@ struct expectation {
                                     this server has it */
     uint8_t kind;
     bool has_digest;
+    bool was_on_server; /* CLOSE of the unnamed one: client_statements.is_unnamed_on_server */
     struct told
         told; /* CLOSE, SQL_DEALLOCATE, PARSE of the unnamed one: of what was there before */
     bool is_described; /* DESCRIBE, SHAPE: ParameterDescription has come */

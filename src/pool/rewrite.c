@@ -25,7 +25,8 @@ static const uint8_t *string_end(const uint8_t *text, const uint8_t *end)
     return text < end ? memchr(text, 0, (size_t)(end - text)) : NULL;
 }
 
-bool rewrite_has_enough(uint8_t type, const uint8_t *body, size_t available, size_t body_bytes)
+bool rewrite_has_enough(uint8_t type, const uint8_t *body, size_t available, size_t body_bytes,
+                        bool has_names)
 {
     const uint8_t *end = body + available;
     const uint8_t *zero;
@@ -33,7 +34,7 @@ bool rewrite_has_enough(uint8_t type, const uint8_t *body, size_t available, siz
     if (available >= body_bytes)
         return true;
     if (type == 'Q')
-        return !rewrite_concerns_query(body, available, body_bytes);
+        return !rewrite_concerns_query(body, available, body_bytes, has_names);
     if (type != 'B')
         return false;
     zero = string_end(body, end);
@@ -564,8 +565,10 @@ static enum rewrite_result close_statement(struct client *client, const uint8_t 
     }
     server->statements->bound = NULL;
     if (bytes == 0) {
-        if (client->statements != NULL)
+        if (client->statements != NULL) {
+            expectation->was_on_server = client->statements->is_unnamed_on_server;
             client->statements->is_unnamed_on_server = false;
+        }
         return REWRITE_PASS;
     }
     heal_begin(server);

@@ -451,6 +451,8 @@ static void take_back(struct server *server, struct expectation *expectation)
             client_name_set(server->client, name, expectation->statement);
             name->told = expectation->told;
             expectation->statement = NULL;
+            if (name->bytes == 0)
+                server->client->statements->is_unnamed_on_server = expectation->was_on_server;
         }
         break;
     default:
@@ -529,12 +531,14 @@ void server_statements_forget(struct server *server)
         if (prepared->state != PREPARED_PENDING)
             prepared_remove(server, prepared);
     }
-    /* What was closed, or evicted, later is not there to come back. */
+    /* What was closed, or evicted, later is not there to come back; but what a later batch closes was parsed
+     * later, too: while this one was known to be on its way, older names had to wait (deallocation). */
     list_for_each(link, &statements->expectations)
     {
         struct expectation *expectation = OWNER_OF(link, struct expectation, link);
 
-        if (expectation->kind == EXPECT_CLOSE || expectation->kind == EXPECT_SQL_DEALLOCATE) {
+        if ((expectation->kind == EXPECT_CLOSE || expectation->kind == EXPECT_SQL_DEALLOCATE) &&
+            expectation->batch <= statements->batch - exchange_owed(&server->exchange)) {
             statement_release(server_core(server), expectation->statement);
             expectation->statement = NULL;
         } else if (expectation->kind == EXPECT_EVICTION) {
