@@ -63,6 +63,11 @@ static inline bool rewrite_concerns_query(const uint8_t *body, size_t available,
 /* Is enough there of a body of `body_bytes` to be looked at: all of a Parse or Query, the names of a Bind? */
 bool rewrite_has_enough(uint8_t type, const uint8_t *body, size_t available, size_t body_bytes);
 
+/* A Bind with which the received bytes end: must the next message be seen first? It depends on whether a Describe
+ * follows whether the client relies on the columns that it was told of. (PostgreSQL answers nothing before
+ * there is a Flush or Sync, so nobody waits for it.) */
+bool rewrite_needs_next(struct client *client, const uint8_t *body, size_t body_bytes);
+
 /* The client is linked; the exchange has not been told of the message, which begins with `body`. For
  * Parse `body` is the chain of its whole body, for the others a single piece. `is_last`: its batch
  * ends with a Sync behind which nothing has been received. */

@@ -69,6 +69,10 @@ enum kind {
     KIND_MARK, /* leaves something in the session that the next client must not find */
 };
 
+/* KIND_SLEEP after the chaos: so long that a cancel request always comes before its end, and less
+ * than any query_timeout. The other sleeps are over at once. */
+enum { ARG_LONG = 100002, LONG_SLEEP_US = 200000 };
+
 unsigned row_count(unsigned arg);
 unsigned row_bytes(unsigned arg);
 /* What an answer answers. */

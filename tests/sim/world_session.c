@@ -177,7 +177,9 @@ static bool run_statement(struct session *session, const char *text, unsigned st
         session->sleep_statement = statement;
         session->sleep_version = version;
         session->sleep_is_extended = is_extended;
-        session->wakes_us = world_now_us() + (world.is_chaos ? sim_below(world.sim, 200000) : 10);
+        session->wakes_us = world_now_us() + (world.is_chaos    ? sim_below(world.sim, 200000)
+                                              : arg == ARG_LONG ? LONG_SLEEP_US
+                                                                : 10);
         return false;
     case KIND_COPY_IN:
         put_message(&session->out, 'G', "\0\0\0", 3);
@@ -1038,6 +1040,15 @@ uint64_t sessions_next_us(void)
         if (sessions[i]->is_asleep)
             next_us = MIN(next_us, sessions[i]->wakes_us);
     return next_us;
+}
+
+bool sessions_sleep_for(unsigned owner, unsigned number)
+{
+    for (unsigned i = 0; i < session_count; i++)
+        if (sessions[i]->is_asleep && !sessions[i]->is_over && sessions[i]->sleep_owner == owner &&
+            sessions[i]->sleep_number == number)
+            return true;
+    return false;
 }
 
 void sessions_hurry(void)

@@ -1,5 +1,7 @@
 #include "world_user.h"
 
+#include "world_session.h"
+
 #include "pool/core.h"
 
 #include "crypto/md5.h"
@@ -55,6 +57,7 @@ struct expected {
     const char *other_sqlstate;            /* that is as good */
     bool is_sleep;
     bool may_be_cancelled; /* a request has been under way while it was asked for */
+    bool is_cancelled;     /* a request was sent while it ran, and nothing is there to lose it */
     bool is_copy;          /* the end of a COPY, which may fail at any row */
     bool has_sync;         /* of it: sent with the batch */
     bool is_eaten;         /* unless the COPY before it ended without its question */
@@ -117,6 +120,7 @@ struct user {
     bool is_granted; /* AuthenticationOk */
     bool is_welcome;
     bool is_eager;         /* asks before it is welcome */
+    bool ends_in_login;    /* at some point before its welcome */
     bool is_fatal;         /* the connection is being ended, and was told why */
     bool is_leaving;       /* sent Terminate, or broke off */
     unsigned cancels_open; /* requests that have not come to their end */
@@ -261,6 +265,7 @@ static void expect_statement(struct user *user, unsigned number, enum kind kind,
     case KIND_SLEEP:
         expect(user, 'C', number);
         expect_last(user)->is_sleep = true;
+        expect_last(user)->arg = arg;
         expect_last(user)->may_be_cancelled = user->cancels_open > 0;
         return;
     case KIND_COPY_IN:
@@ -1178,7 +1183,7 @@ static void plan_script(struct user *user)
         plan(user, DO_QUERY, KIND_ROWS, arg / 2, false);
         break;
     case SCRIPT_SLEEPS:
-        plan(user, DO_QUERY, KIND_SLEEP, arg, true);
+        plan(user, DO_QUERY, KIND_SLEEP, world.is_chaos ? arg : ARG_LONG, true);
         plan(user, DO_QUERY, KIND_ROWS, arg / 2, true);
         break;
     case 13:
@@ -1250,6 +1255,7 @@ static void user_connects(struct user *user)
     };
     user->status = 'I';
     user->is_eager = happens(4);
+    user->ends_in_login = world.is_chaos && world.users_break && happens(6);
     user->is_console = world.is_chaos && happens(20);
     user->password_is_wrong = world.is_chaos && happens(20);
     user->is_slow = happens(6);
@@ -1753,6 +1759,7 @@ static void user_message(struct user *user, char type, const uint8_t *body, size
                 forget_names(user, expected);
                 break;
             }
+            assert(!expected->is_cancelled);
             assert(sscanf(text, "DONE %u %u %u %u", &owner, &number, &statement, &version) == 4);
             assert(owner == user->owner);
             assert(number == expected->number);
@@ -1787,35 +1794,75 @@ static void user_message(struct user *user, char type, const uint8_t *body, size
     resolve(user);
 }
 
-static void user_asks_cancel(struct user *user)
+/* NULL: nobody listens any more, or the pipe has no room for it. */
+static struct sim_peer *send_cancel(struct user *user)
 {
+    static const uint8_t rest[8000];
     uint8_t packet[16];
     struct writer writer;
+    struct sim_peer *peer = sim_connect(world.sim, (struct sockaddr *)&world.listen_address,
+                                        sizeof(world.listen_address));
 
-    for (unsigned i = 0; i < COUNT_OF(cancels); i++) {
-        struct cancel *cancel = &cancels[i];
-
-        if (cancel->peer != NULL)
-            continue;
-        cancel->peer = sim_connect(world.sim, (struct sockaddr *)&world.listen_address,
-                                   sizeof(world.listen_address));
-        assert(cancel->peer != NULL);
+    if (peer == NULL)
+        return NULL;
+    if (world.is_chaos && happens(8)) {
+        /* Its answer is not waited for: so this may be refused, or come while it is being sent. */
         writer_init(&writer, packet, sizeof(packet));
-        message_cancel_request(&writer, user->key);
-        if (sim_peer_write(cancel->peer, packet, sizeof(packet)) < sizeof(packet)) {
-            sim_peer_close(cancel->peer);
-            cancel->peer = NULL;
+        writer_put_u32(&writer, 8);
+        writer_put_u32(&writer, SSL_REQUEST_CODE);
+        (void)sim_peer_write(peer, packet, writer.bytes);
+    }
+    writer_init(&writer, packet, sizeof(packet));
+    message_cancel_request(&writer, user->key);
+    if (sim_peer_write(peer, packet, sizeof(packet)) < sizeof(packet)) {
+        sim_peer_close(peer);
+        return NULL;
+    }
+    if (happens(8)) /* to which nobody listens */
+        (void)sim_peer_write(peer, rest, 1 + sim_below(world.sim, sizeof(rest)));
+    return peer;
+}
+
+static void user_asks_cancel(struct user *user)
+{
+    bool closes_at_once = happens(3);
+    struct cancel *cancel = cancels;
+
+    while (cancel->peer != NULL)
+        if (++cancel == cancels + COUNT_OF(cancels))
             return;
-        }
-        world_log("client %u asks for a cancel", user->index);
-        cancel->user = user;
-        cancel->owner = user->owner;
-        user->cancels_open++;
-        user->has_cancelled = true;
-        for (unsigned j = 0; j < user->expected_count; j++)
-            user->expected[(user->expected_first + j) % EXPECTED_MAX].may_be_cancelled = true;
+    cancel->peer = send_cancel(user);
+    if (cancel->peer == NULL)
+        return;
+    world_log("client %u asks for a cancel%s", user->index, closes_at_once ? " and closes" : "");
+    user->has_cancelled = true;
+    for (unsigned i = 0; i < user->expected_count; i++)
+        user->expected[(user->expected_first + i) % EXPECTED_MAX].may_be_cancelled = true;
+    user->expected[user->expected_first].is_cancelled = !world.is_chaos;
+    if (closes_at_once) {
+        if (world.is_chaos && happens(8))
+            sim_peer_reset(cancel->peer);
+        sim_peer_close(cancel->peer);
+        cancel->peer = NULL;
+        user->has_stray_cancels = user->has_stray_cancels || world.is_chaos;
         return;
     }
+    cancel->user = user;
+    cancel->owner = user->owner;
+    user->cancels_open++;
+}
+
+/* In the chaos at any time; after it once, when it cannot come too early or too late. */
+static bool user_wants_cancel(const struct user *user)
+{
+    const struct expected *next = &user->expected[user->expected_first];
+
+    if (!user->is_welcome || user->expected_count == 0 || !next->is_sleep)
+        return false;
+    if (world.is_chaos)
+        return happens(world.is_sleepy ? 5 : 20);
+    return next->arg == ARG_LONG && !next->is_cancelled &&
+           sessions_sleep_for(user->owner, next->number);
 }
 
 /* When the pooler ends the connection, the request has been carried out, or never will be. */
@@ -1901,8 +1948,7 @@ static void user_asks(struct user *user)
         if (world.is_chaos && happens(3))
             break;
     }
-    if (world.is_chaos && user->is_welcome && user->expected_count > 0 &&
-        user->expected[user->expected_first].is_sleep && happens(world.is_sleepy ? 5 : 20))
+    if (user_wants_cancel(user))
         user_asks_cancel(user);
 }
 
@@ -1972,6 +2018,12 @@ static void user_step(struct user *user)
         bytes = MIN(bytes, few);
     }
     user->out.begin += sim_peer_write(user->peer, user->out.data + user->out.begin, bytes);
+    if (user->ends_in_login && !user->is_welcome && heap_bytes(&user->out) == 0 && happens(3)) {
+        world_log("client %u ends in its login", user->index);
+        if (happens(3))
+            sim_peer_reset(user->peer);
+        user_ends(user);
+    }
 }
 
 /* ---- all of them ---- */
