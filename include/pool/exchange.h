@@ -46,8 +46,9 @@ struct exchange {
     bool is_uncertain;   /* the count may be too low: probe before reuse */
     bool
         is_lost; /* something the client sent in the middle of another thing may never be answered */
-    bool is_skipping;    /* the open batch has failed: everything up to its Sync is skipped, a Query too */
-    bool has_answered;   /* something came since the last ReadyForQuery; kept while sync_ignored */
+    bool
+        is_skipping; /* the open batch has failed: everything up to its Sync is skipped, a Query too */
+    bool has_answered; /* something came since the last ReadyForQuery; kept while sync_ignored */
 };
 
 static inline void exchange_reset(struct exchange *exchange)

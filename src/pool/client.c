@@ -585,9 +585,9 @@ static bool partial_is_complete(const struct client_statements *statements)
     data = partial->first->buffer->data;
     return partial->bytes == statements->partial_bytes ||
            (!statements->partial_is_bind &&
-           rewrite_has_enough(data[0], data + FRAME_HEADER_BYTES,
-                              partial->first->bytes - FRAME_HEADER_BYTES,
-                              bytes_get_u32(data + 1) - 4));
+            rewrite_has_enough(data[0], data + FRAME_HEADER_BYTES,
+                               partial->first->bytes - FRAME_HEADER_BYTES,
+                               bytes_get_u32(data + 1) - 4));
 }
 
 /* Adds to the message that is put together, and scans it when enough of it is there. Returns how many of the
@@ -767,10 +767,10 @@ static void scan_messages(struct client *client, struct buffer *buffer, size_t p
         wants_next = names && frame->type == 'B' && held_count == 0 && !client->is_partial_tried &&
                      end - position - count == frame->body_left &&
                      rewrite_needs_next(client, data + position + count, frame->body_left);
-        if (names &&
-            (held_count > 0 || wants_next || (!client->is_partial_tried &&
-                                !rewrite_has_enough(frame->type, data + position + count,
-                                                    end - position - count, frame->body_left)))) {
+        if (names && (held_count > 0 || wants_next ||
+                      (!client->is_partial_tried &&
+                       !rewrite_has_enough(frame->type, data + position + count,
+                                           end - position - count, frame->body_left)))) {
             uint8_t header[FRAME_HEADER_BYTES];
 
             memcpy(header, held_count > 0 ? frame->held : data + position, sizeof(header));

@@ -158,6 +158,8 @@ void login_received_late(struct client *client, const uint8_t *data, size_t byte
 {
     struct handover *handover = &client->login->handover;
 
+    if (handover->kind == HANDOVER_CANCEL)
+        return; /* it has no more to say */
     if (bytes > sizeof(handover->leftover) - handover->leftover_bytes) {
         client_close_error(client, "too many bytes before the welcome", NULL);
         return;

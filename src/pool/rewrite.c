@@ -62,8 +62,8 @@ static bool make_usable(struct client *client, struct client_name *name)
     struct server *server = client->server;
     struct statement *statement = name->statement;
     struct prepared *prepared = prepared_find(server->statements, &statement->digest);
-    uint64_t params_hash, shape;
-    bool was_bound;
+    uint64_t params_hash;
+    struct told told;
 
     if (likely(prepared != NULL && prepared_is_usable(server->statements, prepared))) {
         believe(server, prepared, statement, false);
@@ -79,11 +79,9 @@ static bool make_usable(struct client *client, struct client_name *name)
         if (statement == NULL)
             return false;
         statement->cacheable = name->statement->cacheable;
-        shape = name->shape;
-        was_bound = name->was_bound;
+        told = name->told;
         client_name_set(client, name, statement);
-        name->shape = shape;
-        name->was_bound = was_bound;
+        name->told = told;
         prepared = prepared_find(server->statements, &statement->digest);
         if (prepared != NULL && prepared_is_usable(server->statements, prepared)) {
             believe(server, prepared, statement, false);
@@ -237,7 +235,8 @@ void rewrite_write_failure(struct writer *writer, const struct expectation *fail
         snprintf(text, sizeof(text), "unnamed prepared statement does not exist");
     else
         snprintf(text, sizeof(text), "prepared statement \"%.*s\" %s", (int)failure->text_bytes,
-                 failure->text, failure->failure == FAILURE_DUPLICATE ? "already exists" : "does not exist");
+                 failure->text,
+                 failure->failure == FAILURE_DUPLICATE ? "already exists" : "does not exist");
     message_error(writer, &error);
 }
 
@@ -308,6 +307,7 @@ static enum rewrite_result parse(struct client *client, const struct span *body,
     struct client_name *name;
     struct statement *statement;
     struct statement *before = NULL;
+    struct told told = {0};
     struct expectation *expectation;
     struct buffer *new_body = NULL;
     enum rewrite_result result;
@@ -329,9 +329,8 @@ static enum rewrite_result parse(struct client *client, const struct span *body,
     }
     if (name_bytes == 0 && rest.bytes >= rest_bytes &&
         sql_may_be_prepare((const char *)text + 1, text_bytes)) {
-        result =
-            rewrite_parse_text(client, &rest, rest_bytes, text_bytes,
-                                                        &new_body, &rest_bytes, &text_bytes);
+        result = rewrite_parse_text(client, &rest, rest_bytes, text_bytes, &new_body, &rest_bytes,
+                                    &text_bytes);
 
         if (result == REWRITE_HOLD || result == REWRITE_CLOSED)
             return result;
@@ -364,8 +363,10 @@ static enum rewrite_result parse(struct client *client, const struct span *body,
             return out_of_memory(client);
         return result;
     }
-    if (client->statements->is_unnamed_on_server && name->statement != NULL)
+    if (client->statements->is_unnamed_on_server && name->statement != NULL) {
         before = statement_reference(name->statement);
+        told = name->told;
+    }
     client_name_set(client, name, statement);
     client->statements->is_unnamed_on_server = false;
     client->statements->is_unnamed_in_doubt = false;
@@ -382,6 +383,7 @@ static enum rewrite_result parse(struct client *client, const struct span *body,
         return out_of_memory(client);
     }
     expectation->statement = before;
+    expectation->told = told;
     if (new_body == NULL)
         return REWRITE_PASS;
     client->statements->is_unnamed_in_doubt = true; /* names of this server's stand in the text */
@@ -406,9 +408,14 @@ static enum rewrite_result use(struct client *client, const uint8_t *text, size_
         *name = NULL;
         return REWRITE_PASS;
     }
+    /* A description of it is on its way: prepared anew it might not be true any more. */
+    if (unlikely((*name)->described_count > 0) && exchange_owed(&server->exchange) > 0 &&
+        !is_usable(server, (*name)->statement))
+        return REWRITE_HOLD;
     if (unlikely((*name)->statement->is_sql) && !send_own_is_possible(server) &&
         !is_usable(server, (*name)->statement))
-        return fail(client, FAILURE_UNKNOWN, text, bytes); /* it cannot be prepared in the middle of a batch */
+        return fail(client, FAILURE_UNKNOWN, text,
+                    bytes); /* it cannot be prepared in the middle of a batch */
     heal_begin(server);
     return make_usable(client, *name) ? REWRITE_PASS : out_of_memory(client);
 }
@@ -446,7 +453,8 @@ static enum rewrite_result check_shape(struct client *client, const struct clien
     expectation->has_digest = true;
     if (!send_named(server, 'D', statement->name) || !send_bytes(server, flush, sizeof(flush)))
         return out_of_memory(client);
-    exchange_sent(&server->exchange, 'D'); /* the Bind has not been sent: its batch is open all the same */
+    exchange_sent(&server->exchange,
+                  'D'); /* the Bind has not been sent: its batch is open all the same */
     return REWRITE_HOLD;
 }
 
@@ -459,7 +467,7 @@ bool rewrite_needs_next(struct client *client, const uint8_t *body, size_t body_
 
     if (text_end != NULL && FRAME_HEADER_BYTES + body_bytes < CLIENT_HEAD_BYTES_MAX)
         name = client_name_find(client, text + 1, (size_t)(text_end - text - 1));
-    return name != NULL && name->shape == 0 && name->portal_shape != 0;
+    return name != NULL && name->told.shape == 0 && name->told.portal_shape != 0;
 }
 
 static enum rewrite_result bind_message(struct client *client, const struct span *body,
@@ -483,10 +491,10 @@ static enum rewrite_result bind_message(struct client *client, const struct span
         return result;
     if (result == REWRITE_PASS && name != NULL) {
         /* What it was told of a portal counts if it does not ask again. */
-        uint64_t shape = name->shape;
+        uint64_t shape = name->told.shape;
 
         if (shape == 0 && (body->bytes == body_bytes || portal[body_bytes] != 'D'))
-            shape = name->portal_shape;
+            shape = name->told.portal_shape;
         result = check_shape(client, name, shape);
         if (result == REWRITE_HOLD || result == REWRITE_CLOSED)
             return result;
@@ -517,8 +525,8 @@ static bool describe_portal(struct server *server)
     struct expectation *expectation;
 
     statements->bound = NULL;
-    if (!statements->heal.is_described && name != NULL && name->shape == 0 &&
-        name->portal_shape == 0 && exchange_owed(&server->exchange) == 0 &&
+    if (!statements->heal.is_described && name != NULL && name->told.shape == 0 &&
+        name->told.portal_shape == 0 && exchange_owed(&server->exchange) == 0 &&
         statements->portal_batch != statements->batch + 1) {
         expectation = expect(server, EXPECT_PORTAL, name);
         if (expectation == NULL)
@@ -536,18 +544,22 @@ static enum rewrite_result describe(struct client *client, const uint8_t *text, 
     struct client_name *name;
     enum rewrite_result result = use(client, text, bytes, &name);
     struct expectation *expectation;
+    bool is_native;
 
     if (result != REWRITE_PASS)
         return result;
     client->server->statements->heal.is_described = true;
-    expectation =
-        expect(client->server, EXPECT_DESCRIBE, name != NULL ? name : &client->statements->unnamed);
+    is_native = name == NULL;
+    if (is_native)
+        name = &client->statements->unnamed;
+    expectation = expect(client->server, EXPECT_DESCRIBE, name);
     if (expectation == NULL)
         return out_of_memory(client);
-    if (name == NULL)
-        return REWRITE_PASS;
     expectation->digest = name->statement->digest;
     expectation->has_digest = true;
+    expectation->is_native = is_native;
+    if (is_native)
+        return REWRITE_PASS;
     return send_named(client->server, 'D', name->statement->name) ? REWRITE_DROP
                                                                   : out_of_memory(client);
 }
@@ -565,6 +577,7 @@ static enum rewrite_result close_statement(struct client *client, const uint8_t 
         return out_of_memory(client);
     if (name != NULL && name->statement != NULL) {
         expectation->statement = statement_reference(name->statement);
+        expectation->told = name->told;
         client_name_set(client, name, NULL);
     }
     server->statements->bound = NULL;

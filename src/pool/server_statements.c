@@ -222,7 +222,7 @@ static void expectation_free(struct server *server, struct expectation *expectat
     server->statements->own_count -= expectation->kind == EXPECT_OWN_BATCH;
     if (expectation->name != NULL) {
         uint32_t *count = is_description(expectation->kind) ? &expectation->name->described_count
-                                       : &expectation->name->unsettled_count;
+                                                            : &expectation->name->unsettled_count;
 
         assert(*count > 0);
         --*count;
@@ -312,7 +312,8 @@ struct expectation *expected_description(const struct server_statements *stateme
         struct expectation *expectation = OWNER_OF(link, struct expectation, link);
 
         if (is_of_protocol(expectation))
-            return expectation->is_described || expectation->kind == EXPECT_PORTAL ? expectation : NULL;
+            return expectation->is_described || expectation->kind == EXPECT_PORTAL ? expectation
+                                                                                   : NULL;
     }
     return NULL;
 }
@@ -325,13 +326,14 @@ void expected_description_over(struct server *server, struct expectation *expect
 
     if (expectation->has_digest)
         prepared = prepared_find(server->statements, &expectation->digest);
-    if (prepared != NULL && shape != 0)
+    if (prepared != NULL && shape != 0 && !expectation->is_native)
         prepared->shape = shape;
     /* The name may stand for something else by now. */
     if (name != NULL && name->statement != NULL &&
         (!expectation->has_digest ||
          digest_is_same(&name->statement->digest, &expectation->digest)))
-        *(expectation->kind == EXPECT_PORTAL ? &name->portal_shape : &name->shape) = shape;
+        *(expectation->kind == EXPECT_PORTAL ? &name->told.portal_shape : &name->told.shape) =
+            shape;
     expectation_free(server, expectation);
 }
 
@@ -428,6 +430,7 @@ static void take_back(struct server *server, struct expectation *expectation)
         if (name != NULL && name->statement == NULL &&
             (name->bytes > 0 || name->batch == expectation->batch)) {
             client_name_set(server->client, name, expectation->statement);
+            name->told = expectation->told;
             expectation->statement = NULL;
         }
         break;
@@ -443,6 +446,7 @@ static void take_back(struct server *server, struct expectation *expectation)
 
         client_name_set(server->client, name, expectation->statement);
         if (expectation->statement != NULL) {
+            name->told = expectation->told;
             client_statements->is_unnamed_on_server = true;
             client_statements->is_unnamed_in_doubt = true;
             expectation->statement = NULL;

@@ -14,6 +14,8 @@ void sessions_begin(void);
 void sessions_step(void);
 /* When one of them will go on by itself; UINT64_MAX: none will. */
 uint64_t sessions_next_us(void);
+/* One of them runs this question, a sleep. */
+bool sessions_sleep_for(unsigned owner, unsigned number);
 /* Those that are slow are so no longer. */
 void sessions_hurry(void);
 /* None of them is about to end by itself. */
