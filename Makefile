@@ -163,7 +163,8 @@ check-drivers: ## each driver straight, through session and transaction mode, co
 	@$(MAKE) --no-print-directory -j$$(nproc) $(BUILD)/pgsplice
 	PGSPLICE_BIN=$(abspath $(BUILD)/pgsplice) /usr/bin/python3 tests/drivers/runner.py $(DRIVERS)
 
-# Fuzz targets read foreign bytes in the lower layers only; found inputs are kept under build/fuzz/NAME.
+# Fuzz targets read foreign bytes: most of them in the lower layers only, one through the pools, on a ring of its
+# own. Found inputs are kept under build/fuzz/NAME.
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 FUZZ_SOURCES := $(filter src/base/% src/config/% src/wire/% src/crypto/%,$(LIB_SOURCES))
@@ -172,7 +173,9 @@ $(BUILD)/fuzz/bin/%: tests/fuzz/%.c $(FUZZ_SOURCES)
 	@mkdir -p $(@D)
 	@echo "  CLANG $@"
 	$(Q)clang $(CPPFLAGS) -std=gnu11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
-	    -o $@ $^ -lwolfssl -linih -lidn
+	    -DASSERT_SLOW -o $@ $^ -lwolfssl -linih -lidn
+
+$(BUILD)/fuzz/bin/fuzz_statements: $(filter src/io/% src/conn/% src/pool/%,$(LIB_SOURCES))
 
 .PHONY: fuzz
 fuzz: ## each fuzz target for FUZZ_SECONDS

@@ -16,6 +16,8 @@
 
 #include "pool/statement.h"
 
+#include <string.h>
+
 struct client;
 
 enum {
@@ -25,15 +27,22 @@ enum {
     CLIENT_HEAD_BYTES_MAX = 4000,
 };
 
+/* What a client was told of the result of its statement: shapes, statement.h; 0: nothing. */
+struct told {
+    uint64_t shape;        /* by Describe of the statement */
+    uint64_t portal_shape; /* by Describe of a portal, the first time */
+    bool was_bound;        /* it may have seen a result */
+};
+
 struct client_name {
     struct hash_link link;
     struct statement *statement; /* NULL: closed, or never there */
     uint64_t batch;              /* of the server's exchange, when it was last parsed or closed */
-    uint64_t shape;              /* of the result, as the client was told by Describe; 0: never */
-    uint32_t unsettled_count;    /* parses and closes that are not answered */
-    uint32_t described_count;    /* describes that are not answered */
-    bool was_bound;              /* the client may have seen a result of it */
-    uint8_t bytes;               /* 0: the unnamed one */
+    struct told told;
+    uint32_t unsettled_count; /* parses and closes that are not answered */
+    uint32_t described_count; /* describes that are not answered */
+
+    uint8_t bytes; /* 0: the unnamed one */
     char text[];
 };
 
@@ -45,15 +54,17 @@ enum {
 
 struct client_statements {
     struct hash_table names;
-    struct client_name unnamed;
     /* The unnamed statement is the one that the linked server knows as such. */
     bool is_unnamed_on_server;
     /* Its last Parse was skipped, or failed: the server knows what it has, and nobody else. */
     bool is_unnamed_in_doubt;
     /* A message whose beginning is not there as a whole yet; rewrite.c. */
     struct span_queue partial;
-    uint64_t checked_serial; /* of what was prepared afresh to see whether its shape is the client's */
-    uint32_t partial_bytes; /* wanted before it is looked at */
+    uint64_t
+        checked_serial; /* of what was prepared afresh to see whether its shape is the client's */
+    uint32_t partial_bytes;     /* wanted before it is looked at */
+    bool partial_is_bind;       /* and a byte of the next message */
+    struct client_name unnamed; /* last: its text is empty */
 };
 
 /* Made if need be. NULL: no memory. */
@@ -66,7 +77,17 @@ struct client_name *client_name_find(struct client *client, const void *text, si
 /* Found or made (without a statement). NULL: no memory, or too many. */
 struct client_name *client_name_make(struct client *client, const void *text,
                                      size_t bytes) must_check;
-/* The statement a name stands for from now on; takes over the reference, NULL: none. */
+/* The names of DBD::Pg (Perl): it takes the number of columns from the first result, without a Describe of the
+ * statement, and crashes when it changes (3.16.0, tried). What it runs is described for it. */
+static inline bool client_name_is_of_dbd_pg(const struct client_name *name)
+{
+    static const char prefix[] = "dbdpg_";
+
+    return name->bytes > sizeof(prefix) - 1 && memcmp(name->text, prefix, sizeof(prefix) - 1) == 0;
+}
+
+/* The statement a name stands for from now on, of which the client was told nothing; takes over the
+ * reference, NULL: none. */
 void client_name_set(struct client *client, struct client_name *name, struct statement *statement);
 /* A name that stands for nothing and has nothing unsettled is freed. */
 void client_name_check(struct client *client, struct client_name *name);

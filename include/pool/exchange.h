@@ -46,6 +46,8 @@ struct exchange {
     bool is_uncertain;   /* the count may be too low: probe before reuse */
     bool
         is_lost; /* something the client sent in the middle of another thing may never be answered */
+    bool
+        is_skipping; /* the open batch has failed: everything up to its Sync is skipped, a Query too */
     bool has_answered; /* something came since the last ReadyForQuery; kept while sync_ignored */
 };
 
@@ -59,10 +61,11 @@ static inline void exchange_reset(struct exchange *exchange)
     exchange->is_uncertain = false;
     exchange->is_lost = false;
     exchange->has_answered = false;
+    exchange->is_skipping = false;
 }
 
-/* A client's message of this type goes to the server. */
-void exchange_sent(struct exchange *exchange, uint8_t type);
+/* A client's message of this type goes to the server. True: it is owed a ReadyForQuery of its own. */
+bool exchange_sent(struct exchange *exchange, uint8_t type);
 
 /* The server's message of this type: G, W, E and Z, and with exchange_wants_all all that answer something
  * (not N, S, A). */
@@ -94,9 +97,12 @@ static inline uint64_t exchange_owed(const struct exchange *exchange)
 /* An extended batch whose Sync was not sent yet. */
 static inline bool exchange_is_open(const struct exchange *exchange)
 {
+    unsigned count = exchange->run_count;
+
+    while (count > 0 && exchange->runs[count - 1].kind == RUN_COPY_END)
+        count--;
     return exchange->is_open_behind ||
-           (exchange->run_count > 0 &&
-            exchange->runs[exchange->run_count - 1].kind == RUN_EXTENDED);
+           (count > 0 && exchange->runs[count - 1].kind == RUN_EXTENDED);
 }
 
 /* Everything is answered; with ReadyForQuery 'I' the exchange is over. */

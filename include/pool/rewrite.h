@@ -63,6 +63,11 @@ static inline bool rewrite_concerns_query(const uint8_t *body, size_t available,
 /* Is enough there of a body of `body_bytes` to be looked at: all of a Parse or Query, the names of a Bind? */
 bool rewrite_has_enough(uint8_t type, const uint8_t *body, size_t available, size_t body_bytes);
 
+/* A Bind with which the received bytes end: must the next message be seen first? It depends on whether a Describe
+ * follows whether the client relies on the columns that it was told of. (PostgreSQL answers nothing before
+ * there is a Flush or Sync, so nobody waits for it.) */
+bool rewrite_needs_next(struct client *client, const uint8_t *body, size_t body_bytes);
+
 /* The client is linked; the exchange has not been told of the message, which begins with `body`. For
  * Parse `body` is the chain of its whole body, for the others a single piece. `is_last`: its batch
  * ends with a Sync behind which nothing has been received. */
@@ -71,8 +76,9 @@ enum rewrite_result rewrite_message(struct client *client, uint8_t type, const s
 /* After a batch in which a statement stands for the unnamed one: the client has to wait for the answer, so that
  * the batch can be repeated. */
 bool rewrite_holds_what_follows(const struct client *client);
-/* The client's message of this type is sent: the server's account of batches. After exchange_sent. */
-void rewrite_sent(struct client *client, uint8_t type);
+/* The client's message of this type is sent: the server's account of batches. `is_owed`: what exchange_sent
+ * said of it. */
+void rewrite_sent(struct client *client, uint8_t type, bool is_owed);
 
 /* rewrite_sql.c: what the name means is not decided before more has been answered. */
 bool rewrite_has_to_wait(const struct client *client, const struct client_name *name);

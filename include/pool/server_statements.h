@@ -41,8 +41,9 @@ enum expectation_kind {
     EXPECT_CLOSE,          /* CloseComplete for the client */
     EXPECT_CLOSE_OURS,     /* CloseComplete that nobody asked for: before a Parse of ours */
     EXPECT_EVICTION,       /* the same: the oldest had to go */
-    EXPECT_DESCRIBE,   /* ParameterDescription and what follows, for the client */
-    EXPECT_SHAPE,      /* the same, that nobody asked for: to learn the shape of the result */
+    EXPECT_DESCRIBE,       /* ParameterDescription and what follows, for the client */
+    EXPECT_SHAPE,          /* the same, that nobody asked for: to learn the shape of the result */
+    EXPECT_PORTAL,         /* what follows Describe of a portal, for the client */
     EXPECT_SQL_PREPARE,    /* CommandComplete PREPARE of the client's query */
     EXPECT_SQL_DEALLOCATE, /* CommandComplete DEALLOCATE of it */
     EXPECT_OWN_BATCH, /* everything up to the ReadyForQuery of its batch is not for the client */
@@ -59,7 +60,10 @@ struct expectation {
                                     this server has it */
     uint8_t kind;
     bool has_digest;
+    struct told
+        told; /* CLOSE, SQL_DEALLOCATE, PARSE of the unnamed one: of what was there before */
     bool is_described; /* DESCRIBE, SHAPE: ParameterDescription has come */
+    bool is_native;    /* DESCRIBE: of the server's unnamed statement, not of ours */
     uint8_t failure;   /* FAILURE: enum failure */
     bool has_failed;   /* OWN_BATCH: an error has come */
     bool is_probe;     /* OWN_BATCH: of server.c, probe_linked */
@@ -88,12 +92,12 @@ struct heal {
     uint32_t answer_count; /* of the batch so far, those that were swallowed too */
     uint32_t skip_count;
     uint8_t state;
-    bool is_repeated; /* once is enough */
-    bool has_unnamed; /* a statement of the batch stands for the unnamed one */
-    bool is_bound;      /* a BindComplete has come */
-    bool is_described;  /* a Describe was sent since the last Execute */
-    bool is_known;      /* of the last Bind: the client may know the result it had */
-    bool is_relied_on;  /* the client relies on a result it was told of: it must not change unseen */
+    bool is_repeated;  /* once is enough */
+    bool has_unnamed;  /* a statement of the batch stands for the unnamed one */
+    bool is_bound;     /* a BindComplete has come */
+    bool is_described; /* a Describe was sent since the last Execute */
+    bool is_known;     /* of the last Bind: the client may know the result it had */
+    bool is_relied_on; /* the client relies on a result it was told of: it must not change unseen */
     unsigned used_count;
     struct statement *used[HEAL_STATEMENTS_MAX];
 };
@@ -104,9 +108,13 @@ struct server_statements {
     struct list expectations; /* oldest first */
     uint64_t batch; /* the one that is being sent; counted up by Sync, Query, FunctionCall */
     uint64_t serial;
-    unsigned own_count; /* EXPECT_OWN_BATCH in the queue */
-    uint64_t failed;       /* batch that has had an error, plus one */
-    uint64_t deallocation; /* batch of a Query that may drop all names, plus one; 0: none is in flight */
+    unsigned own_count;    /* EXPECT_OWN_BATCH in the queue */
+    uint64_t portal_batch; /* the last batch in which a portal was described, plus one */
+    struct client_name
+        *bound;      /* by the last Bind of this batch, if its portal may be described yet */
+    uint64_t failed; /* batch that has had an error, plus one */
+    uint64_t
+        deallocation; /* batch of a Query that may drop all names, plus one; 0: none is in flight */
     struct heal heal;
 };
 
@@ -150,7 +158,8 @@ enum answer server_statements_answer(struct server *server, uint8_t type);
 /* RowDescription or NoData has come: of a Describe of a statement, if one was. NULL: of a portal, or a Query. */
 struct expectation *expected_description(const struct server_statements *statements);
 /* Its body is there: `shape`, see statement.h. */
-void expected_description_over(struct server *server, struct expectation *expectation, uint64_t shape);
+void expected_description_over(struct server *server, struct expectation *expectation,
+                               uint64_t shape);
 /* The batch of the pooler's own that is being answered now; NULL: what comes is the client's. */
 struct expectation *expected_own_batch(const struct server *server);
 /* A message of it has come, not its ReadyForQuery. */

@@ -16,6 +16,8 @@ struct pg_error {
     const char *message;
     const char *detail;
     const char *hint;
+    const char *
+        routine; /* of an error that stands for PostgreSQL's own: field R, and then V; drivers look at it */
 };
 
 /* Begins a message of `type` (0: a startup packet, no type byte); returns where it began. */

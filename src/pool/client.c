@@ -467,9 +467,10 @@ static enum verdict message_began(struct client *client, uint8_t type)
 /* The message goes to the server, as it is or rewritten. */
 static void message_sent(struct client *client, uint8_t type)
 {
-    exchange_sent(&client->server->exchange, type);
+    bool is_owed = exchange_sent(&client->server->exchange, type);
+
     if (client->tracks_statements || client->server->statements != NULL)
-        rewrite_sent(client, type);
+        rewrite_sent(client, type, is_owed);
 }
 
 static bool forward(struct client *client, struct buffer *buffer, size_t from, size_t to)
@@ -583,9 +584,10 @@ static bool partial_is_complete(const struct client_statements *statements)
         return false;
     data = partial->first->buffer->data;
     return partial->bytes == statements->partial_bytes ||
-           rewrite_has_enough(data[0], data + FRAME_HEADER_BYTES,
-                              partial->first->bytes - FRAME_HEADER_BYTES,
-                              bytes_get_u32(data + 1) - 4);
+           (!statements->partial_is_bind &&
+            rewrite_has_enough(data[0], data + FRAME_HEADER_BYTES,
+                               partial->first->bytes - FRAME_HEADER_BYTES,
+                               bytes_get_u32(data + 1) - 4));
 }
 
 /* Adds to the message that is put together, and scans it when enough of it is there. Returns how many of the
@@ -644,7 +646,7 @@ static size_t partial_add(struct client *client, const uint8_t *data, size_t byt
 }
 
 /* A message that names a statement, and does not lie here as far as it must. */
-static bool partial_begin(struct client *client, const uint8_t *header)
+static bool partial_begin(struct client *client, const uint8_t *header, bool wants_next)
 {
     struct client_statements *statements = client_statements_of(client);
 
@@ -654,7 +656,8 @@ static bool partial_begin(struct client *client, const uint8_t *header)
     }
     assert(statements->partial.first == NULL);
     statements->partial_bytes =
-        (uint32_t)partial_wanted(client->frame.type, client->frame.body_left);
+        (uint32_t)partial_wanted(client->frame.type, client->frame.body_left) + wants_next;
+    statements->partial_is_bind = wants_next;
     client->frame.body_left = 0;
     (void)partial_add(client, header, FRAME_HEADER_BYTES);
     return client->state != CLIENT_CLOSING;
@@ -705,7 +708,7 @@ static void scan_messages(struct client *client, struct buffer *buffer, size_t p
         uint8_t held_count;
         enum frame_result result;
         enum verdict verdict;
-        bool names;
+        bool names, wants_next;
 
         if (unlikely(has_partial(client))) {
             assert(from == position);
@@ -761,10 +764,13 @@ static void scan_messages(struct client *client, struct buffer *buffer, size_t p
         if (client->state == CLIENT_IDLE)
             client->tracks_statements = rewrite_is_wanted(client);
         names = names_statement(client, data + position + count, end - position - count);
-        if (names &&
-            (held_count > 0 || (!client->is_partial_tried &&
-                                !rewrite_has_enough(frame->type, data + position + count,
-                                                    end - position - count, frame->body_left)))) {
+        wants_next = names && frame->type == 'B' && held_count == 0 && !client->is_partial_tried &&
+                     end - position - count == frame->body_left &&
+                     rewrite_needs_next(client, data + position + count, frame->body_left);
+        if (names && (held_count > 0 || wants_next ||
+                      (!client->is_partial_tried &&
+                       !rewrite_has_enough(frame->type, data + position + count,
+                                           end - position - count, frame->body_left)))) {
             uint8_t header[FRAME_HEADER_BYTES];
 
             memcpy(header, held_count > 0 ? frame->held : data + position, sizeof(header));
@@ -772,7 +778,7 @@ static void scan_messages(struct client *client, struct buffer *buffer, size_t p
                 return;
             position += count;
             from = position;
-            if (!partial_begin(client, header))
+            if (!partial_begin(client, header, wants_next))
                 return;
             if (client->parked.first != NULL) {
                 /* A message without a body was complete at once, and has to wait. */

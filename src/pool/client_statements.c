@@ -111,8 +111,7 @@ void client_name_set(struct client *client, struct client_name *name, struct sta
     if (statement != NULL)
         statement->client_count++;
     name->statement = statement;
-    name->shape = 0;
-    name->was_bound = false;
+    name->told = (struct told){0};
     if (before != NULL) {
         before->client_count--;
         statement_release(client_core(client), before);

@@ -38,32 +38,32 @@ static void run_remove(struct exchange *exchange, unsigned index)
             (exchange->run_count - index) * sizeof(exchange->runs[0]));
 }
 
-void exchange_sent(struct exchange *exchange, uint8_t type)
+bool exchange_sent(struct exchange *exchange, uint8_t type)
 {
     enum exchange_run_kind kind;
 
     switch (type) {
     case 'Q':
     case 'F':
+        if (exchange->is_skipping)
+            return false;
         if (exchange->in_copy_in) /* the backend ends the COPY with an error and eats this */
             exchange->is_uncertain = exchange->is_lost = true;
         run_add(exchange, RUN_QUERY);
-        break;
+        return true;
     case 'S':
         if (exchange->in_copy_in) {
             exchange->sync_ignored = true;
-            break;
+            return false;
         }
+        exchange->is_skipping = false;
         /* The batch and its Sync become one; so a pipeline of any length is one run. */
-        kind = exchange->is_open_behind ? RUN_SYNC : RUN_BARE_SYNC;
-        if (exchange->run_count > 0 &&
-            exchange->runs[exchange->run_count - 1].kind == RUN_EXTENDED) {
+        kind = exchange_is_open(exchange) ? RUN_SYNC : RUN_BARE_SYNC;
+        if (exchange->run_count > 0 && exchange->runs[exchange->run_count - 1].kind == RUN_EXTENDED)
             exchange->run_count--;
-            kind = RUN_SYNC;
-        }
         exchange->is_open_behind = false;
         run_add(exchange, kind);
-        break;
+        return true;
     case 'P':
     case 'B':
     case 'D':
@@ -83,6 +83,7 @@ void exchange_sent(struct exchange *exchange, uint8_t type)
     default: /* CopyData, Flush: no answer, no state */
         break;
     }
+    return false;
 }
 
 static void copy_in_began(struct exchange *exchange)
@@ -156,6 +157,9 @@ void exchange_received(struct exchange *exchange, uint8_t type)
         if (exchange->run_count > 1 && exchange->runs[0].kind == RUN_EXTENDED &&
             exchange->runs[1].kind == RUN_QUERY)
             exchange->is_uncertain = exchange->is_lost = true;
+        /* Nothing but the open batch is outstanding: it is this that has failed. */
+        exchange->is_skipping = exchange->run_count == 1 && !exchange->is_blurred &&
+                                exchange->runs[0].kind == RUN_EXTENDED;
         exchange->in_copy_in = false;
         break;
     default:

@@ -60,11 +60,11 @@ void heal_bind(struct server *server, struct client_name *name)
 {
     struct heal *heal = &server->statements->heal;
 
-    heal->is_known = name->was_bound || name->shape != 0;
-    if (name->shape != 0 ||
-        (name->was_bound && !server_core(server)->snapshot->settings.heal_statements))
+    heal->is_known = name->told.was_bound || name->told.shape != 0;
+    if (name->told.shape != 0 ||
+        (name->told.was_bound && !server_core(server)->snapshot->settings.heal_statements))
         heal->is_relied_on = true;
-    name->was_bound = true;
+    name->told.was_bound = true;
 }
 
 void heal_sent(struct server *server, uint8_t type)
@@ -146,10 +146,12 @@ bool heal_takes(struct server *server, uint8_t type)
     case HEAL_SYNCING:
         if (type == 'Z')
             return true;
-        if (type == 'E')
+        if (type == 'E') {
             heal_forget(server); /* the server's last words */
-        else
-            server_close(server, out_of_step);
+            return false;
+        }
+        server->forwards_message = false;
+        server_close(server, out_of_step);
         return false;
     case HEAL_SKIPPING:
         if (type == 'E') {
@@ -157,6 +159,7 @@ bool heal_takes(struct server *server, uint8_t type)
             return false;
         }
         if (type != '1' && type != '2' && type != '3' && type != 't' && type != 'n') {
+            server->forwards_message = false;
             server_close(server, out_of_step);
             return false;
         }
@@ -174,12 +177,6 @@ static bool is_of_statement(const struct error_fields *fields)
         return strcmp(fields->routine, stale_plan_routine) == 0;
     return strcmp(fields->sqlstate, "26000") == 0 &&
            strstr(fields->message, STATEMENT_NAME_PREFIX) != NULL;
-}
-
-/* Prepared afresh it would give another result than the client expects. */
-static bool is_refused(const struct heal *heal, const struct error_fields *fields)
-{
-    return heal->is_relied_on && strcmp(fields->sqlstate, "26000") != 0;
 }
 
 /* What a fresh Parse might have said, or not. */
@@ -202,9 +199,8 @@ bool heal_error(struct server *server, const uint8_t *body, size_t bytes)
         server_statements_doubt(server); /* in a transaction, too: which one it was is not said */
     if (heal->state != HEAL_RECORDING && heal->state != HEAL_RECORDED)
         return false;
-    if (heal->used_count == 0 || heal->is_repeated || client->frame.body_left > 0 ||
-        is_refused(heal, &fields) ||
-        !(is_of_statement(&fields) || is_of_parse(heal, &fields))) {
+    if (heal->used_count == 0 || heal->is_repeated || heal->is_relied_on ||
+        client->frame.body_left > 0 || !(is_of_statement(&fields) || is_of_parse(heal, &fields))) {
         heal_forget(server);
         return false;
     }

@@ -62,8 +62,8 @@ static bool make_usable(struct client *client, struct client_name *name)
     struct server *server = client->server;
     struct statement *statement = name->statement;
     struct prepared *prepared = prepared_find(server->statements, &statement->digest);
-    uint64_t params_hash, shape;
-    bool was_bound;
+    uint64_t params_hash;
+    struct told told;
 
     if (likely(prepared != NULL && prepared_is_usable(server->statements, prepared))) {
         believe(server, prepared, statement, false);
@@ -79,11 +79,9 @@ static bool make_usable(struct client *client, struct client_name *name)
         if (statement == NULL)
             return false;
         statement->cacheable = name->statement->cacheable;
-        shape = name->shape;
-        was_bound = name->was_bound;
+        told = name->told;
         client_name_set(client, name, statement);
-        name->shape = shape;
-        name->was_bound = was_bound;
+        name->told = told;
         prepared = prepared_find(server->statements, &statement->digest);
         if (prepared != NULL && prepared_is_usable(server->statements, prepared)) {
             believe(server, prepared, statement, false);
@@ -220,12 +218,14 @@ bool rewrite_send_error(struct client *client, const uint8_t *body, size_t bytes
 
 void rewrite_write_failure(struct writer *writer, const struct expectation *failure)
 {
+    static const char *const sqlstates[] = {"26000", "42P05", "0A000"};
+    static const char *const routines[] = {"FetchPreparedStatement", "StorePreparedStatement",
+                                           "RevalidateCachedQuery"};
     char text[STATEMENT_CLIENT_NAME_MAX + 64];
     struct pg_error error = {
         .severity = SEVERITY_ERROR,
-        .sqlstate = failure->failure == FAILURE_STALE       ? "0A000"
-                    : failure->failure == FAILURE_DUPLICATE ? "42P05"
-                                                            : "26000",
+        .sqlstate = sqlstates[failure->failure],
+        .routine = routines[failure->failure],
         .message = text,
     };
 
@@ -235,7 +235,8 @@ void rewrite_write_failure(struct writer *writer, const struct expectation *fail
         snprintf(text, sizeof(text), "unnamed prepared statement does not exist");
     else
         snprintf(text, sizeof(text), "prepared statement \"%.*s\" %s", (int)failure->text_bytes,
-                 failure->text, failure->failure == FAILURE_DUPLICATE ? "already exists" : "does not exist");
+                 failure->text,
+                 failure->failure == FAILURE_DUPLICATE ? "already exists" : "does not exist");
     message_error(writer, &error);
 }
 
@@ -281,6 +282,18 @@ static bool is_worth_caching(struct core *core, struct statement *statement)
            statement_seen_before(&core->statements, statement);
 }
 
+/* For a client that ought to have asked. */
+static bool describe_for(struct server *server, struct client_name *name)
+{
+    struct expectation *expectation = expect(server, EXPECT_SHAPE, name);
+
+    if (expectation == NULL)
+        return false;
+    expectation->digest = name->statement->digest;
+    expectation->has_digest = true;
+    return send_named(server, 'D', name->statement->name);
+}
+
 static enum rewrite_result parse(struct client *client, const struct span *body,
                                  uint32_t body_bytes, bool is_last)
 {
@@ -294,8 +307,10 @@ static enum rewrite_result parse(struct client *client, const struct span *body,
     struct client_name *name;
     struct statement *statement;
     struct statement *before = NULL;
+    struct told told = {0};
     struct expectation *expectation;
     struct buffer *new_body = NULL;
+    enum rewrite_result result;
 
     if (zero == NULL)
         return broken(client, broken_parse);
@@ -314,8 +329,8 @@ static enum rewrite_result parse(struct client *client, const struct span *body,
     }
     if (name_bytes == 0 && rest.bytes >= rest_bytes &&
         sql_may_be_prepare((const char *)text + 1, text_bytes)) {
-        enum rewrite_result result = rewrite_parse_text(client, &rest, rest_bytes, text_bytes,
-                                                        &new_body, &rest_bytes, &text_bytes);
+        result = rewrite_parse_text(client, &rest, rest_bytes, text_bytes, &new_body, &rest_bytes,
+                                    &text_bytes);
 
         if (result == REWRITE_HOLD || result == REWRITE_CLOSED)
             return result;
@@ -342,10 +357,16 @@ static enum rewrite_result parse(struct client *client, const struct span *body,
     if (name_bytes > 0) {
         client_name_set(client, name, statement);
         client->pool->stats.client_parse_count++;
-        return parse_tracked(client, name, false);
+        result = parse_tracked(client, name, false);
+        if (result == REWRITE_DROP && client_name_is_of_dbd_pg(name) && server->status != 'E' &&
+            !describe_for(server, name))
+            return out_of_memory(client);
+        return result;
     }
-    if (client->statements->is_unnamed_on_server && name->statement != NULL)
+    if (client->statements->is_unnamed_on_server && name->statement != NULL) {
         before = statement_reference(name->statement);
+        told = name->told;
+    }
     client_name_set(client, name, statement);
     client->statements->is_unnamed_on_server = false;
     client->statements->is_unnamed_in_doubt = false;
@@ -362,8 +383,10 @@ static enum rewrite_result parse(struct client *client, const struct span *body,
         return out_of_memory(client);
     }
     expectation->statement = before;
+    expectation->told = told;
     if (new_body == NULL)
         return REWRITE_PASS;
+    client->statements->is_unnamed_in_doubt = true; /* names of this server's stand in the text */
     return send_unnamed_parse(server, statement) ? REWRITE_DROP : out_of_memory(client);
 }
 
@@ -385,9 +408,14 @@ static enum rewrite_result use(struct client *client, const uint8_t *text, size_
         *name = NULL;
         return REWRITE_PASS;
     }
+    /* A description of it is on its way: prepared anew it might not be true any more. */
+    if (unlikely((*name)->described_count > 0) && exchange_owed(&server->exchange) > 0 &&
+        !is_usable(server, (*name)->statement))
+        return REWRITE_HOLD;
     if (unlikely((*name)->statement->is_sql) && !send_own_is_possible(server) &&
         !is_usable(server, (*name)->statement))
-        return fail(client, FAILURE_UNKNOWN, text, bytes); /* it cannot be prepared in the middle of a batch */
+        return fail(client, FAILURE_UNKNOWN, text,
+                    bytes); /* it cannot be prepared in the middle of a batch */
     heal_begin(server);
     return make_usable(client, *name) ? REWRITE_PASS : out_of_memory(client);
 }
@@ -397,7 +425,8 @@ static enum rewrite_result use(struct client *client, const uint8_t *text, size_
  * maybe after DDL, or before DDL of which the client knows. So its shape is learned once for each server and
  * statement, before it is bound, and where it is another one it is prepared afresh: if it is still
  * another one then, the client gets PostgreSQL's error. */
-static enum rewrite_result check_shape(struct client *client, const struct client_name *name)
+static enum rewrite_result check_shape(struct client *client, const struct client_name *name,
+                                       uint64_t shape)
 {
     static const uint8_t flush[] = {'H', 0, 0, 0, 4};
     struct server *server = client->server;
@@ -406,7 +435,7 @@ static enum rewrite_result check_shape(struct client *client, const struct clien
     struct prepared *prepared = prepared_find(statements, &statement->digest);
     struct expectation *expectation;
 
-    if (likely(name->shape == 0 || prepared->shape == name->shape) || server->status == 'E' ||
+    if (likely(shape == 0 || prepared->shape == shape) || server->status == 'E' ||
         statement->is_sql || statements->failed == statements->batch + 1)
         return REWRITE_PASS;
     if (prepared->shape != 0) {
@@ -424,8 +453,21 @@ static enum rewrite_result check_shape(struct client *client, const struct clien
     expectation->has_digest = true;
     if (!send_named(server, 'D', statement->name) || !send_bytes(server, flush, sizeof(flush)))
         return out_of_memory(client);
-    exchange_sent(&server->exchange, 'D'); /* the Bind has not been sent: its batch is open all the same */
+    exchange_sent(&server->exchange,
+                  'D'); /* the Bind has not been sent: its batch is open all the same */
     return REWRITE_HOLD;
+}
+
+bool rewrite_needs_next(struct client *client, const uint8_t *body, size_t body_bytes)
+{
+    const uint8_t *end = body + body_bytes;
+    const uint8_t *text = string_end(body, end);
+    const uint8_t *text_end = text != NULL ? string_end(text + 1, end) : NULL;
+    const struct client_name *name = NULL;
+
+    if (text_end != NULL && FRAME_HEADER_BYTES + body_bytes < CLIENT_HEAD_BYTES_MAX)
+        name = client_name_find(client, text + 1, (size_t)(text_end - text - 1));
+    return name != NULL && name->told.shape == 0 && name->told.portal_shape != 0;
 }
 
 static enum rewrite_result bind_message(struct client *client, const struct span *body,
@@ -448,7 +490,12 @@ static enum rewrite_result bind_message(struct client *client, const struct span
     if (result == REWRITE_HOLD || result == REWRITE_CLOSED)
         return result;
     if (result == REWRITE_PASS && name != NULL) {
-        result = check_shape(client, name);
+        /* What it was told of a portal counts if it does not ask again. */
+        uint64_t shape = name->told.shape;
+
+        if (shape == 0 && (body->bytes == body_bytes || portal[body_bytes] != 'D'))
+            shape = name->told.portal_shape;
+        result = check_shape(client, name, shape);
         if (result == REWRITE_HOLD || result == REWRITE_CLOSED)
             return result;
     }
@@ -457,6 +504,7 @@ static enum rewrite_result bind_message(struct client *client, const struct span
         return result;
     name->statement->bind_count++;
     heal_bind(client->server, name);
+    client->server->statements->bound = name;
     writer_init(&writer, head, sizeof(head));
     writer_put_u8(&writer, 'B');
     writer_put_u32(&writer,
@@ -468,23 +516,50 @@ static enum rewrite_result bind_message(struct client *client, const struct span
     return send_bytes(client->server, head, writer.bytes) ? REWRITE_DONE : out_of_memory(client);
 }
 
+/* The first time that a client is told what the result of its statement looks like: if nothing else is
+ * described before it is answered, the answer can be told from others. */
+static bool describe_portal(struct server *server)
+{
+    struct server_statements *statements = server->statements;
+    struct client_name *name = statements->bound;
+    struct expectation *expectation;
+
+    statements->bound = NULL;
+    if (!statements->heal.is_described && name != NULL && name->told.shape == 0 &&
+        name->told.portal_shape == 0 && exchange_owed(&server->exchange) == 0 &&
+        statements->portal_batch != statements->batch + 1) {
+        expectation = expect(server, EXPECT_PORTAL, name);
+        if (expectation == NULL)
+            return false;
+        expectation->digest = name->statement->digest;
+        expectation->has_digest = true;
+    }
+    statements->portal_batch = statements->batch + 1;
+    statements->heal.is_described = true;
+    return true;
+}
+
 static enum rewrite_result describe(struct client *client, const uint8_t *text, size_t bytes)
 {
     struct client_name *name;
     enum rewrite_result result = use(client, text, bytes, &name);
     struct expectation *expectation;
+    bool is_native;
 
     if (result != REWRITE_PASS)
         return result;
     client->server->statements->heal.is_described = true;
-    expectation =
-        expect(client->server, EXPECT_DESCRIBE, name != NULL ? name : &client->statements->unnamed);
+    is_native = name == NULL;
+    if (is_native)
+        name = &client->statements->unnamed;
+    expectation = expect(client->server, EXPECT_DESCRIBE, name);
     if (expectation == NULL)
         return out_of_memory(client);
-    if (name == NULL)
-        return REWRITE_PASS;
     expectation->digest = name->statement->digest;
     expectation->has_digest = true;
+    expectation->is_native = is_native;
+    if (is_native)
+        return REWRITE_PASS;
     return send_named(client->server, 'D', name->statement->name) ? REWRITE_DROP
                                                                   : out_of_memory(client);
 }
@@ -502,8 +577,10 @@ static enum rewrite_result close_statement(struct client *client, const uint8_t 
         return out_of_memory(client);
     if (name != NULL && name->statement != NULL) {
         expectation->statement = statement_reference(name->statement);
+        expectation->told = name->told;
         client_name_set(client, name, NULL);
     }
+    server->statements->bound = NULL;
     if (bytes == 0) {
         if (client->statements != NULL)
             client->statements->is_unnamed_on_server = false;
@@ -544,14 +621,15 @@ enum rewrite_result rewrite_message(struct client *client, uint8_t type, const s
         if (data[0] == 'S')
             return type == 'D' ? describe(client, data + 1, body_bytes - 2)
                                : close_statement(client, data + 1, body_bytes - 2);
-        server->statements->heal.is_described |= type == 'D';
+        if (type == 'D' && !describe_portal(server))
+            return out_of_memory(client);
         if (type == 'C' && data[0] == 'P' && expect(server, EXPECT_CLOSE, NULL) == NULL)
             return out_of_memory(client);
         return REWRITE_PASS;
     }
 }
 
-void rewrite_sent(struct client *client, uint8_t type)
+void rewrite_sent(struct client *client, uint8_t type, bool is_owed)
 {
     struct server *server = client->server;
 
@@ -571,8 +649,10 @@ void rewrite_sent(struct client *client, uint8_t type)
     }
     if (!rewrite_concerns(type))
         heal_sent(server, type);
-    if (type == 'S' || type == 'Q' || type == 'F')
+    if (is_owed) {
         server->statements->batch++;
+        server->statements->bound = NULL;
+    }
 }
 
 bool rewrite_holds_what_follows(const struct client *client)

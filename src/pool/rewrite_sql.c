@@ -119,6 +119,7 @@ static enum text_result deallocate_text(struct client *client, struct client_nam
     if (expectation == NULL)
         return out_of_memory(client);
     expectation->statement = statement_reference(name->statement);
+    expectation->told = name->told;
     client_name_set(client, name, NULL);
     return TEXT_NEW;
 }

@@ -721,8 +721,7 @@ static void description_began(struct server *server, uint8_t type)
     }
     /* One that is too long is not remembered. */
     expected_description_over(
-        server, expectation,
-        type == 'n' ? shape_of(&server_core(server)->statements, NULL, 0) : 0);
+        server, expectation, type == 'n' ? shape_of(&server_core(server)->statements, NULL, 0) : 0);
     if (is_ours)
         client_release_held(server->client);
 }
@@ -745,6 +744,7 @@ static void tracked_message_began(struct server *server, uint8_t *header)
     struct expectation *own;
 
     if (unlikely(server->exchange.is_lost) && !list_is_empty(&server->statements->expectations)) {
+        server->forwards_message = false; /* nothing of it has gone out */
         server_close(server, out_of_step);
         return;
     }
@@ -767,10 +767,10 @@ static void tracked_message_began(struct server *server, uint8_t *header)
         server->forwards_message = false;
     } else if (type == 'C' && has_tag_of_statements(server)) {
         server->looks_at_body = true;
-    } else if ((type == 'T' || type == 'n') &&
-               !list_is_empty(&server->statements->expectations)) {
+    } else if ((type == 'T' || type == 'n') && !list_is_empty(&server->statements->expectations)) {
         description_began(server, type);
-    } else if ((type == '1' || type == '3' || type == 't') && !list_is_empty(&server->statements->expectations)) {
+    } else if ((type == '1' || type == '3' || type == 't') &&
+               !list_is_empty(&server->statements->expectations)) {
         switch (server_statements_answer(server, type)) {
         case ANSWER_FORWARD:
             break;
@@ -781,6 +781,7 @@ static void tracked_message_began(struct server *server, uint8_t *header)
             *header = '1';
             break;
         case ANSWER_WRONG:
+            server->forwards_message = false;
             server_close(server, out_of_step);
             break;
         }
@@ -888,8 +889,7 @@ static void error_complete(struct server *server, const uint8_t *body, size_t by
         return;
     }
     /* What waits for an answer of this batch waits in vain. */
-    server->statements->failed =
-        server->statements->batch - exchange_owed(&server->exchange) + 1;
+    server->statements->failed = server->statements->batch - exchange_owed(&server->exchange) + 1;
     client_release_held(server->client);
 }
 
@@ -1078,6 +1078,15 @@ static void server_received(struct conn *conn, struct buffer *buffer, uint32_t b
                 return;
             }
             position += count;
+            if (!was_held && server->statements != NULL &&
+                (!list_is_empty(&server->statements->expectations) ||
+                 server->statements->heal.state != HEAL_NONE)) {
+                /* What has come goes out, whatever becomes of this message. */
+                forward(server, buffer, from, header_at);
+                if (unlikely(server->state == SERVER_CLOSING))
+                    return;
+                from = header_at;
+            }
             message_began(server, was_held ? frame->held : buffer->data + header_at);
             if (unlikely(server->state == SERVER_CLOSING))
                 return;

@@ -187,6 +187,11 @@ void server_statements_release(struct server *server)
 
 static void take_back(struct server *server, struct expectation *expectation);
 
+static bool is_description(enum expectation_kind kind)
+{
+    return kind == EXPECT_DESCRIBE || kind == EXPECT_SHAPE || kind == EXPECT_PORTAL;
+}
+
 struct expectation *expect(struct server *server, enum expectation_kind kind,
                            struct client_name *name)
 {
@@ -200,7 +205,7 @@ struct expectation *expect(struct server *server, enum expectation_kind kind,
     list_init(&expectation->link);
     list_push_back(&statements->expectations, &expectation->link);
     statements->own_count += kind == EXPECT_OWN_BATCH;
-    if (name != NULL && kind == EXPECT_DESCRIBE) {
+    if (name != NULL && is_description(kind)) {
         name->described_count++;
     } else if (name != NULL) {
         name->unsettled_count++;
@@ -216,9 +221,8 @@ static void expectation_free(struct server *server, struct expectation *expectat
     list_remove(&expectation->link);
     server->statements->own_count -= expectation->kind == EXPECT_OWN_BATCH;
     if (expectation->name != NULL) {
-        uint32_t *count = expectation->kind == EXPECT_DESCRIBE
-                              ? &expectation->name->described_count
-                              : &expectation->name->unsettled_count;
+        uint32_t *count = is_description(expectation->kind) ? &expectation->name->described_count
+                                                            : &expectation->name->unsettled_count;
 
         assert(*count > 0);
         --*count;
@@ -247,10 +251,10 @@ static void confirm(struct server *server, const struct expectation *expectation
         prepared->state = PREPARED_SURE;
 }
 
-/* Answered by ParseComplete, CloseComplete or ParameterDescription. */
+/* Answered by ParseComplete, CloseComplete, ParameterDescription or RowDescription. */
 static bool is_of_protocol(const struct expectation *expectation)
 {
-    return expectation->kind <= EXPECT_SHAPE;
+    return expectation->kind <= EXPECT_PORTAL;
 }
 
 enum answer server_statements_answer(struct server *server, uint8_t type)
@@ -308,7 +312,8 @@ struct expectation *expected_description(const struct server_statements *stateme
         struct expectation *expectation = OWNER_OF(link, struct expectation, link);
 
         if (is_of_protocol(expectation))
-            return expectation->is_described ? expectation : NULL;
+            return expectation->is_described || expectation->kind == EXPECT_PORTAL ? expectation
+                                                                                   : NULL;
     }
     return NULL;
 }
@@ -321,13 +326,14 @@ void expected_description_over(struct server *server, struct expectation *expect
 
     if (expectation->has_digest)
         prepared = prepared_find(server->statements, &expectation->digest);
-    if (prepared != NULL)
+    if (prepared != NULL && shape != 0 && !expectation->is_native)
         prepared->shape = shape;
     /* The name may stand for something else by now. */
     if (name != NULL && name->statement != NULL &&
         (!expectation->has_digest ||
          digest_is_same(&name->statement->digest, &expectation->digest)))
-        name->shape = shape;
+        *(expectation->kind == EXPECT_PORTAL ? &name->told.portal_shape : &name->told.shape) =
+            shape;
     expectation_free(server, expectation);
 }
 
@@ -424,6 +430,7 @@ static void take_back(struct server *server, struct expectation *expectation)
         if (name != NULL && name->statement == NULL &&
             (name->bytes > 0 || name->batch == expectation->batch)) {
             client_name_set(server->client, name, expectation->statement);
+            name->told = expectation->told;
             expectation->statement = NULL;
         }
         break;
@@ -439,6 +446,7 @@ static void take_back(struct server *server, struct expectation *expectation)
 
         client_name_set(server->client, name, expectation->statement);
         if (expectation->statement != NULL) {
+            name->told = expectation->told;
             client_statements->is_unnamed_on_server = true;
             client_statements->is_unnamed_in_doubt = true;
             expectation->statement = NULL;
@@ -450,6 +458,8 @@ void server_statements_settle(struct server *server, uint64_t batch)
 {
     struct server_statements *statements = server->statements;
     struct list *link = statements->expectations.next;
+
+    statements->bound = NULL;
 
     while (link != &statements->expectations &&
            OWNER_OF(link, struct expectation, link)->batch < batch)
@@ -481,6 +491,7 @@ void server_statements_end_exchange(struct server *server)
         return;
     statements->deallocation = 0;
     statements->failed = 0;
+    statements->portal_batch = 0;
     statements->batch = 0;
     statements->heal.state = HEAL_NONE;
     if (server->exchange.is_uncertain)

@@ -67,10 +67,13 @@ void message_error(struct writer *writer, const struct pg_error *error)
     const char *sqlstate = error->severity == SEVERITY_NOTICE ? "00000" : "08P01";
 
     put_field(writer, 'S', severity_names[error->severity]);
+    if (error->routine != NULL)
+        put_field(writer, 'V', severity_names[error->severity]);
     put_field(writer, 'C', error->sqlstate != NULL ? error->sqlstate : sqlstate);
     put_field(writer, 'M', error->message);
     put_field(writer, 'D', error->detail);
     put_field(writer, 'H', error->hint);
+    put_field(writer, 'R', error->routine);
     writer_put_u8(writer, 0);
     message_end(writer, begin);
 }

@@ -257,6 +257,8 @@ def test_errors_of_names_leave_the_connection(t):
         result = client.batch(run("nobody") + parse("a", "select 1"))
         same((result.types, str(result.errors[0])),
              ("EZ", 'ERROR 26000 prepared statement "nobody" does not exist'))
+        # postgres.js goes by the routine.
+        same([result.errors[0].fields[key] for key in "VR"], ["ERROR", "FetchPreparedStatement"])
         result = client.batch(parse("a", "select 1") + parse("a", "select 2"))
         same((result.types, str(result.errors[0])),
              ("1EZ", 'ERROR 42P05 prepared statement "a" already exists'))
@@ -622,6 +624,25 @@ def test_in_a_transaction_the_client_is_told_and_the_statement_renewed(t):
         client.query("begin")
         same(client.batch(run("s")).rows, [wanted])
         client.query("rollback")
+
+
+@ours
+def test_whether_a_describe_follows_is_waited_for(t):
+    """It decides whether the client relies on the columns it has seen. Some drivers send each message by itself."""
+    pooler = t.pooler(pool_mode="transaction", default_pool_size=1)
+    change = changed_table(t, pooler)
+    with pooler.connect() as c, pooler.console() as console:
+        c.batch(parse("s", "select * from changing"))
+        c.batch(run("s"))
+        for next_message, sqlstate in ((describe("P"), None), (b"", "0A000")) * 3:
+            columns = change()
+            before = int(stats_of(console)["bytes_received"])
+            c.send(bind("", "s", []))
+            eventually(lambda: int(stats_of(console)["bytes_received"]) > before, "the Bind has arrived")
+            c.send(next_message + execute() + sync())
+            result = c.results()
+            same((result.rows, [error.sqlstate for error in result.errors]),
+                 ([], [sqlstate]) if sqlstate else ([columns], []))
 
 
 @ours

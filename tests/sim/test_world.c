@@ -32,6 +32,7 @@ enum {
     DRAIN_ROUNDS_MAX = 200000,
     IDLE_ROUNDS_MAX = 5000, /* in which nothing happened: a stall */
     SCRIPTS_AFTER_CHAOS = 2,
+    SCRIPTS_FOR_SCHEMA = 6, /* the same, where healing is promised and can be demanded */
     ORDERS_MAX = 4,
     JOBS_MAX = 128,
     VISITS_MAX = 64,
@@ -203,7 +204,8 @@ static struct snapshot *make_snapshot(bool is_whole)
              "[pgsplice]\n"
              "pool_shards = %u\n"
              "server_connect_parallel = %s\n"
-             "cache_unnamed_statements = %u\n",
+             "cache_unnamed_statements = %u\n"
+             "heal_statements = %u\n",
              1 + (unsigned)sim_below(sim, 5), (unsigned)sim_below(sim, 3),
              pick(" connect_query='select 1'", ""), is_whole || !happens(6) ? "" : "; ",
              pick(" max_db_connections=2", ""), pick("pg.example", "127.0.0.1"),
@@ -214,7 +216,7 @@ static struct snapshot *make_snapshot(bool is_whole)
              pick("0.3", "0"), pick("6", "100"), pick("2", "0"), pick("3", "0"), pick("5", "0"),
              pick("4", "0"), pick("0.05", "10"), world.prepared_max,
              happens(4) ? 0 : 1 + (unsigned)sim_below(sim, WORKERS_SIM_MAX), pick("1", "10"),
-             world.caches_unnamed);
+             world.caches_unnamed, world.heals);
     made = snapshot_load_through(open_config, NULL, "pgsplice.ini", NULL, say, NULL);
     assert(made != NULL);
     note_limits(made);
@@ -1185,6 +1187,8 @@ static void begin(uint64_t seed)
     world.avoids_known = world.may_track && getenv("SIM_KNOWN") == NULL;
     world.has_names = world.is_session_mode || world.is_tracked;
     world.changes_schema = happens(3);
+    world.heals = !happens(3);
+    world.rounds_of_schema = happens(2) ? 40 : 200;
     world.loses_statements = world.is_tracked && happens(4);
     world.is_crowded = happens(8);
     world.has_dropped = world.is_crowded;
@@ -1297,7 +1301,9 @@ static uint64_t run(uint64_t seed)
     world.chaos_owner_last = world.owner_last;
     if (happens(8))
         shut_down();
-    users_finish(world.is_shut_down ? 0 : SCRIPTS_AFTER_CHAOS);
+    users_finish(world.is_shut_down                         ? 0
+                 : world.is_tracked && world.changes_schema ? SCRIPTS_FOR_SCHEMA
+                                                            : SCRIPTS_AFTER_CHAOS);
     run_until(all_is_done, 20, "not all clients come to their end");
     end();
     sim_note(world.sim, world.answers);
@@ -1305,10 +1311,10 @@ static uint64_t run(uint64_t seed)
     if (getenv("SIM_VERBOSE") != NULL)
         printf(
             "answers %llu, transactions %llu, cancels that hit %llu, FATAL %llu, owners %u, lent "
-            "%llu, passed over %llu, parses %llu, binds %llu, refused %llu, stale %llu\n",
+            "%llu, passed over %llu, parses %llu, binds %llu, refused %llu, stale %llu, healed %llu\n",
             world.answers, world.transactions, world.cancels_hit, world.fatals, world.owner_last,
             world.lent, world.passed_over, world.parses, world.binds, world.bind_errors,
-            world.stale_errors);
+            world.stale_errors, world.healed);
     sim_destroy(world.sim);
     return trace;
 }

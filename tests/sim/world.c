@@ -132,8 +132,9 @@ static char filler[ROW_BYTES_MAX + ALPHABET];
 size_t make_row(char text[ROW_BYTES_MAX], const struct question *question, unsigned row,
                 const char *name, unsigned bytes)
 {
-    size_t at = (size_t)snprintf(text, ROW_TEXT_BYTES_MAX, "A %u %u %u %u [%s] ", question->owner,
-                                 question->number, question->statement, row, name);
+    size_t at = (size_t)snprintf(text, ROW_TEXT_BYTES_MAX, "A %u %u %u %u %u [%s] ",
+                                 question->owner, question->number, question->statement,
+                                 question->version, row, name);
     unsigned letter = (question->owner * 7 + question->number * 5 + row * 3) % ALPHABET;
 
     if (at < bytes) {
@@ -215,6 +216,42 @@ bool statement_returns_rows(unsigned statement)
 {
     return statement != STATEMENT_TEXT && !is_special(statement) &&
            !statement_ends_transaction(statement);
+}
+
+enum { TYPE_FIRST = 5000, TYPE_BYTES = 8 };
+
+size_t make_description(uint8_t body[DESCRIPTION_BYTES_MAX], unsigned statement, unsigned version,
+                        uint32_t table)
+{
+    char name[DESCRIPTION_BYTES_MAX / 2];
+    struct writer writer;
+
+    snprintf(name, sizeof(name), "s%u_%u", statement, (version + 1) / 2);
+    writer_init(&writer, body, DESCRIPTION_BYTES_MAX);
+    writer_put_u16(&writer, 1);
+    writer_put_string(&writer, name);
+    writer_put_u32(&writer, table);
+    writer_put_u16(&writer, 1);
+    writer_put_u32(&writer, TYPE_FIRST + version / 2);
+    writer_put_u16(&writer, TYPE_BYTES);
+    writer_put_u32(&writer, UINT32_MAX);
+    writer_put_u16(&writer, 0);
+    assert(!writer.overflow);
+    return writer.bytes;
+}
+
+unsigned read_description(const uint8_t *body, size_t bytes, unsigned statement)
+{
+    uint8_t wanted[DESCRIPTION_BYTES_MAX];
+    const char *name = (const char *)body + 2;
+    const uint8_t *table = (const uint8_t *)name + strlen(name) + 1;
+    unsigned named, half;
+
+    assert(sscanf(name, "s%u_%u", &named, &half) == 2);
+    half += bytes_get_u32(table + 6) - TYPE_FIRST;
+    assert(bytes == make_description(wanted, statement, half, bytes_get_u32(table)));
+    assert(memcmp(wanted, body, bytes) == 0);
+    return half;
 }
 
 bool statement_ends_transaction(unsigned statement)

@@ -79,9 +79,10 @@ unsigned row_bytes(unsigned arg);
 struct question {
     unsigned owner, number;
     unsigned statement; /* that was bound; 0: the text was the question itself */
+    unsigned version;   /* of the schema, when that was prepared */
 };
 
-/* `A OWNER NUMBER STATEMENT ROW [NAME] ` and filler up to `bytes`; returns the length. */
+/* `A OWNER NUMBER STATEMENT VERSION ROW [NAME] ` and filler up to `bytes`; returns the length. */
 size_t make_row(char text[ROW_BYTES_MAX], const struct question *question, unsigned row,
                 const char *name, unsigned bytes);
 
@@ -108,6 +109,13 @@ size_t make_statement(char text[STATEMENT_TEXT_BYTES_MAX], unsigned statement);
 /* The statement of a text and its number of parameter types. It must be one to the last byte. */
 unsigned read_statement(const char *text, unsigned type_count);
 bool statement_returns_rows(unsigned statement);
+/* The body of the RowDescription of a statement that was prepared under this version of the schema: each version
+ * changes either the name of the column or its type. The table has no meaning. Returns its length. */
+enum { DESCRIPTION_BYTES_MAX = 64 };
+size_t make_description(uint8_t body[DESCRIPTION_BYTES_MAX], unsigned statement, unsigned version,
+                        uint32_t table);
+/* The version of a description of this statement. */
+unsigned read_description(const uint8_t *body, size_t bytes, unsigned statement);
 /* May be run where a transaction has failed. */
 bool statement_ends_transaction(unsigned statement);
 /* 0: anybody's. */
@@ -169,6 +177,8 @@ struct world {
     bool caches_unnamed;
     unsigned prepared_max; /* max_prepared_statements */
     bool changes_schema, loses_statements;
+    bool heals; /* heal_statements */
+    unsigned rounds_of_schema; /* how long a version lasts, on the average */
     unsigned schema_version;
     unsigned disturbances;           /* changes of the schema, statements lost */
     uint32_t has_parsed[OWNERS_MAX]; /* a bit for each statement that is anybody's */
@@ -179,10 +189,12 @@ struct world {
     struct sockaddr_in listen_address;
     struct sockaddr_in server_addresses[SERVER_ADDRESSES];
     struct owner owners[OWNERS_MAX];
+    /* The owner's question whose Bind PostgreSQL refused last: 0A000, 26000. */
+    unsigned refused[OWNERS_MAX], lost[OWNERS_MAX];
     unsigned owner_last;
     bool is_logged; /* SIM_LOG */
     unsigned long long answers, transactions, cancels_hit, fatals, lent, passed_over;
-    unsigned long long parses, binds, bind_errors, stale_errors;
+    unsigned long long parses, binds, bind_errors, stale_errors, healed;
 };
 
 extern struct world world;

@@ -50,11 +50,12 @@ struct session {
     bool has_unnamed;
     struct prepared unnamed;
     char portal[STATEMENT_BYTES_MAX]; /* the question that was bound */
-    unsigned portal_statement;
+    unsigned portal_statement, portal_version;
     struct prepared *prepared;
     unsigned prepared_count, prepared_room;
+    bool refuses_stale;      /* the last error was 0A000 */
     unsigned skipped_closes; /* that were to make room, when more had been sent behind them */
-    unsigned sleep_owner, sleep_number, sleep_statement;
+    unsigned sleep_owner, sleep_number, sleep_statement, sleep_version;
     bool sleep_is_extended;
     uint64_t wakes_us, slow_until_us;
 };
@@ -77,8 +78,8 @@ static void put_ready(struct session *session)
 static void put_complete(struct session *session, const struct question *question)
 {
     char text[64];
-    int bytes = snprintf(text, sizeof(text), "DONE %u %u %u", question->owner, question->number,
-                         question->statement);
+    int bytes = snprintf(text, sizeof(text), "DONE %u %u %u %u", question->owner, question->number,
+                         question->statement, question->version);
 
     put_message(&session->out, 'C', text, (size_t)bytes + 1);
 }
@@ -139,9 +140,9 @@ static void lose_statement(struct session *session)
 
 /* Runs a statement of ours. False: it failed, or goes on (asleep, COPY). */
 static bool run_statement(struct session *session, const char *text, unsigned statement,
-                          bool is_extended)
+                          unsigned version, bool is_extended)
 {
-    struct question question = {.statement = statement};
+    struct question question = {.statement = statement, .version = version};
     unsigned owner, number, kind, arg;
 
     assert(sscanf(text, "Q %u %u %u %u", &owner, &number, &kind, &arg) == 4);
@@ -174,6 +175,7 @@ static bool run_statement(struct session *session, const char *text, unsigned st
         session->sleep_owner = owner;
         session->sleep_number = number;
         session->sleep_statement = statement;
+        session->sleep_version = version;
         session->sleep_is_extended = is_extended;
         session->wakes_us = world_now_us() + (world.is_chaos    ? sim_below(world.sim, 200000)
                                               : arg == ARG_LONG ? LONG_SLEEP_US
@@ -187,6 +189,7 @@ static bool run_statement(struct session *session, const char *text, unsigned st
         session->sleep_owner = owner;
         session->sleep_number = number;
         session->sleep_statement = statement;
+        session->sleep_version = version;
         flush(session);
         return false;
     case KIND_COPY_OUT:
@@ -351,6 +354,7 @@ static bool parse_statement(struct session *session, const char *name, const cha
 static bool check_usable(struct session *session, const struct prepared *prepared, const char *name,
                          bool is_harmless)
 {
+    session->refuses_stale = false;
     if (prepared == NULL) {
         put_statement_error(session, "26000", name, "does not exist");
         return false;
@@ -362,10 +366,23 @@ static bool check_usable(struct session *session, const struct prepared *prepare
     if (prepared->schema_version < world.schema_version &&
         statement_returns_rows(prepared->statement)) {
         put_error(&session->out, "ERROR", "0A000", "cached plan must not change result type");
+        session->refuses_stale = true;
         fail_in_transaction(session);
         return false;
     }
     return true;
+}
+
+/* The question of a Bind that is refused. */
+static void note_refusal(unsigned owner, const uint8_t *rest, unsigned *refusals)
+{
+    unsigned asker, number;
+
+    if (bytes_get_u16(rest + 2) == 0)
+        return; /* the text is the question */
+    assert(sscanf((const char *)rest + 8, "Q %u %u", &asker, &number) == 2);
+    assert(asker == owner);
+    refusals[owner] = number;
 }
 
 /* `bytes` behind the names of a Bind: the question, or nothing where the text is it. */
@@ -378,8 +395,10 @@ static bool bind_statement(struct session *session, unsigned owner, const char *
 
     assert(bytes >= 6);
     if (!check_usable(session, prepared, name,
-                      statement == STATEMENT_TEXT || statement_ends_transaction(statement)))
+                      statement == STATEMENT_TEXT || statement_ends_transaction(statement))) {
+        note_refusal(owner, rest, session->refuses_stale ? world.refused : world.lost);
         return false;
+    }
     if (bytes_get_u16(rest + 2) == 0) {
         assert(statement == STATEMENT_TEXT);
         assert(strlen(prepared->text) < sizeof(session->portal));
@@ -393,6 +412,7 @@ static bool bind_statement(struct session *session, unsigned owner, const char *
         session->portal[value_bytes] = '\0';
     }
     session->portal_statement = statement;
+    session->portal_version = statement_returns_rows(statement) ? prepared->schema_version : 0;
     assert(sscanf(session->portal, "Q %u %u", &asker, &number) == 2);
     assert(asker == owner);
     /* Whoever runs a statement has prepared it. */
@@ -408,10 +428,13 @@ static bool bind_statement(struct session *session, unsigned owner, const char *
     return true;
 }
 
-static void put_row_description(struct session *session, unsigned statement)
+static void put_row_description(struct session *session, unsigned statement, unsigned version)
 {
+    uint8_t body[DESCRIPTION_BYTES_MAX];
+
     if (statement_returns_rows(statement))
-        put_message(&session->out, 'T', "\0\0", 2);
+        put_message(&session->out, 'T', body,
+                    make_description(body, statement, version, session->id));
     else
         put_message(&session->out, 'n', NULL, 0);
 }
@@ -426,7 +449,7 @@ static bool describe_statement(struct session *session, const char *name)
         return false;
     bytes_put_u32(types + 2, OID_FIRST + prepared->statement);
     put_message(&session->out, 't', types, sizeof(types));
-    put_row_description(session, prepared->statement);
+    put_row_description(session, prepared->statement, prepared->schema_version);
     return true;
 }
 
@@ -497,7 +520,8 @@ static bool execute_portal(struct session *session)
     if (session->portal_statement > STATEMENT_SHARED_LAST &&
         session->portal_statement < STATEMENT_PRIVATE_FIRST)
         return run_special(session, session->portal_statement);
-    return run_statement(session, session->portal, session->portal_statement, true);
+    return run_statement(session, session->portal, session->portal_statement,
+                         session->portal_version, true);
 }
 
 /* ---- what the pooler asks, sleeping ---- */
@@ -529,7 +553,7 @@ static void run_own(struct session *session, const char *text)
 static void wake(struct session *session, bool is_cancelled)
 {
     struct question question = {session->sleep_owner, session->sleep_number,
-                                session->sleep_statement};
+                                session->sleep_statement, session->sleep_version};
 
     session->is_asleep = false;
     if (is_cancelled) {
@@ -764,7 +788,8 @@ static void session_message(struct session *session, char type, const uint8_t *b
         case 'c':
             session->in_copy = false;
             put_complete(session, &(struct question){session->sleep_owner, session->sleep_number,
-                                                     session->sleep_statement});
+                                                     session->sleep_statement,
+                                                     session->sleep_version});
             if (!session->copy_is_extended)
                 put_ready(session);
             break;
@@ -803,7 +828,7 @@ static void session_message(struct session *session, char type, const uint8_t *b
             run_own(session, text);
             break;
         }
-        if (run_statement(session, text, STATEMENT_TEXT, false) ||
+        if (run_statement(session, text, STATEMENT_TEXT, 0, false) ||
             (!session->is_asleep && !session->in_copy))
             put_ready(session);
         break;
@@ -834,7 +859,7 @@ static void session_message(struct session *session, char type, const uint8_t *b
         }
         assert(sscanf(text, "Pp%u", &owner) == 1);
         check_owner(session, owner);
-        put_row_description(session, session->portal_statement);
+        put_row_description(session, session->portal_statement, session->portal_version);
         break;
     case 'C':
         assert(text[0] == 'S');
@@ -979,7 +1004,7 @@ static void session_begins(void *context, struct sim_peer *peer)
 
 void sessions_step(void)
 {
-    if (world.changes_schema && happens(world.is_chaos ? 60 : 300)) {
+    if (world.changes_schema && happens(world.rounds_of_schema)) {
         world.schema_version++;
         world.disturbances++;
         world_log("schema version %u", world.schema_version);

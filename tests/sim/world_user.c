@@ -51,6 +51,7 @@ struct expected {
     unsigned arg;
     unsigned statement;
     unsigned schema_version, disturbances; /* of the world, when it was sent */
+    bool was_told; /* OP_BIND: the client had its description, or asked for it in the same batch */
     const char *tag;                       /* of C, if it does not name the question */
     const char *sqlstate;                  /* of E, likewise */
     const char *other_sqlstate;            /* that is as good */
@@ -96,6 +97,11 @@ struct name {
     bool is_there;
     unsigned statement;
     unsigned schema_version; /* when its Parse was sent */
+    bool is_told;            /* what its result looks like, by Describe of it */
+    unsigned told_version;
+    bool is_portal_told; /* the same for the first time, by Describe of a portal */
+    unsigned portal_told_version;
+    bool was_bound, may_be_bound; /* since its Parse; a Bind that was skipped need not count */
 };
 
 /* A client. What stands above the line is forgotten with each connection. */
@@ -125,6 +131,8 @@ struct user {
      * pooler may lose track of which answer is whose, and end the connection when it would matter. */
     bool mixes_copy;
     bool in_batch, batch_is_alone; /* what is sent belongs to a batch that has begun */
+    unsigned batch_describes;      /* a bit for each name */
+    bool has_described_unnamed;
     unsigned copy_number;
     bool copy_is_extended;
     bool copy_has_sync;     /* sent with the batch, to be thrown away by COPY */
@@ -134,8 +142,11 @@ struct user {
     char status;
     bool in_batch_error;  /* what follows is skipped, up to Sync */
     bool batch_has_shown; /* it has answered more than completions */
+    bool batch_is_described; /* a Describe stands behind its last Execute */
+    bool batch_was_lost;     /* one of its statements was not there: it was repeated */
     struct name names[STATEMENT_NAMES];
-    unsigned portal_statement;
+    unsigned portal_statement, portal_version;
+    bool portal_is_told; /* portal_version, by whatever told it first */
     bool is_stale;       /* one of its statements was refused, though it is there */
     unsigned stale_name; /* to be tried again */
     unsigned stale_retries, stale_disturbances; /* in vain, and since when */
@@ -281,6 +292,7 @@ static struct expected *expect_op(struct user *user, enum batch_op op)
     if (!user->in_batch) {
         user->in_batch = true;
         user->batch_is_alone = user->expected_count == 0;
+        user->batch_describes = 0;
     }
     expect(user, 0, user->number);
     expect_last(user)->op = op;
@@ -350,8 +362,17 @@ static void expect_of_name(struct user *user, const struct expected *op, char ty
     expect_last(user)->name = op->name;
     expect_last(user)->statement = name->statement;
     expect_last(user)->is_alone = op->is_alone;
+    expect_last(user)->was_told = op->was_told;
     expect_last(user)->schema_version = op->schema_version;
     expect_last(user)->disturbances = op->disturbances;
+}
+
+static void expect_description(struct user *user, const struct expected *op, unsigned statement)
+{
+    expect(user, statement_returns_rows(statement) ? 'T' : 'n', op->number);
+    expect_last(user)->op = op->op;
+    expect_last(user)->name = op->name;
+    expect_last(user)->statement = statement;
 }
 
 static void expect_parse(struct user *user, const struct expected *op)
@@ -396,8 +417,17 @@ static void expect_answers(struct user *user, const struct expected *op)
         expect_ready(user);
         return;
     }
-    if (user->in_batch_error)
+    if (user->in_batch_error) {
+        struct name *name = name_of(user, op->name);
+
+        if (op->op == OP_BIND)
+            name->may_be_bound = true;
+        if (op->op == OP_CLOSE && world.avoids_known)
+            name->is_told = name->was_bound = false;
         return;
+    }
+    user->batch_is_described = (user->batch_is_described && op->op != OP_EXECUTE) ||
+                               op->op == OP_DESCRIBE || op->op == OP_DESCRIBE_PORTAL;
     switch (op->op) {
     case OP_QUESTION:
         expect(user, '1', op->number);
@@ -416,13 +446,14 @@ static void expect_answers(struct user *user, const struct expected *op)
         expect_of_name(user, op, 't');
         expect(user, 0, op->number);
         expect_last(user)->op = OP_DESCRIBE_ROWS;
+        expect_last(user)->name = op->name;
         expect_last(user)->statement = statement;
         break;
     case OP_DESCRIBE_ROWS:
-        expect(user, statement_returns_rows(op->statement) ? 'T' : 'n', op->number);
+        expect_description(user, op, op->statement);
         break;
     case OP_DESCRIBE_PORTAL:
-        expect(user, statement_returns_rows(user->portal_statement) ? 'T' : 'n', op->number);
+        expect_description(user, op, user->portal_statement);
         break;
     case OP_EXECUTE:
         expect_portal(user, op);
@@ -457,12 +488,17 @@ static void resolve(struct user *user)
     }
 }
 
+static bool is_long(unsigned arg)
+{
+    return arg % 11 == 0;
+}
+
 static size_t make_query(struct user *user, const struct action *action, char *text, size_t room)
 {
     size_t bytes = (size_t)snprintf(text, room, "Q %u %u %u %u", user->owner, user->number,
                                     (unsigned)action->kind, action->arg);
 
-    if (action->arg % 11 == 0) {
+    if (is_long(action->arg)) {
         size_t padding = action->arg % 6000;
 
         text[bytes++] = ' ';
@@ -471,6 +507,20 @@ static size_t make_query(struct user *user, const struct action *action, char *t
         text[bytes] = '\0';
     }
     return bytes + 1;
+}
+
+/* Does the pooler have to know what the client that sends a Bind now was told, or will be before it is answered?
+ * With SIM_KNOWN=1 whenever it was told. Now a description in flight counts in its own batch only, if the statement
+ * is not prepared again in between to make room for others; and none does behind a ROLLBACK in flight. */
+static bool is_told_for_certain(const struct user *user, unsigned name)
+{
+    if (!world.avoids_known)
+        return true;
+    for (unsigned i = 0; i < user->expected_count; i++)
+        if (user->expected[(user->expected_first + i) % EXPECTED_MAX].status_after == 'I')
+            return false;
+    return name_of((struct user *)user, name)->is_told ||
+           ((user->batch_describes >> name & 1) != 0 && world.prepared_max >= 5);
 }
 
 /* Parse, Bind, Describe, Close of a statement that has a number. */
@@ -522,10 +572,12 @@ static void act_on_statement(struct user *user, const struct action *action)
         op = expect_op(user, OP_BIND);
         op->name = (uint8_t)action->name;
         op->arg = action->arg;
+        /* With few statements on a server it may be prepared again behind its description. */
+        op->was_told = is_told_for_certain(user, action->name);
         bytes = (size_t)snprintf(text, 32, "Pp%u", user->owner) + 1;
         if (action->action == DO_BIND_DESCRIBE) {
             put_message(&user->out, 'D', text, bytes);
-            (void)expect_op(user, OP_DESCRIBE_PORTAL);
+            expect_op(user, OP_DESCRIBE_PORTAL)->name = (uint8_t)action->name;
         }
         memset(text + bytes, 0, 4);
         put_message(&user->out, 'E', text + 1, bytes + 3);
@@ -541,6 +593,12 @@ static void act_on_statement(struct user *user, const struct action *action)
         put_message(&user->out, action->action == DO_CLOSE ? 'C' : 'D', body, writer.bytes);
         expect_op(user, action->action == DO_CLOSE ? OP_CLOSE : OP_DESCRIBE)->name =
             (uint8_t)action->name;
+        if (action->action == DO_CLOSE) {
+            user->batch_describes &= ~(1u << action->name);
+        } else {
+            user->batch_describes |= 1u << action->name;
+            user->has_described_unnamed = user->has_described_unnamed || action->name == 0;
+        }
         break;
     case DO_SPECIAL:
         (void)make_statement(text, action->statement);
@@ -923,6 +981,32 @@ static void plan_runs(struct user *user)
     }
 }
 
+/* One batch at a time, each alone: what is refused can be healed. */
+static void plan_singles(struct user *user)
+{
+    unsigned name = happens(8) ? 0 : draw_name();
+    bool asks = happens(2);
+
+    if (!user->names[name].is_there || happens(3)) {
+        plan_on(user, DO_CLOSE, name)->waits = true;
+        plan_prepare(user, name);
+        if (happens(3))
+            plan_on(user, DO_DESCRIBE, name);
+        plan_sync(user);
+    }
+    for (unsigned i = 0; i < 2 + (unsigned)sim_below(world.sim, 6); i++) {
+        struct action *action = plan_on(user, asks || happens(3) ? DO_BIND_DESCRIBE : DO_BIND, name);
+
+        action->arg = draw_arg();
+        action->waits = true;
+        plan_sync(user);
+        if (happens(8)) {
+            plan_on(user, DO_DESCRIBE, name)->waits = true;
+            plan_sync(user);
+        }
+    }
+}
+
 /* What was prepared by whichever script before is run once more, one batch or one transaction at a time. */
 static void plan_run_again(struct user *user)
 {
@@ -972,6 +1056,14 @@ static void plan_prepared(struct user *user)
             plan_on(user, DO_CLOSE, user->stale_name)->waits = true;
             plan_prepare(user, user->stale_name);
         }
+        if (world.is_tracked && (name_of(user, user->stale_name)->is_told ||
+                                 name_of(user, user->stale_name)->is_portal_told)) {
+            /* What it was told is out of date: it has to ask again, or to prepare anew. */
+            plan_on(user, happens(2) ? DO_DESCRIBE : DO_CLOSE, user->stale_name)->waits = true;
+            if (user->actions[0].action == DO_CLOSE)
+                plan_prepare(user, user->stale_name);
+            plan_sync(user);
+        }
         if (world.is_tracked && happens(2)) {
             user->stale_retries = 0;
             for (unsigned i = 0; i < STALE_RETRIES_MAX; i++) {
@@ -990,9 +1082,16 @@ static void plan_prepared(struct user *user)
         plan_unnamed(user);
         return;
     }
-    switch (sim_below(world.sim, 9)) {
+    if (!world.is_chaos && world.changes_schema && happens(2)) {
+        plan_singles(user);
+        return;
+    }
+    switch (sim_below(world.sim, 10)) {
     case 0:
         plan_unnamed(user);
+        break;
+    case 9:
+        plan_singles(user);
         break;
     case 1:
         if (!plan_special(user, happens(2)) && world.avoids_known)
@@ -1318,23 +1417,103 @@ static bool names_statement(struct user *user, const char *message, const char *
     return world.is_tracked && index > 0 && strcmp(message, wanted) == 0;
 }
 
+/* What is sent behind what was answered last, up to the end of its batch: is a statement bound there whose
+ * result the client knows from before, so that it must not be prepared again unseen? */
+static bool batch_relies(const struct user *user)
+{
+    bool is_known = false, is_described = user->batch_is_described;
+    struct name names[STATEMENT_NAMES];
+
+    memcpy(names, user->names, sizeof(names));
+    for (unsigned i = 0; i < user->expected_count; i++) {
+        const struct expected *op = &user->expected[(user->expected_first + i) % EXPECTED_MAX];
+        struct name *name = &names[op->name == STATEMENT_NAMES - 1 ? op->name - 1 : op->name];
+
+        switch (op->op) {
+        case OP_BIND:
+            if (name->is_told || (name->may_be_bound && !world.heals))
+                return true;
+            is_known = name->may_be_bound;
+            break;
+        case OP_DESCRIBE:
+        case OP_DESCRIBE_PORTAL:
+            is_described = true;
+            break;
+        case OP_EXECUTE:
+            if (is_known && !is_described)
+                return true;
+            is_described = false;
+            break;
+        case OP_PARSE:
+            if (op->name == 0 || !name->is_there)
+                *name = (struct name){.is_there = true};
+            break;
+        case OP_CLOSE:
+            *name = (struct name){0};
+            break;
+        case OP_SYNC:
+            return false;
+        default:
+            break;
+        }
+    }
+    return false;
+}
+
+/* PostgreSQL refused the Bind whose BindComplete has come. Was it the client's own affair? */
+static bool must_be_told(const struct user *user, const struct expected *expected)
+{
+    const struct name *name = name_of((struct user *)user, expected->name);
+    bool is_described = user->batch_is_described;
+
+    if (name->is_told || (name->was_bound && !world.heals))
+        return true;
+    for (unsigned i = 1; i < user->expected_count; i++) {
+        const struct expected *op = &user->expected[(user->expected_first + i) % EXPECTED_MAX];
+
+        if (op->op == OP_EXECUTE)
+            break;
+        is_described = is_described || op->op == OP_DESCRIBE_PORTAL;
+    }
+    return name->was_bound && !is_described;
+}
+
+/* What the result of a statement looks like, or a row of it, in whatever message. */
+static void check_version(struct user *user, const struct expected *expected, unsigned version)
+{
+    if (!statement_returns_rows(expected->statement)) {
+        assert(version == 0);
+        return;
+    }
+    assert(version <= world.schema_version);
+    if (user->portal_is_told)
+        assert(version == user->portal_version);
+    user->portal_is_told = true;
+    user->portal_version = version;
+}
+
 /* The statement is there, but cannot be run as it was prepared. Where statements are tracked the
  * pooler must mend that, if nobody can see it. */
 static bool may_be_stale(const struct user *user, const struct expected *expected,
                          const struct error_fields *fields)
 {
+    const struct name *name = name_of((struct user *)user, expected->name);
     bool is_changed = strcmp(fields->sqlstate, "0A000") == 0;
     bool is_lost = strcmp(fields->sqlstate, "26000") == 0;
     unsigned behind = 0;
 
+    /* Drivers look at it before they prepare anew. */
+    if (is_changed && strcmp(fields->routine, "RevalidateCachedQuery") != 0)
+        return false;
+
     if (expected->op != OP_BIND && expected->op != OP_DESCRIBE)
         return false;
+    if (is_changed && expected->name == 0 && world.avoids_known && user->has_described_unnamed)
+        return true;
     if (is_changed && !statement_returns_rows(expected->statement))
         return false;
     if (!world.may_track)
-        return is_changed && user->names[expected->name == STATEMENT_NAMES - 1 ? expected->name - 1
-                                                                               : expected->name]
-                                     .schema_version < world.schema_version;
+        return is_changed && name->schema_version < world.schema_version;
     if (!is_changed && !is_lost)
         return false;
     if (is_lost && expected->name == 0 && world.avoids_known)
@@ -1352,13 +1531,28 @@ static bool may_be_stale(const struct user *user, const struct expected *expecte
         return true;
     for (unsigned i = 1; i < user->expected_count; i++)
         behind += user->expected[(user->expected_first + i) % EXPECTED_MAX].op == OP_SYNC;
-    return behind != 1 || expect_last((struct user *)user)->op != OP_SYNC;
+    if (behind != 1 || expect_last((struct user *)user)->op != OP_SYNC)
+        return true;
+    if (is_lost)
+        return false;
+    /* What the client was told of it may be true still. */
+    if (expected->op == OP_BIND && name->is_told)
+        return name->told_version != world.schema_version;
+    /* Whether a portal is described is seen where it stands in the same buffer as its Bind. */
+    if (world.avoids_known && name->is_portal_told && is_long(expected->arg))
+        return true;
+    return batch_relies(user);
 }
 
 /* Inside a transaction block nothing is healed. But whatever was refused is prepared again on that
  * server before it is used there again: so it is refused once on each server of the pool. */
-static void note_retry(struct user *user)
+static void note_retry(struct user *user, const struct name *name)
 {
+    bool is_told = name->is_told || name->is_portal_told;
+
+    if (is_told &&
+        (name->is_told ? name->told_version : name->portal_told_version) != world.schema_version)
+        return; /* as it must be, until it asks again */
     if (user->stale_disturbances != world.disturbances) {
         user->stale_disturbances = world.disturbances;
         user->stale_retries = 0;
@@ -1403,7 +1597,7 @@ static void user_error(struct user *user, const uint8_t *body, size_t bytes,
         assert(expected != NULL);
         assert(may_be_stale(user, expected, &fields));
         if (expected->arg == ARG_RETRY)
-            note_retry(user);
+            note_retry(user, name_of(user, expected->name));
         if (world.avoids_known && expected->name == 0)
             return;
         user->is_stale = true;
@@ -1454,9 +1648,11 @@ static void user_message(struct user *user, char type, const uint8_t *body, size
     const struct expected *expected =
         user->expected_count > 0 ? &user->expected[user->expected_first] : NULL;
     const char *text = (const char *)body;
-    unsigned owner, number, statement;
-    struct question question = {user->owner, expected != NULL ? expected->number : 0,
-                                expected != NULL ? expected->statement : 0};
+    unsigned owner, number, statement, version;
+    struct question question = {.owner = user->owner,
+                                .number = expected != NULL ? expected->number : 0,
+                                .statement = expected != NULL ? expected->statement : 0};
+    struct name *name;
 
     world_log("client %u (owner %u) gets %c, %zu bytes", user->index, user->owner, type, bytes);
     if (user->is_fatal) {
@@ -1497,16 +1693,48 @@ static void user_message(struct user *user, char type, const uint8_t *body, size
             assert(bytes == 1);
             assert(body[0] == user->status);
             world.transactions += body[0] == 'I';
-            user->in_batch_error = user->batch_has_shown = false;
+            user->in_batch_error = user->batch_has_shown = user->batch_is_described =
+                user->batch_was_lost = false;
             if (expected->drops_unnamed)
                 user->names[0].is_there = false;
             break;
         case '1':
             *name_of(user, expected->name) =
-                (struct name){true, expected->statement, expected->schema_version};
+                (struct name){.is_there = true,
+                              .statement = expected->statement,
+                              .schema_version = expected->schema_version};
             break;
         case '2':
+            name = name_of(user, expected->name);
+            if (expected->op == OP_BIND && world.refused[user->owner] == expected->number) {
+                world.healed++;
+                assert(!must_be_told(user, expected));
+            }
+            user->batch_was_lost = user->batch_was_lost || (expected->op == OP_BIND &&
+                                   world.lost[user->owner] == expected->number);
             user->portal_statement = expected->statement;
+            user->portal_is_told = name->is_told && expected->op == OP_BIND && expected->was_told;
+            if (world.avoids_known && user->batch_was_lost)
+                user->portal_is_told = false;
+            user->portal_version = name->told_version;
+            name->was_bound = expected->name != 0;
+            name->may_be_bound = true;
+            break;
+        case 'T':
+        case 'n':
+            if (expected->op == OP_NONE)
+                break; /* of a simple query */
+            name = name_of(user, expected->name);
+            version = type == 'T' ? read_description(body, bytes, expected->statement) : 0;
+            if (expected->op == OP_DESCRIBE_PORTAL) {
+                check_version(user, expected, version);
+                if (!name->is_portal_told)
+                    name->portal_told_version = version;
+                name->is_portal_told = true;
+                break;
+            }
+            name->is_told = true;
+            name->told_version = version;
             break;
         case '3':
             name_of(user, expected->name)->is_there = false;
@@ -1522,19 +1750,22 @@ static void user_message(struct user *user, char type, const uint8_t *body, size
                 break;
             }
             assert(!expected->is_cancelled);
-            assert(sscanf(text, "DONE %u %u %u", &owner, &number, &statement) == 3);
+            assert(sscanf(text, "DONE %u %u %u %u", &owner, &number, &statement, &version) == 4);
             assert(owner == user->owner);
             assert(number == expected->number);
             assert(statement == expected->statement);
+            check_version(user, expected, version);
             if (expected->status_after != 0)
                 user->status = expected->status_after;
             break;
         case 'D':
         case 'd':
             snprintf(row, sizeof(row), "%.*s", (int)MIN(bytes, (size_t)64), text);
-            assert(sscanf(row, "A %u %u %u", &owner, &number, &statement) == 3);
+            assert(sscanf(row, "A %u %u %u %u", &owner, &number, &statement, &question.version) ==
+                   4);
             assert(owner == user->owner);
             assert(statement == expected->statement);
+            check_version(user, expected, question.version);
             if (user->has_application_name) {
                 assert(bytes == make_row(row, &question, expected->row, user->application_name,
                                          expected->row_bytes));
