@@ -1495,7 +1495,7 @@ static void check_version(struct user *user, const struct expected *expected, un
 /* The statement is there, but cannot be run as it was prepared. Where statements are tracked the
  * pooler must mend that, if nobody can see it. */
 static bool may_be_stale(const struct user *user, const struct expected *expected,
-                         const struct error_fields *fields)
+                         const struct error_fields *fields, bool is_of_pooler)
 {
     const struct name *name = name_of((struct user *)user, expected->name);
     bool is_changed = strcmp(fields->sqlstate, "0A000") == 0;
@@ -1512,6 +1512,16 @@ static bool may_be_stale(const struct user *user, const struct expected *expecte
         return true;
     if (is_changed && !statement_returns_rows(expected->statement))
         return false;
+    if (is_of_pooler && is_changed) {
+        /* It has seen that the statement cannot be prepared as the client was told. */
+        if (expected->op != OP_BIND || !(name->is_told || name->is_portal_told))
+            return false;
+        if (world.disturbances > expected->disturbances)
+            return true;
+        if ((name->is_told ? name->told_version : name->portal_told_version) ==
+            world.schema_version)
+            return false;
+    }
     if (!world.may_track)
         return is_changed && name->schema_version < world.schema_version;
     if (!is_changed && !is_lost)
@@ -1595,7 +1605,7 @@ static void user_error(struct user *user, const uint8_t *body, size_t bytes,
     }
     if (sscanf(fields.message, "%7s %u %u", word, &owner, &number) != 3) {
         assert(expected != NULL);
-        assert(may_be_stale(user, expected, &fields));
+        assert(may_be_stale(user, expected, &fields, memmem(body, bytes, "VERROR", 6) != NULL));
         if (expected->arg == ARG_RETRY)
             note_retry(user, name_of(user, expected->name));
         if (world.avoids_known && expected->name == 0)
