@@ -51,6 +51,7 @@ struct expected {
     unsigned arg;
     unsigned statement;
     unsigned schema_version, disturbances; /* of the world, when it was sent */
+    bool is_described; /* OP_PARSE: a Describe of the name is not answered */
     bool was_told; /* OP_BIND: the client had its description, or asked for it in the same batch */
     const char *tag;                       /* of C, if it does not name the question */
     const char *sqlstate;                  /* of E, likewise */
@@ -99,6 +100,7 @@ struct name {
     unsigned schema_version; /* when its Parse was sent */
     bool is_told;            /* what its result looks like, by Describe of it */
     unsigned told_version;
+    bool may_be_told; /* a Describe of what it stood for before was in flight when it was parsed */
     bool is_portal_told; /* the same for the first time, by Describe of a portal */
     unsigned portal_told_version;
     bool was_bound, may_be_bound; /* since its Parse; a Bind that was skipped need not count */
@@ -132,7 +134,6 @@ struct user {
     bool mixes_copy;
     bool in_batch, batch_is_alone; /* what is sent belongs to a batch that has begun */
     unsigned batch_describes;      /* a bit for each name */
-    bool has_described_unnamed;
     unsigned copy_number;
     bool copy_is_extended;
     bool copy_has_sync;     /* sent with the batch, to be thrown away by COPY */
@@ -397,6 +398,7 @@ static void expect_parse(struct user *user, const struct expected *op)
     }
     expect_last(user)->name = op->name;
     expect_last(user)->statement = op->statement;
+    expect_last(user)->is_described = op->is_described;
     expect_last(user)->schema_version = op->schema_version;
 }
 
@@ -422,8 +424,6 @@ static void expect_answers(struct user *user, const struct expected *op)
 
         if (op->op == OP_BIND)
             name->may_be_bound = true;
-        if (op->op == OP_CLOSE && world.avoids_known)
-            name->is_told = name->was_bound = false;
         return;
     }
     user->batch_is_described = (user->batch_is_described && op->op != OP_EXECUTE) ||
@@ -509,6 +509,18 @@ static size_t make_query(struct user *user, const struct action *action, char *t
     return bytes + 1;
 }
 
+static bool is_being_described(struct user *user, unsigned name)
+{
+    for (unsigned i = 0; i < user->expected_count; i++) {
+        const struct expected *op = &user->expected[(user->expected_first + i) % EXPECTED_MAX];
+
+        if ((op->op == OP_DESCRIBE || op->op == OP_DESCRIBE_ROWS) &&
+            name_of(user, op->name) == name_of(user, name))
+            return true;
+    }
+    return false;
+}
+
 /* Does the pooler have to know what the client that sends a Bind now was told, or will be before it is answered?
  * With SIM_KNOWN=1 whenever it was told. Now a description in flight counts in its own batch only, if the statement
  * is not prepared again in between to make room for others; and none does behind a ROLLBACK in flight. */
@@ -551,6 +563,7 @@ static void act_on_statement(struct user *user, const struct action *action)
             writer_put_u32(&writer, 25);
         put_message(&user->out, 'P', body, writer.bytes);
         op = expect_op(user, OP_PARSE);
+        op->is_described = is_being_described(user, action->name);
         op->is_bad = action->action == DO_PREPARE_BAD;
         op->statement = action->statement;
         op->name = (uint8_t)action->name;
@@ -597,7 +610,6 @@ static void act_on_statement(struct user *user, const struct action *action)
             user->batch_describes &= ~(1u << action->name);
         } else {
             user->batch_describes |= 1u << action->name;
-            user->has_described_unnamed = user->has_described_unnamed || action->name == 0;
         }
         break;
     case DO_SPECIAL:
@@ -1057,6 +1069,7 @@ static void plan_prepared(struct user *user)
             plan_prepare(user, user->stale_name);
         }
         if (world.is_tracked && (name_of(user, user->stale_name)->is_told ||
+                                 name_of(user, user->stale_name)->may_be_told ||
                                  name_of(user, user->stale_name)->is_portal_told)) {
             /* What it was told is out of date: it has to ask again, or to prepare anew. */
             plan_on(user, happens(2) ? DO_DESCRIBE : DO_CLOSE, user->stale_name)->waits = true;
@@ -1431,7 +1444,8 @@ static bool batch_relies(const struct user *user)
 
         switch (op->op) {
         case OP_BIND:
-            if (name->is_told || (name->may_be_bound && !world.heals))
+            if (name->is_told || (name->may_be_told && world.avoids_known) ||
+                (name->may_be_bound && !world.heals))
                 return true;
             is_known = name->may_be_bound;
             break;
@@ -1508,16 +1522,17 @@ static bool may_be_stale(const struct user *user, const struct expected *expecte
 
     if (expected->op != OP_BIND && expected->op != OP_DESCRIBE)
         return false;
-    if (is_changed && expected->name == 0 && world.avoids_known && user->has_described_unnamed)
-        return true;
     if (is_changed && !statement_returns_rows(expected->statement))
         return false;
     if (is_of_pooler && is_changed) {
         /* It has seen that the statement cannot be prepared as the client was told. */
-        if (expected->op != OP_BIND || !(name->is_told || name->is_portal_told))
+        if (expected->op != OP_BIND ||
+            !(name->is_told || name->is_portal_told || (name->may_be_told && world.avoids_known)))
             return false;
         if (world.disturbances > expected->disturbances)
             return true;
+        if (world.avoids_known)
+            return true; /* it compares serials of different servers */
         if ((name->is_told ? name->told_version : name->portal_told_version) ==
             world.schema_version)
             return false;
@@ -1543,13 +1558,13 @@ static bool may_be_stale(const struct user *user, const struct expected *expecte
         behind += user->expected[(user->expected_first + i) % EXPECTED_MAX].op == OP_SYNC;
     if (behind != 1 || expect_last((struct user *)user)->op != OP_SYNC)
         return true;
-    if (is_lost)
-        return false;
+    if (name->may_be_told && world.avoids_known)
+        return true;
     /* What the client was told of it may be true still. */
     if (expected->op == OP_BIND && name->is_told)
-        return name->told_version != world.schema_version;
-    /* Whether a portal is described is seen where it stands in the same buffer as its Bind. */
-    if (world.avoids_known && name->is_portal_told && is_long(expected->arg))
+        return is_lost || name->told_version != world.schema_version;
+    /* Whether a portal is described is not seen behind a Bind of several KB (rewrite_needs_next). */
+    if (name->is_portal_told && is_long(expected->arg))
         return true;
     return batch_relies(user);
 }
@@ -1560,6 +1575,8 @@ static void note_retry(struct user *user, const struct name *name)
 {
     bool is_told = name->is_told || name->is_portal_told;
 
+    if (name->may_be_told && world.avoids_known)
+        return;
     if (is_told &&
         (name->is_told ? name->told_version : name->portal_told_version) != world.schema_version)
         return; /* as it must be, until it asks again */
@@ -1712,7 +1729,8 @@ static void user_message(struct user *user, char type, const uint8_t *body, size
             *name_of(user, expected->name) =
                 (struct name){.is_there = true,
                               .statement = expected->statement,
-                              .schema_version = expected->schema_version};
+                              .schema_version = expected->schema_version,
+                              .may_be_told = expected->is_described};
             break;
         case '2':
             name = name_of(user, expected->name);
