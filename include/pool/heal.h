@@ -11,7 +11,9 @@
  *   - the client will be told what the result looks like: it asks for it in the same batch, and was not told
  *     before by a Describe of the statement itself, which drivers keep for good; or it has never run the
  *     statement. Some drivers keep the number of columns of the first result nevertheless (DBD::Pg, and crash
- *     on another one): heal_statements = 0 heals only those that the client has never run;
+ *     on another one): heal_statements = 0 heals only those that the client has never run. A statement
+ *     that was merely lost is also prepared again for a client that relies on its shape, if that has
+ *     not changed: it is described first;
  *   - the client has had completions only (ParseComplete, BindComplete, CloseComplete,
  *     ParameterDescription, NoData), no row and no row description;
  *   - nothing was sent behind the batch;
@@ -52,8 +54,15 @@ void heal_keep(struct server *server, const void *data, size_t bytes);
 must_check bool heal_takes(struct server *server, uint8_t type);
 /* An error that would go to the client. True: the batch will be repeated, the error is forgotten. */
 must_check bool heal_error(struct server *server, const uint8_t *body, size_t bytes);
-/* ReadyForQuery after heal_error: sends the batch again. May close the server. */
+/* ReadyForQuery after heal_error: sends the batch again, or what has to come before that. May close the server. */
 void heal_repeat(struct server *server);
+/* While it is checking: RowDescription has come (NoData: `body` NULL). May close the server. */
+void heal_checked(struct server *server, const uint8_t *body, size_t bytes);
+
+static inline bool heal_is_checking(const struct server *server)
+{
+    return server->statements != NULL && server->statements->heal.state == HEAL_CHECKING;
+}
 
 static inline bool heal_is_syncing(const struct server *server)
 {

@@ -29,8 +29,13 @@
 #include "pool/server_statements.h"
 #include "wire/sql_text.h"
 
-/* Longer texts of queries are not looked at. */
-enum { REWRITE_TEXT_BYTES_MAX = 60 * 1024 };
+enum {
+    /* Longer texts of queries are not looked at. */
+    REWRITE_TEXT_BYTES_MAX = 60 * 1024,
+    /* Nor are longer ones for what stands behind their first statement, however they come: a client's
+     * large scripts are not to be put together. As large as a receive buffer is by default. */
+    REWRITE_SEVERAL_BYTES_MAX = 16 * 1024,
+};
 
 enum rewrite_result {
     REWRITE_PASS,   /* nothing to be replaced: the message goes out as it is */
@@ -48,20 +53,30 @@ static inline bool rewrite_concerns(uint8_t type)
     return type == 'B' || type == 'P' || type == 'D' || type == 'C';
 }
 
-/* A Query that may prepare, execute or deallocate by SQL, going by what is there of it. */
-static inline bool rewrite_concerns_query(const uint8_t *body, size_t available, size_t body_bytes)
+/* A Query that may prepare, execute or deallocate by SQL, going by what is there of it. What its first word does
+ * not tell matters only to clients that have names of statements (`has_names`): theirs are looked through
+ * for further statements, and those that are not there as a whole may have one. */
+static inline bool rewrite_concerns_query(const uint8_t *body, size_t available, size_t body_bytes,
+                                          bool has_names)
 {
     if (body_bytes > REWRITE_TEXT_BYTES_MAX)
         return false;
-    if (likely(available >= 12 && body[0] >= 'A'))
-        return sql_word_may_be_prepare((const char *)body, available);
-    if (available >= body_bytes)
-        return body_bytes > 1 && sql_may_be_prepare((const char *)body, body_bytes - 1);
-    return true;
+    if (likely(available >= 12 && body[0] >= 'A')) {
+        if (sql_word_may_be_prepare((const char *)body, available))
+            return true;
+    } else if (available < body_bytes) {
+        return true;
+    } else if (body_bytes <= 1 || sql_may_be_prepare((const char *)body, body_bytes - 1)) {
+        return body_bytes > 1;
+    }
+    if (!has_names || body_bytes > REWRITE_SEVERAL_BYTES_MAX || body_bytes <= 1)
+        return false;
+    return available < body_bytes || sql_may_have_more((const char *)body, body_bytes - 1);
 }
 
 /* Is enough there of a body of `body_bytes` to be looked at: all of a Parse or Query, the names of a Bind? */
-bool rewrite_has_enough(uint8_t type, const uint8_t *body, size_t available, size_t body_bytes);
+bool rewrite_has_enough(uint8_t type, const uint8_t *body, size_t available, size_t body_bytes,
+                        bool has_names);
 
 /* A Bind with which the received bytes end: must the next message be seen first? It depends on whether a Describe
  * follows whether the client relies on the columns that it was told of. (PostgreSQL answers nothing before

@@ -60,6 +60,7 @@ struct expectation {
                                     this server has it */
     uint8_t kind;
     bool has_digest;
+    bool was_on_server; /* CLOSE of the unnamed one: client_statements.is_unnamed_on_server */
     struct told
         told; /* CLOSE, SQL_DEALLOCATE, PARSE of the unnamed one: of what was there before */
     bool is_described; /* DESCRIBE, SHAPE: ParameterDescription has come */
@@ -82,6 +83,7 @@ enum heal_state {
     HEAL_RECORDING, /* the batch is being sent, and kept */
     HEAL_RECORDED,  /* its Sync was sent */
     HEAL_SYNCING,   /* failed; everything up to ReadyForQuery is dropped */
+    HEAL_CHECKING,  /* prepared again and described, since the client relies on what it was told */
     HEAL_SKIPPING,  /* repeated; answers that the client has, or did not ask for, are dropped */
 };
 
@@ -98,7 +100,11 @@ struct heal {
     bool is_described; /* a Describe was sent since the last Execute */
     bool is_known;     /* of the last Bind: the client may know the result it had */
     bool is_relied_on; /* the client relies on a result it was told of: it must not change unseen */
+    bool has_sync;      /* the batch was sent with its Sync */
+    bool has_changed;   /* CHECKING: a shape is another one */
+    unsigned checked_count;
     unsigned used_count;
+    uint64_t used_shapes[HEAL_STATEMENTS_MAX]; /* CHECKING: before */
     struct statement *used[HEAL_STATEMENTS_MAX];
 };
 
@@ -153,6 +159,9 @@ void server_statements_doubt(struct server *server);
 /* Something was sent whose answer is expected; `name` may be NULL. NULL: no memory. */
 struct expectation *expect(struct server *server, enum expectation_kind kind,
                            struct client_name *name) must_check;
+/* A DESCRIBE, SHAPE or PORTAL of this statement was sent. False: no memory. */
+must_check bool expect_description(struct server *server, enum expectation_kind kind,
+                                   struct client_name *name, const struct statement *statement);
 /* ParseComplete ('1'), CloseComplete ('3') or ParameterDescription ('t') has come: whose is it? */
 enum answer server_statements_answer(struct server *server, uint8_t type);
 /* RowDescription or NoData has come: of a Describe of a statement, if one was. NULL: of a portal, or a Query. */

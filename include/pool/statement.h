@@ -24,6 +24,7 @@ struct core;
 
 enum {
     STATEMENT_NAME_BYTES = 35, /* without a closing zero */
+    STATEMENT_SPARES_MAX = 8,  /* dropped by one text of several statements, rewrite_sql.h */
     STATEMENTS_MAX = 4 * 1024 * 1024,
     STATEMENT_BUCKETS = 65536,
     STATEMENT_SIGHTINGS = 4096,
@@ -91,6 +92,9 @@ bool statement_fill_row(const struct statement *statement, struct statement_row 
 
 /* "pgsplice_..." and a zero. */
 void statement_name(const struct digest *digest, char name[STATEMENT_NAME_BYTES + 1]);
+/* Like spare_name, for several at a time: `index` below STATEMENT_SPARES_MAX. */
+void statement_spare_name(const struct statement_store *store, unsigned index,
+                          char name[STATEMENT_NAME_BYTES + 1]);
 
 /* Was the same unnamed statement seen lately on this core? It is from now on. */
 bool statement_seen_before(struct statement_store *store, const struct statement *statement);

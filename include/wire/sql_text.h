@@ -1,4 +1,4 @@
-/* sql_text.h - reads the text of one SQL statement as far as prepared statements need it
+/* sql_text.h - reads the text of SQL statements as far as prepared statements need it
  * (PostgreSQL documentation: "Lexical Structure", PREPARE, EXECUTE, DEALLOCATE).
  *
  * The text is that of a Query or Parse message, without the closing zero, in any client encoding
@@ -78,6 +78,46 @@ static inline bool sql_may_be_prepare(const char *text, size_t bytes)
 must_check enum sql_prepare_kind sql_prepare_read(const char *text, size_t bytes,
                                                   bool standard_conforming_strings,
                                                   struct sql_prepare *out);
+
+/* ---- texts of several statements ---- */
+
+/* The part of sql_may_have_more for a text with a `;` at `at`. */
+bool sql_may_have_more_behind(const char *text, size_t bytes, size_t at);
+
+/* The cheap first look at a text that does not begin like one of the above: false says that none of the
+ * statements behind the first one is anything but SQL_OTHER. */
+static inline bool sql_may_have_more(const char *text, size_t bytes)
+{
+    const char *found = memchr(text, ';', bytes);
+
+    return unlikely(found != NULL) && sql_may_have_more_behind(text, bytes, (size_t)(found - text));
+}
+
+/* Cuts a text at its `;`, those in strings, names, comments and parentheses (CREATE RULE) left out. Bytes above
+ * 0x7f are passed over in strings, quoted names and comments, if the text is known to be UTF-8, where no
+ * part of a character is ASCII; elsewhere they are in doubt, as is a body of BEGIN ATOMIC. */
+struct sql_splitter {
+    const char *text;
+    size_t bytes;
+    size_t at; /* what was not cut yet */
+    bool standard_conforming_strings;
+};
+
+enum sql_split {
+    SQL_SPLIT_STATEMENT,
+    SQL_SPLIT_END,
+    SQL_SPLIT_DOUBT, /* what was cut before may be wrong, too: nothing may be done with the text */
+};
+
+/* False: in doubt. */
+must_check bool sql_split_begin(struct sql_splitter *splitter, const char *text, size_t bytes,
+                                bool standard_conforming_strings, bool is_utf8);
+/* The next statement that is not empty: its first token up to the end of its last one. */
+must_check enum sql_split sql_split_next(struct sql_splitter *splitter, size_t *statement_offset,
+                                         size_t *statement_bytes);
+
+/* Is the first token of the statement this word (in lower case)? */
+must_check bool sql_begins_with(const char *statement, size_t bytes, const char *word);
 
 /* True if an unnamed statement with this text may be replaced by a prepared one: one SELECT, INSERT,
  * UPDATE, DELETE, VALUES, WITH, MERGE or TABLE in which nothing stands that PostgreSQL evaluates

@@ -575,6 +575,11 @@ static size_t partial_wanted(uint8_t type, uint32_t body_bytes)
     return type == 'P' || type == 'Q' ? bytes : MIN(bytes, (size_t)CLIENT_HEAD_BYTES_MAX);
 }
 
+static bool has_names(const struct client *client)
+{
+    return client->statements != NULL && client->statements->names.count > 0;
+}
+
 static bool partial_is_complete(const struct client_statements *statements)
 {
     const struct span_queue *partial = &statements->partial;
@@ -587,7 +592,7 @@ static bool partial_is_complete(const struct client_statements *statements)
            (!statements->partial_is_bind &&
             rewrite_has_enough(data[0], data + FRAME_HEADER_BYTES,
                                partial->first->bytes - FRAME_HEADER_BYTES,
-                               bytes_get_u32(data + 1) - 4));
+                               bytes_get_u32(data + 1) - 4, statements->names.count > 0));
 }
 
 /* Adds to the message that is put together, and scans it when enough of it is there. Returns how many of the
@@ -687,7 +692,8 @@ static bool names_statement(const struct client *client, const uint8_t *body, si
 
     return client->tracks_statements &&
            (rewrite_concerns(frame->type) ||
-            (frame->type == 'Q' && rewrite_concerns_query(body, available, frame->body_left)));
+            (frame->type == 'Q' &&
+             rewrite_concerns_query(body, available, frame->body_left, has_names(client))));
 }
 
 static bool has_partial(const struct client *client)
@@ -770,7 +776,8 @@ static void scan_messages(struct client *client, struct buffer *buffer, size_t p
         if (names && (held_count > 0 || wants_next ||
                       (!client->is_partial_tried &&
                        !rewrite_has_enough(frame->type, data + position + count,
-                                           end - position - count, frame->body_left)))) {
+                                           end - position - count, frame->body_left,
+                                            has_names(client))))) {
             uint8_t header[FRAME_HEADER_BYTES];
 
             memcpy(header, held_count > 0 ? frame->held : data + position, sizeof(header));

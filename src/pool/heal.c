@@ -1,12 +1,15 @@
 #include "pool/heal.h"
 
 #include "pool/client.h"
+#include "pool/rewrite.h"
 #include "pool/statement_send.h"
 
 /* PostgreSQL: the function that finds a plan out of date (field R of the error). */
 static const char stale_plan_routine[] = "RevalidateCachedQuery";
 
 static const char out_of_step[] = "answers of the server are out of step";
+
+static const uint8_t sync_message[] = {'S', 0, 0, 0, 4};
 
 static void heal_forget(struct server *server)
 {
@@ -23,8 +26,7 @@ void heal_begin(struct server *server)
 {
     struct heal *heal = &server->statements->heal;
 
-    if (heal->state == HEAL_RECORDING || heal->state == HEAL_SYNCING ||
-        heal->state == HEAL_SKIPPING)
+    if (heal->state != HEAL_NONE && heal->state != HEAL_RECORDED)
         return;
     heal_forget(server);
     if (server->status != 'I' || !exchange_is_answered(&server->exchange))
@@ -153,6 +155,18 @@ bool heal_takes(struct server *server, uint8_t type)
         server->forwards_message = false;
         server_close(server, out_of_step);
         return false;
+    case HEAL_CHECKING:
+        if (type == 'E') {
+            /* It cannot be prepared any more: that is what the client is told. */
+            if (heal->has_sync && !conn_push_copy(&server->conn, sync_message, sizeof(sync_message)))
+                server_close(server, "out of memory");
+            else
+                heal_forget(server);
+            return false;
+        }
+        if (type == 'n')
+            heal_checked(server, NULL, 0);
+        return true;
     case HEAL_SKIPPING:
         if (type == 'E') {
             heal_forget(server);
@@ -188,7 +202,6 @@ static bool is_of_parse(const struct heal *heal, const struct error_fields *fiel
 
 bool heal_error(struct server *server, const uint8_t *body, size_t bytes)
 {
-    static const uint8_t sync[] = {'S', 0, 0, 0, 4};
     struct heal *heal = &server->statements->heal;
     struct client *client = server->client;
     struct error_fields fields;
@@ -199,19 +212,87 @@ bool heal_error(struct server *server, const uint8_t *body, size_t bytes)
         server_statements_doubt(server); /* in a transaction, too: which one it was is not said */
     if (heal->state != HEAL_RECORDING && heal->state != HEAL_RECORDED)
         return false;
-    if (heal->used_count == 0 || heal->is_repeated || heal->is_relied_on ||
-        client->frame.body_left > 0 || !(is_of_statement(&fields) || is_of_parse(heal, &fields))) {
+    if (heal->used_count == 0 || heal->is_repeated || client->frame.body_left > 0 ||
+        (heal->is_relied_on && strcmp(fields.sqlstate, "26000") != 0) || !(is_of_statement(&fields) || is_of_parse(heal, &fields))) {
         heal_forget(server);
         return false;
     }
-    if (heal->state == HEAL_RECORDING && !conn_push_copy(&server->conn, sync, sizeof(sync))) {
+    if (heal->state == HEAL_RECORDING && !conn_push_copy(&server->conn, sync_message, sizeof(sync_message))) {
         heal_forget(server);
         return false;
     }
+    heal->has_sync = heal->state == HEAL_RECORDED;
     heal->state = HEAL_SYNCING;
     heal->is_repeated = true;
     client->is_held_back = true;
     return true;
+}
+
+static void send_batch(struct server *server)
+{
+    struct heal *heal = &server->statements->heal;
+
+    if (!conn_push_copy(&server->conn, heal->batch->data, heal->batch_bytes)) {
+        server_close(server, "out of memory");
+        return;
+    }
+    if (heal->skip_count > 0)
+        heal->state = HEAL_SKIPPING;
+    else
+        heal_forget(server);
+    client_release_held(server->client);
+}
+
+void heal_checked(struct server *server, const uint8_t *body, size_t bytes)
+{
+    struct core *core = server_core(server);
+    struct server_statements *statements = server->statements;
+    struct heal *heal = &statements->heal;
+    uint64_t shape = shape_of(&core->statements, body, bytes);
+    unsigned index = heal->checked_count++;
+    struct prepared *prepared = prepared_find(statements, &heal->used[index]->digest);
+    bool sent;
+
+    if (prepared != NULL) {
+        prepared->state = PREPARED_SURE;
+        prepared->shape = shape;
+    }
+    heal->has_changed |= heal->used_shapes[index] != 0 && heal->used_shapes[index] != shape;
+    if (heal->checked_count < heal->used_count)
+        return;
+    if (!heal->has_changed) {
+        heal->skip_count = heal->answer_count;
+        send_batch(server);
+        return;
+    }
+    sent = rewrite_expect_failure(server, FAILURE_STALE, "", 0) &&
+           send_named(server, 'D', core->statements.no_name) &&
+           (!heal->has_sync ||
+            conn_push_copy(&server->conn, sync_message, sizeof(sync_message)));
+    heal_forget(server);
+    if (!sent)
+        server_close(server, "out of memory");
+}
+
+/* The client relies on what it was told: what is prepared now may be another one. */
+static void start_check(struct server *server)
+{
+    static const uint8_t flush[] = {'H', 0, 0, 0, 4};
+    struct heal *heal = &server->statements->heal;
+    bool sent = true;
+
+    heal->state = HEAL_CHECKING;
+    heal->checked_count = 0;
+    heal->has_changed = false;
+    for (unsigned i = 0; sent && i < heal->used_count; i++) {
+        struct prepared *prepared = prepared_find(server->statements, &heal->used[i]->digest);
+
+        heal->used_shapes[i] = prepared != NULL ? prepared->shape : 0;
+        sent = send_prepare_again(server, heal->used[i]) &&
+               send_named(server, 'D', heal->used[i]->name);
+    }
+    if (!sent || !conn_push_copy(&server->conn, flush, sizeof(flush)))
+        server_close(server, "out of memory");
 }
 
 void heal_repeat(struct server *server)
@@ -223,7 +304,11 @@ void heal_repeat(struct server *server)
         server_close(server, out_of_step);
         return;
     }
-    server_log(server, LEVEL_DEBUG, "statements were prepared again, and a batch repeated");
+    server_log(server, LEVEL_DEBUG, "statements are prepared again, to repeat a batch");
+    if (heal->is_relied_on) {
+        start_check(server);
+        return;
+    }
     heal->skip_count = heal->answer_count;
     heal->state = HEAL_SKIPPING;
     for (unsigned i = 0; i < heal->used_count; i++) {
@@ -240,9 +325,5 @@ void heal_repeat(struct server *server)
         }
         heal->skip_count += 2;
     }
-    if (!conn_push_copy(&server->conn, heal->batch->data, heal->batch_bytes)) {
-        server_close(server, "out of memory");
-        return;
-    }
-    client_release_held(server->client);
+    send_batch(server);
 }

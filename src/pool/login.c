@@ -845,24 +845,31 @@ void handover_open(struct letter *letter, void *context)
     struct core *core = context;
     const char *values[PARAMS_COUNT_MAX];
     const struct database_config *database;
+    struct usage *user_usage, *database_usage;
     struct client *client;
 
     if (handover->kind == HANDOVER_CANCEL) {
         adopt_cancel(core, handover);
         return;
     }
+    /* It counts there since its login, so there are such entries. */
+    user_usage = usage_find(core->usage, USAGE_USER, handover->user);
+    database_usage = usage_find(core->usage, USAGE_DATABASE, handover->database);
+    assert(user_usage != NULL);
+    assert(database_usage != NULL);
     client = client_adopt(core, handover);
     if (client == NULL) {
         usage_give(&core->usage->client_count);
-        if (handover->shard != NULL)
-            shard_leave(handover->shard);
+        usage_give(&user_usage->client_count);
+        usage_give(&database_usage->client_count);
+        shard_leave(handover->shard);
         ring_close(core->loop.ring, handover->fd);
         handover_give_back(core, handover);
         return;
     }
-    client->user_usage = usage_find(core->usage, USAGE_USER, handover->user);
-    client->database_usage = usage_find(core->usage, USAGE_DATABASE, handover->database);
-    client->counts_in_database = client->user_usage != NULL && client->database_usage != NULL;
+    client->user_usage = user_usage;
+    client->database_usage = database_usage;
+    client->counts_in_database = true;
     /* The configuration may have changed on the way. */
     database = snapshot_find_database(core->snapshot, handover->database);
     params_unpack(&core->params, handover->params, handover->params_bytes, values);

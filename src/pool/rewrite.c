@@ -25,7 +25,8 @@ static const uint8_t *string_end(const uint8_t *text, const uint8_t *end)
     return text < end ? memchr(text, 0, (size_t)(end - text)) : NULL;
 }
 
-bool rewrite_has_enough(uint8_t type, const uint8_t *body, size_t available, size_t body_bytes)
+bool rewrite_has_enough(uint8_t type, const uint8_t *body, size_t available, size_t body_bytes,
+                        bool has_names)
 {
     const uint8_t *end = body + available;
     const uint8_t *zero;
@@ -33,7 +34,7 @@ bool rewrite_has_enough(uint8_t type, const uint8_t *body, size_t available, siz
     if (available >= body_bytes)
         return true;
     if (type == 'Q')
-        return !rewrite_concerns_query(body, available, body_bytes);
+        return !rewrite_concerns_query(body, available, body_bytes, has_names);
     if (type != 'B')
         return false;
     zero = string_end(body, end);
@@ -285,13 +286,8 @@ static bool is_worth_caching(struct core *core, struct statement *statement)
 /* For a client that ought to have asked. */
 static bool describe_for(struct server *server, struct client_name *name)
 {
-    struct expectation *expectation = expect(server, EXPECT_SHAPE, name);
-
-    if (expectation == NULL)
-        return false;
-    expectation->digest = name->statement->digest;
-    expectation->has_digest = true;
-    return send_named(server, 'D', name->statement->name);
+    return expect_description(server, EXPECT_SHAPE, name, name->statement) &&
+           send_named(server, 'D', name->statement->name);
 }
 
 static enum rewrite_result parse(struct client *client, const struct span *body,
@@ -433,25 +429,21 @@ static enum rewrite_result check_shape(struct client *client, const struct clien
     struct server_statements *statements = server->statements;
     struct statement *statement = name->statement;
     struct prepared *prepared = prepared_find(statements, &statement->digest);
-    struct expectation *expectation;
 
-    if (likely(shape == 0 || prepared->shape == shape) || server->status == 'E' ||
+    if (likely(shape == 0 || prepared->shape == shape) ||
+        (server->status == 'E' && exchange_owed(&server->exchange) == 0) ||
         statement->is_sql || statements->failed == statements->batch + 1)
         return REWRITE_PASS;
     if (prepared->shape != 0) {
-        if (prepared->serial == client->statements->checked_serial)
+        if (prepared->serial != 0 && prepared->serial == client->statements->checked_serial)
             return fail(client, FAILURE_STALE, (const uint8_t *)name->text, name->bytes);
         if (!send_prepare(server, statement, EXPECT_PARSE_OURS, NULL))
             return out_of_memory(client);
     }
     if (prepared->state == PREPARED_PENDING && prepared->batch == statements->batch)
         client->statements->checked_serial = prepared->serial;
-    expectation = expect(server, EXPECT_SHAPE, NULL);
-    if (expectation == NULL)
-        return out_of_memory(client);
-    expectation->digest = statement->digest;
-    expectation->has_digest = true;
-    if (!send_named(server, 'D', statement->name) || !send_bytes(server, flush, sizeof(flush)))
+    if (!expect_description(server, EXPECT_SHAPE, NULL, statement) ||
+        !send_named(server, 'D', statement->name) || !send_bytes(server, flush, sizeof(flush)))
         return out_of_memory(client);
     exchange_sent(&server->exchange,
                   'D'); /* the Bind has not been sent: its batch is open all the same */
@@ -522,17 +514,13 @@ static bool describe_portal(struct server *server)
 {
     struct server_statements *statements = server->statements;
     struct client_name *name = statements->bound;
-    struct expectation *expectation;
 
     statements->bound = NULL;
     if (!statements->heal.is_described && name != NULL && name->told.shape == 0 &&
         name->told.portal_shape == 0 && exchange_owed(&server->exchange) == 0 &&
         statements->portal_batch != statements->batch + 1) {
-        expectation = expect(server, EXPECT_PORTAL, name);
-        if (expectation == NULL)
+        if (!expect_description(server, EXPECT_PORTAL, name, name->statement))
             return false;
-        expectation->digest = name->statement->digest;
-        expectation->has_digest = true;
     }
     statements->portal_batch = statements->batch + 1;
     statements->heal.is_described = true;
@@ -543,7 +531,6 @@ static enum rewrite_result describe(struct client *client, const uint8_t *text, 
 {
     struct client_name *name;
     enum rewrite_result result = use(client, text, bytes, &name);
-    struct expectation *expectation;
     bool is_native;
 
     if (result != REWRITE_PASS)
@@ -552,12 +539,8 @@ static enum rewrite_result describe(struct client *client, const uint8_t *text, 
     is_native = name == NULL;
     if (is_native)
         name = &client->statements->unnamed;
-    expectation = expect(client->server, EXPECT_DESCRIBE, name);
-    if (expectation == NULL)
+    if (!expect_description(client->server, EXPECT_DESCRIBE, name, name->statement))
         return out_of_memory(client);
-    expectation->digest = name->statement->digest;
-    expectation->has_digest = true;
-    expectation->is_native = is_native;
     if (is_native)
         return REWRITE_PASS;
     return send_named(client->server, 'D', name->statement->name) ? REWRITE_DROP
@@ -582,8 +565,10 @@ static enum rewrite_result close_statement(struct client *client, const uint8_t 
     }
     server->statements->bound = NULL;
     if (bytes == 0) {
-        if (client->statements != NULL)
+        if (client->statements != NULL) {
+            expectation->was_on_server = client->statements->is_unnamed_on_server;
             client->statements->is_unnamed_on_server = false;
+        }
         return REWRITE_PASS;
     }
     heal_begin(server);

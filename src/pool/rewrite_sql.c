@@ -9,7 +9,14 @@
 /* A statement of SQL is another one than that of the protocol with the same text. */
 static const uint64_t sql_salt = UINT64_C(0x51c6a9e0f35bd742);
 
-enum text_result { TEXT_PASS, TEXT_NEW, TEXT_FAILS, TEXT_HOLD, TEXT_CLOSED };
+enum text_result {
+    TEXT_PASS,
+    TEXT_SEVERAL, /* not one statement that is known: maybe several */
+    TEXT_NEW,
+    TEXT_FAILS,
+    TEXT_HOLD,
+    TEXT_CLOSED
+};
 
 /* What is sent in place of a text. */
 struct new_text {
@@ -99,28 +106,43 @@ static enum text_result execute_text(struct client *client, struct client_name *
     return TEXT_NEW;
 }
 
-/* DEALLOCATE: the server may keep the statement; it drops another one, which is there for that. */
-static enum text_result deallocate_text(struct client *client, struct client_name *name)
+/* Makes an empty statement of this name. In a batch of the pooler's own. */
+static bool send_spare(struct server *server, const char *spare)
 {
     static const uint8_t empty_parse[] = {0, 0, 0}; /* text and number of types */
-    struct core *core = client_core(client);
-    struct server *server = client->server;
-    const char *spare = core->statements.spare_name;
     uint8_t header[FRAME_HEADER_BYTES + STATEMENT_NAME_BYTES + 1] = {'P'};
-    struct expectation *expectation;
 
     bytes_put_u32(header + 1, (uint32_t)(sizeof(header) - 1 + sizeof(empty_parse)));
     memcpy(header + FRAME_HEADER_BYTES, spare, STATEMENT_NAME_BYTES + 1);
-    send_own_begin(server);
-    if (!send_named(server, 'C', spare) || !send_bytes(server, header, sizeof(header)) ||
-        !send_bytes(server, empty_parse, sizeof(empty_parse)) || !send_own_end(server, NULL))
-        return out_of_memory(client);
-    expectation = expect(server, EXPECT_SQL_DEALLOCATE, name);
+    return send_named(server, 'C', spare) && send_bytes(server, header, sizeof(header)) &&
+           send_bytes(server, empty_parse, sizeof(empty_parse));
+}
+
+/* The name is gone from now on, unless PostgreSQL does not come to its DEALLOCATE. NULL: a DEALLOCATE that
+ * is not rewritten. */
+static bool expect_deallocate(struct client *client, struct client_name *name)
+{
+    struct expectation *expectation = expect(client->server, EXPECT_SQL_DEALLOCATE, name);
+
     if (expectation == NULL)
+        return false;
+    if (name != NULL) {
+        expectation->statement = statement_reference(name->statement);
+        expectation->told = name->told;
+        client_name_set(client, name, NULL);
+    }
+    return true;
+}
+
+/* DEALLOCATE: the server may keep the statement; it drops another one, which is there for that. */
+static enum text_result deallocate_text(struct client *client, struct client_name *name)
+{
+    struct server *server = client->server;
+
+    send_own_begin(server);
+    if (!send_spare(server, client_core(client)->statements.spare_name) ||
+        !send_own_end(server, NULL) || !expect_deallocate(client, name))
         return out_of_memory(client);
-    expectation->statement = statement_reference(name->statement);
-    expectation->told = name->told;
-    client_name_set(client, name, NULL);
     return TEXT_NEW;
 }
 
@@ -139,7 +161,9 @@ static enum text_result read_text(struct client *client, const struct span *body
         server->statements->deallocation = server->statements->batch + 1;
         return TEXT_PASS;
     }
-    if (kind == SQL_OTHER || !send_own_is_possible(server) ||
+    if (kind == SQL_OTHER)
+        return TEXT_SEVERAL;
+    if (!send_own_is_possible(server) ||
         (kind == SQL_PREPARE && !client_core(client)->snapshot->settings.track_sql_prepare))
         return TEXT_PASS;
     name = client_name_find(client, sql->name, sql->name_bytes);
@@ -211,15 +235,242 @@ static bool fail_text(struct client *client, const struct sql_prepare *sql,
     return true;
 }
 
+/* The buffer's message goes out; takes over the reference. */
+static enum rewrite_result send_query(struct client *client, struct buffer *buffer, size_t bytes)
+{
+    bool sent = false;
+
+    if (buffer != NULL) {
+        buffer->data[0] = 'Q';
+        bytes_put_u32(buffer->data + 1, (uint32_t)(4 + bytes));
+        sent = conn_push(&client->server->conn, buffer, 0, (uint32_t)(FRAME_HEADER_BYTES + bytes));
+        buffer_release(client->conn.loop->buffers, buffer);
+    }
+    if (!sent) {
+        (void)!out_of_memory(client);
+        return REWRITE_CLOSED;
+    }
+    return REWRITE_DROP;
+}
+
+/* ---- texts of several statements ---- */
+
+enum { NAMES_MAX = 16 };
+
+/* A name in a text, in the text's order. */
+struct place {
+    enum sql_prepare_kind kind;
+    struct client_name *name; /* NULL: of a DEALLOCATE that stays as it is, and has a tag as well */
+    struct statement *statement;
+    size_t written_offset, written_bytes;
+};
+
+struct places {
+    struct place list[NAMES_MAX];
+    unsigned count;
+    unsigned deallocate_count; /* that are rewritten */
+    unsigned execute_count;    /* of different statements */
+    bool may_drop_all;
+};
+
+static bool is_certainly_utf8(const struct client *client)
+{
+    const char *value = params_value(client->params, PARAM_CLIENT_ENCODING);
+
+    return value != NULL && strcasecmp(value, "UTF8") == 0;
+}
+
+static bool is_deallocated_in(const struct places *places, const struct client_name *name)
+{
+    for (unsigned i = 0; i < places->count; i++)
+        if (places->list[i].kind == SQL_DEALLOCATE && places->list[i].name == name)
+            return true;
+    return false;
+}
+
+static bool is_executed_in(const struct places *places, unsigned count,
+                           const struct statement *statement)
+{
+    for (unsigned i = 0; i < count; i++)
+        if (places->list[i].kind == SQL_EXECUTE && places->list[i].statement == statement)
+            return true;
+    return false;
+}
+
+/* Adds what the statement says to the places. TEXT_PASS: the text cannot be rewritten. */
+static enum text_result place_add(struct client *client, const struct sql_splitter *splitter,
+                                  size_t offset, size_t bytes, struct places *places)
+{
+    const char *text = splitter->text + offset;
+    struct client_name *name = NULL;
+    struct sql_prepare sql;
+    enum sql_prepare_kind kind =
+        sql_prepare_read(text, bytes, splitter->standard_conforming_strings, &sql);
+
+    if (kind == SQL_DISCARD_ALL || kind == SQL_DEALLOCATE_ALL) {
+        places->may_drop_all = true;
+        return TEXT_NEW;
+    }
+    if (kind == SQL_OTHER &&
+        (sql_begins_with(text, bytes, "deallocate") || sql_begins_with(text, bytes, "discard"))) {
+        places->may_drop_all = true; /* not ASCII, or an error: who knows */
+        return TEXT_PASS;
+    }
+    /* Behind DEALLOCATE ALL the server has no name any more, neither the client's nor ours. */
+    if ((kind != SQL_EXECUTE && kind != SQL_DEALLOCATE) || places->may_drop_all)
+        return TEXT_NEW;
+    name = client_name_find(client, sql.name, sql.name_bytes);
+    if (name != NULL && rewrite_has_to_wait(client, name))
+        return TEXT_HOLD;
+    if (name != NULL && (name->statement == NULL || is_deallocated_in(places, name)))
+        name = NULL;
+    if (name == NULL && kind == SQL_EXECUTE)
+        return TEXT_NEW;
+    if (places->count == NAMES_MAX)
+        return TEXT_PASS;
+    if (kind == SQL_EXECUTE)
+        places->execute_count += !is_executed_in(places, places->count, name->statement);
+    else
+        places->deallocate_count += name != NULL;
+    places->list[places->count++] = (struct place){
+        .kind = kind,
+        .name = name,
+        .statement = name != NULL ? name->statement : NULL,
+        .written_offset = offset + sql.written_offset,
+        .written_bytes = sql.written_bytes,
+    };
+    return TEXT_NEW;
+}
+
+/* Reads the whole text before anything is done. TEXT_PASS: it goes out as it is. */
+static enum text_result find_places(struct client *client, const char *text, size_t bytes,
+                                    struct places *places)
+{
+    struct server *server = client->server;
+    unsigned prepared_max =
+        (unsigned)MAX(client_core(client)->snapshot->settings.max_prepared_statements, 1);
+    enum sql_split split = SQL_SPLIT_DOUBT;
+    struct sql_splitter splitter;
+    size_t offset, statement_bytes;
+    bool is_plain;
+
+    is_plain = sql_split_begin(&splitter, text, bytes, strings_are_standard(client), false) &&
+               memchr(text, '\\', bytes) == NULL;
+    /* What is in flight may change how strings and letters are read. */
+    if (!is_plain && !exchange_is_answered(&server->exchange) && send_own_is_possible(server))
+        return TEXT_HOLD;
+    if (!is_plain && (!exchange_is_answered(&server->exchange) ||
+                      !sql_split_begin(&splitter, text, bytes, strings_are_standard(client),
+                                       is_certainly_utf8(client)))) {
+        places->may_drop_all = true;
+        return TEXT_PASS;
+    }
+    while ((split = sql_split_next(&splitter, &offset, &statement_bytes)) == SQL_SPLIT_STATEMENT) {
+        enum text_result result = place_add(client, &splitter, offset, statement_bytes, places);
+
+        if (result != TEXT_NEW)
+            return result;
+    }
+    if (split == SQL_SPLIT_DOUBT) {
+        places->may_drop_all = true;
+        return TEXT_PASS;
+    }
+    return places->deallocate_count + places->execute_count > 0 &&
+                   places->deallocate_count <= STATEMENT_SPARES_MAX &&
+                   places->execute_count <= prepared_max && send_own_is_possible(server)
+               ? TEXT_NEW
+               : TEXT_PASS;
+}
+
+/* What the text needs is there: all that is executed, and a spare for each DEALLOCATE. */
+static bool send_before_places(struct client *client, const struct places *places)
+{
+    struct server *server = client->server;
+    char spare[STATEMENT_NAME_BYTES + 1];
+
+    for (unsigned i = 0; i < places->count; i++) {
+        const struct place *place = &places->list[i];
+
+        /* In order, so that those that are used are the newest, and none makes room for another. */
+        if (place->kind == SQL_EXECUTE && !is_executed_in(places, i, place->statement) &&
+            execute_text(client, place->name) != TEXT_NEW)
+            return false;
+    }
+    if (places->deallocate_count == 0)
+        return true;
+    send_own_begin(server);
+    for (unsigned i = 0; i < places->deallocate_count; i++) {
+        statement_spare_name(&client_core(client)->statements, i, spare);
+        if (!send_spare(server, spare))
+            return false;
+    }
+    if (!send_own_end(server, NULL))
+        return false;
+    for (unsigned i = 0; i < places->count; i++)
+        if (places->list[i].kind == SQL_DEALLOCATE &&
+            !expect_deallocate(client, places->list[i].name))
+            return false;
+    return true;
+}
+
+static enum rewrite_result send_places(struct client *client, const char *text, size_t bytes,
+                                       const struct places *places)
+{
+    size_t bytes_max = bytes + (size_t)places->count * (STATEMENT_NAME_BYTES + 3) + 1;
+    struct buffer *buffer = buffer_park(client->conn.loop->buffers, FRAME_HEADER_BYTES + bytes_max);
+    unsigned spare_index = 0;
+    struct writer writer;
+    size_t from = 0;
+
+    if (buffer == NULL)
+        return send_query(client, NULL, 0);
+    writer_init(&writer, buffer->data + FRAME_HEADER_BYTES, bytes_max);
+    for (unsigned i = 0; i < places->count; i++) {
+        const struct place *place = &places->list[i];
+        char name[STATEMENT_NAME_BYTES + 1];
+
+        if (place->name == NULL)
+            continue;
+        if (place->kind == SQL_DEALLOCATE)
+            statement_spare_name(&client_core(client)->statements, spare_index++, name);
+        else
+            memcpy(name, place->statement->name, sizeof(name));
+        writer_put(&writer, text + from, place->written_offset - from);
+        writer_put_u8(&writer, '"');
+        writer_put(&writer, name, STATEMENT_NAME_BYTES);
+        writer_put(&writer, "\" ", 2);
+        from = place->written_offset + place->written_bytes;
+    }
+    writer_put(&writer, text + from, bytes - from);
+    writer_put_u8(&writer, 0);
+    assert(!writer.overflow && spare_index == places->deallocate_count);
+    return send_query(client, buffer, writer.bytes);
+}
+
+/* A text that is not one statement of prepared ones. */
+static enum rewrite_result rewrite_several(struct client *client, const char *text, size_t bytes)
+{
+    struct server_statements *statements = client->server->statements;
+    struct places places = {.count = 0};
+    enum text_result result = find_places(client, text, bytes, &places);
+
+    if (result == TEXT_HOLD)
+        return REWRITE_HOLD;
+    if (result == TEXT_NEW && !send_before_places(client, &places)) {
+        if (client->state != CLIENT_CLOSING)
+            (void)!out_of_memory(client);
+        return REWRITE_CLOSED;
+    }
+    if (places.may_drop_all)
+        statements->deallocation = statements->batch + 1;
+    return result == TEXT_NEW ? send_places(client, text, bytes, &places) : REWRITE_PASS;
+}
+
 enum rewrite_result rewrite_query(struct client *client, const struct span *body,
                                   uint32_t body_bytes)
 {
-    struct server *server = client->server;
     struct new_text new_text = {0};
     struct sql_prepare sql;
-    struct buffer *buffer;
-    size_t bytes;
-    bool sent;
 
     if (body_bytes == 0 || body_bytes > REWRITE_TEXT_BYTES_MAX || body->bytes < body_bytes ||
         body->buffer->data[body->offset + body_bytes - 1] != 0)
@@ -227,6 +478,12 @@ enum rewrite_result rewrite_query(struct client *client, const struct span *body
     switch (read_text(client, body, body_bytes - 1, &sql, &new_text)) {
     case TEXT_PASS:
         return REWRITE_PASS;
+    case TEXT_SEVERAL:
+        if (client->statements == NULL || client->statements->names.count == 0 ||
+            body_bytes > REWRITE_SEVERAL_BYTES_MAX)
+            return REWRITE_PASS;
+        return rewrite_several(client, (const char *)body->buffer->data + body->offset,
+                               body_bytes - 1);
     case TEXT_HOLD:
         return REWRITE_HOLD;
     case TEXT_CLOSED:
@@ -238,21 +495,8 @@ enum rewrite_result rewrite_query(struct client *client, const struct span *body
     case TEXT_NEW:
         break;
     }
-    buffer = new_text_make(client, &new_text, FRAME_HEADER_BYTES, 0);
-    if (buffer == NULL) {
-        (void)!out_of_memory(client);
-        return REWRITE_CLOSED;
-    }
-    bytes = new_text_bytes_of(&new_text);
-    buffer->data[0] = 'Q';
-    bytes_put_u32(buffer->data + 1, (uint32_t)(4 + bytes));
-    sent = conn_push(&server->conn, buffer, 0, (uint32_t)(FRAME_HEADER_BYTES + bytes));
-    buffer_release(client->conn.loop->buffers, buffer);
-    if (!sent) {
-        (void)!out_of_memory(client);
-        return REWRITE_CLOSED;
-    }
-    return REWRITE_DROP;
+    return send_query(client, new_text_make(client, &new_text, FRAME_HEADER_BYTES, 0),
+                      new_text_bytes_of(&new_text));
 }
 
 enum rewrite_result rewrite_parse_text(struct client *client, const struct span *body,
@@ -269,6 +513,7 @@ enum rewrite_result rewrite_parse_text(struct client *client, const struct span 
         return REWRITE_PASS;
     switch (read_text(client, body, text_bytes, &sql, &new_text)) {
     case TEXT_PASS:
+    case TEXT_SEVERAL: /* PostgreSQL refuses it */
         return REWRITE_PASS;
     case TEXT_HOLD:
         return REWRITE_HOLD;

@@ -750,6 +750,10 @@ static void tracked_message_began(struct server *server, uint8_t *header)
     }
     if (server->statements->heal.state != HEAL_NONE && heal_takes(server, type)) {
         server->forwards_message = false;
+        if (type == 'T' && server->frame.body_left <= GATHER_BYTES_MAX)
+            server->looks_at_body = true; /* heal_checked follows */
+        else if (type == 'T')
+            heal_checked(server, NULL, 0); /* too long to be remembered: not the same */
         return;
     }
     if (server->state == SERVER_CLOSING)
@@ -953,6 +957,10 @@ static void message_complete(struct server *server, uint8_t type, const uint8_t 
     case SERVER_ACTIVE:
         if (type == 'C') {
             read_tag(server, body, bytes);
+            break;
+        }
+        if (type == 'T' && heal_is_checking(server)) {
+            heal_checked(server, body, bytes);
             break;
         }
         if (type == 'T') {

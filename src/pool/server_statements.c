@@ -305,6 +305,23 @@ enum answer server_statements_answer(struct server *server, uint8_t type)
     return answer;
 }
 
+bool expect_description(struct server *server, enum expectation_kind kind,
+                        struct client_name *name, const struct statement *statement)
+{
+    struct expectation *expectation = expect(server, kind, name);
+    const struct prepared *prepared = prepared_find(server->statements, &statement->digest);
+
+    if (expectation == NULL)
+        return false;
+    expectation->digest = statement->digest;
+    expectation->has_digest = true;
+    expectation->is_native = kind == EXPECT_DESCRIBE && name->bytes == 0 &&
+                             server->client->statements->is_unnamed_on_server;
+    if (prepared != NULL)
+        expectation->serial = prepared->serial;
+    return true;
+}
+
 struct expectation *expected_description(const struct server_statements *statements)
 {
     list_for_each(link, &statements->expectations)
@@ -326,7 +343,9 @@ void expected_description_over(struct server *server, struct expectation *expect
 
     if (expectation->has_digest)
         prepared = prepared_find(server->statements, &expectation->digest);
-    if (prepared != NULL && shape != 0 && !expectation->is_native)
+    /* It may have been prepared again since. */
+    if (prepared != NULL && shape != 0 && !expectation->is_native &&
+        prepared->serial == expectation->serial)
         prepared->shape = shape;
     /* The name may stand for something else by now. */
     if (name != NULL && name->statement != NULL &&
@@ -432,6 +451,8 @@ static void take_back(struct server *server, struct expectation *expectation)
             client_name_set(server->client, name, expectation->statement);
             name->told = expectation->told;
             expectation->statement = NULL;
+            if (name->bytes == 0)
+                server->client->statements->is_unnamed_on_server = expectation->was_on_server;
         }
         break;
     default:
@@ -483,6 +504,7 @@ void server_statements_end_exchange(struct server *server)
         server_statements_settle(server, UINT64_MAX);
     if (client_statements != NULL) {
         client_statements->is_unnamed_on_server = false;
+        client_statements->checked_serial = 0;
         if (client_statements->is_unnamed_in_doubt)
             client_name_set(server->client, &client_statements->unnamed, NULL);
         client_statements->is_unnamed_in_doubt = false;
@@ -509,12 +531,14 @@ void server_statements_forget(struct server *server)
         if (prepared->state != PREPARED_PENDING)
             prepared_remove(server, prepared);
     }
-    /* What was closed, or evicted, later is not there to come back. */
+    /* What was closed, or evicted, later is not there to come back; but what a later batch closes was parsed
+     * later, too: while this one was known to be on its way, older names had to wait (deallocation). */
     list_for_each(link, &statements->expectations)
     {
         struct expectation *expectation = OWNER_OF(link, struct expectation, link);
 
-        if (expectation->kind == EXPECT_CLOSE || expectation->kind == EXPECT_SQL_DEALLOCATE) {
+        if ((expectation->kind == EXPECT_CLOSE || expectation->kind == EXPECT_SQL_DEALLOCATE) &&
+            expectation->batch <= statements->batch - exchange_owed(&server->exchange)) {
             statement_release(server_core(server), expectation->statement);
             expectation->statement = NULL;
         } else if (expectation->kind == EXPECT_EVICTION) {

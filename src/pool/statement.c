@@ -23,6 +23,14 @@ void statement_name(const struct digest *digest, char name[STATEMENT_NAME_BYTES 
     name[STATEMENT_NAME_BYTES] = '\0';
 }
 
+void statement_spare_name(const struct statement_store *store, unsigned index,
+                          char name[STATEMENT_NAME_BYTES + 1])
+{
+    assert(index < STATEMENT_SPARES_MAX);
+    memcpy(name, store->spare_name, STATEMENT_NAME_BYTES + 1);
+    name[STATEMENT_NAME_BYTES - 1] = (char)('0' + index);
+}
+
 bool statement_store_init(struct statement_store *store, uint32_t conn_count_max,
                           const uint8_t *secret)
 {

@@ -531,6 +531,95 @@ enum sql_prepare_kind sql_prepare_read(const char *text, size_t bytes,
     return SQL_OTHER;
 }
 
+/* ---- texts of several statements ---- */
+
+bool sql_may_have_more_behind(const char *text, size_t bytes, size_t at)
+{
+    const char *found = text + at;
+
+    do {
+        at = (size_t)(found - text) + 1;
+        while (at < bytes && is_blank(text[at]))
+            at++;
+        if (at == bytes)
+            return false;
+        /* What is behind a comment is for the splitter, which reads each one once. */
+        if (is_comment(text, bytes, at) || sql_word_may_be_prepare(text + at, bytes - at))
+            return true;
+        found = memchr(text + at, ';', bytes - at);
+    } while (found != NULL);
+    return false;
+}
+
+bool sql_split_begin(struct sql_splitter *splitter, const char *text, size_t bytes,
+                     bool standard_conforming_strings, bool is_utf8)
+{
+    *splitter = (struct sql_splitter){
+        .text = text,
+        .bytes = bytes,
+        .standard_conforming_strings = standard_conforming_strings,
+    };
+    if (!has_byte_not_ascii(text, bytes))
+        return true;
+    return is_utf8 && memchr(text, 0, bytes) == NULL;
+}
+
+enum sql_split sql_split_next(struct sql_splitter *splitter, size_t *statement_offset,
+                              size_t *statement_bytes)
+{
+    struct scanner scanner = {
+        .text = splitter->text,
+        .bytes = splitter->bytes,
+        .at = splitter->at,
+        .standard_conforming_strings = splitter->standard_conforming_strings,
+    };
+    size_t depth = 0;
+
+    do {
+        next_token(&scanner);
+    } while (scanner.kind == TOKEN_SEMICOLON);
+    if (scanner.kind == TOKEN_END)
+        return SQL_SPLIT_END;
+    *statement_offset = scanner.token_offset;
+    for (;; next_token(&scanner))
+        switch (scanner.kind) {
+        case TOKEN_OPEN:
+            depth++;
+            break;
+        case TOKEN_CLOSE:
+            if (depth-- == 0)
+                return SQL_SPLIT_DOUBT;
+            break;
+        case TOKEN_BAD:
+            return SQL_SPLIT_DOUBT;
+        case TOKEN_WORD:
+            if (is_word(&scanner, "atomic"))
+                return SQL_SPLIT_DOUBT;
+            break;
+        case TOKEN_END:
+        case TOKEN_SEMICOLON:
+            if (depth > 0 && scanner.kind == TOKEN_END)
+                return SQL_SPLIT_DOUBT;
+            if (depth > 0)
+                break;
+            *statement_bytes = scanner.last_end - *statement_offset;
+            splitter->at = scanner.at;
+            if (scanner.kind == TOKEN_END)
+                splitter->at = splitter->bytes;
+            return SQL_SPLIT_STATEMENT;
+        default:
+            break;
+        }
+}
+
+bool sql_begins_with(const char *statement, size_t bytes, const char *word)
+{
+    size_t count = strlen(word);
+
+    return bytes >= count && bytes_are_word(statement, word, count) &&
+           (bytes == count || !is_word_part(statement[count]));
+}
+
 /* ---- what may be cached ---- */
 
 static bool begins_with_verb(const char *text, size_t bytes)

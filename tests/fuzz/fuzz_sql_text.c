@@ -37,6 +37,31 @@ static void check_rewritten(const char *text, size_t bytes, bool standard,
     free(copy);
 }
 
+/* What is cut lies in order, begins and ends with what belongs to it, and is one statement when it is cut again;
+ * the first look has not missed any. */
+static void check_split(const char *text, size_t bytes, bool standard, bool is_utf8)
+{
+    struct sql_splitter splitter, inner;
+    size_t last = 0, offset, count, inner_offset, inner_count;
+    struct sql_prepare found;
+
+    if (!sql_split_begin(&splitter, text, bytes, standard, is_utf8))
+        return;
+    while (sql_split_next(&splitter, &offset, &count) == SQL_SPLIT_STATEMENT) {
+        const char *statement = text + offset;
+
+        assert(offset >= last && count > 0 && count <= bytes - offset);
+        assert(splitter.at >= offset + count && splitter.at <= bytes);
+        last = offset + count;
+        assert(sql_split_begin(&inner, statement, count, standard, is_utf8));
+        assert(sql_split_next(&inner, &inner_offset, &inner_count) == SQL_SPLIT_STATEMENT);
+        assert(inner_offset == 0 && inner_count == count);
+        assert(sql_split_next(&inner, &inner_offset, &inner_count) == SQL_SPLIT_END);
+        if (sql_prepare_read(statement, count, standard, &found) != SQL_OTHER)
+            assert(sql_may_be_prepare(text, bytes) || sql_may_have_more(text, bytes));
+    }
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {
     /* A copy of exactly this size, so that a byte too far is seen. */
@@ -52,6 +77,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
         struct sql_prepare found;
         enum sql_prepare_kind kind = sql_prepare_read(text, bytes, standard != 0, &found);
 
+        check_split(text, bytes, standard != 0, false);
+        check_split(text, bytes, standard != 0, true);
         if (kind == SQL_OTHER)
             continue;
         assert(may_be_prepare);

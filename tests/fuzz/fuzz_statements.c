@@ -55,6 +55,7 @@ enum {
     RECEIVE_COUNT = 256,
     LONG_TEXT_BYTES = 70 * 1000,
     ROUNDS_MAX = 20000,
+    ROW_BYTES = 18, /* of DataRow's body: a hash of what was run, the version of the schema */
 };
 
 static bool is_traced;
@@ -176,6 +177,7 @@ struct known {
 struct portal {
     char name[NAME_BYTES];
     struct plan plan;
+    unsigned version;
     uint64_t values_hash;
 };
 
@@ -197,6 +199,7 @@ struct backend {
     bool has_parsed_sql;  /* by the extended protocol */
     bool is_countable;    /* as many ReadyForQuery must come as it has said */
     size_t said_bytes, batch_said_bytes; /* the latter: when the batch began */
+    size_t unflushed_bytes; /* the last ones said: kept until there is a Flush, Sync or error */
     size_t limit;         /* of said_bytes, when it began to deviate */
     unsigned ready_count;
     /* As many as their counts say. */
@@ -298,6 +301,9 @@ static void backend_say(struct backend *backend, uint8_t type, const void *body,
 {
     put_message(backend->out, type, body, bytes);
     backend->said_bytes += FRAME_HEADER_BYTES + bytes;
+    backend->unflushed_bytes += FRAME_HEADER_BYTES + bytes;
+    if (type == 'E' || type == 'G' || type == 'Z')
+        backend->unflushed_bytes = 0;
 }
 
 static void backend_ready(struct backend *backend)
@@ -399,16 +405,23 @@ static void backend_tag(struct backend *backend, const char *tag)
     backend_say(backend, 'C', tag, strlen(tag) + 1);
 }
 
-static const uint8_t row_description[] = {0, 1, 'c', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-                                          17, 0, 8, 0, 0, 0, 0, 0, 1};
-
-static void backend_rows(struct backend *backend, uint64_t value, bool is_simple)
+/* One column, whose type modifier is the version of the schema. */
+static void backend_describe_rows(struct backend *backend, unsigned version)
 {
-    uint8_t row[14] = {0, 1, 0, 0, 0, 8};
+    uint8_t description[] = {0, 1, 'c', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 17, 0, 8, 0, 0, 0, 0, 0, 1};
+
+    bytes_put_u32(description + sizeof(description) - 6, version);
+    backend_say(backend, 'T', description, sizeof(description));
+}
+
+static void backend_rows(struct backend *backend, uint64_t value, unsigned version, bool is_simple)
+{
+    uint8_t row[ROW_BYTES] = {0, 1, 0, 0, 0, ROW_BYTES - 6};
 
     if (is_simple)
-        backend_say(backend, 'T', row_description, sizeof(row_description));
+        backend_describe_rows(backend, version);
     memcpy(row + 6, &value, sizeof(value));
+    bytes_put_u32(row + 14, version);
     backend_say(backend, 'D', row, sizeof(row));
     backend_tag(backend, "SELECT 1");
 }
@@ -452,7 +465,7 @@ static void backend_run_sql(struct backend *backend, const struct plan *plan, bo
             uint64_t value = known->plan.hash ^ plan->rest_hash;
 
             if (known->plan.kind == PLAN_ROWS)
-                backend_rows(backend, value, is_simple);
+                backend_rows(backend, value, known->version, is_simple);
             else if (known->plan.kind == PLAN_DIVIDES)
                 backend_fails(backend, "22012", "int4div", "division by zero", NULL);
             else
@@ -485,13 +498,13 @@ static void backend_run_sql(struct backend *backend, const struct plan *plan, bo
 }
 
 static void backend_run(struct backend *backend, const struct plan *plan, uint64_t values_hash,
-                        bool is_simple)
+                        unsigned version, bool is_simple)
 {
     if (backend_is_aborted(backend, plan))
         return;
     switch (plan->kind) {
     case PLAN_ROWS:
-        backend_rows(backend, plan->hash ^ values_hash, is_simple);
+        backend_rows(backend, plan->hash ^ values_hash, version, is_simple);
         break;
     case PLAN_NO_ROWS:
         backend_tag(backend, "INSERT 0 1");
@@ -564,7 +577,7 @@ static void backend_query(struct backend *backend, const uint8_t *body, size_t b
         backend->is_countable = false;
     }
     backend->has_unnamed = false;
-    backend_run(backend, &plan, 0, true);
+    backend_run(backend, &plan, 0, schema_version, true);
     if (!backend->in_copy)
         backend_query_over(backend);
 }
@@ -654,6 +667,7 @@ static void backend_bind(struct backend *backend, bool was_in_batch, const uint8
     }
     *portal = (struct portal){
         .plan = known->plan,
+        .version = known->version,
         .values_hash =
             hash_of(body + portal_bytes + name_bytes, bytes - portal_bytes - name_bytes),
     };
@@ -666,6 +680,7 @@ static void backend_describe(struct backend *backend, bool was_in_batch, const u
 {
     char name[NAME_BYTES];
     const struct plan *plan = NULL;
+    unsigned version;
 
     if (bytes < 2 || text_read(body + 1, bytes - 1, name) == 0) {
         backend_fails(backend, "08P01", "pq_getmsgstring", "invalid message", NULL);
@@ -682,6 +697,7 @@ static void backend_describe(struct backend *backend, bool was_in_batch, const u
         if (known->is_sql && was_in_batch)
             backend_deviates(backend, "SQL cannot be prepared in the middle of a batch");
         plan = &known->plan;
+        version = known->version;
         if (plan->kind == PLAN_ROWS && backend_is_aborted(backend, NULL))
             return;
         types[1] = (uint8_t)MIN(plan->type_count, 4);
@@ -694,11 +710,12 @@ static void backend_describe(struct backend *backend, bool was_in_batch, const u
             return;
         }
         plan = &portal->plan;
+        version = portal->version;
         if (plan->kind == PLAN_ROWS && backend_is_aborted(backend, NULL))
             return;
     }
     if (plan->kind == PLAN_ROWS)
-        backend_say(backend, 'T', row_description, sizeof(row_description));
+        backend_describe_rows(backend, version);
     else
         backend_say(backend, 'n', NULL, 0);
 }
@@ -726,7 +743,7 @@ static void backend_execute(struct backend *backend, const uint8_t *body, size_t
 {
     char name[NAME_BYTES];
     struct portal *portal;
-    struct plan plan;
+    struct portal running;
 
     if (text_read(body, bytes, name) == 0) {
         backend_fails(backend, "08P01", "pq_getmsgstring", "invalid message", NULL);
@@ -737,8 +754,8 @@ static void backend_execute(struct backend *backend, const uint8_t *body, size_t
         backend_fails(backend, "34000", "exec", "portal \"%s\" does not exist", name);
         return;
     }
-    plan = portal->plan;
-    backend_run(backend, &plan, portal->values_hash, false);
+    running = *portal;
+    backend_run(backend, &running.plan, running.values_hash, running.version, false);
 }
 
 /* While it reads COPY data. */
@@ -813,19 +830,14 @@ static void backend_message(struct backend *backend, uint8_t type, const uint8_t
         backend->may_lose_track = true;
     }
     if ((type == 'c' || type == 'f') && backend->in_batch) {
-        backend_deviates(backend, "the end of a COPY that is none, in an open batch");
-        backend->is_countable = false;
         backend->may_lose_track = true;
     }
     if (backend->skips && type != 'S') {
         backend->skipped_close_count += type == 'C';
         if (type == 'P' && bytes > 0 && body[0] == '\0')
             backend_deviates(backend, "a Parse of the unnamed statement that is skipped");
-        if (type == 'Q' || type == 'F') {
-            backend_deviates(backend, "a Query that is skipped");
-            backend->is_countable = false;
+        if (type == 'Q' || type == 'F')
             backend->may_lose_track = true;
-        }
         return;
     }
     switch (type) {
@@ -855,7 +867,10 @@ static void backend_message(struct backend *backend, uint8_t type, const uint8_t
             backend_say(backend, 'V', "\xff\xff\xff\xff", 4);
         backend_query_over(backend);
         break;
-    default: /* Flush, and CopyData outside of COPY */
+    case 'H':
+        backend->unflushed_bytes = 0;
+        break;
+    default: /* CopyData outside of COPY */
         break;
     }
 }
@@ -1073,12 +1088,16 @@ static bool line_deliver(struct line *line, size_t bytes)
     struct op *op = line->receive_op;
     struct completion completion = {.more = true};
     uint16_t index;
+    size_t there;
 
     if (!line->is_open || op == NULL || !op->started || op->cancelling)
         return false;
-    bytes = MIN(bytes, MIN(stream_bytes(&line->to_pooler), (size_t)RECEIVE_BYTES));
+    there = stream_bytes(&line->to_pooler);
+    if (line->is_server && !line->has_ended)
+        there -= line->backend.unflushed_bytes;
+    bytes = MIN(bytes, MIN(there, (size_t)RECEIVE_BYTES));
     if (bytes == 0) {
-        if (!line->has_ended || stream_bytes(&line->to_pooler) > 0)
+        if (!line->has_ended)
             return false;
         op->started = false;
         completion.more = false;
@@ -1206,6 +1225,13 @@ static bool is_same_error(const uint8_t *a, size_t a_bytes, const uint8_t *b, si
            strcmp(first.sqlstate, second.sqlstate) == 0 && strcmp(first.message, second.message) == 0;
 }
 
+static bool is_same_answer(const uint8_t *a, size_t a_bytes, const uint8_t *b, size_t b_bytes)
+{
+    if (is_altered && a_bytes == b_bytes && a[0] == b[0] && (a[0] == 'T' || a[0] == 'D'))
+        a_bytes = b_bytes -= a[0] == 'T' ? 6 : 4; /* but for the version of the schema */
+    return (a_bytes == b_bytes && memcmp(a, b, a_bytes) == 0) || is_same_error(a, a_bytes, b, b_bytes);
+}
+
 /* The pooler's last words: may they come? */
 static void check_last_words(const struct person *person, const char *text)
 {
@@ -1260,8 +1286,7 @@ static void person_message(struct person *person, const uint8_t *message, size_t
     }
     if (expected_bytes == 0)
         never("an answer that PostgreSQL would not give");
-    if ((expected_bytes != bytes || memcmp(message, stream_at(answers), bytes) != 0) &&
-        !is_same_error(message, bytes, stream_at(answers), expected_bytes)) {
+    if (!is_same_answer(message, bytes, stream_at(answers), expected_bytes)) {
         fprintf(stderr, "it is %c, and %c would be right\n", message[0], stream_at(answers)[0]);
         never("an answer that is not PostgreSQL's");
     }
@@ -1392,11 +1417,9 @@ static void check_answered(const struct person *person)
         reference->is_over)
         return;
     if (person->fd < 0) {
-        if (!reference->may_lose_track && !servers_end && !is_statement_mode)
-            never("a client was closed without a word");
-        return;
+        never("a client was closed without a word");
     }
-    if (!reference->deviates && stream_bytes(&person->answers) > 0) {
+    if (!reference->deviates && stream_bytes(&person->answers) > reference->unflushed_bytes) {
         fprintf(stderr, "%c does not come\n", stream_at(&person->answers)[0]);
         never("an answer is missing");
     }
@@ -1645,11 +1668,15 @@ static bool has_order_of_server(struct program *program, unsigned order)
         bytes = take_bytes(program, &data);
         is_foreign = true;
         if (line != NULL)
+            line->backend.unflushed_bytes = 0;
+        if (line != NULL)
             put_message(&line->to_pooler, (uint8_t)type, data, bytes);
         break;
     default:
         bytes = take_bytes(program, &data);
         is_foreign = true;
+        if (line != NULL)
+            line->backend.unflushed_bytes = 0;
         if (line != NULL)
             stream_put(&line->to_pooler, data, bytes);
         break;

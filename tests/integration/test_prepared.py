@@ -84,7 +84,8 @@ class Script:
             if self.random.random() < 0.2:
                 data += query(self.random.choice((
                     "select 1", "begin", "commit", "rollback", "select 1/0", "begin; select 1/0",
-                    "select 2; select 3")))
+                    "select 2; select 3", "deallocate a; select 1/0; deallocate b", "rollback; deallocate a",
+                    "select ';'; deallocate b;; deallocate a;", "select 1; deallocate all")))
             else:
                 data += self._batch()
             syncs += 1
@@ -396,6 +397,179 @@ def test_deallocate_by_name(t):
         same(client.batch(run("a")).rows, [("1",)])
 
 
+def change_server(holder, client):
+    """The holder takes the server that the client had last, out of two, and keeps it until the next time."""
+    first = client.pid()
+    holder.query("rollback; begin")
+    if holder.pid() != first:
+        holder.query("rollback")
+        client.query("begin")
+        holder.query("begin")
+        client.query("rollback")
+    same(holder.pid(), first)
+
+
+def same_as_straight(t, pooler, holder, client, steps):
+    """Each step is bytes and how many ReadyForQuery they bring; between them the client changes its server, where it is
+    outside of a transaction."""
+    status = "I"
+    with t.postgres.connect() as straight:
+        for data, syncs in steps:
+            if status == "I":
+                change_server(holder, client)
+            for each in (straight, client):
+                each.send(data)
+            got, wanted = transcript(client, syncs), transcript(straight, syncs)
+            assert got == wanted, (data, got, wanted)
+            status = got[-1][1].decode()
+
+
+SEVERAL = (
+    'select 1;deallocate "a"',
+    "select 1; DEALLOCATE PREPARE a; select 2",
+    "/* ; */ select ';' ;; deallocate a -- ;",
+    "deallocate a; deallocate b; select 3",
+    "select 1/0; deallocate a",
+    "deallocate a; select 1/0; deallocate b",
+    "deallocate a; selct",
+    "deallocate nobody; deallocate a",
+    "deallocate a; deallocate b; deallocate a",
+    "deallocate a; execute a",
+    "deallocate all; deallocate a",
+    "deallocate a; deallocate all; execute b(1)",
+    "select 1; deallocate all",
+    "select 1; discard all; deallocate a",
+    "prepare x as select 1; deallocate x; deallocate a",
+    "prepare x as select 1; deallocate x; select 1/0; deallocate a",
+    "deallocate a; prepare a as select 7; execute a; deallocate a",
+    "execute a; execute b(3); deallocate a; execute b(4); deallocate b",
+    "explain (costs off) execute b(1); create temp table several as execute a; drop table several",
+    "select ';deallocate a;', $$;deallocate a;$$ as \";deallocate a;\"; select 2",
+    "set standard_conforming_strings = off; set standard_conforming_strings = on; deallocate a",
+    "select '\u00e9;'; deallocate a",
+    "select '\\'; deallocate a",
+)
+
+
+@slow(60)
+@ours
+def test_names_among_several_statements_as_without_a_pooler(t):
+    pooler, holder, client = two_servers(t)
+    used = (run("a") + sync() + run("b", 5) + sync(), 2)
+    away = (close("S", "a") + close("S", "b") + sync() + query("deallocate all"), 2)
+    with holder, client:
+        for number, sql in enumerate(SEVERAL):
+            # Texts that no server has seen.
+            prepared = parse("a", f"select 'a' -- {number}") + parse("b", f"select $1::int -- {number}") + sync()
+            for before, after in (((), ()), (("begin",), ("rollback",)), (("begin", "select 1/0"), ("rollback",))):
+                same_as_straight(t, pooler, holder, client, [
+                    (prepared, 1), *((query(each), 1) for each in before), (query(sql), 1), used,
+                    *((query(each), 1) for each in after), used, away])
+            same_as_straight(t, pooler, holder, client, [  # nothing is waited for
+                (prepared + query(sql) + used[0] + parse("a", "select 2") + run("a") + sync(), 5), used,
+                (query(sql) + query(sql) + used[0], 4), away])
+
+
+@ours
+def test_strings_among_several_statements_are_read_as_the_client_has_set(t):
+    pooler, holder, client = two_servers(t)
+    prepared = parse("a", "select 'a'") + parse("b", "select 5") + sync()
+    used = (run("a") + sync() + run("b") + sync(), 2)
+    sql = query("select '\\'; deallocate b;', ';'; deallocate a")
+    off, on = query("set standard_conforming_strings = off"), query("set standard_conforming_strings = on")
+    with holder, client:
+        same_as_straight(t, pooler, holder, client, [
+            (prepared, 1), (off, 1), (sql, 1), used, (query("select '\\'; deallocate b"), 1), used, (on, 1), used])
+        client.query("deallocate all")
+        same_as_straight(t, pooler, holder, client, [(prepared + off + sql + used[0], 5), (on, 1), used])
+
+
+@ours
+def test_a_driver_that_deallocates_in_savepoints_and_uses_names_again(t):
+    pooler, holder, client = two_servers(t)
+    steps = []
+    for text in ("1", "2", "3"):
+        steps += [(query("begin"), 1), (query("savepoint _per_query_svp_"), 1),
+                  (parse("_PLAN0x1", f"select {text}") + run("_PLAN0x1") + sync(), 1),
+                  (query('SAVEPOINT _per_query_svp_;DEALLOCATE "_PLAN0x1";RELEASE _per_query_svp_'), 1),
+                  (parse("_PLAN0x1", "select 'x'::int") + sync(), 1),
+                  (query("ROLLBACK TO _per_query_svp_"), 1),
+                  (parse("_PLAN0x2", "select 5") + sync(), 1), (query("select 1/0"), 1),
+                  (query('ROLLBACK;DEALLOCATE "_PLAN0x2"'), 1)]
+    with holder, client:
+        same_as_straight(t, pooler, holder, client, steps)
+
+
+@ours
+def test_eight_names_are_deallocated_in_one_text_and_more_stay(t):
+    pooler, holder, client = two_servers(t)
+    with holder, client:
+        names = [f"n{i}" for i in range(9)]
+        client.batch(b"".join(parse(name, f"select '{name}'") for name in names))
+        sql = ";".join(f"deallocate {name}" for name in names)
+        with refused('prepared statement "n0" does not exist', "26000"):
+            client.query(sql)
+        on_both_servers(holder, client, lambda: [
+            same(client.batch(run(name)).rows, [(name,)]) for name in names])
+        same(client.query(sql.rpartition(";")[0]).tags, ["DEALLOCATE"] * 8)
+        for name in names[:8]:
+            same(client.batch(run(name)).errors[0].sqlstate, "26000")
+        same(client.batch(run("n8")).rows, [("n8",)])
+
+
+@ours
+def test_what_one_text_executes_has_to_fit_on_a_server(t):
+    pooler, holder, client = two_servers(t, max_prepared_statements=2)
+    with holder, client:
+        for name in "abcd":
+            client.batch(parse(name, f"select '{name}'"))
+        for one, other in ("ab", "cd", "ac", "ca", "bd"):
+            change_server(holder, client)
+            same(client.query(f"execute {one}; execute {other}; execute {one}").rows, [(one,), (other,), (one,)])
+            assert len(own_names(client)) <= 2
+        change_server(holder, client)
+        with refused('prepared statement "a" does not exist', "26000"):
+            client.query("execute a; execute b; execute c")
+        same(client.query("execute a; execute a; deallocate a").tags, ["SELECT 1", "SELECT 1", "DEALLOCATE"])
+
+
+@ours
+def test_rollback_and_execute_finds_the_statement_where_it_is(t):
+    pooler, holder, client = two_servers(t)
+    with holder, client:
+        client.batch(parse("a", "select 1"))
+        client.query("begin")
+        client.batch(run("a"))
+        with refused(sqlstate="22012"):
+            client.query("select 1/0")
+        same(client.query("rollback; execute a").tags, ["ROLLBACK", "SELECT 1"])
+        change_server(holder, client)
+        client.query("begin")
+        with refused(sqlstate="22012"):
+            client.query("select 1/0")
+        with refused('prepared statement "a" does not exist', "26000"):  # see rewrite_sql.h
+            client.query("rollback; execute a")
+        same(client.query("select 2; execute a").rows, [("2",), ("1",)])
+        same(client.batch(run("a")).rows, [("1",)])
+
+
+@ours
+def test_a_text_of_several_statements_in_pieces(t):
+    pooler, holder, client = two_servers(t)
+    with holder, client:
+        for blanks in (0, 6000, 8500):  # above 16 KiB it is not looked at
+            data = query(f"select 1{' ' * blanks};{' ' * blanks}deallocate s;select 2")
+            wanted = (["SELECT 1", "DEALLOCATE", "SELECT 1"], []) if len(data) < 16384 else (["SELECT 1"], ["26000"])
+            for at in sorted({*range(1, min(len(data), 40)), len(data) // 2, len(data) - 12, len(data) - 1}):
+                client.batch(parse("s", "select 1"))
+                client.send(data[:at])
+                same(holder.value("select 3"), "3")
+                client.send(data[at:])
+                result = client.results()
+                same((result.tags, [error.sqlstate for error in result.errors]), wanted)
+                client.batch(close("S", "s"))
+
+
 @ours
 def test_reconnect_and_a_lost_server_cost_nothing(t):
     pooler, holder, client = two_servers(t)
@@ -663,6 +837,40 @@ def test_a_statement_lost_behind_our_back_is_prepared_again(t):
         same(str(result.errors[0]), 'ERROR 26000 prepared statement "a" does not exist')
         c.query("rollback")
         same(c.batch(run("a") + run("b")).rows, [("a",), ("b",)])
+
+
+@ours
+def test_a_lost_statement_of_a_client_that_was_told_its_columns(t):
+    """It is described again before the batch is repeated: without DDL nobody notices, with it the client is told."""
+    pooler = t.pooler(pool_mode="transaction", default_pool_size=1)
+    change = changed_table(t, pooler)
+    blind = bind("", "s", []) + execute()
+    with pooler.connect() as c:
+        c.query("create or replace function forget_them() returns void language plpgsql as $$"
+                "declare n text; begin for n in select name from pg_prepared_statements loop "
+                "execute 'deallocate ' || quote_ident(n); end loop; end $$")
+        c.batch(parse("s", "select * from changing") + describe("S", "s"))
+        for _ in range(2):
+            c.query("select forget_them()")
+            same(c.batch(blind).rows, [("1",)])
+        c.query("select forget_them()")
+        c.send(bind("", "s", []) + flush())
+        c.until("2")
+        c.send(execute() + sync())
+        same(c.results().rows, [("1",)])
+        c.query("select forget_them()")
+        change()
+        result = c.batch(blind)
+        same((result.types, result.errors[0].sqlstate), ("EZ", "0A000"))
+        c.query("select forget_them()")
+        c.send(bind("", "s", []) + flush())
+        same(c.until("E")[-1].error().sqlstate, "0A000")
+        c.send(sync())
+        same(c.results().types, "Z")
+        c.query("select forget_them(); drop table changing")
+        result = c.batch(blind)
+        same((result.types, result.errors[0].sqlstate), ("EZ", "42P01"))
+        same(c.value("select 1"), "1")
 
 
 @ours

@@ -27,6 +27,7 @@
 enum {
     WORKERS_SIM_MAX = 4,
     CHAOS_ROUNDS = 500,
+    CLIENTS_OF_WORKER_MAX = 200,
     CALM_ROUNDS = 100,
     DRAIN_ROUNDS_MAX = 200000,
     IDLE_ROUNDS_MAX = 5000, /* in which nothing happened: a stall */
@@ -985,7 +986,7 @@ static void start_workers(uint32_t receive_buffer_bytes, uint32_t receive_buffer
             .shards = &shards,
             .param_names = &param_names,
             .mock_key = mock_key,
-            .client_count_max = 200,
+            .client_count_max = CLIENTS_OF_WORKER_MAX,
             .ring_entries = 1u << sim_below(world.sim, 8),
             .ring_completions = 64,
             .receive_buffer_bytes = receive_buffer_bytes,
@@ -1006,6 +1007,9 @@ static void start_workers(uint32_t receive_buffer_bytes, uint32_t receive_buffer
         snapshot_reference(snapshot);
         workers[i] = &member->worker;
         assert(worker_init(&member->worker, &options, world_now_us(), error));
+        /* In the chaos there may be no room for those who come from another core. */
+        if (world.is_crowded)
+            member->worker.core.clients.count_max = 1 + (uint32_t)sim_below(world.sim, 6);
     }
 }
 
@@ -1186,6 +1190,8 @@ static void begin(uint64_t seed)
     world.heals = !happens(3);
     world.rounds_of_schema = happens(2) ? 40 : 200;
     world.loses_statements = world.is_tracked && happens(4);
+    world.is_crowded = happens(8);
+    world.has_dropped = world.is_crowded;
     draw_accounts();
 
     turning = -1;
@@ -1224,6 +1230,8 @@ static void calm_down(void)
     sim_set_faults(world.sim, &(struct sim_faults){0});
     control_acts = false;
     world.servers_break = world.is_sleepy = false;
+    for (unsigned i = 0; i < worker_count; i++)
+        workers[i]->core.clients.count_max = CLIENTS_OF_WORKER_MAX;
     sessions_hurry();
     run_until(control_is_idle, 20, "the console's orders are not answered");
     (void)order_command(COMMAND_RESUME, NULL);

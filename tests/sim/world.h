@@ -153,7 +153,8 @@ struct world {
     struct sim *sim;
     bool is_chaos;                   /* faults and disorder; else everything must come to its end */
     bool users_break, servers_break; /* in the chaos only */
-    bool has_dropped; /* SUSPEND was told to close what is not at rest, with no word if need be */
+    bool has_dropped; /* what is not at rest in a SUSPEND, or finds no room, with no word if need be */
+    bool is_crowded;  /* in the chaos a worker has room for a few clients only */
     bool is_sleepy;   /* many queries sleep, and are cancelled, mostly late */
     /* SIM_COPY_FAILS_EARLY=1. An extended COPY that fails before it has read the Sync that came
      * with its batch answers that Sync after all. When the client has sent CopyDone, another Sync

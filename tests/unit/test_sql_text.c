@@ -472,6 +472,170 @@ static void each_byte_is_ordinary_or_not(void **state)
     }
 }
 
+/* Puts the statements into `out`, each in brackets; false: in doubt. */
+static bool split_bytes(const char *text, size_t bytes, bool standard, bool is_utf8, char *out)
+{
+    const char *copy = (const char *)edge_copy(&edge, text, bytes);
+    size_t last = 0, offset, count;
+    struct sql_splitter splitter;
+
+    *out = '\0';
+    if (!sql_split_begin(&splitter, copy, bytes, standard, is_utf8))
+        return false;
+    for (;;)
+        switch (sql_split_next(&splitter, &offset, &count)) {
+        case SQL_SPLIT_STATEMENT:
+            assert_true(offset >= last && count > 0 && offset + count <= bytes);
+            last = offset + count;
+            *out++ = '[';
+            memcpy(out, copy + offset, count);
+            out += count;
+            *out++ = ']';
+            *out = '\0';
+            break;
+        case SQL_SPLIT_END:
+            return true;
+        case SQL_SPLIT_DOUBT:
+            return false;
+        }
+}
+
+static void expect_split_if(const char *text, bool standard, bool is_utf8, const char *wanted)
+{
+    char found[2 * TEXT_BYTES_MAX];
+    bool certain = split_bytes(text, strlen(text), standard, is_utf8, found);
+
+    if (certain != (wanted != NULL) || (certain && strcmp(found, wanted) != 0))
+        fail_msg("`%s` is cut into `%s`", text, certain ? found : "doubt");
+}
+
+static void expect_split(const char *text, const char *wanted)
+{
+    expect_split_if(text, true, false, wanted);
+    expect_split_if(text, false, false, wanted);
+    expect_split_if(text, true, true, wanted);
+}
+
+static void a_text_is_cut_where_postgres_does(void **state)
+{
+    (void)state;
+    expect_split("", "");
+    expect_split(" ; ;; -- ; \n /* ; */ ", "");
+    expect_split("select 1", "[select 1]");
+    expect_split("select 1;", "[select 1]");
+    expect_split("SAVEPOINT _per_query_svp_;DEALLOCATE \"_PLAN0x1\";RELEASE _per_query_svp_",
+                 "[SAVEPOINT _per_query_svp_][DEALLOCATE \"_PLAN0x1\"][RELEASE _per_query_svp_]");
+    expect_split("/* ; */ a -- ;\n ;; b /* c */ ; --\n", "[a][b]");
+    expect_split("a ';' \";\" $$;$$ $x$;$$;$x$ E'\\';' b; c",
+                 "[a ';' \";\" $$;$$ $x$;$$;$x$ E'\\';' b][c]");
+    expect_split("a '' ';\n' ';' \"\"\";\" /* /* ; */ ; */ b;c",
+                 "[a '' ';\n' ';' \"\"\";\" /* /* ; */ ; */ b][c]");
+    expect_split("create rule r as on insert to t do also (select 1; select 2); b",
+                 "[create rule r as on insert to t do also (select 1; select 2)][b]");
+    expect_split("a$b;c$d", "[a$b][c$d]");
+    expect_split("select $1;b", "[select $1][b]");
+    expect_split("E';';b", "[E';'][b]");
+    expect_split_if("a '\\';b'", true, false, NULL);
+    expect_split_if("a '\\';b';c", false, false, "[a '\\';b'][c]");
+    expect_split_if("a '\\';b", true, false, "[a '\\'][b]");
+}
+
+static void what_cannot_be_cut_for_certain_is_left_alone(void **state)
+{
+    char out[64];
+
+    (void)state;
+    expect_split("a; select '", NULL);
+    expect_split("a; select \"", NULL);
+    expect_split("a; select $$ ;", NULL);
+    expect_split("a; /* ", NULL);
+    expect_split("a; (b", NULL);
+    expect_split("a; b)", NULL);
+    expect_split("a; (b;", NULL);
+    expect_split("create function f() returns int begin atomic select 1; select 2; end; a", NULL);
+    expect_split("a; b\v; c", NULL);
+    expect_split("a; E'x'\n';'; c", NULL);
+    expect_split("a; 1e';'", NULL);
+    expect_split("a; \\;", NULL);
+    assert_false(split_bytes("a;\0;b", 5, true, true, out));
+    assert_false(split_bytes("a;'\0';b", 7, true, true, out));
+    /* In SJIS and others a byte that looks like a quote or a backslash may be half a character. */
+    expect_split_if("a '\xe4\xb8\xad;';b", true, false, NULL);
+    expect_split_if("a '\xe4\xb8\xad;';b", true, true, "[a '\xe4\xb8\xad;'][b]");
+    expect_split_if("a \"\xc3\xa9;\";/* \xc3\xa9; */ b", true, true, "[a \"\xc3\xa9;\"][b]");
+    expect_split_if("\xc3\xa9;b", true, true, NULL);
+    expect_split_if("$\xc3\xa9$;$\xc3\xa9$;b", true, true, NULL);
+    expect_split_if("a\xc3\xa9';';b", true, true, NULL);
+}
+
+static bool may_have_more(const char *text)
+{
+    size_t bytes = strlen(text);
+
+    return sql_may_have_more((const char *)edge_copy(&edge, text, bytes), bytes);
+}
+
+static void the_first_look_at_several_is_cheap(void **state)
+{
+    (void)state;
+    assert_true(may_have_more("rollback;DEALLOCATE s"));
+    assert_true(may_have_more("rollback ; \n\t execute s; select 1"));
+    assert_true(may_have_more("a;b;c;Discard all"));
+    assert_true(may_have_more("a;;deallocate s"));
+    assert_true(may_have_more("a; -- x\n deallocate s"));
+    assert_true(may_have_more("a;/**/deallocate s"));
+    assert_false(may_have_more(""));
+    assert_false(may_have_more("select 1"));
+    assert_false(may_have_more("select 1;"));
+    assert_false(may_have_more("select 1; \n"));
+    assert_false(may_have_more("begin; select deallocate; commit;"));
+    assert_false(may_have_more("begin;;;;"));
+    assert_false(may_have_more("begin;dealloc"));
+    assert_false(may_have_more("begin;-"));
+    assert_true(sql_begins_with("DEALLOCATE x", 12, "deallocate"));
+    assert_true(sql_begins_with("DEALLOCATE\"x\"", 13, "deallocate"));
+    assert_true(sql_begins_with("deallocate", 10, "deallocate"));
+    assert_false(sql_begins_with("deallocated", 11, "deallocate"));
+    assert_false(sql_begins_with("deallocat", 9, "deallocate"));
+}
+
+/* A statement that the splitter finds and the reader knows is never missed by the first look. */
+static void mutated_texts_are_cut_inside(void **state)
+{
+    static const char *const texts[] = {
+        "begin;deallocate s;select ';', $$;$$, \"x\" /* ; */;execute p(1);discard all",
+        "select 1; -- x\n;;deallocate all ;E'\\';';(a;b);explain execute p;",
+    };
+    static const char letters[] = ";'\"$/*-\\ \nEe(1)\xc3\xa9";
+    char found[2 * TEXT_BYTES_MAX];
+    uint32_t seed = 1;
+
+    (void)state;
+    for (unsigned round = 0; round < 20000; round++) {
+        char text[128];
+        size_t bytes = strlen(texts[round & 1]), offset, count;
+        struct sql_splitter splitter;
+        const char *copy;
+
+        memcpy(text, texts[round & 1], bytes);
+        for (unsigned i = 0; i < 1 + (round >> 1) % 4; i++) {
+            seed = seed * 1664525 + 1013904223;
+            text[(seed >> 8) % bytes] = letters[(seed >> 20) % (sizeof(letters) - 1)];
+        }
+        bytes -= (seed >> 5) % 16;
+        (void)split_bytes(text, bytes, (round & 4) != 0, (round & 8) != 0, found);
+        copy = (const char *)edge_copy(&edge, text, bytes);
+        if (!sql_split_begin(&splitter, copy, bytes, true, true))
+            continue;
+        while (sql_split_next(&splitter, &offset, &count) == SQL_SPLIT_STATEMENT) {
+            struct sql_prepare out;
+
+            if (sql_prepare_read(copy + offset, count, true, &out) != SQL_OTHER)
+                assert_true(sql_may_be_prepare(copy, bytes) || sql_may_have_more(copy, bytes));
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -487,6 +651,10 @@ int main(void)
         cmocka_unit_test(texts_without_literals_are_cacheable),
         cmocka_unit_test(doubtful_texts_are_not_cacheable),
         cmocka_unit_test(each_byte_is_ordinary_or_not),
+        cmocka_unit_test(a_text_is_cut_where_postgres_does),
+        cmocka_unit_test(what_cannot_be_cut_for_certain_is_left_alone),
+        cmocka_unit_test(the_first_look_at_several_is_cheap),
+        cmocka_unit_test(mutated_texts_are_cut_inside),
     };
     int failed;
 
