@@ -184,7 +184,7 @@ struct portal {
 struct backend {
     struct stream *in, *out;
     bool is_reference, is_logged_in, is_over;
-    bool skips, in_copy, copy_is_extended, in_batch;
+    bool skips, in_copy, copy_is_extended, in_batch, in_several;
     char status;
     char date_style[16];
     unsigned known_count, portal_count;
@@ -485,7 +485,7 @@ static void backend_run_sql(struct backend *backend, const struct plan *plan, bo
         backend_tag(backend, "DEALLOCATE ALL");
         break;
     default:
-        if (backend->status != 'I') {
+        if (backend->status != 'I' || backend->in_several) {
             backend_fails(backend, "25001", "PreventInTransactionBlock",
                           "DISCARD ALL cannot run inside a transaction block", NULL);
             break;
@@ -566,18 +566,60 @@ static void backend_reads_sql(struct backend *backend, const struct plan *plan, 
         sql_becomes_shared();
 }
 
-static void backend_query(struct backend *backend, const uint8_t *body, size_t bytes)
+/* Statements of one Query, with `;` between them: one transaction. */
+static void backend_several(struct backend *backend, const char *text, size_t bytes)
 {
+    struct sql_splitter splitter;
+    size_t offset, statement_bytes;
+    unsigned execute_count = 0;
     struct plan plan;
 
-    plan_read(&plan, (const char *)body, bytes > 0 ? bytes - 1 : 0);
-    backend_reads_sql(backend, &plan, backend->in_batch || !tracks_sql);
+    backend->in_several = true;
+    if (!sql_split_begin(&splitter, text, bytes, true, false))
+        never("a text of ours is in doubt");
+    while (!backend->skips && !backend->in_copy &&
+           sql_split_next(&splitter, &offset, &statement_bytes) == SQL_SPLIT_STATEMENT) {
+        plan_read(&plan, text + offset, statement_bytes);
+        execute_count += plan.kind == PLAN_EXECUTE;
+        backend_reads_sql(backend, &plan,
+                          backend->in_batch || plan.kind == PLAN_PREPARE ||
+                              execute_count > prepared_max);
+        backend_run(backend, &plan, 0, schema_version, true);
+    }
+    backend->in_several = false;
+}
+
+static unsigned statement_count(const char *text, size_t bytes)
+{
+    struct sql_splitter splitter;
+    size_t offset, statement_bytes;
+    unsigned count = 0;
+
+    if (!sql_split_begin(&splitter, text, bytes, true, false))
+        return 1;
+    while (sql_split_next(&splitter, &offset, &statement_bytes) == SQL_SPLIT_STATEMENT)
+        count++;
+    return count;
+}
+
+static void backend_query(struct backend *backend, const uint8_t *body, size_t bytes)
+{
+    const char *text = (const char *)body;
+    size_t text_bytes = bytes > 0 ? bytes - 1 : 0;
+    struct plan plan;
+
     if (backend->in_batch) {
         backend->may_lose_track = true;
         backend->is_countable = false;
     }
     backend->has_unnamed = false;
-    backend_run(backend, &plan, 0, schema_version, true);
+    if (statement_count(text, text_bytes) > 1) {
+        backend_several(backend, text, text_bytes);
+    } else {
+        plan_read(&plan, text, text_bytes);
+        backend_reads_sql(backend, &plan, backend->in_batch || !tracks_sql);
+        backend_run(backend, &plan, 0, schema_version, true);
+    }
     if (!backend->in_copy)
         backend_query_over(backend);
 }
@@ -647,7 +689,7 @@ static void backend_bind(struct backend *backend, bool was_in_batch, const uint8
         known_missing(backend, name);
         return;
     }
-    if (known->is_sql && was_in_batch)
+    if (known->is_sql && (was_in_batch || backend->status == 'E'))
         backend_deviates(backend, "SQL cannot be prepared in the middle of a batch");
     if (known->plan.kind >= PLAN_DEALLOCATE_ALL && !known->is_new)
         backend_deviates(backend, "dropping the names once more");
@@ -694,7 +736,7 @@ static void backend_describe(struct backend *backend, bool was_in_batch, const u
             known_missing(backend, name);
             return;
         }
-        if (known->is_sql && was_in_batch)
+        if (known->is_sql && (was_in_batch || backend->status == 'E'))
             backend_deviates(backend, "SQL cannot be prepared in the middle of a batch");
         plan = &known->plan;
         version = known->version;
@@ -824,10 +866,8 @@ static void backend_message(struct backend *backend, uint8_t type, const uint8_t
     }
     if (backend->drops_in_batch && type != 'E' && is_extended && bytes > 0 &&
         memcmp(body, "\0\0", MIN(bytes, 2)) != 0) {
-        /* Not promised yet: it waits for its own Sync. */
+        /* Whether it still stands for something is not looked at, but it may not wait for its own Sync. */
         backend_deviates(backend, "a name in the batch that drops all names");
-        backend->is_countable = false;
-        backend->may_lose_track = true;
     }
     if ((type == 'c' || type == 'f') && backend->in_batch) {
         backend->may_lose_track = true;
@@ -1271,7 +1311,7 @@ static void person_message(struct person *person, const uint8_t *message, size_t
             return;
         }
     }
-    if (!person->reference.has_parsed_sql && has_own_name(message, bytes))
+    if (!person->reference.has_parsed_sql && !person->is_malformed && has_own_name(message, bytes))
         never("a client sees a name of ours");
     person->ready_count += message[0] == 'Z';
     if (person->reference.deviates && person->compared >= person->reference.limit)
