@@ -508,22 +508,29 @@ static enum rewrite_result bind_message(struct client *client, const struct span
     return send_bytes(client->server, head, writer.bytes) ? REWRITE_DONE : out_of_memory(client);
 }
 
-/* The first time that a client is told what the result of its statement looks like: if nothing else is
- * described before it is answered, the answer can be told from others. */
+/* The client is told what the result of its statement looks like. What this server's looks like is learned
+ * once, if nothing else is described before it is answered, since then the answer can be told from others. */
 static bool describe_portal(struct server *server)
 {
     struct server_statements *statements = server->statements;
     struct client_name *name = statements->bound;
+    bool is_first = !statements->heal.is_described && exchange_owed(&server->exchange) == 0 &&
+                    statements->portal_batch != statements->batch + 1;
 
     statements->bound = NULL;
-    if (!statements->heal.is_described && name != NULL && name->told.shape == 0 &&
-        name->told.portal_shape == 0 && exchange_owed(&server->exchange) == 0 &&
-        statements->portal_batch != statements->batch + 1) {
-        if (!expect_description(server, EXPECT_PORTAL, name, name->statement))
-            return false;
-    }
     statements->portal_batch = statements->batch + 1;
     statements->heal.is_described = true;
+    if (name != NULL && name->told.shape == 0) {
+        const struct prepared *prepared =
+            prepared_find(statements, &name->statement->digest);
+        uint64_t shape = prepared != NULL ? prepared->shape : 0;
+
+        if (shape != 0 && shape == name->told.portal_shape)
+            return true;
+        name->told.portal_shape = shape;
+        if (is_first)
+            return expect_description(server, EXPECT_PORTAL, name, name->statement);
+    }
     return true;
 }
 

@@ -51,6 +51,7 @@ struct expected {
     unsigned arg;
     unsigned statement;
     unsigned schema_version, disturbances; /* of the world, when it was sent */
+    bool is_described; /* OP_PARSE: a Describe of the name is not answered */
     bool was_told; /* OP_BIND: the client had its description, or asked for it in the same batch */
     const char *tag;                       /* of C, if it does not name the question */
     const char *sqlstate;                  /* of E, likewise */
@@ -99,6 +100,8 @@ struct name {
     unsigned schema_version; /* when its Parse was sent */
     bool is_told;            /* what its result looks like, by Describe of it */
     unsigned told_version;
+    bool is_told_in_batch; /* in the present one */
+    bool may_be_told; /* a Describe of what it stood for before was in flight when it was parsed */
     bool is_portal_told; /* the same for the first time, by Describe of a portal */
     unsigned portal_told_version;
     bool was_bound, may_be_bound; /* since its Parse; a Bind that was skipped need not count */
@@ -131,8 +134,8 @@ struct user {
      * pooler may lose track of which answer is whose, and end the connection when it would matter. */
     bool mixes_copy;
     bool in_batch, batch_is_alone; /* what is sent belongs to a batch that has begun */
-    unsigned batch_describes;      /* a bit for each name */
-    bool has_described_unnamed;
+    unsigned batch_describes, batch_binds; /* a bit for each name */
+    unsigned doubtful_names; /* bound, and behind it the unnamed one with a Describe of its portal */
     unsigned copy_number;
     bool copy_is_extended;
     bool copy_has_sync;     /* sent with the batch, to be thrown away by COPY */
@@ -292,7 +295,7 @@ static struct expected *expect_op(struct user *user, enum batch_op op)
     if (!user->in_batch) {
         user->in_batch = true;
         user->batch_is_alone = user->expected_count == 0;
-        user->batch_describes = 0;
+        user->batch_describes = user->batch_binds = 0;
     }
     expect(user, 0, user->number);
     expect_last(user)->op = op;
@@ -397,6 +400,7 @@ static void expect_parse(struct user *user, const struct expected *op)
     }
     expect_last(user)->name = op->name;
     expect_last(user)->statement = op->statement;
+    expect_last(user)->is_described = op->is_described;
     expect_last(user)->schema_version = op->schema_version;
 }
 
@@ -422,8 +426,11 @@ static void expect_answers(struct user *user, const struct expected *op)
 
         if (op->op == OP_BIND)
             name->may_be_bound = true;
-        if (op->op == OP_CLOSE && world.avoids_known)
-            name->is_told = name->was_bound = false;
+        /* The answer of a Describe is lost where its name is being closed. */
+        if (op->op == OP_CLOSE && world.avoids_known && name->is_told_in_batch) {
+            name->is_told = false;
+            name->may_be_told = true;
+        }
         return;
     }
     user->batch_is_described = (user->batch_is_described && op->op != OP_EXECUTE) ||
@@ -509,16 +516,25 @@ static size_t make_query(struct user *user, const struct action *action, char *t
     return bytes + 1;
 }
 
+static bool is_being_described(struct user *user, unsigned name)
+{
+    for (unsigned i = 0; i < user->expected_count; i++) {
+        const struct expected *op = &user->expected[(user->expected_first + i) % EXPECTED_MAX];
+
+        if ((op->op == OP_DESCRIBE || op->op == OP_DESCRIBE_ROWS) &&
+            name_of(user, op->name) == name_of(user, name))
+            return true;
+    }
+    return false;
+}
+
 /* Does the pooler have to know what the client that sends a Bind now was told, or will be before it is answered?
  * With SIM_KNOWN=1 whenever it was told. Now a description in flight counts in its own batch only, if the statement
- * is not prepared again in between to make room for others; and none does behind a ROLLBACK in flight. */
+ * is not prepared again in between to make room for others. */
 static bool is_told_for_certain(const struct user *user, unsigned name)
 {
     if (!world.avoids_known)
         return true;
-    for (unsigned i = 0; i < user->expected_count; i++)
-        if (user->expected[(user->expected_first + i) % EXPECTED_MAX].status_after == 'I')
-            return false;
     return name_of((struct user *)user, name)->is_told ||
            ((user->batch_describes >> name & 1) != 0 && world.prepared_max >= 5);
 }
@@ -551,6 +567,7 @@ static void act_on_statement(struct user *user, const struct action *action)
             writer_put_u32(&writer, 25);
         put_message(&user->out, 'P', body, writer.bytes);
         op = expect_op(user, OP_PARSE);
+        op->is_described = is_being_described(user, action->name);
         op->is_bad = action->action == DO_PREPARE_BAD;
         op->statement = action->statement;
         op->name = (uint8_t)action->name;
@@ -574,6 +591,9 @@ static void act_on_statement(struct user *user, const struct action *action)
         op->arg = action->arg;
         /* With few statements on a server it may be prepared again behind its description. */
         op->was_told = is_told_for_certain(user, action->name);
+        if (action->name == 0 && action->action == DO_BIND_DESCRIBE)
+            user->doubtful_names |= user->batch_binds;
+        user->batch_binds |= 1u << (name_of(user, action->name) - user->names);
         bytes = (size_t)snprintf(text, 32, "Pp%u", user->owner) + 1;
         if (action->action == DO_BIND_DESCRIBE) {
             put_message(&user->out, 'D', text, bytes);
@@ -597,7 +617,6 @@ static void act_on_statement(struct user *user, const struct action *action)
             user->batch_describes &= ~(1u << action->name);
         } else {
             user->batch_describes |= 1u << action->name;
-            user->has_described_unnamed = user->has_described_unnamed || action->name == 0;
         }
         break;
     case DO_SPECIAL:
@@ -1057,6 +1076,7 @@ static void plan_prepared(struct user *user)
             plan_prepare(user, user->stale_name);
         }
         if (world.is_tracked && (name_of(user, user->stale_name)->is_told ||
+                                 name_of(user, user->stale_name)->may_be_told ||
                                  name_of(user, user->stale_name)->is_portal_told)) {
             /* What it was told is out of date: it has to ask again, or to prepare anew. */
             plan_on(user, happens(2) ? DO_DESCRIBE : DO_CLOSE, user->stale_name)->waits = true;
@@ -1417,6 +1437,14 @@ static bool names_statement(struct user *user, const char *message, const char *
     return world.is_tracked && index > 0 && strcmp(message, wanted) == 0;
 }
 
+/* What the pooler may take for told. Not with SIM_KNOWN=1. */
+static bool may_be_told(const struct user *user, const struct name *name)
+{
+    return world.avoids_known &&
+           (name->may_be_told ||
+            (user->doubtful_names >> (unsigned)(name - user->names) & 1) != 0);
+}
+
 /* What is sent behind what was answered last, up to the end of its batch: is a statement bound there whose
  * result the client knows from before, so that it must not be prepared again unseen? */
 static bool batch_relies(const struct user *user)
@@ -1431,7 +1459,9 @@ static bool batch_relies(const struct user *user)
 
         switch (op->op) {
         case OP_BIND:
-            if (name->is_told || (name->may_be_bound && !world.heals))
+            if (name->is_told || (name->may_be_told && world.avoids_known) ||
+                may_be_told(user, &user->names[name - names]) ||
+                (name->may_be_bound && !world.heals))
                 return true;
             is_known = name->may_be_bound;
             break;
@@ -1508,12 +1538,12 @@ static bool may_be_stale(const struct user *user, const struct expected *expecte
 
     if (expected->op != OP_BIND && expected->op != OP_DESCRIBE)
         return false;
-    if (is_changed && expected->name == 0 && world.avoids_known && user->has_described_unnamed)
-        return true;
     if (is_changed && !statement_returns_rows(expected->statement))
         return false;
     if (is_of_pooler && is_changed) {
         /* It has seen that the statement cannot be prepared as the client was told. */
+        if (may_be_told(user, name))
+            return true;
         if (expected->op != OP_BIND || !(name->is_told || name->is_portal_told))
             return false;
         if (world.disturbances > expected->disturbances)
@@ -1543,13 +1573,13 @@ static bool may_be_stale(const struct user *user, const struct expected *expecte
         behind += user->expected[(user->expected_first + i) % EXPECTED_MAX].op == OP_SYNC;
     if (behind != 1 || expect_last((struct user *)user)->op != OP_SYNC)
         return true;
-    if (is_lost)
-        return false;
+    if (may_be_told(user, name))
+        return true;
     /* What the client was told of it may be true still. */
     if (expected->op == OP_BIND && name->is_told)
-        return name->told_version != world.schema_version;
-    /* Whether a portal is described is seen where it stands in the same buffer as its Bind. */
-    if (world.avoids_known && name->is_portal_told && is_long(expected->arg))
+        return is_lost || name->told_version != world.schema_version;
+    /* Whether a portal is described is not seen behind a Bind of several KB (rewrite_needs_next). */
+    if (name->is_portal_told && is_long(expected->arg))
         return true;
     return batch_relies(user);
 }
@@ -1560,6 +1590,8 @@ static void note_retry(struct user *user, const struct name *name)
 {
     bool is_told = name->is_told || name->is_portal_told;
 
+    if (may_be_told(user, name))
+        return;
     if (is_told &&
         (name->is_told ? name->told_version : name->portal_told_version) != world.schema_version)
         return; /* as it must be, until it asks again */
@@ -1705,6 +1737,8 @@ static void user_message(struct user *user, char type, const uint8_t *body, size
             world.transactions += body[0] == 'I';
             user->in_batch_error = user->batch_has_shown = user->batch_is_described =
                 user->batch_was_lost = false;
+            for (unsigned i = 0; i < STATEMENT_NAMES; i++)
+                user->names[i].is_told_in_batch = false;
             if (expected->drops_unnamed)
                 user->names[0].is_there = false;
             break;
@@ -1712,7 +1746,8 @@ static void user_message(struct user *user, char type, const uint8_t *body, size
             *name_of(user, expected->name) =
                 (struct name){.is_there = true,
                               .statement = expected->statement,
-                              .schema_version = expected->schema_version};
+                              .schema_version = expected->schema_version,
+                              .may_be_told = expected->is_described};
             break;
         case '2':
             name = name_of(user, expected->name);
@@ -1743,7 +1778,7 @@ static void user_message(struct user *user, char type, const uint8_t *body, size
                 name->is_portal_told = true;
                 break;
             }
-            name->is_told = true;
+            name->is_told = name->is_told_in_batch = true;
             name->told_version = version;
             break;
         case '3':
