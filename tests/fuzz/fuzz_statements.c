@@ -184,23 +184,24 @@ struct portal {
 struct backend {
     struct stream *in, *out;
     bool is_reference, is_logged_in, is_over;
-    bool skips, in_copy, copy_is_extended, in_batch;
+    bool skips, in_copy, copy_is_extended, in_batch, in_several;
     char status;
     char date_style[16];
     unsigned known_count, portal_count;
-    unsigned skipped_close_count; /* evictions among them: what they should have dropped is still there */
+    unsigned
+        skipped_close_count; /* evictions among them: what they should have dropped is still there */
     bool has_unnamed;
     struct known unnamed;
     /* Of a reference. */
-    bool deviates;        /* from here on the pooler's answers may be others */
-    bool may_lose_track;  /* COPY, or a Query in an open batch */
-    bool drops_in_batch;  /* an unnamed Parse of DEALLOCATE ALL */
-    bool has_sql;         /* PREPARE and its kin */
-    bool has_parsed_sql;  /* by the extended protocol */
-    bool is_countable;    /* as many ReadyForQuery must come as it has said */
+    bool deviates;                       /* from here on the pooler's answers may be others */
+    bool may_lose_track;                 /* COPY, or a Query in an open batch */
+    bool drops_in_batch;                 /* an unnamed Parse of DEALLOCATE ALL */
+    bool has_sql;                        /* PREPARE and its kin */
+    bool has_parsed_sql;                 /* by the extended protocol */
+    bool is_countable;                   /* as many ReadyForQuery must come as it has said */
     size_t said_bytes, batch_said_bytes; /* the latter: when the batch began */
     size_t unflushed_bytes; /* the last ones said: kept until there is a Flush, Sync or error */
-    size_t limit;         /* of said_bytes, when it began to deviate */
+    size_t limit;           /* of said_bytes, when it began to deviate */
     unsigned ready_count;
     /* As many as their counts say. */
     struct known known[KNOWN_MAX];
@@ -208,10 +209,12 @@ struct backend {
 };
 
 static unsigned schema_version;
-static bool is_altered, is_meddled; /* the schema has changed; something was dropped behind the pooler's back */
+static bool is_altered,
+    is_meddled; /* the schema has changed; something was dropped behind the pooler's back */
 static unsigned prepared_max;
 static bool tracks_sql;
-static bool sql_is_shared; /* a PREPARE went out as it was: other clients may meet what it has made */
+static bool
+    sql_is_shared; /* a PREPARE went out as it was: other clients may meet what it has made */
 
 static size_t text_read(const uint8_t *body, size_t bytes, char name[NAME_BYTES])
 {
@@ -283,8 +286,8 @@ static void plan_read(struct plan *plan, const char *text, size_t bytes)
     }
     strcpy(plan->name, sql.name);
     plan->rest_hash = hash_of(text + sql.rest_offset, sql.rest_bytes);
-    plan->inner = begins_with(text + sql.rest_offset, sql.rest_bytes, "as insert") ? PLAN_NO_ROWS
-                                                                                    : PLAN_ROWS;
+    plan->inner =
+        begins_with(text + sql.rest_offset, sql.rest_bytes, "as insert") ? PLAN_NO_ROWS : PLAN_ROWS;
 }
 
 /* The client's own fault, or something that is documented to be otherwise through the pooler. */
@@ -321,8 +324,8 @@ static void backend_fails(struct backend *backend, const char *sqlstate, const c
     int bytes;
 
     snprintf(message, sizeof(message), text, name);
-    bytes = snprintf(body, sizeof(body), "SERROR%cVERROR%cC%s%cM%s%cR%s%c%c", 0, 0, sqlstate, 0, message,
-                     0, routine, 0, 0);
+    bytes = snprintf(body, sizeof(body), "SERROR%cVERROR%cC%s%cM%s%cR%s%c%c", 0, 0, sqlstate, 0,
+                     message, 0, routine, 0, 0);
     backend_say(backend, 'E', body, (size_t)bytes);
     if (backend->status == 'T')
         backend->status = 'E';
@@ -485,7 +488,7 @@ static void backend_run_sql(struct backend *backend, const struct plan *plan, bo
         backend_tag(backend, "DEALLOCATE ALL");
         break;
     default:
-        if (backend->status != 'I') {
+        if (backend->status != 'I' || backend->in_several) {
             backend_fails(backend, "25001", "PreventInTransactionBlock",
                           "DISCARD ALL cannot run inside a transaction block", NULL);
             break;
@@ -566,18 +569,60 @@ static void backend_reads_sql(struct backend *backend, const struct plan *plan, 
         sql_becomes_shared();
 }
 
-static void backend_query(struct backend *backend, const uint8_t *body, size_t bytes)
+/* Statements of one Query, with `;` between them: one transaction. */
+static void backend_several(struct backend *backend, const char *text, size_t bytes)
 {
+    struct sql_splitter splitter;
+    size_t offset, statement_bytes;
+    unsigned execute_count = 0;
     struct plan plan;
 
-    plan_read(&plan, (const char *)body, bytes > 0 ? bytes - 1 : 0);
-    backend_reads_sql(backend, &plan, backend->in_batch || !tracks_sql);
+    backend->in_several = true;
+    if (!sql_split_begin(&splitter, text, bytes, true, false))
+        never("a text of ours is in doubt");
+    while (!backend->skips && !backend->in_copy &&
+           sql_split_next(&splitter, &offset, &statement_bytes) == SQL_SPLIT_STATEMENT) {
+        plan_read(&plan, text + offset, statement_bytes);
+        execute_count += plan.kind == PLAN_EXECUTE;
+        backend_reads_sql(backend, &plan,
+                          backend->in_batch || plan.kind == PLAN_PREPARE ||
+                              execute_count > prepared_max);
+        backend_run(backend, &plan, 0, schema_version, true);
+    }
+    backend->in_several = false;
+}
+
+static unsigned statement_count(const char *text, size_t bytes)
+{
+    struct sql_splitter splitter;
+    size_t offset, statement_bytes;
+    unsigned count = 0;
+
+    if (!sql_split_begin(&splitter, text, bytes, true, false))
+        return 1;
+    while (sql_split_next(&splitter, &offset, &statement_bytes) == SQL_SPLIT_STATEMENT)
+        count++;
+    return count;
+}
+
+static void backend_query(struct backend *backend, const uint8_t *body, size_t bytes)
+{
+    const char *text = (const char *)body;
+    size_t text_bytes = bytes > 0 ? bytes - 1 : 0;
+    struct plan plan;
+
     if (backend->in_batch) {
         backend->may_lose_track = true;
         backend->is_countable = false;
     }
     backend->has_unnamed = false;
-    backend_run(backend, &plan, 0, schema_version, true);
+    if (statement_count(text, text_bytes) > 1) {
+        backend_several(backend, text, text_bytes);
+    } else {
+        plan_read(&plan, text, text_bytes);
+        backend_reads_sql(backend, &plan, backend->in_batch || !tracks_sql);
+        backend_run(backend, &plan, 0, schema_version, true);
+    }
     if (!backend->in_copy)
         backend_query_over(backend);
 }
@@ -647,7 +692,7 @@ static void backend_bind(struct backend *backend, bool was_in_batch, const uint8
         known_missing(backend, name);
         return;
     }
-    if (known->is_sql && was_in_batch)
+    if (known->is_sql && (was_in_batch || backend->status == 'E'))
         backend_deviates(backend, "SQL cannot be prepared in the middle of a batch");
     if (known->plan.kind >= PLAN_DEALLOCATE_ALL && !known->is_new)
         backend_deviates(backend, "dropping the names once more");
@@ -655,7 +700,8 @@ static void backend_bind(struct backend *backend, bool was_in_batch, const uint8
         return;
     portal = portal_find(backend, portal_name);
     if (portal != NULL && portal_name[0] != '\0') {
-        backend_fails(backend, "42P03", "CreatePortal", "cursor \"%s\" already exists", portal_name);
+        backend_fails(backend, "42P03", "CreatePortal", "cursor \"%s\" already exists",
+                      portal_name);
         return;
     }
     if (known_is_stale(backend, known))
@@ -668,8 +714,7 @@ static void backend_bind(struct backend *backend, bool was_in_batch, const uint8
     *portal = (struct portal){
         .plan = known->plan,
         .version = known->version,
-        .values_hash =
-            hash_of(body + portal_bytes + name_bytes, bytes - portal_bytes - name_bytes),
+        .values_hash = hash_of(body + portal_bytes + name_bytes, bytes - portal_bytes - name_bytes),
     };
     strcpy(portal->name, portal_name);
     backend_say(backend, '2', NULL, 0);
@@ -694,7 +739,7 @@ static void backend_describe(struct backend *backend, bool was_in_batch, const u
             known_missing(backend, name);
             return;
         }
-        if (known->is_sql && was_in_batch)
+        if (known->is_sql && (was_in_batch || backend->status == 'E'))
             backend_deviates(backend, "SQL cannot be prepared in the middle of a batch");
         plan = &known->plan;
         version = known->version;
@@ -804,7 +849,8 @@ static void trace_message(const struct backend *backend, uint8_t type, const uin
           (unsigned)((uintptr_t)backend >> 4 & 0xffff), type, text);
 }
 
-static void backend_message(struct backend *backend, uint8_t type, const uint8_t *body, size_t bytes)
+static void backend_message(struct backend *backend, uint8_t type, const uint8_t *body,
+                            size_t bytes)
 {
     bool was_in_batch = backend->in_batch;
     bool is_extended = type == 'P' || type == 'B' || type == 'D' || type == 'C' || type == 'E';
@@ -824,10 +870,8 @@ static void backend_message(struct backend *backend, uint8_t type, const uint8_t
     }
     if (backend->drops_in_batch && type != 'E' && is_extended && bytes > 0 &&
         memcmp(body, "\0\0", MIN(bytes, 2)) != 0) {
-        /* Not promised yet: it waits for its own Sync. */
+        /* Whether it still stands for something is not looked at, but it may not wait for its own Sync. */
         backend_deviates(backend, "a name in the batch that drops all names");
-        backend->is_countable = false;
-        backend->may_lose_track = true;
     }
     if ((type == 'c' || type == 'f') && backend->in_batch) {
         backend->may_lose_track = true;
@@ -928,11 +972,11 @@ static bool backend_step(struct backend *backend, unsigned count)
 /* ---- the ring: lines between the pooler and the world ---- */
 
 struct line {
-    bool is_open;        /* the pooler has it */
+    bool is_open; /* the pooler has it */
     bool is_server;
-    bool has_ended;      /* the world's side: after what is on its way, nothing more comes */
+    bool has_ended; /* the world's side: after what is on its way, nothing more comes */
     struct op *receive_op, *send_op;
-    int sent;            /* result of the send */
+    int sent; /* result of the send */
     struct stream to_pooler, from_pooler;
     struct backend backend;
 };
@@ -974,7 +1018,8 @@ void ring_receive(struct ring *the_ring, struct op *op, int fd)
     the_ring->lines[fd].receive_op = op;
 }
 
-void ring_send(struct ring *the_ring, struct op *op, int fd, const struct iovec *vector, size_t count)
+void ring_send(struct ring *the_ring, struct op *op, int fd, const struct iovec *vector,
+               size_t count)
 {
     struct line *line = &the_ring->lines[fd];
 
@@ -1191,13 +1236,13 @@ struct person {
     bool is_over;      /* the pooler has ended it, or it has said that it goes */
     bool is_malformed; /* it has sent what is no protocol */
     unsigned ready_count;
-    size_t compared;   /* bytes of the reference's answers that have come */
+    size_t compared; /* bytes of the reference's answers that have come */
     struct stream answers, asks;
     struct backend reference;
 };
 
 static struct person people[PERSONS];
-static bool is_foreign;     /* a server has said what PostgreSQL would not */
+static bool is_foreign; /* a server has said what PostgreSQL would not */
 static bool servers_end, is_statement_mode;
 
 /* What is still on its way of other clients meets it. */
@@ -1216,7 +1261,8 @@ static void sql_becomes_shared(void)
 
 static bool has_own_name(const uint8_t *body, size_t bytes)
 {
-    return memmem(body, bytes, "pgsplice_", 9) != NULL || memmem(body, bytes, "pgsnoname", 9) != NULL;
+    return memmem(body, bytes, "pgsplice_", 9) != NULL ||
+           memmem(body, bytes, "pgsnoname", 9) != NULL;
 }
 
 static bool is_same_error(const uint8_t *a, size_t a_bytes, const uint8_t *b, size_t b_bytes)
@@ -1225,14 +1271,16 @@ static bool is_same_error(const uint8_t *a, size_t a_bytes, const uint8_t *b, si
 
     return a[0] == 'E' && b[0] == 'E' && error_fields_read(a + 5, a_bytes - 5, &first) &&
            error_fields_read(b + 5, b_bytes - 5, &second) &&
-           strcmp(first.sqlstate, second.sqlstate) == 0 && strcmp(first.message, second.message) == 0;
+           strcmp(first.sqlstate, second.sqlstate) == 0 &&
+           strcmp(first.message, second.message) == 0;
 }
 
 static bool is_same_answer(const uint8_t *a, size_t a_bytes, const uint8_t *b, size_t b_bytes)
 {
     if (is_altered && a_bytes == b_bytes && a[0] == b[0] && (a[0] == 'T' || a[0] == 'D'))
         a_bytes = b_bytes -= a[0] == 'T' ? 6 : 4; /* but for the version of the schema */
-    return (a_bytes == b_bytes && memcmp(a, b, a_bytes) == 0) || is_same_error(a, a_bytes, b, b_bytes);
+    return (a_bytes == b_bytes && memcmp(a, b, a_bytes) == 0) ||
+           is_same_error(a, a_bytes, b, b_bytes);
 }
 
 /* The pooler's last words: may they come? */
@@ -1271,7 +1319,7 @@ static void person_message(struct person *person, const uint8_t *message, size_t
             return;
         }
     }
-    if (!person->reference.has_parsed_sql && has_own_name(message, bytes))
+    if (!person->reference.has_parsed_sql && !person->is_malformed && has_own_name(message, bytes))
         never("a client sees a name of ours");
     person->ready_count += message[0] == 'Z';
     if (person->reference.deviates && person->compared >= person->reference.limit)
@@ -1453,32 +1501,32 @@ static const struct {
     const char *text;
     size_t bytes; /* 0: all; else so much of the long one */
 } texts[] = {
-    {"select 1", 0},           /* a */
-    {"select 2", 0},           /* b */
-    {"select $1 + 1", 0},      /* c */
-    {"insert into t", 0},      /* d */
-    {"", 0},                   /* e */
-    {"begin", 0},              /* f */
-    {"commit", 0},             /* g */
-    {"fail", 0},               /* h */
-    {"divide", 0},             /* i */
-    {"copy t from stdin", 0},  /* j */
-    {"discard all", 0},        /* k */
-    {"deallocate all", 0},     /* l */
-    {"deallocate a", 0},       /* m */
-    {"DEALLOCATE PREPARE \"b\"", 0},            /* n */
-    {"execute a", 0},                           /* o */
-    {"execute b (1)", 0},                       /* p */
-    {"prepare a as select 11", 0},              /* q */
+    {"select 1", 0},                                              /* a */
+    {"select 2", 0},                                              /* b */
+    {"select $1 + 1", 0},                                         /* c */
+    {"insert into t", 0},                                         /* d */
+    {"", 0},                                                      /* e */
+    {"begin", 0},                                                 /* f */
+    {"commit", 0},                                                /* g */
+    {"fail", 0},                                                  /* h */
+    {"divide", 0},                                                /* i */
+    {"copy t from stdin", 0},                                     /* j */
+    {"discard all", 0},                                           /* k */
+    {"deallocate all", 0},                                        /* l */
+    {"deallocate a", 0},                                          /* m */
+    {"DEALLOCATE PREPARE \"b\"", 0},                              /* n */
+    {"execute a", 0},                                             /* o */
+    {"execute b (1)", 0},                                         /* p */
+    {"prepare a as select 11", 0},                                /* q */
     {"/* c */ prepare b (int) as insert into t values ($1);", 0}, /* r */
-    {"explain execute a", 0},                   /* s */
-    {"SET DateStyle='a'", 0},                   /* t */
-    {"SET DateStyle='b'", 0},                   /* u */
-    {long_text, 600},                           /* v */
-    {long_text, 5000},                          /* w */
-    {long_text, 20000},                         /* x */
-    {long_text, LONG_TEXT_BYTES},               /* y */
-    {"select 3", 0},                            /* z */
+    {"explain execute a", 0},                                     /* s */
+    {"SET DateStyle='a'", 0},                                     /* t */
+    {"SET DateStyle='b'", 0},                                     /* u */
+    {long_text, 600},                                             /* v */
+    {long_text, 5000},                                            /* w */
+    {long_text, 20000},                                           /* x */
+    {long_text, LONG_TEXT_BYTES},                                 /* y */
+    {"select 3", 0},                                              /* z */
 };
 
 static unsigned take(struct program *program)

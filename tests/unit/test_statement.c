@@ -52,8 +52,8 @@ static void chain_add(struct chain *chain, const void *data, size_t bytes)
     if (bytes == 0)
         return;
     assert_true(chain->count < PIECES_MAX);
-    *piece = (struct buffer){
-        .data = malloc(bytes), .bytes_max = (uint32_t)bytes, .reference_count = 1};
+    *piece =
+        (struct buffer){.data = malloc(bytes), .bytes_max = (uint32_t)bytes, .reference_count = 1};
     assert_non_null(piece->data);
     memcpy(piece->data, data, bytes);
     *span = (struct span){.buffer = piece, .bytes = (uint32_t)bytes};
@@ -263,7 +263,8 @@ static void test_a_long_text_is_kept_and_compared_to_its_last_byte(void **state)
         body[i] = (uint8_t)(1 + i % 255);
     memset(body + LONG_BYTES, 0, 3);
     statement = intern(body, LONG_BYTES + 3, 1000, 150000, 0);
-    for (struct span *span = statement->body.first; span != NULL; at += span->bytes, span = span->next)
+    for (struct span *span = statement->body.first; span != NULL;
+         at += span->bytes, span = span->next)
         assert_memory_equal(span->buffer->data + span->offset, body + at, span->bytes);
     assert_int_equal(at, LONG_BYTES + 3);
     assert_int_equal(statement->text_bytes, LONG_BYTES);
@@ -340,7 +341,8 @@ static void test_without_memory_nothing_is_left_over(void **state)
     assert_non_null(body);
     memset(body, 'x', LONG_BYTES - 3);
     chain_add(&chain, body, LONG_BYTES);
-    buffers.parked[PARKED_CLASSES - 1].count_max = 1; /* the first piece fits, the second does not */
+    buffers.parked[PARKED_CLASSES - 1].count_max =
+        1; /* the first piece fits, the second does not */
     assert_null(statement_intern(&core, chain.spans, LONG_BYTES, LONG_BYTES - 3, 0));
     assert_int_equal(buffers.parked_bytes, 0);
     buffers.parked[PARKED_CLASSES - 1].count_max = count_max;
@@ -468,14 +470,14 @@ static void test_a_row_shows_text_and_types_as_far_as_there_is_room(void **state
     assert_string_equal(row.text, "PREPARE ... select $1, $2");
     assert_string_equal(row.types, "");
     statement_release(&core, statement);
-    for (size_t bytes = STATEMENT_ROW_TEXT_BYTES - 2; bytes < STATEMENT_ROW_TEXT_BYTES + 3; bytes++) {
+    for (size_t bytes = STATEMENT_ROW_TEXT_BYTES - 2; bytes < STATEMENT_ROW_TEXT_BYTES + 3;
+         bytes++) {
         memset(text, 'x', bytes);
         text[bytes] = '\0';
         statement = intern(body, body_make(body, text, 500), 0, 0, 0);
         assert_true(statement_fill_row(statement, &row));
-        assert_int_equal(strlen(row.text), bytes <= STATEMENT_ROW_TEXT_BYTES
-                                               ? bytes
-                                               : STATEMENT_ROW_TEXT_BYTES + 3);
+        assert_int_equal(strlen(row.text),
+                         bytes <= STATEMENT_ROW_TEXT_BYTES ? bytes : STATEMENT_ROW_TEXT_BYTES + 3);
         assert_int_equal(strcmp(row.text, text) == 0, bytes <= STATEMENT_ROW_TEXT_BYTES);
         assert_int_equal(strlen(row.types), STATEMENT_ROW_TYPES_BYTES - 1);
         assert_string_equal(row.types + STATEMENT_ROW_TYPES_BYTES - 4, "...");
