@@ -836,8 +836,11 @@ static void backend_message(struct backend *backend, uint8_t type, const uint8_t
         backend->skipped_close_count += type == 'C';
         if (type == 'P' && bytes > 0 && body[0] == '\0')
             backend_deviates(backend, "a Parse of the unnamed statement that is skipped");
-        if (type == 'Q' || type == 'F')
+        if (type == 'Q' || type == 'F') {
             backend->may_lose_track = true;
+            /* The other side may have come so far without an error. */
+            backend->is_countable &= !backend->deviates;
+        }
         return;
     }
     switch (type) {
@@ -1781,6 +1784,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     for (unsigned i = 0; i < PERSONS; i++)
         person_comes(&people[i]);
     run_program(&program);
+    world_run();
+    /* A Bind may wait for what follows it. */
+    for (unsigned i = 0; i < PERSONS; i++)
+        if (!people[i].is_malformed)
+            person_says(&people[i], 'H', NULL, 0);
     world_run();
     /* One may wait for the server of the other. */
     for (unsigned round = 0; round < PERSONS; round++)

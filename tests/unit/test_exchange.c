@@ -171,9 +171,185 @@ static void test_long_mixed_pipelines_keep_their_count(void **state)
     }
 }
 
+static void expect_lost(const char *script, bool is_lost)
+{
+    struct exchange exchange = play(script);
+
+    if (exchange.is_lost != is_lost)
+        fail_msg("%s: lost %d", script, exchange.is_lost);
+    if (exchange.is_lost && !exchange.is_uncertain)
+        fail_msg("%s: lost, but not uncertain", script);
+}
+
+static void test_lost_is_where_nobody_knows_what_an_answer_belongs_to(void **state)
+{
+    (void)state;
+    expect_lost("Q <CZ", false);
+    expect_lost("PBES PBES <12EZ 12CZ", false);
+    expect_lost("PBDES <12nG> dd c S <CZ", false);
+    expect_lost("PBDES <12nG> d <E> c S <Z", false);
+    /* Something else than the end of the COPY, while the server reads COPY data. */
+    expect_lost("Q <G> Q", true);
+    expect_lost("Q <G> F", true);
+    expect_lost("Q <G> P", true);
+    expect_lost("Q <G> B", true);
+    expect_lost("Q <G> D", true);
+    expect_lost("Q <G> E", true);
+    expect_lost("Q <G> C", true);
+    expect_lost("Q <G> dHS", false);
+    /* The same was on its way when the COPY began. */
+    expect_lost("QQ <G", true);
+    expect_lost("Q PBES <G", true);
+    expect_lost("PBES PBES <12G", true);
+    expect_lost("PBES c PBES <12G", false);
+    /* A COPY that nobody asked for. */
+    expect_lost("<G", true);
+    expect_lost("S <ZG", true);
+    /* A Query behind an open batch: run or skipped, when the error comes. */
+    expect_lost("PB Q <12E", true);
+    expect_lost("PB Q <12C", false);
+    expect_lost("PBES Q <12E", false);
+}
+
+static void test_what_a_failed_batch_skips_is_owed_nothing(void **state)
+{
+    struct exchange exchange = play("PB <1E");
+
+    (void)state;
+    assert_true(exchange.is_skipping);
+    assert_false(exchange_sent(&exchange, 'Q'));
+    assert_false(exchange_sent(&exchange, 'F'));
+    assert_true(exchange_is_open(&exchange)); /* until its Sync */
+    assert_int_equal(exchange_owed(&exchange), 0);
+    assert_true(exchange_sent(&exchange, 'S'));
+    assert_false(exchange.is_skipping);
+    assert_true(exchange_sent(&exchange, 'Q'));
+    assert_int_equal(exchange_owed(&exchange), 2);
+    expect("PB <1E> QS <Z", true, false);
+    expect("PB <1E> QFPBEQS Q <ZCZ", true, false);
+    /* The error was that of a batch before, or of a Query. */
+    assert_false(play("PBES PB <12E").is_skipping);
+    assert_false(play("Q PB <E").is_skipping);
+    assert_false(play("Q <E").is_skipping);
+    expect("PBES PB <12E> Q <Z12CZ", true, false);
+}
+
+static void test_each_type_says_whether_it_is_owed_an_answer(void **state)
+{
+    struct exchange exchange = play("");
+
+    (void)state;
+    for (const char *type = "PBDECHdcf"; *type != '\0'; type++)
+        assert_false(exchange_sent(&exchange, (uint8_t)*type));
+    assert_true(exchange_sent(&exchange, 'S'));
+    assert_true(exchange_sent(&exchange, 'Q'));
+    assert_true(exchange_sent(&exchange, 'F'));
+    exchange = play("Q <G");
+    assert_false(exchange_sent(&exchange, 'S')); /* thrown away */
+}
+
+static void test_a_batch_is_open_behind_the_end_of_a_copy(void **state)
+{
+    static const char *const open[] = {"P", "PBE <12C", "PBE c", "PBE f", "PBE dddcc", "Q PBE c",
+                                       "PBES PBE c"};
+    static const char *const closed[] = {"", "Q", "PBES", "PBES c", "PBE c S", "Q c", "PBE <12C> S <Z"};
+    struct exchange exchange;
+
+    (void)state;
+    for (size_t i = 0; i < COUNT_OF(open); i++) {
+        exchange = play(open[i]);
+        assert_true(exchange_is_open(&exchange));
+    }
+    for (size_t i = 0; i < COUNT_OF(closed); i++) {
+        exchange = play(closed[i]);
+        assert_false(exchange_is_open(&exchange));
+    }
+    /* So its Sync is none without a batch. */
+    exchange = play("PBE c S");
+    assert_int_equal(exchange.runs[exchange.run_count - 1].kind, RUN_SYNC);
+    exchange = play("Q S");
+    assert_int_equal(exchange.runs[exchange.run_count - 1].kind, RUN_BARE_SYNC);
+}
+
+static void expect_surplus(const char *script, bool has_surplus)
+{
+    struct exchange exchange = play(script);
+
+    if (exchange_has_surplus(&exchange) != has_surplus)
+        fail_msg("%s: surplus %d", script, exchange_has_surplus(&exchange));
+}
+
+/* The Sync that COPY IN was thought to have thrown away was read after all. */
+static void test_a_bare_answer_belongs_to_no_batch_that_has_messages(void **state)
+{
+    struct exchange exchange;
+
+    (void)state;
+    /* COPY fails, its Sync is answered; then comes that of CopyDone's, with the next batch behind. */
+    expect_surplus("PBES <12GE> c S PBES <Z", true);
+    expect_surplus("PBES <12GE> c S PBES <Z1", false);
+    expect_surplus("PBES <12GE> c S Q <Z", true);
+    expect_surplus("PBES <12GE> c S Q <ZC", false);
+    expect_surplus("PBES <12GE> c S S <Z", false); /* a Sync that has no batch has no other answer */
+    expect_surplus("PBES <12GE> c S <Z", false);   /* nothing is owed */
+    expect_surplus("PBES PBES <12CZ", false);      /* no COPY */
+    exchange = play("PBES <12GE> c S PBES <ZZ");
+    assert_int_equal(exchange_owed(&exchange), 1);
+    exchange = play("PBES <12GE> c S PBES <ZZ12CZ");
+    assert_int_equal(exchange_owed(&exchange), 0);
+    assert_true(exchange_is_answered(&exchange));
+    exchange = play("PBES <12GE> c S PBES <Z12CZ");
+    assert_true(exchange_is_answered(&exchange));
+}
+
+/* All that answers is told only as long as it matters. */
+static void test_all_answers_are_wanted_while_a_sync_may_have_been_thrown_away(void **state)
+{
+    struct exchange exchange = play("PBES <1");
+
+    (void)state;
+    assert_false(exchange_wants_all(&exchange));
+    exchange = play("PBES <12G");
+    assert_true(exchange_wants_all(&exchange));
+    exchange = play("Q <G> c <CZ");
+    assert_false(exchange_wants_all(&exchange));
+    exchange_reset(&exchange);
+    assert_false(exchange_wants_all(&exchange));
+}
+
+/* Found by the fuzzer: it outlived the ReadyForQuery, and no Query was counted from then on. */
+static void test_skipping_is_over_with_the_answer_to_the_sync(void **state)
+{
+    struct exchange exchange = play("PBES <12GE");
+
+    (void)state;
+    exchange_received(&exchange, 'Z');
+    assert_false(exchange.is_skipping);
+    assert_true(exchange_sent(&exchange, 'Q'));
+    assert_int_equal(exchange_owed(&exchange), 1);
+}
+
+/* Found by the fuzzer. */
+static void test_a_query_behind_the_end_of_a_copy_in_a_batch_that_fails_is_lost(void **state)
+{
+    (void)state;
+    expect_lost("PBE c Q <12E", true);
+    expect_lost("PBE c PB Q <12E", true);
+    expect_lost("PBE c <12E", false);
+    assert_true(play("PBE c <12E").is_skipping);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_lost_is_where_nobody_knows_what_an_answer_belongs_to),
+        cmocka_unit_test(test_what_a_failed_batch_skips_is_owed_nothing),
+        cmocka_unit_test(test_each_type_says_whether_it_is_owed_an_answer),
+        cmocka_unit_test(test_a_batch_is_open_behind_the_end_of_a_copy),
+        cmocka_unit_test(test_a_bare_answer_belongs_to_no_batch_that_has_messages),
+        cmocka_unit_test(test_all_answers_are_wanted_while_a_sync_may_have_been_thrown_away),
+        cmocka_unit_test(test_skipping_is_over_with_the_answer_to_the_sync),
+        cmocka_unit_test(test_a_query_behind_the_end_of_a_copy_in_a_batch_that_fails_is_lost),
         cmocka_unit_test(test_each_query_and_sync_is_answered_once),
         cmocka_unit_test(test_open_batch_holds_the_server),
         cmocka_unit_test(test_error_in_a_batch_is_over_with_its_sync),
