@@ -164,8 +164,7 @@ void exchange_received(struct exchange *exchange, uint8_t type)
         if (is_open && next < exchange->run_count && exchange->runs[next].kind == RUN_QUERY)
             exchange->is_uncertain = exchange->is_lost = true;
         /* Nothing but the open batch is outstanding: it is this that has failed. */
-        exchange->is_skipping =
-            is_open && next == exchange->run_count && !exchange->is_blurred;
+        exchange->is_skipping = is_open && next == exchange->run_count && !exchange->is_blurred;
         exchange->in_copy_in = false;
         break;
     default:

@@ -161,7 +161,8 @@ bool heal_takes(struct server *server, uint8_t type)
     case HEAL_CHECKING:
         if (type == 'E') {
             /* It cannot be prepared any more: that is what the client is told. */
-            if (heal->has_sync && !conn_push_copy(&server->conn, sync_message, sizeof(sync_message)))
+            if (heal->has_sync &&
+                !conn_push_copy(&server->conn, sync_message, sizeof(sync_message)))
                 server_close(server, "out of memory");
             else
                 heal_forget(server);
@@ -217,11 +218,13 @@ bool heal_error(struct server *server, const uint8_t *body, size_t bytes)
         return false;
     heal->is_relied_on |= heal->is_open_bind;
     if (heal->used_count == 0 || heal->is_repeated || client->frame.body_left > 0 ||
-        (heal->is_relied_on && strcmp(fields.sqlstate, "26000") != 0) || !(is_of_statement(&fields) || is_of_parse(heal, &fields))) {
+        (heal->is_relied_on && strcmp(fields.sqlstate, "26000") != 0) ||
+        !(is_of_statement(&fields) || is_of_parse(heal, &fields))) {
         heal_forget(server);
         return false;
     }
-    if (heal->state == HEAL_RECORDING && !conn_push_copy(&server->conn, sync_message, sizeof(sync_message))) {
+    if (heal->state == HEAL_RECORDING &&
+        !conn_push_copy(&server->conn, sync_message, sizeof(sync_message))) {
         heal_forget(server);
         return false;
     }
@@ -288,8 +291,7 @@ void heal_checked(struct server *server, const uint8_t *body, size_t bytes)
     }
     sent = rewrite_expect_failure(server, FAILURE_STALE, "", 0) &&
            send_named(server, 'D', core->statements.no_name) &&
-           (!heal->has_sync ||
-            conn_push_copy(&server->conn, sync_message, sizeof(sync_message)));
+           (!heal->has_sync || conn_push_copy(&server->conn, sync_message, sizeof(sync_message)));
     heal_forget(server);
     if (!sent)
         server_close(server, "out of memory");

@@ -435,8 +435,8 @@ static enum rewrite_result check_shape(struct client *client, const struct clien
     struct prepared *prepared = prepared_find(statements, &statement->digest);
 
     if (likely(shape == 0 || prepared->shape == shape) ||
-        (server->status == 'E' && exchange_owed(&server->exchange) == 0) ||
-        statement->is_sql || statements->failed == statements->batch + 1)
+        (server->status == 'E' && exchange_owed(&server->exchange) == 0) || statement->is_sql ||
+        statements->failed == statements->batch + 1)
         return REWRITE_PASS;
     if (prepared->shape != 0) {
         if (prepared->serial != 0 && prepared->serial == client->statements->checked_serial)
@@ -527,8 +527,7 @@ static bool describe_portal(struct server *server)
     statements->heal.is_described = true;
     statements->heal.is_open_bind = false;
     if (name != NULL && name->told.shape == 0) {
-        const struct prepared *prepared =
-            prepared_find(statements, &name->statement->digest);
+        const struct prepared *prepared = prepared_find(statements, &name->statement->digest);
         uint64_t shape = prepared != NULL ? prepared->shape : 0;
 
         if (shape != 0 && shape == name->told.portal_shape)
