@@ -438,6 +438,9 @@ static enum rewrite_result check_shape(struct client *client, const struct clien
         (server->status == 'E' && exchange_owed(&server->exchange) == 0) || statement->is_sql ||
         statements->failed == statements->batch + 1)
         return REWRITE_PASS;
+    /* A Describe that is not answered yet will tell it what this server has. */
+    if (name->described_count > 0)
+        return exchange_owed(&server->exchange) > 0 ? REWRITE_HOLD : REWRITE_PASS;
     if (prepared->shape != 0) {
         if (prepared->serial != 0 && prepared->serial == client->statements->checked_serial)
             return fail(client, FAILURE_STALE, (const uint8_t *)name->text, name->bytes);
