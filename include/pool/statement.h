@@ -28,6 +28,7 @@ enum {
     STATEMENTS_MAX = 4 * 1024 * 1024,
     STATEMENT_BUCKETS = 65536,
     STATEMENT_SIGHTINGS = 4096,
+    STATEMENT_LIVE = 1,
 };
 
 #define STATEMENT_NAME_PREFIX "pgsplice_"
@@ -46,7 +47,7 @@ struct statement {
     uint32_t server_count; /* servers of this core that have it, as far as we believe */
     uint64_t params_hash;  /* prepared under these, see params.h */
     uint64_t bind_count;
-    bool is_live;      /* not given back */
+    uint8_t live;      /* STATEMENT_LIVE: not given back */
     bool is_sql;       /* prepared by PREPARE, rewrite_sql.h */
     uint8_t cacheable; /* enum cacheable, looked at when first seen without a name */
     char name[STATEMENT_NAME_BYTES + 1];

@@ -194,7 +194,7 @@ struct statement *statement_intern(struct core *core, const struct span *body, u
         .text_bytes = text_bytes,
         .reference_count = 1,
         .params_hash = params_hash,
-        .is_live = true,
+        .live = STATEMENT_LIVE,
     };
     if (!body_copy(core, &statement->body, body, bytes)) {
         span_queue_clear(&statement->body, &core->loop);
@@ -224,7 +224,7 @@ void statement_release(struct core *core, struct statement *statement)
         at = &(*at)->bucket_next;
     *at = statement->bucket_next;
     store->text_bytes -= statement->body.bytes;
-    statement->is_live = false;
+    statement->live = 0;
     span_queue_clear(&statement->body, &core->loop);
     slab_give(&store->statements, statement);
 }
@@ -266,7 +266,7 @@ static void types_copy(const struct statement *statement, struct statement_row *
 
 bool statement_fill_row(const struct statement *statement, struct statement_row *row)
 {
-    if (statement->is_live != true)
+    if (statement->live != STATEMENT_LIVE)
         return false;
     *row = (struct statement_row){
         .bytes = statement->body.bytes,
