@@ -99,9 +99,10 @@ struct heal {
     bool is_bound;     /* a BindComplete has come */
     bool is_described; /* a Describe was sent since the last Execute */
     bool is_known;     /* of the last Bind: the client may know the result it had */
+    bool is_open_bind; /* it is not known yet whether a Describe follows */
     bool is_relied_on; /* the client relies on a result it was told of: it must not change unseen */
-    bool has_sync;      /* the batch was sent with its Sync */
-    bool has_changed;   /* CHECKING: a shape is another one */
+    bool has_sync;     /* the batch was sent with its Sync */
+    bool has_changed;  /* CHECKING: a shape is another one */
     unsigned checked_count;
     unsigned used_count;
     uint64_t used_shapes[HEAL_STATEMENTS_MAX]; /* CHECKING: before */

@@ -773,11 +773,11 @@ static void scan_messages(struct client *client, struct buffer *buffer, size_t p
         wants_next = names && frame->type == 'B' && held_count == 0 && !client->is_partial_tried &&
                      end - position - count == frame->body_left &&
                      rewrite_needs_next(client, data + position + count, frame->body_left);
-        if (names && (held_count > 0 || wants_next ||
-                      (!client->is_partial_tried &&
-                       !rewrite_has_enough(frame->type, data + position + count,
-                                           end - position - count, frame->body_left,
-                                            has_names(client))))) {
+        if (names &&
+            (held_count > 0 || wants_next ||
+             (!client->is_partial_tried &&
+              !rewrite_has_enough(frame->type, data + position + count, end - position - count,
+                                  frame->body_left, has_names(client))))) {
             uint8_t header[FRAME_HEADER_BYTES];
 
             memcpy(header, held_count > 0 ? frame->held : data + position, sizeof(header));

@@ -121,6 +121,7 @@ static void ready_for_query(struct exchange *exchange)
     bool is_surplus = exchange_has_surplus(exchange);
 
     exchange->has_answered = false;
+    exchange->is_skipping = false;
     exchange->in_copy_in = false;
     if (is_surplus)
         return;
@@ -139,6 +140,8 @@ static void ready_for_query(struct exchange *exchange)
 
 void exchange_received(struct exchange *exchange, uint8_t type)
 {
+    unsigned next = 0;
+    bool is_open;
     if (type != 'Z')
         exchange->has_answered = true;
     switch (type) {
@@ -154,12 +157,14 @@ void exchange_received(struct exchange *exchange, uint8_t type)
          * one in COPY IN a Sync that we took for thrown away may still be answered. */
         if (exchange->sync_ignored)
             exchange->is_uncertain = true;
-        if (exchange->run_count > 1 && exchange->runs[0].kind == RUN_EXTENDED &&
-            exchange->runs[1].kind == RUN_QUERY)
+        while (next < exchange->run_count && (exchange->runs[next].kind == RUN_EXTENDED ||
+                                              exchange->runs[next].kind == RUN_COPY_END))
+            next++;
+        is_open = exchange->run_count > 0 && exchange->runs[0].kind == RUN_EXTENDED;
+        if (is_open && next < exchange->run_count && exchange->runs[next].kind == RUN_QUERY)
             exchange->is_uncertain = exchange->is_lost = true;
         /* Nothing but the open batch is outstanding: it is this that has failed. */
-        exchange->is_skipping = exchange->run_count == 1 && !exchange->is_blurred &&
-                                exchange->runs[0].kind == RUN_EXTENDED;
+        exchange->is_skipping = is_open && next == exchange->run_count && !exchange->is_blurred;
         exchange->in_copy_in = false;
         break;
     default:

@@ -38,6 +38,7 @@ void heal_begin(struct server *server)
     heal->is_bound = false;
     heal->is_described = false;
     heal->is_known = false;
+    heal->is_open_bind = false;
     heal->is_relied_on = false;
 }
 
@@ -63,6 +64,7 @@ void heal_bind(struct server *server, struct client_name *name)
     struct heal *heal = &server->statements->heal;
 
     heal->is_known = name->told.was_bound || name->told.shape != 0;
+    heal->is_open_bind = heal->is_known && !heal->is_described;
     if (name->told.shape != 0 ||
         (name->told.was_bound && !server_core(server)->snapshot->settings.heal_statements))
         heal->is_relied_on = true;
@@ -76,6 +78,7 @@ void heal_sent(struct server *server, uint8_t type)
     if (type == 'E') {
         heal->is_relied_on |= heal->is_known && !heal->is_described;
         heal->is_described = false;
+        heal->is_open_bind = false;
     }
 
     if (heal->state == HEAL_RECORDING && (type == 'Q' || type == 'F'))
@@ -158,7 +161,8 @@ bool heal_takes(struct server *server, uint8_t type)
     case HEAL_CHECKING:
         if (type == 'E') {
             /* It cannot be prepared any more: that is what the client is told. */
-            if (heal->has_sync && !conn_push_copy(&server->conn, sync_message, sizeof(sync_message)))
+            if (heal->has_sync &&
+                !conn_push_copy(&server->conn, sync_message, sizeof(sync_message)))
                 server_close(server, "out of memory");
             else
                 heal_forget(server);
@@ -212,12 +216,15 @@ bool heal_error(struct server *server, const uint8_t *body, size_t bytes)
         server_statements_doubt(server); /* in a transaction, too: which one it was is not said */
     if (heal->state != HEAL_RECORDING && heal->state != HEAL_RECORDED)
         return false;
+    heal->is_relied_on |= heal->is_open_bind;
     if (heal->used_count == 0 || heal->is_repeated || client->frame.body_left > 0 ||
-        (heal->is_relied_on && strcmp(fields.sqlstate, "26000") != 0) || !(is_of_statement(&fields) || is_of_parse(heal, &fields))) {
+        (heal->is_relied_on && strcmp(fields.sqlstate, "26000") != 0) ||
+        !(is_of_statement(&fields) || is_of_parse(heal, &fields))) {
         heal_forget(server);
         return false;
     }
-    if (heal->state == HEAL_RECORDING && !conn_push_copy(&server->conn, sync_message, sizeof(sync_message))) {
+    if (heal->state == HEAL_RECORDING &&
+        !conn_push_copy(&server->conn, sync_message, sizeof(sync_message))) {
         heal_forget(server);
         return false;
     }
@@ -226,6 +233,23 @@ bool heal_error(struct server *server, const uint8_t *body, size_t bytes)
     heal->is_repeated = true;
     client->is_held_back = true;
     return true;
+}
+
+/* What the client was told of their portals is not true any more. */
+static void forget_portals(struct server *server)
+{
+    const struct heal *heal = &server->statements->heal;
+    struct client_statements *statements = server->client->statements;
+
+    hash_table_for_each(link, &statements->names)
+    {
+        struct client_name *name = OWNER_OF(link, struct client_name, link);
+
+        for (unsigned i = 0; i < heal->used_count; i++)
+            if (name->statement == heal->used[i])
+                name->told.portal_shape = 0;
+    }
+    statements->unnamed.told.portal_shape = 0;
 }
 
 static void send_batch(struct server *server)
@@ -267,8 +291,7 @@ void heal_checked(struct server *server, const uint8_t *body, size_t bytes)
     }
     sent = rewrite_expect_failure(server, FAILURE_STALE, "", 0) &&
            send_named(server, 'D', core->statements.no_name) &&
-           (!heal->has_sync ||
-            conn_push_copy(&server->conn, sync_message, sizeof(sync_message)));
+           (!heal->has_sync || conn_push_copy(&server->conn, sync_message, sizeof(sync_message)));
     heal_forget(server);
     if (!sent)
         server_close(server, "out of memory");
@@ -309,6 +332,7 @@ void heal_repeat(struct server *server)
         start_check(server);
         return;
     }
+    forget_portals(server);
     heal->skip_count = heal->answer_count;
     heal->state = HEAL_SKIPPING;
     for (unsigned i = 0; i < heal->used_count; i++) {

@@ -110,7 +110,8 @@ bool rewrite_has_to_wait(const struct client *client, const struct client_name *
     const struct server_statements *statements = client->server->statements;
 
     return client_name_is_unsettled(name, statements->batch) ||
-           (statements->deallocation != 0 && name->bytes > 0);
+           (statements->deallocation != 0 && statements->deallocation <= statements->batch &&
+            name->bytes > 0);
 }
 
 /* ---- errors ---- */
@@ -255,7 +256,8 @@ static enum rewrite_result parse_tracked(struct client *client, struct client_na
     prepared = prepared_find(server->statements, &statement->digest);
     /* Parse fails in an aborted transaction; what is in flight may abort it yet. */
     if (prepared == NULL || !prepared_is_usable(server->statements, prepared) ||
-        server->status == 'E' || exchange_owed(&server->exchange) > 0) {
+        server->status == 'E' || exchange_owed(&server->exchange) > 0 ||
+        server->statements->deallocation != 0) {
         if (!send_prepare(server, statement, EXPECT_PARSE, name))
             return out_of_memory(client);
         return REWRITE_DROP;
@@ -401,6 +403,8 @@ static enum rewrite_result use(struct client *client, const uint8_t *text, size_
     if (*name == NULL || (*name)->statement == NULL)
         return fail(client, FAILURE_UNKNOWN, text, bytes);
     if (bytes == 0 && client->statements->is_unnamed_on_server) {
+        server->statements->bound = NULL;
+        server->statements->heal.is_known = false;
         *name = NULL;
         return REWRITE_PASS;
     }
@@ -431,8 +435,8 @@ static enum rewrite_result check_shape(struct client *client, const struct clien
     struct prepared *prepared = prepared_find(statements, &statement->digest);
 
     if (likely(shape == 0 || prepared->shape == shape) ||
-        (server->status == 'E' && exchange_owed(&server->exchange) == 0) ||
-        statement->is_sql || statements->failed == statements->batch + 1)
+        (server->status == 'E' && exchange_owed(&server->exchange) == 0) || statement->is_sql ||
+        statements->failed == statements->batch + 1)
         return REWRITE_PASS;
     if (prepared->shape != 0) {
         if (prepared->serial != 0 && prepared->serial == client->statements->checked_serial)
@@ -459,7 +463,8 @@ bool rewrite_needs_next(struct client *client, const uint8_t *body, size_t body_
 
     if (text_end != NULL && FRAME_HEADER_BYTES + body_bytes < CLIENT_HEAD_BYTES_MAX)
         name = client_name_find(client, text + 1, (size_t)(text_end - text - 1));
-    return name != NULL && name->told.shape == 0 && name->told.portal_shape != 0;
+    return name != NULL && name->told.shape == 0 &&
+           (name->told.portal_shape != 0 || name->told.was_bound);
 }
 
 static enum rewrite_result bind_message(struct client *client, const struct span *body,
@@ -485,7 +490,7 @@ static enum rewrite_result bind_message(struct client *client, const struct span
         /* What it was told of a portal counts if it does not ask again. */
         uint64_t shape = name->told.shape;
 
-        if (shape == 0 && (body->bytes == body_bytes || portal[body_bytes] != 'D'))
+        if (shape == 0 && (body->bytes <= body_bytes || portal[body_bytes] != 'D'))
             shape = name->told.portal_shape;
         result = check_shape(client, name, shape);
         if (result == REWRITE_HOLD || result == REWRITE_CLOSED)
@@ -520,16 +525,16 @@ static bool describe_portal(struct server *server)
     statements->bound = NULL;
     statements->portal_batch = statements->batch + 1;
     statements->heal.is_described = true;
+    statements->heal.is_open_bind = false;
     if (name != NULL && name->told.shape == 0) {
-        const struct prepared *prepared =
-            prepared_find(statements, &name->statement->digest);
+        const struct prepared *prepared = prepared_find(statements, &name->statement->digest);
         uint64_t shape = prepared != NULL ? prepared->shape : 0;
 
         if (shape != 0 && shape == name->told.portal_shape)
             return true;
-        name->told.portal_shape = shape;
         if (is_first)
             return expect_description(server, EXPECT_PORTAL, name, name->statement);
+        name->told.portal_shape = 0; /* it will not be known */
     }
     return true;
 }
@@ -625,7 +630,7 @@ void rewrite_sent(struct client *client, uint8_t type, bool is_owed)
 {
     struct server *server = client->server;
 
-    if (type == 'Q' && client->statements != NULL) {
+    if (type == 'Q' && is_owed && client->statements != NULL) {
         /* PostgreSQL: exec_simple_query drops the unnamed statement. */
         client_name_set(client, &client->statements->unnamed, NULL);
         client->statements->is_unnamed_on_server = false;

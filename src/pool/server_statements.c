@@ -305,8 +305,8 @@ enum answer server_statements_answer(struct server *server, uint8_t type)
     return answer;
 }
 
-bool expect_description(struct server *server, enum expectation_kind kind,
-                        struct client_name *name, const struct statement *statement)
+bool expect_description(struct server *server, enum expectation_kind kind, struct client_name *name,
+                        const struct statement *statement)
 {
     struct expectation *expectation = expect(server, kind, name);
     const struct prepared *prepared = prepared_find(server->statements, &statement->digest);

@@ -297,7 +297,7 @@ uint64_t shape_of(const struct statement_store *store, const uint8_t *body, size
     uint64_t shape;
 
     siphash_begin(&siphash, &store->key);
-    reader_init(&reader, body, bytes);
+    reader_init(&reader, body != NULL ? body : (const uint8_t *)"", bytes);
     (void)reader_get(&reader, 2);
     while (!reader.bad && reader_left(&reader) > 0) {
         const char *name = reader_get_string(&reader);

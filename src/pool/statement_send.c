@@ -146,7 +146,8 @@ static bool own_ends(struct server *server, uint8_t type, const struct prepared 
         return false;
     if (prepared != NULL)
         expect_prepared(expectation, prepared);
-    exchange_sent(&server->exchange, type);
+    if (!exchange_sent(&server->exchange, type))
+        return false;
     server->statements->batch++;
     return true;
 }

@@ -371,6 +371,31 @@ def test_discard_all_and_deallocate_all_empty_both_sides(t):
 
 
 @ours
+def test_deallocate_all_in_the_middle_of_a_batch(t):
+    """What follows in the same batch does not wait for it: its Sync is still to come."""
+    pooler, holder, client = two_servers(t)
+    with holder, client:
+        client.batch(parse("s", "select 1"))
+        result = client.batch(parse("", "deallocate all") + bind() + execute() + run("s"))
+        same((result.types, result.errors[0].sqlstate), ("12CEZ", "26000"))
+        client.batch(parse("s", "select 2"))
+        client.send(parse("", "selct") + flush())
+        client.until("E")
+        result = client.batch(query("deallocate all") + run("s"))  # all of it is skipped
+        same((result.types, client.batch(run("s")).rows), ("Z", [("2",)]))
+
+
+@ours
+def test_a_large_parameter_of_a_known_statement(t):
+    pooler, holder, client = two_servers(t)
+    with holder, client:
+        client.batch(parse("s", "select length($1::text)"))
+        for _ in range(3):
+            same(client.batch(run("s", "x" * 300000)).rows, [("300000",)])
+            same(client.batch(bind("", "s", ["x" * 300000]) + execute()).rows, [("300000",)])
+
+
+@ours
 def test_deallocate_by_name(t):
     pooler, holder, client = two_servers(t)
     with holder, client:

@@ -51,7 +51,7 @@ struct expected {
     unsigned arg;
     unsigned statement;
     unsigned schema_version, disturbances; /* of the world, when it was sent */
-    bool is_described; /* OP_PARSE: a Describe of the name is not answered */
+    bool is_described; /* OP_PARSE, OP_CLOSE: a Describe of the name is not answered */
     bool was_told; /* OP_BIND: the client had its description, or asked for it in the same batch */
     const char *tag;                       /* of C, if it does not name the question */
     const char *sqlstate;                  /* of E, likewise */
@@ -100,9 +100,8 @@ struct name {
     unsigned schema_version; /* when its Parse was sent */
     bool is_told;            /* what its result looks like, by Describe of it */
     unsigned told_version;
-    bool is_told_in_batch; /* in the present one */
     bool may_be_told; /* a Describe of what it stood for before was in flight when it was parsed */
-    bool is_portal_told; /* the same for the first time, by Describe of a portal */
+    bool is_portal_told; /* the same by Describe of a portal */
     unsigned portal_told_version;
     bool was_bound, may_be_bound; /* since its Parse; a Bind that was skipped need not count */
 };
@@ -135,6 +134,7 @@ struct user {
     bool mixes_copy;
     bool in_batch, batch_is_alone; /* what is sent belongs to a batch that has begun */
     unsigned batch_describes, batch_binds; /* a bit for each name */
+    unsigned portals_described;            /* the same, ever */
     unsigned doubtful_names; /* bound, and behind it the unnamed one with a Describe of its portal */
     unsigned copy_number;
     bool copy_is_extended;
@@ -427,7 +427,7 @@ static void expect_answers(struct user *user, const struct expected *op)
         if (op->op == OP_BIND)
             name->may_be_bound = true;
         /* The answer of a Describe is lost where its name is being closed. */
-        if (op->op == OP_CLOSE && world.avoids_known && name->is_told_in_batch) {
+        if (op->op == OP_CLOSE && world.avoids_known && op->is_described) {
             name->is_told = false;
             name->may_be_told = true;
         }
@@ -547,6 +547,7 @@ static void act_on_statement(struct user *user, const struct action *action)
     struct expected *op;
     struct writer writer;
     size_t bytes;
+    unsigned bit;
 
     writer_init(&writer, body, sizeof(body));
     make_statement_name(name, user->owner, action->name);
@@ -593,7 +594,10 @@ static void act_on_statement(struct user *user, const struct action *action)
         op->was_told = is_told_for_certain(user, action->name);
         if (action->name == 0 && action->action == DO_BIND_DESCRIBE)
             user->doubtful_names |= user->batch_binds;
-        user->batch_binds |= 1u << (name_of(user, action->name) - user->names);
+        bit = 1u << (name_of(user, action->name) - user->names);
+        user->batch_binds |= bit;
+        if (action->action == DO_BIND_DESCRIBE)
+            user->portals_described |= bit;
         bytes = (size_t)snprintf(text, 32, "Pp%u", user->owner) + 1;
         if (action->action == DO_BIND_DESCRIBE) {
             put_message(&user->out, 'D', text, bytes);
@@ -611,9 +615,10 @@ static void act_on_statement(struct user *user, const struct action *action)
         writer_put_u8(&writer, 'S');
         writer_put_string(&writer, name);
         put_message(&user->out, action->action == DO_CLOSE ? 'C' : 'D', body, writer.bytes);
-        expect_op(user, action->action == DO_CLOSE ? OP_CLOSE : OP_DESCRIBE)->name =
-            (uint8_t)action->name;
+        op = expect_op(user, action->action == DO_CLOSE ? OP_CLOSE : OP_DESCRIBE);
+        op->name = (uint8_t)action->name;
         if (action->action == DO_CLOSE) {
+            op->is_described = is_being_described(user, action->name);
             user->batch_describes &= ~(1u << action->name);
         } else {
             user->batch_describes |= 1u << action->name;
@@ -1445,6 +1450,14 @@ static bool may_be_told(const struct user *user, const struct name *name)
             (user->doubtful_names >> (unsigned)(name - user->names) & 1) != 0);
 }
 
+/* What a Describe of a portal told is kept as well as can be, and a Bind that comes in pieces is taken for one without
+ * a Describe of its portal. Not with SIM_KNOWN=1. */
+static bool is_guessed(const struct user *user, const struct name *name)
+{
+    return world.avoids_known && !name->is_told &&
+           (user->portals_described >> (unsigned)(name - user->names) & 1) != 0;
+}
+
 /* What is sent behind what was answered last, up to the end of its batch: is a statement bound there whose
  * result the client knows from before, so that it must not be prepared again unseen? */
 static bool batch_relies(const struct user *user)
@@ -1542,7 +1555,7 @@ static bool may_be_stale(const struct user *user, const struct expected *expecte
         return false;
     if (is_of_pooler && is_changed) {
         /* It has seen that the statement cannot be prepared as the client was told. */
-        if (may_be_told(user, name))
+        if (may_be_told(user, name) || (is_guessed(user, name) && expected->op == OP_BIND))
             return true;
         if (expected->op != OP_BIND || !(name->is_told || name->is_portal_told))
             return false;
@@ -1590,7 +1603,7 @@ static void note_retry(struct user *user, const struct name *name)
 {
     bool is_told = name->is_told || name->is_portal_told;
 
-    if (may_be_told(user, name))
+    if (may_be_told(user, name) || is_guessed(user, name))
         return;
     if (is_told &&
         (name->is_told ? name->told_version : name->portal_told_version) != world.schema_version)
@@ -1737,8 +1750,6 @@ static void user_message(struct user *user, char type, const uint8_t *body, size
             world.transactions += body[0] == 'I';
             user->in_batch_error = user->batch_has_shown = user->batch_is_described =
                 user->batch_was_lost = false;
-            for (unsigned i = 0; i < STATEMENT_NAMES; i++)
-                user->names[i].is_told_in_batch = false;
             if (expected->drops_unnamed)
                 user->names[0].is_there = false;
             break;
@@ -1773,12 +1784,11 @@ static void user_message(struct user *user, char type, const uint8_t *body, size
             version = type == 'T' ? read_description(body, bytes, expected->statement) : 0;
             if (expected->op == OP_DESCRIBE_PORTAL) {
                 check_version(user, expected, version);
-                if (!name->is_portal_told)
-                    name->portal_told_version = version;
+                name->portal_told_version = version;
                 name->is_portal_told = true;
                 break;
             }
-            name->is_told = name->is_told_in_batch = true;
+            name->is_told = true;
             name->told_version = version;
             break;
         case '3':
