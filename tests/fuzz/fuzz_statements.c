@@ -196,6 +196,7 @@ struct backend {
     bool deviates;       /* from here on the pooler's answers may be others */
     bool may_lose_track; /* COPY, or a Query in an open batch */
     bool drops_in_batch; /* an unnamed Parse of DEALLOCATE ALL */
+    bool has_ended_copy; /* in an open batch, where there was none */
     bool may_wait;       /* a COPY IN throws away the Sync that what is held behind it waits for */
     bool has_sql;        /* PREPARE and its kin */
     bool has_parsed_sql; /* by the extended protocol */
@@ -538,6 +539,8 @@ static void backend_run(struct backend *backend, const struct plan *plan, uint64
         backend->in_copy = true;
         backend->copy_is_extended = !is_simple;
         backend->may_wait |= !is_simple;
+        if (backend->has_ended_copy)
+            backend_deviates(backend, "which CopyDone is that of the COPY");
         backend_say(backend, 'G', "\0\0", 3);
         break;
     case PLAN_SET:
@@ -885,6 +888,7 @@ static void backend_message(struct backend *backend, uint8_t type, const uint8_t
     }
     if ((type == 'c' || type == 'f') && backend->in_batch) {
         backend->may_lose_track = true;
+        backend->has_ended_copy = true;
     }
     if (backend->skips && type != 'S') {
         backend->skipped_close_count += type == 'C';
