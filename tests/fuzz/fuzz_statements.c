@@ -196,6 +196,7 @@ struct backend {
     bool deviates;       /* from here on the pooler's answers may be others */
     bool may_lose_track; /* COPY, or a Query in an open batch */
     bool drops_in_batch; /* an unnamed Parse of DEALLOCATE ALL */
+    bool has_ended_copy; /* in an open batch, where there was none */
     bool may_wait;       /* a COPY IN throws away the Sync that what is held behind it waits for */
     bool has_sql;        /* PREPARE and its kin */
     bool has_parsed_sql; /* by the extended protocol */
@@ -213,6 +214,7 @@ static unsigned schema_version;
 static bool is_altered,
     is_meddled; /* the schema has changed; something was dropped behind the pooler's back */
 static unsigned prepared_max;
+static unsigned execute_max; /* of a text with several statements */
 static bool tracks_sql;
 static bool
     sql_is_shared; /* a PREPARE went out as it was: other clients may meet what it has made */
@@ -537,6 +539,8 @@ static void backend_run(struct backend *backend, const struct plan *plan, uint64
         backend->in_copy = true;
         backend->copy_is_extended = !is_simple;
         backend->may_wait |= !is_simple;
+        if (backend->has_ended_copy)
+            backend_deviates(backend, "which CopyDone is that of the COPY");
         backend_say(backend, 'G', "\0\0", 3);
         break;
     case PLAN_SET:
@@ -571,46 +575,50 @@ static void backend_reads_sql(struct backend *backend, const struct plan *plan, 
         sql_becomes_shared();
 }
 
-/* Statements of one Query, with `;` between them: one transaction. */
-static void backend_several(struct backend *backend, const char *text, size_t bytes)
+static unsigned statement_count(const char *text, size_t bytes, unsigned *execute_count)
 {
     struct sql_splitter splitter;
     size_t offset, statement_bytes;
-    unsigned execute_count = 0;
+    struct plan plan;
+    unsigned count = 0;
+
+    *execute_count = 0;
+    if (!sql_split_begin(&splitter, text, bytes, true, false))
+        return 1;
+    while (sql_split_next(&splitter, &offset, &statement_bytes) == SQL_SPLIT_STATEMENT) {
+        plan_read(&plan, text + offset, statement_bytes);
+        *execute_count += plan.kind == PLAN_EXECUTE;
+        count++;
+    }
+    return count;
+}
+
+/* Statements of one Query, with `;` between them: one transaction. */
+static void backend_several(struct backend *backend, const char *text, size_t bytes, bool passes)
+{
+    struct sql_splitter splitter;
+    size_t offset, statement_bytes;
     struct plan plan;
 
     backend->in_several = true;
     if (!sql_split_begin(&splitter, text, bytes, true, false))
         never("a text of ours is in doubt");
+    if (passes)
+        backend_deviates(backend, "it passes as it is");
     while (!backend->skips && !backend->in_copy &&
            sql_split_next(&splitter, &offset, &statement_bytes) == SQL_SPLIT_STATEMENT) {
         plan_read(&plan, text + offset, statement_bytes);
-        execute_count += plan.kind == PLAN_EXECUTE;
-        backend_reads_sql(backend, &plan,
-                          backend->in_batch || plan.kind == PLAN_PREPARE ||
-                              execute_count > prepared_max);
+        backend_reads_sql(backend, &plan, plan.kind == PLAN_PREPARE);
         backend_run(backend, &plan, 0, schema_version, true);
     }
     backend->in_several = false;
-}
-
-static unsigned statement_count(const char *text, size_t bytes)
-{
-    struct sql_splitter splitter;
-    size_t offset, statement_bytes;
-    unsigned count = 0;
-
-    if (!sql_split_begin(&splitter, text, bytes, true, false))
-        return 1;
-    while (sql_split_next(&splitter, &offset, &statement_bytes) == SQL_SPLIT_STATEMENT)
-        count++;
-    return count;
 }
 
 static void backend_query(struct backend *backend, const uint8_t *body, size_t bytes)
 {
     const char *text = (const char *)body;
     size_t text_bytes = bytes > 0 ? bytes - 1 : 0;
+    unsigned execute_count;
     struct plan plan;
 
     if (backend->in_batch) {
@@ -620,8 +628,9 @@ static void backend_query(struct backend *backend, const uint8_t *body, size_t b
             backend_deviates(backend, "a Query in the batch of a COPY");
     }
     backend->has_unnamed = false;
-    if (statement_count(text, text_bytes) > 1) {
-        backend_several(backend, text, text_bytes);
+    if (statement_count(text, text_bytes, &execute_count) > 1) {
+        backend_several(backend, text, text_bytes,
+                        backend->in_batch || execute_count > execute_max);
     } else {
         plan_read(&plan, text, text_bytes);
         backend_reads_sql(backend, &plan, backend->in_batch || !tracks_sql);
@@ -879,6 +888,7 @@ static void backend_message(struct backend *backend, uint8_t type, const uint8_t
     }
     if ((type == 'c' || type == 'f') && backend->in_batch) {
         backend->may_lose_track = true;
+        backend->has_ended_copy = true;
     }
     if (backend->skips && type != 'S') {
         backend->skipped_close_count += type == 'C';
@@ -1830,7 +1840,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     is_altered = is_meddled = is_foreign = servers_end = false;
     configure(&program);
     /* A batch that is repeated prepares first what it relies on. */
-    prepared_max = (unsigned)core.snapshot->settings.max_prepared_statements;
+    prepared_max = execute_max = (unsigned)core.snapshot->settings.max_prepared_statements;
     if (memchr(data, '~', bytes) != NULL || memchr(data, '!', bytes) != NULL)
         prepared_max += HEAL_STATEMENTS_MAX;
     sql_is_shared = false;

@@ -327,8 +327,11 @@ static void test_many_statements_in_one_bucket_are_told_apart(void **state)
         statement_release(&core, statement);
         statement_release(&core, statement);
     }
-    for (unsigned i = 0; i < COUNT; i++)
-        assert_false(statements[i]->is_live);
+    for (unsigned i = 0; i < COUNT; i++) {
+        struct statement_row row;
+
+        assert_false(statement_fill_row(statements[i], &row));
+    }
 }
 
 static void test_without_memory_nothing_is_left_over(void **state)
