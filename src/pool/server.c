@@ -769,6 +769,10 @@ static void tracked_message_began(struct server *server, uint8_t *header)
         server->looks_at_body = true;
         server->withholds_error = true;
         server->forwards_message = false;
+    } else if (type == 'G' || type == 'W') {
+        /* What its batch parsed is settled; and the ReadyForQuery that would say so may never come, since a
+         * COPY throws the Sync away. */
+        client_release_held(server->client);
     } else if (type == 'C' && has_tag_of_statements(server)) {
         server->looks_at_body = true;
     } else if ((type == 'T' || type == 'n') && !list_is_empty(&server->statements->expectations)) {

@@ -371,6 +371,19 @@ def test_discard_all_and_deallocate_all_empty_both_sides(t):
 
 
 @ours
+def test_a_copy_in_a_pipeline_holds_nobody(t):
+    """It throws away the Sync whose answer would have settled what was parsed before it."""
+    pooler, holder, client = two_servers(t)
+    with holder, client:
+        client.query("drop table if exists copied; create table copied (a int)")
+        client.send(parse("s", "select 7") + parse("", "copy copied from stdin") + bind() + execute() + sync() +
+                    pgwire.copy_data(b"1\n") + pgwire.copy_done() + run("s") + sync())
+        result = client.results()
+        same((result.types, result.rows), ("112GC2TDCZ", [("7",)]))
+        same(client.value("select count(*) from copied"), "1")
+
+
+@ours
 def test_deallocate_all_in_the_middle_of_a_batch(t):
     """What follows in the same batch does not wait for it: its Sync is still to come."""
     pooler, holder, client = two_servers(t)
