@@ -771,8 +771,9 @@ static void tracked_message_began(struct server *server, uint8_t *header)
         server->forwards_message = false;
     } else if (type == 'G' || type == 'W') {
         /* What its batch parsed is settled; and the ReadyForQuery that would say so may never come, since a
-         * COPY throws the Sync away. */
-        client_release_held(server->client);
+         * COPY throws the Sync away. message_complete lets it go on. */
+        if (server->client->is_held_back && server->frame.body_left <= GATHER_BYTES_MAX)
+            server->looks_at_body = true;
     } else if (type == 'C' && has_tag_of_statements(server)) {
         server->looks_at_body = true;
     } else if ((type == 'T' || type == 'n') && !list_is_empty(&server->statements->expectations)) {
@@ -961,6 +962,10 @@ static void message_complete(struct server *server, uint8_t type, const uint8_t 
     case SERVER_ACTIVE:
         if (type == 'C') {
             read_tag(server, body, bytes);
+            break;
+        }
+        if (type == 'G' || type == 'W') {
+            client_release_held(server->client);
             break;
         }
         if (type == 'T' && heal_is_checking(server)) {
