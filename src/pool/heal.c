@@ -230,6 +230,7 @@ bool heal_error(struct server *server, const uint8_t *body, size_t bytes)
     }
     heal->has_sync = heal->state == HEAL_RECORDED;
     heal->state = HEAL_SYNCING;
+    server->exchange.is_skipping = false; /* not for what the client sends */
     heal->is_repeated = true;
     client->is_held_back = true;
     return true;

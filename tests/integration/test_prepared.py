@@ -743,6 +743,20 @@ def test_a_changed_table_is_not_noticed(t):
 
 
 @ours
+def test_a_query_behind_a_batch_that_was_healed_while_open(t):
+    pooler = t.pooler(pool_mode="transaction", default_pool_size=1)
+    change = changed_table(t, pooler)
+    with pooler.connect() as c:
+        c.batch(parse("s", "select * from changing"))
+        change()
+        c.send(bind("", "s", []) + flush())
+        c.until("2")
+        c.send(query("select 1") + query("select 2"))
+        same([c.results().rows, c.results().rows], [[("1",)], [("2",)]])
+        same(c.value("select 3"), "3")
+
+
+@ours
 def test_who_was_told_what_a_result_looks_like_is_told_of_the_change(t):
     """A driver that describes its statement once reads rows by that: it must get PostgreSQL's error, from servers that
     have the old plan and from those that have never seen it; and not from one with an old plan after it
