@@ -995,8 +995,13 @@ static void message_complete(struct server *server, uint8_t type, const uint8_t 
             heal_repeat(server);
             break;
         }
-        if (server->statements != NULL && tracked_ready(server))
+        if (server->statements != NULL && tracked_ready(server)) {
+            /* A batch of ours is answered: what waited for it goes on. Not while the client is being asked for
+             * (probe_linked), where nothing is ours yet. */
+            if (server->statements->own_count == 0)
+                client_release_held(server->client);
             break;
+        }
         if (server->statements == NULL)
             exchange_received(&server->exchange, 'Z');
         active_ready(server);

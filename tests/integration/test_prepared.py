@@ -967,6 +967,15 @@ def test_sql_prepare_works_on_every_server(t):
 
 
 @ours
+def test_a_statement_of_sql_described_twice_in_a_batch(t):
+    pooler, holder, client = two_servers(t, extra="[pgsplice]\ntrack_sql_prepare = 1\n")
+    with holder, client:
+        client.query("prepare plan (int) as select $1 + 1")
+        on_both_servers(holder, client, lambda: client.batch(describe("S", "plan") + describe("S", "plan")))
+        same(client.batch(run("plan", 1)).rows, [("2",)])
+
+
+@ours
 def test_a_prepare_that_fails_is_none(t):
     pooler, holder, client = two_servers(t, extra="[pgsplice]\ntrack_sql_prepare = 1\n")
     with holder, client:
