@@ -269,7 +269,7 @@ static void strings_end_where_postgres_says(void **state)
                 "(1 +-- )\n2 */*)/* )*/ */ 3)");
     expect_name("EXECUTE p/*/*/**/*/*/", SQL_EXECUTE, "p", "p", "");
     expect_other("EXECUTE p/*/");
-    expect_name("EXECUTE p--\r;", SQL_EXECUTE, "p", "p", "");
+    expect_name("EXECUTE p--\r(1)", SQL_EXECUTE, "p", "p", "(1)");
     /* Where versions of PostgreSQL disagree. */
     expect_other("EXECUTE p(1e'\\')");
     expect_other("EXECUTE p(0x1f$$)$$)");
