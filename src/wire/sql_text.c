@@ -236,6 +236,7 @@ static enum token_kind read_word(struct scanner *scanner, size_t at)
 
 static enum token_kind read_token(struct scanner *scanner, size_t at)
 {
+    static const char symbols[] = ",[].:+-*/%^<>=~!@#&|`?";
     char c = scanner->text[at];
 
     scanner->at = at + 1;
@@ -257,23 +258,20 @@ static enum token_kind read_token(struct scanner *scanner, size_t at)
     case ';':
         return TOKEN_SEMICOLON;
     default:
-        return memchr(",[].:+-*/%^<>=~!@#&|`?", c, 22) != NULL ? TOKEN_OTHER : TOKEN_BAD;
+        return memchr(symbols, c, sizeof(symbols) - 1) != NULL ? TOKEN_OTHER : TOKEN_BAD;
     }
 }
 
 static void next_token(struct scanner *scanner)
 {
     size_t at = skip_blanks(scanner->text, scanner->bytes, scanner->at);
-    bool joins =
-        scanner->kind == TOKEN_STRING && scanner->string_kind != STRING_BARE && at != SIZE_MAX;
+    bool joins = scanner->kind == TOKEN_STRING && scanner->string_kind != STRING_BARE;
 
     scanner->last_end = scanner->at;
     scanner->token_offset = at;
-    if (at == SIZE_MAX)
-        scanner->kind = TOKEN_BAD;
-    else if (at == scanner->bytes)
+    if (at == scanner->bytes)
         scanner->kind = TOKEN_END;
-    else if (joins && scanner->text[at] == '\'')
+    else if (at == SIZE_MAX || (joins && scanner->text[at] == '\''))
         scanner->kind = TOKEN_BAD;
     else
         scanner->kind = read_token(scanner, at);
@@ -295,6 +293,21 @@ static bool is_word(const struct scanner *scanner, const char *word)
 
     return scanner->kind == TOKEN_WORD && scanner->at - scanner->token_offset == count &&
            bytes_are_word(scanner->text + scanner->token_offset, word, count);
+}
+
+/* True if the first word is that of a statement that can be planned. */
+static bool begins_with_verb(const char *text, size_t bytes)
+{
+    static const char verbs[][sizeof("select")] = {"select", "insert", "update", "delete",
+                                                   "values", "with",   "merge",  "table"};
+
+    for (size_t i = 0; i < sizeof(verbs) / sizeof(verbs[0]); i++) {
+        size_t count = strlen(verbs[i]);
+
+        if (bytes >= count && bytes_are_word(text, verbs[i], count))
+            return bytes == count || !is_word_part(text[count]);
+    }
+    return false;
 }
 
 /* Walks over the word if it stands here. */
@@ -392,15 +405,11 @@ static bool at_end_of_rest(struct scanner *scanner, struct sql_prepare *out)
 /* PREPARE name [ (type, ...) ] AS statement */
 static bool read_prepare(struct scanner *scanner, struct sql_prepare *out)
 {
-    static const char *const verbs[] = {"select", "insert", "update", "delete",
-                                        "values", "with",   "merge",  "table"};
-    bool found = false;
-
     if (!take_name(scanner, out) || !take_list_if_any(scanner) || !take_word(scanner, "as"))
         return false;
-    for (size_t i = 0; i < sizeof(verbs) / sizeof(verbs[0]); i++)
-        found |= is_word(scanner, verbs[i]);
-    if (!found && scanner->kind != TOKEN_OPEN)
+    if (scanner->kind != TOKEN_OPEN &&
+        (scanner->kind != TOKEN_WORD || !begins_with_verb(scanner->text + scanner->token_offset,
+                                                          scanner->bytes - scanner->token_offset)))
         return false;
     for (;;)
         switch (scanner->kind) {
@@ -532,19 +541,6 @@ enum sql_prepare_kind sql_prepare_read(const char *text, size_t bytes,
 }
 
 /* ---- what may be cached ---- */
-
-static bool begins_with_verb(const char *text, size_t bytes)
-{
-    static const char verbs[] = "select\0insert\0update\0delete\0values\0with\0merge\0table\0";
-
-    for (const char *verb = verbs; *verb != '\0'; verb += strlen(verb) + 1) {
-        size_t count = strlen(verb);
-
-        if (bytes > count && bytes_are_word(text, verb, count))
-            return !is_word_part(text[count]);
-    }
-    return false;
-}
 
 /* Two sets of bytes as bits, so that nothing has to be in the cache: those that cannot begin a
  * literal, a comment, a quoted name or another statement. */
