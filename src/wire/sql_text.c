@@ -45,9 +45,7 @@ static bool is_digit(char c)
 
 static bool is_word_start(char c)
 {
-    char low = (char)(c | 0x20);
-
-    return (low >= 'a' && low <= 'z') || c == '_';
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
 }
 
 static bool is_word_part(char c)
@@ -57,13 +55,17 @@ static bool is_word_part(char c)
 
 static char fold(char c)
 {
-    return c >= 'A' && c <= 'Z' ? (char)(c | 0x20) : c;
+    if (c >= 'A' && c <= 'Z')
+        c = (char)((unsigned)c | 0x20);
+    return c;
 }
 
 /* The byte at `at`, and zero behind the end: no token has one. */
 static char byte_at(const struct scanner *scanner, size_t at)
 {
-    return at < scanner->bytes ? scanner->text[at] : '\0';
+    if (at < scanner->bytes)
+        return scanner->text[at];
+    return '\0';
 }
 
 /* Where the comment that begins at `at` ends; SIZE_MAX if it does not. */
