@@ -35,8 +35,8 @@ int main(void)
         kind = sql_prepare_read(text, bytes, line[0] == '1', &found);
         printf("%d %d ", (int)kind, sql_is_cacheable(text, bytes));
         if (kind == SQL_PREPARE || kind == SQL_EXECUTE || kind == SQL_DEALLOCATE) {
-            printf("%zu %zu %zu %zu ", found.written_offset, found.written_bytes,
-                   found.rest_offset, found.rest_bytes);
+            printf("%zu %zu %zu %zu ", found.written_offset, found.written_bytes, found.rest_offset,
+                   found.rest_bytes);
             for (size_t i = 0; i < found.name_bytes; i++)
                 printf("%02x", (unsigned)(uint8_t)found.name[i]);
         } else {
