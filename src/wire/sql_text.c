@@ -45,9 +45,7 @@ static bool is_digit(char c)
 
 static bool is_word_start(char c)
 {
-    char low = (char)(c | 0x20);
-
-    return (low >= 'a' && low <= 'z') || c == '_';
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
 }
 
 static bool is_word_part(char c)
@@ -57,13 +55,17 @@ static bool is_word_part(char c)
 
 static char fold(char c)
 {
-    return c >= 'A' && c <= 'Z' ? (char)(c | 0x20) : c;
+    if (c >= 'A' && c <= 'Z')
+        c = (char)((unsigned)c | 0x20);
+    return c;
 }
 
 /* The byte at `at`, and zero behind the end: no token has one. */
 static char byte_at(const struct scanner *scanner, size_t at)
 {
-    return at < scanner->bytes ? scanner->text[at] : '\0';
+    if (at < scanner->bytes)
+        return scanner->text[at];
+    return '\0';
 }
 
 /* Where the comment that begins at `at` ends; SIZE_MAX if it does not. */
@@ -236,6 +238,7 @@ static enum token_kind read_word(struct scanner *scanner, size_t at)
 
 static enum token_kind read_token(struct scanner *scanner, size_t at)
 {
+    static const char symbols[] = ",[].:+-*/%^<>=~!@#&|`?";
     char c = scanner->text[at];
 
     scanner->at = at + 1;
@@ -257,23 +260,20 @@ static enum token_kind read_token(struct scanner *scanner, size_t at)
     case ';':
         return TOKEN_SEMICOLON;
     default:
-        return memchr(",[].:+-*/%^<>=~!@#&|`?", c, 22) != NULL ? TOKEN_OTHER : TOKEN_BAD;
+        return memchr(symbols, c, sizeof(symbols) - 1) != NULL ? TOKEN_OTHER : TOKEN_BAD;
     }
 }
 
 static void next_token(struct scanner *scanner)
 {
     size_t at = skip_blanks(scanner->text, scanner->bytes, scanner->at);
-    bool joins =
-        scanner->kind == TOKEN_STRING && scanner->string_kind != STRING_BARE && at != SIZE_MAX;
+    bool joins = scanner->kind == TOKEN_STRING && scanner->string_kind != STRING_BARE;
 
     scanner->last_end = scanner->at;
     scanner->token_offset = at;
-    if (at == SIZE_MAX)
-        scanner->kind = TOKEN_BAD;
-    else if (at == scanner->bytes)
+    if (at == scanner->bytes)
         scanner->kind = TOKEN_END;
-    else if (joins && scanner->text[at] == '\'')
+    else if (at == SIZE_MAX || (joins && scanner->text[at] == '\''))
         scanner->kind = TOKEN_BAD;
     else
         scanner->kind = read_token(scanner, at);
@@ -295,6 +295,21 @@ static bool is_word(const struct scanner *scanner, const char *word)
 
     return scanner->kind == TOKEN_WORD && scanner->at - scanner->token_offset == count &&
            bytes_are_word(scanner->text + scanner->token_offset, word, count);
+}
+
+/* True if the first word is that of a statement that can be planned. */
+static bool begins_with_verb(const char *text, size_t bytes)
+{
+    static const char verbs[][sizeof("select")] = {"select", "insert", "update", "delete",
+                                                   "values", "with",   "merge",  "table"};
+
+    for (size_t i = 0; i < sizeof(verbs) / sizeof(verbs[0]); i++) {
+        size_t count = strlen(verbs[i]);
+
+        if (bytes >= count && bytes_are_word(text, verbs[i], count))
+            return bytes == count || !is_word_part(text[count]);
+    }
+    return false;
 }
 
 /* Walks over the word if it stands here. */
@@ -392,15 +407,11 @@ static bool at_end_of_rest(struct scanner *scanner, struct sql_prepare *out)
 /* PREPARE name [ (type, ...) ] AS statement */
 static bool read_prepare(struct scanner *scanner, struct sql_prepare *out)
 {
-    static const char *const verbs[] = {"select", "insert", "update", "delete",
-                                        "values", "with",   "merge",  "table"};
-    bool found = false;
-
     if (!take_name(scanner, out) || !take_list_if_any(scanner) || !take_word(scanner, "as"))
         return false;
-    for (size_t i = 0; i < sizeof(verbs) / sizeof(verbs[0]); i++)
-        found |= is_word(scanner, verbs[i]);
-    if (!found && scanner->kind != TOKEN_OPEN)
+    if (scanner->kind != TOKEN_OPEN &&
+        (scanner->kind != TOKEN_WORD || !begins_with_verb(scanner->text + scanner->token_offset,
+                                                          scanner->bytes - scanner->token_offset)))
         return false;
     for (;;)
         switch (scanner->kind) {
@@ -621,19 +632,6 @@ bool sql_begins_with(const char *statement, size_t bytes, const char *word)
 }
 
 /* ---- what may be cached ---- */
-
-static bool begins_with_verb(const char *text, size_t bytes)
-{
-    static const char verbs[] = "select\0insert\0update\0delete\0values\0with\0merge\0table\0";
-
-    for (const char *verb = verbs; *verb != '\0'; verb += strlen(verb) + 1) {
-        size_t count = strlen(verb);
-
-        if (bytes > count && bytes_are_word(text, verb, count))
-            return !is_word_part(text[count]);
-    }
-    return false;
-}
 
 /* Two sets of bytes as bits, so that nothing has to be in the cache: those that cannot begin a
  * literal, a comment, a quoted name or another statement. */

@@ -269,7 +269,7 @@ static void strings_end_where_postgres_says(void **state)
                 "(1 +-- )\n2 */*)/* )*/ */ 3)");
     expect_name("EXECUTE p/*/*/**/*/*/", SQL_EXECUTE, "p", "p", "");
     expect_other("EXECUTE p/*/");
-    expect_name("EXECUTE p--\r;", SQL_EXECUTE, "p", "p", "");
+    expect_name("EXECUTE p--\r(1)", SQL_EXECUTE, "p", "p", "(1)");
     /* Where versions of PostgreSQL disagree. */
     expect_other("EXECUTE p(1e'\\')");
     expect_other("EXECUTE p(0x1f$$)$$)");
@@ -382,6 +382,7 @@ static void texts_without_literals_are_cacheable(void **state)
 {
     static const char *const yes[] = {
         "SELECT 1",
+        "SELECT",
         "select $1, $22, a$1 from t where x = any($2) and y <> 1.5e-3",
         " \n/* it's */ -- 'now'\nSELECT 1 -- $$ it's",
         "SELECT \"a'b\", \"c\"\"d;\", \"$$\", \"U&\" FROM \"t\";",
@@ -409,7 +410,7 @@ static void doubtful_texts_are_not_cacheable(void **state)
     static const char *const no[] = {
         "",
         ";",
-        "SELECT",
+        "SELEC",
         "SELECTX 1",
         "SELECT$ 1",
         "SELECT1",
