@@ -246,7 +246,7 @@ static void show_socket(struct session *session, const struct socket_row *socket
     show_text(&row, socket->is_server ? "S" : "C");
     show_text(&row, socket->user);
     show_text(&row, socket->database);
-    show_text(&row, "none");
+    show_text(&row, socket->replication);
     if (is_sockets) {
         snprintf(text, sizeof(text), "%s_%s", socket->is_server ? "sv" : "cl",
                  strcmp(socket->state, "new") == 0 ? "login" : socket->state);
@@ -283,6 +283,7 @@ static void show_sessions(struct session *session)
 {
     for (const struct session *other = sessions; other != NULL; other = other->next) {
         struct socket_row row = {
+            .replication = "none",
             .database = "pgbouncer",
             .state = "active",
             .port = other->peer.family == AF_UNIX

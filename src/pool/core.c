@@ -319,6 +319,9 @@ static void act_fail_waiting(struct pool *pool)
     while (!list_is_empty(&pool->waiting_clients))
         client_close_error(OWNER_OF(list_front(&pool->waiting_clients), struct client, link),
                            "server shutting down", NULL);
+    while (!list_is_empty(&pool->replication_clients))
+        client_close_error(OWNER_OF(list_front(&pool->replication_clients), struct client, link),
+                           "server shutting down", NULL);
     while (!list_is_empty(&pool->welcome_clients))
         client_close_error(OWNER_OF(list_front(&pool->welcome_clients), struct client, link),
                            "server shutting down", NULL);

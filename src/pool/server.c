@@ -6,6 +6,7 @@
 #include "pool/client.h"
 #include "pool/heal.h"
 #include "pool/lending.h"
+#include "pool/replication.h"
 #include "pool/rewrite.h"
 #include "pool/server_login.h"
 #include "pool/statement_send.h"
@@ -72,9 +73,10 @@ static void server_become(struct server *server, enum server_state state)
     pool->tested_count -= server->state == SERVER_TESTED;
     if (server->state == SERVER_LOGIN) {
         pool->login_count--;
+        pool->replication_login_count -= server->replication != REPLICATION_NONE;
         usage_give(&pool->set->login_count);
         lending_permission_freed(pool);
-        server->is_ready = state != SERVER_CLOSING;
+        server->is_ready = state != SERVER_CLOSING && server->replication == REPLICATION_NONE;
         if (server->is_ready)
             atomic_fetch_add(&pool->set->ready_count, 1);
     } else if (server->is_ready && state == SERVER_CLOSING) {
@@ -129,11 +131,20 @@ static void connect_timer_fired(struct timer *timer, uint64_t now_us)
     (void)now_us;
     if (server->state != SERVER_LOGIN)
         return;
-    pool_server_failed(server->pool, "connect timeout", NULL, false);
+    server_failed(server, "connect timeout", NULL, false);
     server_close(server, "connect timeout");
 }
 
-struct server *server_launch(struct pool *pool, const struct sockaddr_storage *address)
+void server_failed(struct server *server, const char *text, const char *sqlstate, bool said_error)
+{
+    if (server->replication == REPLICATION_NONE)
+        pool_server_failed(server->pool, text, sqlstate, said_error);
+    else
+        replication_login_failed(server, text, sqlstate, said_error);
+}
+
+struct server *server_launch(struct pool *pool, const struct sockaddr_storage *address,
+                             struct client *owner)
 {
     struct core *core = pool->core;
     const struct settings *settings = &core->snapshot->settings;
@@ -170,6 +181,13 @@ struct server *server_launch(struct pool *pool, const struct sockaddr_storage *a
     server->request_us = core->loop.now_us;
     server->status = 'I';
     server->counts_in_usage = true;
+    if (owner != NULL) {
+        assert(owner->server == NULL);
+        server->client = owner;
+        server->replication = owner->replication;
+        owner->server = server;
+        pool->replication_login_count++;
+    }
     list_init(&server->link);
     timer_init(&server->timer, connect_timer_fired);
     server->state = SERVER_LOGIN;
@@ -198,7 +216,7 @@ static void server_connected(struct conn *conn, int error)
 
     if (error != 0) {
         server_log(server, LEVEL_WARNING, "connect failed: %s", strerror(error));
-        pool_server_failed(server->pool, "connect failed", NULL, false);
+        server_failed(server, "connect failed", NULL, false);
         server_close(server, "connect failed");
         return;
     }
@@ -231,6 +249,13 @@ static bool push_query(struct server *server, const char *text)
     bytes_put_u32(header + 1, (uint32_t)(4 + text_bytes));
     return conn_push_copy(&server->conn, header, sizeof(header)) &&
            conn_push_copy(&server->conn, text, text_bytes);
+}
+
+static void push_terminate(struct server *server)
+{
+    static const uint8_t terminate[] = {'X', 0, 0, 0, 4};
+
+    (void)!conn_push_copy(&server->conn, terminate, sizeof(terminate));
 }
 
 static void start_test(struct server *server, enum server_test test, const char *query)
@@ -455,6 +480,16 @@ bool server_link(struct server *server, struct client *client)
     return false;
 }
 
+void server_begin_session(struct server *server)
+{
+    assert(server->state == SERVER_LOGIN);
+    assert(server->client != NULL);
+    server->has_served = true;
+    server->request_us = server_core(server)->loop.now_us;
+    server->pool->stats.server_assignment_count++;
+    server_become(server, SERVER_ACTIVE);
+}
+
 /* After SET: where both know a value, the server's spelling is the client's from now on. */
 static bool adopt_params(struct server *server, struct client *client)
 {
@@ -530,6 +565,17 @@ void server_drop_client(struct server *server, const char *reason)
     bool clean = server_is_clean(server);
     bool mid_answer = is_mid_answer(server);
 
+    if (server->replication != REPLICATION_NONE) {
+        const struct client *client = server->client;
+
+        /* It has not ended in the middle of a message: PostgreSQL is told that this is no accident. */
+        if (server->state == SERVER_ACTIVE && client->frame.body_left == 0 &&
+            client->frame.held_count == 0)
+            push_terminate(server);
+        clean = false;
+        reason = server->state == SERVER_LOGIN ? "replication client was closed"
+                                               : "replication client disconnected";
+    }
     server_unlink(server)->is_mid_answer = mid_answer;
     if (!clean) {
         server_close(server, reason);
@@ -594,7 +640,8 @@ static void active_ready(struct server *server)
         client->query_since_us = 0;
     }
     if (server->status != 'I') {
-        if (pool->settings.pool_mode == POOL_MODE_STATEMENT)
+        if (pool->settings.pool_mode == POOL_MODE_STATEMENT &&
+            server->replication == REPLICATION_NONE)
             server_close(server, "transaction blocks not allowed in statement pooling mode");
         else
             client_arm_timer(client);
@@ -610,7 +657,7 @@ static void active_ready(struct server *server)
         client_release_held(client);
         return;
     }
-    if (pool->settings.pool_mode == POOL_MODE_SESSION) {
+    if (pool->settings.pool_mode == POOL_MODE_SESSION || server->replication != REPLICATION_NONE) {
         if (server->close_needed && core->snapshot->settings.server_fast_close) {
             server_close(server, server->close_reason);
         } else {
@@ -937,6 +984,10 @@ static void message_complete(struct server *server, uint8_t type, const uint8_t 
         if (!server_login_message(server, type, body, bytes))
             return;
         timer_stop(&server->timer);
+        if (server->replication != REPLICATION_NONE) {
+            replication_logged_in(server);
+            return;
+        }
         server_login_end(server);
         if (server->pool->database->connect_query != NULL) {
             start_test(server, TEST_CONNECT, server->pool->database->connect_query);
@@ -1191,7 +1242,7 @@ static void server_ended(struct conn *conn, int error)
     if (error != 0)
         server_log(server, LEVEL_DEBUG, "connection lost: %s", strerror(error));
     if (server->state == SERVER_LOGIN)
-        pool_server_failed(server->pool, "server conn crashed?", NULL, false);
+        server_failed(server, "server conn crashed?", NULL, false);
     server_close(server, "server conn crashed?");
 }
 
@@ -1216,12 +1267,10 @@ void server_close(struct server *server, const char *reason)
         server_login_end(server);
     params_release(&core->params, server->params);
     server->params = NULL;
-    if (was_free) {
-        static const uint8_t terminate[] = {'X', 0, 0, 0, 4};
-
-        (void)!conn_push_copy(&server->conn, terminate, sizeof(terminate));
-    }
-    conn_close(&server->conn, was_free);
+    if (was_free)
+        push_terminate(server);
+    /* What a replica has said last is not lost: how far it has come. */
+    conn_close(&server->conn, was_free || server->replication != REPLICATION_NONE);
     usage_give(&pool->database_usage->server_count);
     usage_give(&pool->user_usage->server_count);
     assert(pool->server_count > 0);
@@ -1318,7 +1367,9 @@ void server_fill_row(const struct server *server, struct socket_row *row, uint64
     struct sockaddr_storage local;
     const char *application_name = params_value(server->params, PARAM_APPLICATION_NAME);
 
-    *row = (struct socket_row){.is_server = true, .state = server_state_text(server, now_us)};
+    *row = (struct socket_row){.is_server = true,
+                               .state = server_state_text(server, now_us),
+                               .replication = replication_text(server->replication)};
     snprintf(row->user, sizeof(row->user), "%s", server->pool->user_name);
     snprintf(row->database, sizeof(row->database), "%s", server->pool->database_name);
     peer_name_from(&name, &server->address);

@@ -28,6 +28,28 @@ static void put_parameter(struct writer *writer, const char *name, const char *v
     writer_put_string(writer, value);
 }
 
+static void put_defaults(const struct database_config *database, struct writer *writer)
+{
+    put_parameter(writer, "client_encoding", database->client_encoding);
+    put_parameter(writer, "datestyle", database->datestyle);
+    put_parameter(writer, "timezone", database->timezone);
+    put_parameter(writer, "application_name", database->application_name);
+}
+
+/* All that its client asked for; before it, so that it gives way, what the entry says. */
+static void put_replication(const struct server *server, struct writer *writer)
+{
+    const struct client *client = server->client;
+    const struct param_names *names = server_core(server)->params.names;
+
+    put_defaults(server->pool->database, writer);
+    put_parameter(writer, "replication", startup_replication_value(server->replication));
+    for (unsigned i = 0; i < names->count; i++)
+        put_parameter(writer, names->names[i], params_value(client->params, i));
+    if (client->options != NULL)
+        put_parameter(writer, "options", (const char *)client->options->data);
+}
+
 void server_login_start(struct server *server)
 {
     const struct database_config *database = server->pool->database;
@@ -43,10 +65,10 @@ void server_login_start(struct server *server)
                   database->is_auto && strcmp(database->dbname, "*") == 0
                       ? server->pool->database_name
                       : database->dbname);
-    put_parameter(&writer, "client_encoding", database->client_encoding);
-    put_parameter(&writer, "datestyle", database->datestyle);
-    put_parameter(&writer, "timezone", database->timezone);
-    put_parameter(&writer, "application_name", database->application_name);
+    if (server->replication != REPLICATION_NONE)
+        put_replication(server, &writer);
+    else
+        put_defaults(database, &writer);
     writer_put_u8(&writer, 0);
     message_end(&writer, begin);
     if (writer.overflow || !conn_push_copy(&server->conn, packet, writer.bytes))
@@ -76,7 +98,7 @@ void server_login_end(struct server *server)
 
 void server_login_fail(struct server *server, const char *text)
 {
-    pool_server_failed(server->pool, text, NULL, true);
+    server_failed(server, text, NULL, true);
     server_close(server, "login failed");
 }
 
@@ -227,7 +249,7 @@ static void sasl_challenge(struct server *server, const uint8_t *body, size_t by
     login->job_in_flight = core->ports->post_job(core, &login->job);
     if (!login->job_in_flight) {
         /* Not the server's word: who waits for it goes on waiting, and it is tried again. */
-        pool_server_failed(pool, JOB_REFUSED_TEXT, JOB_REFUSED_SQLSTATE, false);
+        server_failed(server, JOB_REFUSED_TEXT, JOB_REFUSED_SQLSTATE, false);
         server_close(server, "login failed");
     }
 }
@@ -370,8 +392,7 @@ static void error_response(struct server *server, const uint8_t *body, size_t by
     server_log(server, pool->last_login_failed ? LEVEL_DEBUG : LEVEL_WARNING,
                "server login failed: %s %s", fields.severity, fields.message);
     /* 57P03 cannot_connect_now: starting up or shutting down; clients go on waiting. */
-    pool_server_failed(pool, fields.message, fields.sqlstate,
-                       strcmp(fields.sqlstate, "57P03") != 0);
+    server_failed(server, fields.message, fields.sqlstate, strcmp(fields.sqlstate, "57P03") != 0);
     server_close(server, "login failed");
 }
 
@@ -413,7 +434,7 @@ bool server_login_message(struct server *server, uint8_t type, const uint8_t *bo
             server_login_fail(server, "bad pkt header");
             return false;
         }
-        if (pool_needs_welcome(pool)) {
+        if (server->replication == REPLICATION_NONE && pool_needs_welcome(pool)) {
             memcpy(pool->welcome, login->welcome, login->welcome_bytes);
             pool->welcome_bytes = login->welcome_bytes;
         }
