@@ -68,7 +68,7 @@ struct eviction {
     struct letter letter;
     const struct usage *usage;
     const struct shard_set *set; /* whose waiter asks: its own idle servers are lent instead */
-    bool of_set;                 /* the other way round: only one of its own will do */
+    bool of_set;                 /* but for replication, which has no use for them */
     unsigned from_core;
     bool in_flight, has_evicted;
 };

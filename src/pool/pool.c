@@ -713,8 +713,8 @@ static bool pool_resolve(struct pool *pool)
 }
 
 /* Room for one more server in the database's or the user's limit: the idle one of another pool that
- * has been idle longest gives way. Or, `of_set`, for a server that cannot be one of the idle ones of
- * its own pool (replication). */
+ * has been idle longest gives way. `of_set`: or of this pool, whose idle ones will not do
+ * (replication). Without `usage`: of this pool only. */
 static bool evict_idle(struct core *core, const struct usage *usage, const struct shard_set *set,
                        bool of_set)
 {
@@ -724,9 +724,9 @@ static bool evict_idle(struct core *core, const struct usage *usage, const struc
     {
         struct pool *other = OWNER_OF(link, struct pool, link);
 
-        if (of_set ? other->set != set
-                   : (other->user_usage != usage && other->database_usage != usage) ||
-                         other->set == set)
+        if (usage != NULL && other->user_usage != usage && other->database_usage != usage)
+            continue;
+        if (usage == NULL ? other->set != set : other->set == set && !of_set)
             continue;
         list_for_each(server_link, &other->idle_servers)
         {
@@ -779,7 +779,7 @@ static void evict_elsewhere(struct core *core, const struct usage *usage,
     core->ports->post_core(core, (core->index + 1) % core->count, &eviction->letter);
 }
 
-static bool take_limit(struct pool *pool, bool of_user, bool for_client)
+static bool take_limit(struct pool *pool, bool of_user, bool for_client, bool of_set)
 {
     struct usage *usage = of_user ? pool->user_usage : pool->database_usage;
     atomic_int *count = &usage->server_count;
@@ -789,9 +789,9 @@ static bool take_limit(struct pool *pool, bool of_user, bool for_client)
         return true;
     if (!for_client)
         return false;
-    if (evict_idle(pool->core, usage, pool->set, false))
+    if (evict_idle(pool->core, usage, pool->set, of_set))
         return usage_take(count, limit);
-    evict_elsewhere(pool->core, usage, pool->set, false);
+    evict_elsewhere(pool->core, usage, pool->set, of_set);
     return false;
 }
 
@@ -801,9 +801,9 @@ static bool launch_one(struct pool *pool, bool for_client, struct client *owner)
 {
     unsigned index;
 
-    if (!take_limit(pool, false, for_client))
+    if (!take_limit(pool, false, for_client, owner != NULL))
         goto no_place;
-    if (!take_limit(pool, true, for_client)) {
+    if (!take_limit(pool, true, for_client, owner != NULL)) {
         usage_give(&pool->database_usage->server_count);
         goto no_place;
     }
@@ -930,13 +930,8 @@ static bool launch_replication(struct pool *pool)
             pool->is_replication_denied = false;
             continue;
         }
-        /* max_db_connections, max_user_connections: its own pool's idle ones count there, too. */
-        pool->is_replication_denied = true;
-        if (!evict_idle(pool->core, NULL, pool->set, true)) {
-            if (shard_has_siblings(pool->set))
-                evict_elsewhere(pool->core, NULL, pool->set, true);
-            return true;
-        }
+        pool->is_replication_denied = true; /* max_db_connections, max_user_connections */
+        return true;
     }
     return false;
 }

@@ -1,0 +1,598 @@
+"""Replication connections: each has a server of its own, from its login to its end."""
+
+import contextlib
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import threading
+import time
+
+import pgwire
+from harness import (POSTGRES_BIN, PASSWORD, as_os_user, eventually, free_port, give_to_os_user,
+                     matches, ours, process_runs, refused, same, slow)
+from pgwire import copy_data, copy_done, message, query
+from test_programs import conninfo
+
+FOUR = "[pgsplice]\nworker_threads = 4\n"
+
+
+# ---- helpers ------------------------------------------------------------------------------------
+
+def rows(console, table, **wanted):
+    """The rows of SHOW CLIENTS or SERVERS with these values."""
+    return [row for row in console.table(f"show {table}")
+            if all(row[key] == value for key, value in wanted.items())]
+
+
+def kinds(console, table, user="app"):
+    return sorted(row["replication"] for row in rows(console, table, user=user))
+
+
+@contextlib.contextmanager
+def slot(postgres, name, plugin=None):
+    """A replication slot for the time of a block; gone afterwards, whoever still uses it."""
+    with postgres.connect() as admin:
+        if plugin:
+            admin.query(f"select pg_create_logical_replication_slot('{name}', '{plugin}')")
+        else:
+            admin.query(f"select pg_create_physical_replication_slot('{name}', true)")
+    try:
+        yield
+    finally:
+        with postgres.connect() as admin:
+            def dropped():
+                with contextlib.suppress(pgwire.PgError):
+                    admin.query("select pg_terminate_backend(active_pid) from pg_replication_slots "
+                                f"where slot_name = '{name}' and active")
+                    admin.query("select pg_drop_replication_slot(slot_name) from "
+                                f"pg_replication_slots where slot_name = '{name}'")
+                    return True
+            eventually(dropped, f"slot {name} is dropped")
+
+
+def position(text):
+    high, low = text.split("/")
+    return int(high, 16) << 32 | int(low, 16)
+
+
+def status_update(lsn, reply=0):
+    return copy_data(struct.pack("!cQQQqB", b"r", lsn, lsn, lsn, 0, reply))
+
+
+def stream(c, start="0/0", plugin_slot=None):
+    """Begins to stream; the client is in CopyBoth afterwards."""
+    if plugin_slot:
+        c.send(query(f"START_REPLICATION SLOT {plugin_slot} LOGICAL {start}"))
+    else:
+        c.send(query(f"START_REPLICATION PHYSICAL {start}"))
+    found = c.receive()
+    assert found.type == "W", found
+    return c
+
+
+def changes(c, until, timeout=5.0):
+    """The texts of test_decoding up to the first one that has `until` in it; says that it is alive when asked."""
+    texts = []
+    deadline = time.monotonic() + timeout
+    while True:
+        found = c.receive(max(deadline - time.monotonic(), 0.001))
+        assert found.type == "d", found
+        if found.body[:1] == b"w":
+            texts.append(found.body[25:].decode())
+            if until in texts[-1]:
+                return texts
+        elif found.body[:1] == b"k" and found.body[17] == 1:
+            c.send(status_update(struct.unpack_from("!Q", found.body, 1)[0]))
+
+
+def write(postgres, text, database="app"):
+    with postgres.connect(database=database) as c:
+        c.query("create table if not exists replicated (t text)")
+        c.query(f"insert into replicated values ('{text}')")
+
+
+def physical(t, **settings):
+    """A pooler with the entry that physical replicas ask for."""
+    return t.pooler(databases={"app": t.postgres.address("app"),
+                               "replication": t.postgres.address("app")}, **settings)
+
+
+# ---- login --------------------------------------------------------------------------------------
+
+@ours
+def test_logical_client_has_a_server_of_its_own(t):
+    pooler = t.pooler(pool_mode="transaction", default_pool_size=5)
+    with pooler.connect() as plain, pooler.connect(replication="database") as c, \
+            pooler.console() as console:
+        plain.value("select 1")
+        same(c.query("IDENTIFY_SYSTEM").rows[0][3], "app")
+        same(kinds(console, "clients"), ["logical", "none"])
+        same(kinds(console, "servers"), ["logical", "none"])
+        pids = {c.value("select pg_backend_pid()") for _ in range(3)}
+        same(len(pids), 1)
+        assert plain.value("select pg_backend_pid()") not in pids
+        console.wait_pool(sv_active=1, sv_idle=1)
+    pooler.wait_log("login attempt: db=app user=app tls=no replication=database")
+    pooler.wait_log("login attempt: db=app user=app tls=no replication=no")
+
+
+@ours
+def test_physical_client_has_a_server_of_its_own(t):
+    pooler = physical(t)
+    for word in ("true", "on", "yes", "1", "T", "yE"):
+        with pooler.connect(database="replication", replication=word) as c, \
+                pooler.console() as console:
+            same(c.query("IDENTIFY_SYSTEM").rows[0][3], None)
+            with refused("cannot execute SQL commands in WAL sender for physical replication"):
+                c.query("select 1")
+            same(kinds(console, "clients"), ["physical"])
+            same(kinds(console, "servers"), ["physical"])
+    pooler.wait_log("login attempt: db=replication user=app tls=no replication=yes")
+
+
+@ours
+def test_words_that_are_not_true_ask_for_no_replication(t):
+    pooler = t.pooler()
+    with pooler.console() as console:
+        for word in ("false", "off", "no", "0", "o", "DATABASE", "nonsense", ""):
+            with pooler.connect(replication=word) as c:
+                same(c.value("select 1"), "1")
+                same(kinds(console, "clients"), ["none"])
+
+
+@ours
+def test_database_name_of_a_physical_client_defaults_to_the_user(t):
+    pooler = t.pooler()
+    with pooler.connect(database=None, replication="true") as c, pooler.console() as console:
+        same(c.query("IDENTIFY_SYSTEM").rows[0][3], None)
+        same(rows(console, "clients", replication="physical")[0]["database"], "app")
+
+
+@ours
+def test_what_a_client_asks_for_is_in_its_servers_startup_message(t):
+    seen = []
+
+    def script(c):
+        c.startup()
+        seen.append(c.params)
+        c.send(c.WELCOME)
+        c.serve_one_value()
+    fake = t.fake_server(script)
+    pooler = t.pooler(databases={"app": t.fake_entry(fake, timezone="Asia/Tokyo",
+                                                     datestyle="German"),
+                                 "replication": t.fake_entry(fake)})
+    options = r"-c datestyle=ISO --work-mem=64kB -c unknown.name=a\ b -x"
+    with pooler.connect(options=options, DateStyle="SQL", replication="database",
+                        application_name="mine", client_encoding="LATIN1"):
+        same(seen.pop(), {"user": "app", "database": "app", "replication": "database",
+                          "DateStyle": "SQL", "client_encoding": "LATIN1", "timezone": "Asia/Tokyo",
+                          "datestyle": "German", "application_name": "mine", "options": options})
+    with pooler.connect(replication="on", database="replication"):
+        same(seen.pop(), {"user": "app", "database": "app", "replication": "yes"})
+    # Where there is no replication they are looked at.
+    with refused("unsupported startup parameter in options: work_mem"):
+        pooler.connect(options="--work-mem=64kB")
+
+
+@ours
+def test_welcome_is_that_of_the_clients_own_server(t):
+    pooler = t.pooler(pool_mode="transaction")
+    with pooler.connect() as plain:
+        ordinary = dict(plain.params)
+    with pooler.connect(replication="database", TimeZone="Asia/Tokyo",
+                        options="-c IntervalStyle=iso_8601 -c DateStyle=SQL,DMY") as c:
+        same([c.params[name] for name in ("TimeZone", "IntervalStyle", "DateStyle")],
+             ["Asia/Tokyo", "iso_8601", "SQL, DMY"])
+        same(sorted(c.params), sorted(ordinary))
+        same(c.value("show IntervalStyle"), "iso_8601")
+    # and nobody else's
+    with pooler.connect() as plain:
+        same(plain.params, ordinary)
+        same(plain.value("show IntervalStyle"), "postgres")
+
+
+@ours
+def test_welcome_of_a_replication_server_is_not_cached(t):
+    pooler = t.pooler(pool_mode="transaction")
+    with pooler.connect(replication="database", options="-c IntervalStyle=iso_8601"), \
+            pooler.connect() as plain:
+        same(plain.params["IntervalStyle"], "postgres")
+
+
+@ours
+def test_login_by_password_works_on_both_sides(t):
+    for user in ("u_plain", "u_md5", "u_scram"):
+        with t.pooler(auth_type="scram-sha-256", userlist={user: PASSWORD}).connect(
+                user, password=PASSWORD, replication="database") as c:
+            same(c.query("IDENTIFY_SYSTEM").rows[0][3], "app")
+
+
+@ours
+def test_cancel_request_reaches_the_server_of_a_logical_client(t):
+    pooler = t.pooler()
+    with pooler.connect(replication="database") as c:
+        c.send(query("select pg_sleep(20)"))
+        eventually(lambda: t.postgres.value("select count(*) from pg_stat_activity where query like "
+                                            "'%pg_sleep(20)%' and pid <> pg_backend_pid()") == "1",
+                   "the query runs")
+        pooler.cancel(c.key)
+        same(c.results().errors[0].sqlstate, "57014")
+        same(c.value("select 1"), "1")
+
+
+# ---- failures -----------------------------------------------------------------------------------
+
+@ours
+def test_server_that_refuses_the_login_is_said_and_hurts_nobody_else(t):
+    with t.postgres.connect() as admin:
+        admin.query("drop role if exists may_not; create role may_not login")
+    pooler = t.pooler(userlist={"may_not": "", "app": ""},
+                      databases={"app": t.postgres.address("app"),
+                                 "none": t.postgres.address("no_such")})
+    with refused("login failed", "08P01", "FATAL") as caught:
+        pooler.connect(database="none", replication="database")
+    matches('The server\'s login ended with: database "no_such" does not exist',
+            caught[0].fields["D"])
+    # PostgreSQL refuses replication to this one, and nothing else
+    for _ in range(3):
+        with refused("login failed"):
+            pooler.connect("may_not", replication="database")
+        with pooler.connect("may_not") as c:
+            same(c.value("select 1"), "1")
+
+
+@ours
+def test_server_that_cannot_be_reached_is_said_at_once(t):
+    port = free_port(t.slot)
+    pooler = t.pooler(databases={"app": f"host=127.0.0.1 port={port}"})
+    started = time.monotonic()
+    for _ in range(3):
+        with refused("connect failed", "08P01", "FATAL"):
+            pooler.connect(replication="database")
+    assert time.monotonic() - started < 3
+    with pooler.console() as console:
+        console.wait_pool(cl_waiting=0, sv_login=0)
+
+
+@ours
+def test_each_address_of_a_host_is_tried(t):
+    # localhost is ::1 as well, where nobody listens
+    pooler = t.pooler(databases={"app": f"host=localhost port={free_port(t.slot)}"})
+    with refused("connect failed"):
+        pooler.connect(replication="database")
+    fake = t.fake_server(lambda c: (c.welcome(), c.serve_one_value()))
+    pooler = t.pooler(databases={"app": f"host=localhost port={fake.port}"})
+    for _ in range(4):
+        with pooler.connect(replication="database") as c:
+            same(c.value("select 1"), "1")
+    clients = [pooler.open() for _ in range(6)]
+    for c in clients:
+        c.send(pgwire.startup({"user": "app", "database": "app", "replication": "database"}))
+    for c in clients:
+        c.authenticate("app", None)
+
+
+@ours
+def test_server_that_does_not_answer_is_a_connect_timeout(t):
+    fake = t.fake_server(lambda c: c.startup() and c.receive())
+    pooler = t.pooler(databases={"app": t.fake_entry(fake)}, server_connect_timeout=0.3)
+    with refused("connect timeout", "08P01", "FATAL"):
+        pooler.connect(replication="database")
+
+
+@ours
+def test_host_that_has_no_address_is_a_dns_failure(t):
+    pooler = t.pooler(databases={"app": "host=no-such-host.invalid"})
+    with refused("server DNS lookup failed", "08P01", "FATAL"):
+        pooler.connect(replication="database", timeout=12)
+
+
+@ours
+def test_server_that_ends_takes_its_client_along(t):
+    pooler = t.pooler()
+    with pooler.connect(replication="database") as c:
+        pid = c.value("select pg_backend_pid()")
+        t.postgres.value(f"select pg_terminate_backend({pid})")
+        found = [m.error().text for m in c.closed() if m.type == "E"]
+        same(found, ["terminating connection due to administrator command",
+                     "server conn crashed?"])
+
+
+@ours
+def test_client_that_ends_takes_its_server_along(t):
+    pooler = t.pooler()
+    leave = {"Terminate": lambda c: c.terminate(), "EOF": lambda c: c.vanish(),
+             "RST": lambda c: c.reset()}
+    for way, go in leave.items():
+        with pooler.connect(replication="database") as c:
+            c.value("select 1")
+            same(len(t.postgres.backends()), 1, way)
+            go(c)
+        eventually(lambda: t.postgres.backends() == [], way)
+    pooler.wait_log("closing because: replication client disconnected")
+    matches("disconnection: session time", open(t.postgres.log).read())
+
+
+# ---- limits -------------------------------------------------------------------------------------
+
+def knock(pooler, kind="database", database="app"):
+    """A client that has sent its startup message and waits."""
+    c = pooler.open()
+    c.send(pgwire.startup({"user": "app", "database": database, "replication": kind}))
+    return c
+
+
+@ours
+def test_pool_size_counts_replication_and_the_next_one_waits(t):
+    pooler = t.pooler(pool_mode="transaction", default_pool_size=2)
+    first, second = (pooler.connect(replication="database") for _ in range(2))
+    third = knock(pooler)
+    with pooler.console() as console, pooler.connect("other") as other:
+        console.wait_pool(cl_waiting=1, sv_active=2)
+        same(other.value("select 1"), "1")
+        same([row["state"] for row in rows(console, "clients", user="app", replication="logical")],
+             ["active", "active", "waiting"])
+        assert third.silent_for(0.5)
+        same(len(t.postgres.backends()), 2)
+        first.terminate()
+        third.authenticate("app", None)
+        same(third.value("select 1"), "1")
+        console.wait_pool(cl_waiting=0, sv_active=2)
+    second.vanish()
+
+
+@ours
+def test_idle_server_gives_way_to_replication(t):
+    pooler = t.pooler(pool_mode="transaction", default_pool_size=1)
+    with pooler.connect() as plain:
+        plain.value("select 1")
+        with pooler.connect(replication="database") as c:
+            c.value("select 1")
+            same(len(t.postgres.backends()), 1)
+            # and what it holds is nobody else's
+            plain.send(query("select 'later'"))
+            assert plain.silent_for(0.4)
+            c.terminate()
+        same(plain.results().value(), "later")
+    pooler.wait_log("closing because: evicted")
+
+
+@ours
+def test_idle_server_on_another_worker_gives_way_to_replication(t):
+    pooler = t.pooler(pool_mode="transaction", default_pool_size=4,
+                      extra=FOUR + "pool_shards = 4\n")
+    plain = [pooler.connect() for _ in range(4)]
+    for c in plain:
+        c.send(query("select pg_sleep(0.2)"))
+    for c in plain:
+        c.results()
+    with pooler.console() as console:
+        console.wait_pool(sv_idle=4)
+        streams = [pooler.connect(replication="database") for _ in range(4)]
+        console.wait_pool(sv_idle=0, sv_active=4)
+        same(len(t.postgres.backends()), 4)
+        for c in streams:
+            same(c.value("select 1"), "1")
+
+
+@ours
+def test_replication_that_waits_longest_gets_the_next_free_place(t):
+    pooler = t.pooler(pool_mode="transaction", default_pool_size=1)
+    with pooler.connect() as holder, pooler.connect() as later, pooler.console() as console:
+        holder.query("begin")
+        c = knock(pooler)
+        console.wait_pool(cl_waiting=1)
+        later.send(query("select 'later'"))
+        console.wait_pool(cl_waiting=2)
+        holder.query("commit")
+        c.authenticate("app", None)
+        assert later.silent_for(0.4)
+        c.terminate()
+        same(later.results().value(), "later")
+
+
+@ours
+def test_limits_of_database_and_user_hold_for_replication(t):
+    for name in ("max_db_connections", "max_user_connections"):
+        pooler = t.pooler(pool_mode="transaction", **{name: 2})
+        with pooler.connect() as plain, pooler.console() as console:
+            plain.value("select 1")
+            held = [pooler.connect(replication="database") for _ in range(2)]
+            third = knock(pooler)
+            console.wait_pool(cl_waiting=1, sv_active=2, sv_idle=0)
+            same(len(t.postgres.backends()), 2)
+            held[0].terminate()
+            third.authenticate("app", None)
+        for c in (*held, third):
+            c.vanish()
+
+
+@ours
+def test_replication_that_waits_in_vain_is_told(t):
+    pooler = t.pooler(default_pool_size=1, query_wait_timeout=0.6)
+    with pooler.connect(replication="database"):
+        with refused("query_wait_timeout", "08P01", "FATAL"):
+            pooler.connect(replication="database")
+
+
+@ours
+def test_client_limits_count_replication(t):
+    pooler = t.pooler(max_client_conn=3, max_user_client_connections=2)
+    with pooler.connect(replication="database"), pooler.connect(replication="database"), \
+            refused(r"client connections exceeded \(max_user_client_connections\)"):
+        pooler.connect(replication="database")
+
+
+@ours
+def test_timeouts_of_queries_do_not_hold_for_replication(t):
+    timeouts = ("query_timeout", "transaction_timeout", "idle_transaction_timeout",
+                "client_idle_timeout", "server_idle_timeout", "server_lifetime",
+                "client_login_timeout")
+    pooler = t.pooler(pool_mode="statement", query_wait_timeout=5, **{name: 0.4 for name in timeouts})
+    with pooler.connect(replication="database") as c, pooler.connect(replication="database") as s:
+        c.query("begin")
+        s.value("select 1")
+        c.send(query("select pg_sleep(1.2)"))
+        with pooler.connect() as plain, refused("query timeout"):
+            plain.query("select pg_sleep(2)")
+        same(c.results().types, "TDCZ")
+        same(c.query("commit").tags, ["COMMIT"])
+        same(s.value("select 1"), "1")
+
+
+@ours
+def test_connect_query_is_not_run_for_replication(t):
+    pooler = t.pooler(databases={"app": t.postgres.address(
+        "app", connect_query="'set work_mem = 12345'")})
+    with pooler.connect() as plain, pooler.connect(replication="database") as c:
+        same(plain.value("show work_mem"), "12345kB")
+        same(c.value("show work_mem"), "4MB")
+
+
+# ---- streams ------------------------------------------------------------------------------------
+
+@ours
+def test_stream_brings_changes_as_they_come(t):
+    write(t.postgres, "before")
+    with slot(t.postgres, "s_changes", "test_decoding"):
+        pooler = t.pooler(pool_mode="transaction")
+        with pooler.connect(replication="database") as c:
+            stream(c, plugin_slot="s_changes")
+            for text in ("one", "two", "x" * 300000, "three"):
+                write(t.postgres, text)
+                matches(f"INSERT: t\\[text\\]:'{text[:20]}", "\n".join(changes(c, text[:20])))
+            # the end: each side says that it is done, then the session goes on
+            c.send(copy_done())
+            found = c.until("Z")
+            same([m.type for m in found if m.type not in "dN"], ["c", "C", "C", "Z"])
+            same(c.query("IDENTIFY_SYSTEM").rows[0][3], "app")
+
+
+@ours
+def test_what_the_replica_has_confirmed_reaches_postgresql(t):
+    write(t.postgres, "before")
+    with slot(t.postgres, "s_confirmed", "test_decoding"):
+        pooler = t.pooler()
+        with pooler.connect(replication="database") as c:
+            stream(c, plugin_slot="s_confirmed")
+            write(t.postgres, "confirmed")
+            changes(c, "confirmed")
+            lsn = position(t.postgres.value("select pg_current_wal_lsn()"))
+            confirmed = "select confirmed_flush_lsn from pg_replication_slots"
+            c.send(status_update(lsn))
+            eventually(lambda: position(t.postgres.value(confirmed)) == lsn, "it is confirmed")
+            # the very last words, too
+            write(t.postgres, "more")
+            changes(c, "more")
+            lsn = position(t.postgres.value("select pg_current_wal_lsn()"))
+            c.send(status_update(lsn) + copy_done() + pgwire.terminate())
+        eventually(lambda: position(t.postgres.value(confirmed)) == lsn, "the last one")
+
+
+@ours
+def test_keepalives_pass_both_ways(t):
+    write(t.postgres, "before")
+    with slot(t.postgres, "s_alive", "test_decoding"):
+        pooler = t.pooler()
+        with pooler.connect(replication="database", options="-c wal_sender_timeout=600ms") as c:
+            stream(c, plugin_slot="s_alive")
+            # PostgreSQL ends whoever is silent for the timeout: it asks, and is answered
+            asked = 0
+            while asked < 4:
+                found = c.receive(3)
+                if found.type == "d" and found.body[:1] == b"k" and found.body[17] == 1:
+                    asked += 1
+                    c.send(status_update(struct.unpack_from("!Q", found.body, 1)[0]))
+            # and the client asks
+            c.send(status_update(1, reply=1))
+            while c.receive().body[:1] != b"k":
+                pass
+            # and who does not answer is cut off, so that the test can fail
+            matches("terminating walsender|server conn crashed", c.fatal(5).text)
+
+
+def wait_standstill(console, counter):
+    """Waits until so many bytes have passed and no more do."""
+    seen = [0]
+
+    def stands():
+        value = next(int(row[counter]) for row in console.table("show stats_totals")
+                     if row["database"] == "app")
+        seen.append(value)
+        return value > 100000 and seen[-6:].count(value) == 6
+    eventually(stands, f"{counter} stands still", 10)
+
+
+@ours
+@slow(40)
+def test_slow_replica_costs_little_memory_and_can_say_that_it_is_alive(t):
+    heard = []
+
+    def script(c):
+        def listen():
+            with contextlib.suppress(OSError, pgwire.Closed):
+                while True:
+                    heard.append(c.receive())
+        c.welcome()
+        same(c.receive().type, "Q")
+        c.send(message("W", struct.pack("!bH", 0, 0)))
+        threading.Thread(target=listen, daemon=True).start()
+        block = message("d", b"w" + bytes(60000)) * 20
+        for _ in range(500):
+            c.send(block)
+        c.send(message("c"))
+    fake = t.fake_server(script)
+    pooler = t.pooler(databases={"app": t.fake_entry(fake)})
+    with pooler.connect(replication="database", receive_bytes=65536) as c:
+        before = pooler.memory()
+        c.send(query("START_REPLICATION"))
+        same(c.receive().type, "W")
+        with pooler.console() as console:
+            wait_standstill(console, "bytes_sent")
+        assert pooler.memory() - before < 24 << 20, (pooler.memory() - before) >> 20
+        for number in range(50):
+            c.send(status_update(number))
+        eventually(lambda: len(heard) == 50, "what the replica says arrives")
+        same(heard[-1].body[:9], struct.pack("!cQ", b"r", 49))
+        total = 0
+        while True:
+            found = c.receive(10)
+            if found.type == "c":
+                break
+            total += len(found.body)
+        same(total, 500 * 20 * 60001)
+        assert pooler.memory() - before < 24 << 20
+    same(fake.problems, [])
+
+
+@ours
+@slow(40)
+def test_server_that_does_not_read_stops_the_replica_only(t):
+    reads_now = threading.Event()
+
+    def stubborn(c):
+        c.welcome()
+        same(c.receive().type, "Q")
+        c.send(message("W", struct.pack("!bH", 0, 0)))
+        reads_now.wait(30)
+        got = 0
+        while got < 200 * 100000:
+            got += len(c.receive().body)
+        c.send(message("d", b"k" + struct.pack("!QQB", got, 0, 0)))
+    fake = t.fake_server(stubborn)
+    pooler = t.pooler(databases={"app": t.fake_entry(fake)})
+    with pooler.connect(replication="database", timeout=20) as c:
+        before = pooler.memory()
+        c.send(query("START_REPLICATION"))
+        same(c.receive().type, "W")
+        sender = threading.Thread(target=lambda: c.send(copy_data(bytes(100000)) * 200))
+        sender.start()
+        with pooler.console() as console:
+            wait_standstill(console, "bytes_received")
+        assert pooler.memory() - before < 24 << 20
+        reads_now.set()
+        sender.join(20)
+        found = c.receive(10)
+        same(struct.unpack_from("!Q", found.body, 1)[0], 200 * 100000)
