@@ -1056,6 +1056,9 @@ static void client_leave(struct client *client, const char *server_reason)
     timer_stop(&client->timer);
     if (client->cancel != NULL)
         cancel_requester_gone(client->cancel);
+    /* It must not be given another server in place of its own that was logging in. */
+    if (client->state == CLIENT_WELCOME)
+        list_remove(&client->link);
     if (server != NULL)
         server_drop_client(server, server_reason);
     if (client->login != NULL)

@@ -89,7 +89,7 @@ def changes(c, until, timeout=5.0):
 
 def write(postgres, text, database="app"):
     with postgres.connect(database=database) as c:
-        c.query("create table if not exists replicated (t text)")
+        c.query("set synchronous_commit = on; create table if not exists replicated (t text)")
         c.query(f"insert into replicated values ('{text}')")
 
 
@@ -596,3 +596,392 @@ def test_server_that_does_not_read_stops_the_replica_only(t):
         sender.join(20)
         found = c.receive(10)
         same(struct.unpack_from("!Q", found.body, 1)[0], 200 * 100000)
+
+
+# ---- the console and signals --------------------------------------------------------------------
+
+@ours
+def test_reconnect_and_reload_of_the_entry_close_streams_at_once(t):
+    write(t.postgres, "before")
+    with slot(t.postgres, "s_marked", "test_decoding"):
+        pooler = t.pooler(pool_mode="transaction")
+
+        def moved():
+            pooler.databases["app"] = t.postgres.address("app", application_name="other")
+            pooler.databases["app2"] = t.postgres.address("app2", connect_query="'select 1'")
+            pooler.change()
+        marks = {"app": lambda console: console.do("reconnect"),
+                 "app2": lambda console: moved()}
+        for database, mark in marks.items():
+            with pooler.connect(replication="database", database=database) as c, \
+                    pooler.connect(database=database) as plain, pooler.console() as console:
+                plain.query("begin")
+                if database == "app":
+                    stream(c, plugin_slot="s_marked")
+                else:
+                    c.value("select 1")
+                mark(console)
+                error = c.fatal()
+                same((error.text, error.sqlstate), ("database configuration changed", "08P01"))
+                same(plain.query("commit").tags, ["COMMIT"])
+        # what has not changed stays
+        with pooler.connect(replication="database") as c:
+            pooler.reload()
+            same(c.value("select 1"), "1")
+
+
+@ours
+def test_reconnect_during_a_login_makes_another_one(t):
+    logins, go_on = [], threading.Event()
+
+    def script(c):
+        c.startup()
+        logins.append(c)
+        if len(logins) == 1:
+            go_on.wait(10)
+        c.send(c.WELCOME)
+        c.serve_one_value("of the second")
+    fake = t.fake_server(script)
+    pooler = t.pooler(databases={"app": t.fake_entry(fake)})
+    with pooler.console() as console:
+        c = knock(pooler)
+        eventually(lambda: len(logins) == 1, "the first login")
+        same(console.do("reconnect"), "RECONNECT")
+        c.authenticate("app", None)
+        same(c.value("select 1"), "of the second")
+        go_on.set()
+
+
+@ours
+def test_pause_waits_for_streams_and_holds_new_ones(t):
+    pooler = t.pooler(pool_mode="transaction")
+    with pooler.console() as console, pooler.console() as other:
+        c = pooler.connect(replication="database")
+        c.value("select 1")
+        console.client.send(query("pause"))
+        late = knock(pooler)
+        other.wait_pool(cl_waiting=1)
+        assert console.client.silent_for(0.4)
+        assert late.silent_for(0.1)
+        same(c.value("select 'it goes on'"), "it goes on")
+        c.terminate()
+        same(console.client.results().tags, ["PAUSE"])
+        assert late.silent_for(0.4)
+        same(t.postgres.backends(), [])
+        same(console.do("resume"), "RESUME")
+        late.authenticate("app", None)
+        same(late.value("select 1"), "1")
+        late.vanish()
+
+
+@ours
+def test_login_that_ends_during_a_pause_waits_for_its_end(t):
+    logins, go_on = [], threading.Event()
+
+    def script(c):
+        c.startup()
+        logins.append(c)
+        go_on.wait(10)
+        c.send(c.WELCOME)
+        c.serve_one_value()
+    fake = t.fake_server(script)
+    pooler = t.pooler(databases={"app": t.fake_entry(fake)})
+    with pooler.console() as console:
+        c = knock(pooler)
+        eventually(lambda: len(logins) == 1, "the first login")
+        same(console.do("pause"), "PAUSE")
+        go_on.set()
+        pooler.wait_log("closing because: pause mode")
+        assert c.silent_for(0.4)
+        same(console.do("resume"), "RESUME")
+        c.authenticate("app", None)
+        same(c.value("select 1"), "1")
+
+
+@ours
+def test_suspend_stops_a_stream_and_resume_lets_it_go_on(t):
+    write(t.postgres, "before")
+    with slot(t.postgres, "s_suspended", "test_decoding"):
+        pooler = t.pooler()
+        with pooler.connect(replication="database") as c, pooler.console() as console:
+            stream(c, plugin_slot="s_suspended")
+            write(t.postgres, "first")
+            changes(c, "first")
+            same(console.do("suspend", 10), "SUSPEND")
+            write(t.postgres, "second")
+            eventually(lambda: not c.silent_for(0.3) or True, "quiet")
+            assert not c.buffer or b"second" not in c.buffer
+            same(console.do("resume"), "RESUME")
+            changes(c, "second")
+
+
+@ours
+def test_kill_closes_streams_and_who_waits_for_one(t):
+    pooler = t.pooler(default_pool_size=1)
+    with pooler.console() as console:
+        c = pooler.connect(replication="database")
+        waits = knock(pooler)
+        console.wait_pool(cl_waiting=1)
+        same(console.do("kill app"), "KILL")
+        for one in (c, waits):
+            same(one.fatal().text, "database removed")
+        eventually(lambda: t.postgres.backends() == [], "no server is left")
+        same(console.do("resume app"), "RESUME")
+    with pooler.connect(replication="database") as c:
+        same(c.value("select 1"), "1")
+
+
+@ours
+def test_kill_client_closes_a_stream(t):
+    pooler = t.pooler()
+    with pooler.console() as console, pooler.connect(replication="database") as c:
+        number = rows(console, "clients", replication="logical")[0]["id"]
+        same(console.do(f"kill_client {number}"), "KILL_CLIENT")
+        same(c.fatal().text, "admin forced disconnect")
+
+
+@ours
+def test_removed_database_ends_its_streams(t):
+    pooler = t.pooler()
+    with pooler.connect(replication="database", database="app2") as c:
+        del pooler.databases["app2"]
+        pooler.change()
+        same(c.fatal().text, "database removed")
+
+
+@ours
+def test_shutdown_waits_for_streams(t):
+    for command, number in (("shutdown wait_for_servers", None), ("shutdown wait_for_clients", None),
+                            (None, signal.SIGTERM)):
+        pooler = t.pooler(default_pool_size=1)
+        c = pooler.connect(replication="database")
+        waits = knock(pooler)
+        with pooler.console(host=pooler.folder) as console:
+            console.wait_pool(cl_waiting=1)
+            if command:
+                same(console.do(command), "SHUTDOWN")
+            else:
+                pooler.signal(number)
+        if command == "shutdown wait_for_servers":
+            same(waits.fatal().text, "server shutting down")
+        same(c.value("select 1"), "1")
+        assert pooler.runs()
+        c.terminate()
+        waits.vanish()
+        same(pooler.wait_exit(), 0)
+
+
+@ours
+def test_disabled_database_takes_no_replication(t):
+    pooler = t.pooler()
+    with pooler.console() as console:
+        console.do("disable app")
+        with refused('database "app" is disabled'):
+            pooler.connect(replication="database")
+
+
+@ours
+def test_console_session_has_no_replication(t):
+    with t.pooler().console(replication="database") as console:
+        same(rows(console, "clients", database="pgbouncer")[0]["replication"], "none")
+
+
+# ---- programs of PostgreSQL ---------------------------------------------------------------------
+
+def tool(name, *arguments):
+    return [f"{POSTGRES_BIN}/{name}", *arguments]
+
+
+@contextlib.contextmanager
+def running(t, arguments, how=signal.SIGINT):
+    """A program for the time of a block; its output is shown when it fails."""
+    path = os.path.join(t.folder, "program.out")
+    with open(path, "ab") as out:
+        process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+                                   cwd=t.folder)
+    try:
+        yield process
+    except BaseException:
+        print(open(path, errors="replace").read()[-2000:])
+        raise
+    finally:
+        if process.poll() is None:
+            process.send_signal(how)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(10)
+
+
+def segment(postgres):
+    """The name of the current WAL file, and then the next one begins."""
+    with postgres.connect() as c:
+        write(postgres, "in the segment")
+        name = c.value("select pg_walfile_name(pg_current_wal_lsn())")
+        c.query("select pg_switch_wal()")
+    return name
+
+
+@ours
+@slow(60)
+def test_pg_receivewal_streams_through_the_pooler(t):
+    for workers in (1, 2):
+        pooler = physical(t, pool_mode="transaction",
+                          extra=f"[pgsplice]\nworker_threads = {workers}\n")
+        folder = os.path.join(t.folder, f"wal{workers}")
+        os.mkdir(folder)
+        info = conninfo(pooler)
+        t.run_program(tool("pg_receivewal", "-d", info, "-S", f"wal_{workers}", "--create-slot"))
+        with slot_of(t.postgres, f"wal_{workers}"):
+            with running(t, tool("pg_receivewal", "-d", info, "-D", folder, "-s", "1",
+                                 "-S", f"wal_{workers}", "--synchronous")) as process:
+                eventually(lambda: t.postgres.value(
+                    "select active from pg_replication_slots") == "t", "it streams", 10)
+                names = [segment(t.postgres) for _ in range(3)]
+                for name in names:
+                    eventually(lambda: os.path.exists(os.path.join(folder, name)), name, 20)
+                process.send_signal(signal.SIGINT)
+                same(process.wait(10), 0)
+            for name in names:
+                same(open(os.path.join(folder, name), "rb").read(),
+                     open(os.path.join(t.postgres.data, "pg_wal", name), "rb").read(), name)
+
+
+@contextlib.contextmanager
+def slot_of(postgres, name):
+    """Drops a slot that a program has made."""
+    try:
+        yield
+    finally:
+        with postgres.connect() as admin:
+            def dropped():
+                with contextlib.suppress(pgwire.PgError):
+                    admin.query("select pg_drop_replication_slot(slot_name) from "
+                                f"pg_replication_slots where slot_name = '{name}'")
+                    return True
+            eventually(dropped, f"slot {name} is dropped")
+
+
+@ours
+@slow(90)
+def test_pg_basebackup_makes_a_backup_that_verifies(t):
+    write(t.postgres, "in the backup")
+    pooler = physical(t, pool_mode="transaction", query_timeout=1)
+    folder = os.path.join(t.folder, "backup")
+    t.run_program(tool("pg_basebackup", "-d", conninfo(pooler), "-D", folder, "-X", "stream",
+                       "-c", "fast", "--no-sync"), seconds=60)
+    t.run_program(tool("pg_verifybackup", folder), seconds=30)
+
+
+@ours
+@slow(60)
+def test_pg_recvlogical_brings_the_changes(t):
+    pooler = t.pooler(pool_mode="transaction")
+    write(t.postgres, "before")
+    info = conninfo(pooler)
+    path = os.path.join(t.folder, "changes.txt")
+    t.run_program(tool("pg_recvlogical", "-d", info, "-S", "recv", "-P", "test_decoding",
+                       "--create-slot"))
+    with slot_of(t.postgres, "recv"):
+        for i in range(20):
+            write(t.postgres, f"change {i}")
+        end = t.postgres.value("select pg_current_wal_lsn()")
+        t.run_program(tool("pg_recvlogical", "-d", info, "-S", "recv", "--start", "-f", path,
+                           "--endpos", end, "--no-loop"))
+        text = open(path).read()
+        for i in range(20):
+            matches(f"INSERT: t\\[text\\]:'change {i}'", text)
+        # what it has confirmed at its end has arrived
+        t.run_program(tool("pg_recvlogical", "-d", info, "-S", "recv", "--drop-slot"))
+
+
+@ours
+@slow(60)
+def test_subscription_through_the_pooler_copies_and_follows(t):
+    for workers in (1, 3):
+        pooler = t.pooler(pool_mode="transaction",
+                          extra=f"[pgsplice]\nworker_threads = {workers}\n")
+        source, target = t.postgres.connect(), t.postgres.connect(database="app2")
+        for c in (source, target):
+            c.query("drop table if exists followed; create table followed (n int primary key, t text)")
+        source.query("insert into followed select n, 'copied' from generate_series(1, 1000) n")
+        source.query("drop publication if exists pub; create publication pub for table followed")
+        source.query("select pg_create_logical_replication_slot('sub', 'pgoutput')")
+        with slot_of(t.postgres, "sub"):
+            target.query(f"create subscription sub connection '{conninfo(pooler)}' publication pub "
+                         "with (create_slot = false, slot_name = 'sub')")
+            try:
+                count = "select count(*) from followed where t = "
+                eventually(lambda: target.value(count + "'copied'") == "1000", "the copy", 20)
+                with pooler.console() as console:
+                    eventually(lambda: kinds(console, "servers") == ["logical"], "one stream", 10)
+                source.query("insert into followed select n, 'followed' "
+                             "from generate_series(1001, 3000) n")
+                eventually(lambda: target.value(count + "'followed'") == "2000", "the changes", 20)
+                with pooler.console() as console:
+                    console.do("reconnect")
+                source.query("update followed set t = 'again' where n <= 100")
+                eventually(lambda: target.value(count + "'again'") == "100", "after RECONNECT", 20)
+            finally:
+                target.query("alter subscription sub disable")
+                target.query("alter subscription sub set (slot_name = none)")
+                target.query("drop subscription sub")
+        source.vanish()
+        target.vanish()
+
+
+@ours
+@slow(90)
+def test_standby_streams_through_the_pooler(t):
+    write(t.postgres, "before the standby")
+    pooler = physical(t, pool_mode="transaction", query_timeout=2, client_idle_timeout=2,
+                      extra="[pgsplice]\nworker_threads = 2\n")
+    folder = os.path.join(t.folder, "standby")
+    t.run_program(tool("pg_basebackup", "-d", conninfo(pooler, application_name="the_standby"), "-D",
+                       folder, "-R", "-c", "fast", "--no-sync", "-C", "-S", "standby"), seconds=60)
+    os.chmod(folder, 0o700)
+    if os.geteuid() == 0:
+        subprocess.run(["chown", "-R", "postgres:", folder], check=True)
+    port = free_port(t.slot)
+    with slot_of(t.postgres, "standby"):
+        log = open(os.path.join(t.folder, "standby.log"), "ab")
+        standby = subprocess.Popen(
+            tool("postgres", "-D", folder, "-p", str(port), "-k", t.folder), stdout=log, stderr=log,
+            stdin=subprocess.DEVNULL, cwd="/", **as_os_user())
+        try:
+            def seen(text):
+                def look():
+                    with contextlib.suppress(OSError, pgwire.PgError, pgwire.Closed):
+                        with pgwire.connect(port, "app", "app") as c:
+                            return c.value("select count(*) from replicated where t = "
+                                           f"'{text}'") == "1"
+                return look
+            eventually(seen("before the standby"), "the standby is there", 30)
+            write(t.postgres, "streamed")
+            eventually(seen("streamed"), "it streams", 20)
+            with t.postgres.connect() as c:
+                same(c.value("select application_name from pg_stat_replication"), "the_standby")
+                c.query("create table if not exists wide as select repeat('w', 1000) "
+                        "from generate_series(1, 20000)")
+                c.query("drop table wide")
+            write(t.postgres, "after much")
+            eventually(seen("after much"), "it keeps up", 30)
+            # longer than the timeouts of queries and idle clients, which are not its own
+            with pooler.console() as console:
+                same(len(rows(console, "servers", replication="physical")), 1)
+                client = rows(console, "clients", replication="physical")[0]["id"]
+                eventually(lambda: time.time() - begun(console) > 3, "3 s of streaming", 10)
+                same(rows(console, "clients", replication="physical")[0]["id"], client)
+                console.do("reconnect")
+            write(t.postgres, "after RECONNECT")
+            eventually(seen("after RECONNECT"), "it comes back by itself", 30)
+        except BaseException:
+            print(open(os.path.join(t.folder, "standby.log"), errors="replace").read()[-3000:])
+            raise
+        finally:
+            standby.send_signal(signal.SIGINT)
+            standby.wait(20)
+
+
+def begun(console):
+    """When the standby's client came."""
+    text = rows(console, "clients", replication="physical")[0]["connect_time"]
+    return time.mktime(time.strptime(text.rsplit(" ", 1)[0], "%Y-%m-%d %H:%M:%S"))
