@@ -135,8 +135,10 @@ static uint64_t client_deadline(const struct client *client, const char **reason
         CONSIDER(client->connect_us, settings->client_login_timeout_us, "client_login_timeout");
         break;
     case CLIENT_WELCOME:
-        CONSIDER(client->state_since_us, settings->client_login_timeout_us,
-                 "client_login_timeout (server down)");
+        /* One with replication waits for a place among the servers: none of them is said to be down. */
+        if (client->replication == REPLICATION_NONE)
+            CONSIDER(client->state_since_us, settings->client_login_timeout_us,
+                     "client_login_timeout (server down)");
         CONSIDER(client->state_since_us, limits->query_wait_timeout_us, "query_wait_timeout");
         break;
     case CLIENT_IDLE:

@@ -789,8 +789,10 @@ static bool take_limit(struct pool *pool, bool of_user, bool for_client, bool of
         return true;
     if (!for_client)
         return false;
-    if (evict_idle(pool->core, usage, pool->set, of_set))
-        return usage_take(count, limit);
+    /* More than one, where a RELOAD has lowered the limit. */
+    while (evict_idle(pool->core, usage, pool->set, of_set))
+        if (usage_take(count, limit))
+            return true;
     evict_elsewhere(pool->core, usage, pool->set, of_set);
     return false;
 }
@@ -884,15 +886,14 @@ static bool take_place_of_idle(struct pool *pool)
 
     if (usage_count(&set->login_count) >= login_limit(pool))
         return false;
-    if (!usage_take(&set->server_count, pool->settings.pool_size)) {
+    while (!usage_take(&set->server_count, pool->settings.pool_size)) {
         pool->is_replication_denied = true;
-        if (!evict_idle(pool->core, NULL, set, true)) {
-            if (shard_has_siblings(set))
-                evict_elsewhere(pool->core, NULL, set, true);
-            return false;
-        }
-        if (!usage_take(&set->server_count, pool->settings.pool_size))
-            return false;
+        /* More than one, where a RELOAD has made the pool smaller. */
+        if (evict_idle(pool->core, NULL, set, true))
+            continue;
+        if (shard_has_siblings(set))
+            evict_elsewhere(pool->core, NULL, set, true);
+        return false;
     }
     if (usage_take(&set->login_count, login_limit(pool)))
         return true;

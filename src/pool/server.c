@@ -568,9 +568,9 @@ void server_drop_client(struct server *server, const char *reason)
     if (server->replication != REPLICATION_NONE) {
         const struct client *client = server->client;
 
-        /* It has not ended in the middle of a message: PostgreSQL is told that this is no accident. */
+        /* It has not ended in the middle of something: PostgreSQL is told that this is no accident. */
         if (server->state == SERVER_ACTIVE && client->frame.body_left == 0 &&
-            client->frame.held_count == 0)
+            client->frame.held_count == 0 && !server->exchange.in_copy_in)
             push_terminate(server);
         clean = false;
         reason = server->state == SERVER_LOGIN ? "replication client was closed"

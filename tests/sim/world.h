@@ -141,6 +141,7 @@ extern const struct login_name login_names[LOGINS];
 /* Who an owner is: what PostgreSQL must see when it is asked by it. */
 struct owner {
     uint8_t database, login;
+    bool is_replication; /* has a session of its own, as long as it lives */
 };
 enum { OWNERS_MAX = 4096 };
 
@@ -167,6 +168,7 @@ struct world {
     bool avoids_known;
     bool is_session_mode; /* of all pools, for the whole run: a session is reset between clients */
     bool is_shut_down;    /* all must leave */
+    bool has_replication; /* some clients ask for it */
     bool is_shared_mode;  /* the opposite: no pool has session mode, ever */
     unsigned chaos_owner_last; /* owners above it have begun after the chaos */
     /* Prepared statements with names: as PostgreSQL has them, since clients keep their sessions, or
