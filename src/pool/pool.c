@@ -309,9 +309,10 @@ static bool lifetime_is_over(struct pool *pool, const struct server *server)
 }
 
 /* A client with replication has waited longer than the first one that could use what is free. */
-static bool replication_is_next(const struct pool *pool, const struct list *waiter)
+static bool replication_is_next(const struct pool *pool)
 {
     const struct client *client = replication_first_waiter(pool);
+    const struct list *waiter = list_front(&pool->waiting_clients);
 
     return client != NULL &&
            (waiter == NULL ||
@@ -340,11 +341,11 @@ void pool_server_free(struct pool *pool, struct server *server)
         server_close(server, "server lifetime over");
         return;
     }
-    waiter = list_front(&pool->waiting_clients);
-    if (unlikely(pool->is_replication_denied) && replication_is_next(pool, waiter)) {
+    if (unlikely(pool->is_replication_denied) && replication_is_next(pool)) {
         server_close(server, "evicted");
         return;
     }
+    waiter = list_front(&pool->waiting_clients);
     if (waiter != NULL) {
         struct client *client = OWNER_OF(waiter, struct client, link);
 
