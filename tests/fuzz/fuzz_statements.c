@@ -1111,6 +1111,12 @@ uint32_t ring_peer_pid(struct ring *the_ring, int fd)
     return 0;
 }
 
+void ring_set_busy_poll(struct ring *the_ring, uint64_t busy_poll_us)
+{
+    (void)the_ring;
+    (void)busy_poll_us;
+}
+
 bool ring_peer_is_same_user(struct ring *the_ring, int fd)
 {
     (void)the_ring;
