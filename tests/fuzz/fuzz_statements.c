@@ -507,6 +507,9 @@ static void backend_run_sql(struct backend *backend, const struct plan *plan, bo
 static void backend_run(struct backend *backend, const struct plan *plan, uint64_t values_hash,
                         unsigned version, bool is_simple)
 {
+    /* Refused here, it may run there, and what comes next is another thing then. */
+    if (plan->kind == PLAN_COPY && backend->deviates)
+        backend->is_countable = false;
     if (backend_is_aborted(backend, plan))
         return;
     switch (plan->kind) {
