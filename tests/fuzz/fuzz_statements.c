@@ -508,8 +508,10 @@ static void backend_run(struct backend *backend, const struct plan *plan, uint64
                         unsigned version, bool is_simple)
 {
     /* Refused here, it may run there, and what comes next is another thing then. */
-    if (plan->kind == PLAN_COPY && backend->deviates)
+    if (plan->kind == PLAN_COPY && backend->deviates) {
         backend->is_countable = false;
+        backend->may_lose_track = true;
+    }
     if (backend_is_aborted(backend, plan))
         return;
     switch (plan->kind) {
