@@ -83,6 +83,7 @@ struct core_options {
     const struct param_names *param_names;
     const uint8_t *mock_key;   /* 32 random bytes of this process: salts of unknown users, names of
                                   statements */
+    const char *host_name;     /* of this machine, for application_name_add_host */
     struct snapshot *snapshot; /* one reference is the core's from now on */
     const struct core_ports *ports;
     void *ports_context;
@@ -99,6 +100,7 @@ struct core {
     const struct core_ports *ports;
     void *ports_context;
     const uint8_t *mock_key;
+    const char *host_name;
     unsigned index, count;
 
     struct slab clients, logins, servers, server_logins, pools, cancels, resolutions, scram_cache;

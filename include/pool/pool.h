@@ -175,6 +175,10 @@ void resolution_returned(struct letter *letter, void *core);
 
 void pool_fill_row(const struct pool *pool, struct pool_row *row, uint64_t now_us);
 
+/* server_check_delay: idle for so long that it is checked before its next use. With 0 it was checked when it went
+ * back, so only what has been idle since the last upkeep but one. */
+bool pool_must_check(const struct pool *pool, uint64_t idle_since_us);
+
 /* True while no exchange may start. */
 static inline bool pool_is_stopped(const struct pool *pool)
 {

@@ -83,9 +83,9 @@ struct server {
     bool has_left_pool; /* taken off shard_set.server_count already */
     bool close_needed;  /* ends as soon as it is free */
     bool test_failed;
-    bool test_answered;            /* the probe's own answer has come */
-    bool needs_probe, needs_reset; /* due before it is free */
-    bool looks_at_body;            /* the current message is gathered or looked at */
+    bool test_answered;                         /* the probe's own answer has come */
+    bool needs_probe, needs_reset, needs_check; /* due before it is free */
+    bool looks_at_body;                         /* the current message is gathered or looked at */
     bool
         withholds_error; /* the current message is an error that goes to the client once it is known
                              which */

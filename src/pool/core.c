@@ -30,6 +30,7 @@ bool core_init(struct core *core, const struct core_options *options)
     core->ports = options->ports;
     core->ports_context = options->ports_context;
     core->mock_key = options->mock_key;
+    core->host_name = options->host_name != NULL ? options->host_name : "localhost";
     core->index = options->index;
     core->count = options->count;
     list_init(&core->pool_list);

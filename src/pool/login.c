@@ -241,21 +241,25 @@ static bool find_replication(void *context, const char *name, const char *value)
     return true;
 }
 
-/* "NAME - HOST:PORT", as application_name_add_host asks for. */
+/* "NAME - HOST:PORT" or "NAME - unix(PID@HOSTNAME):PORT", as application_name_add_host asks for. */
 static bool add_host(struct client *client)
 {
     struct login *login = client->login;
     const char *name = login->param_values[PARAM_APPLICATION_NAME];
+    const struct core *core = client_core(client);
     char host[64];
     char value[256];
 
+    if (name == NULL)
+        name = "app";
     peer_name_host(&client->peer, host);
-    if (client->peer.port != 0)
-        snprintf(value, sizeof(value), "%.120s - %s:%u", name != NULL ? name : "app", host,
-                 client->peer.port);
+    if (client->peer.family == AF_UNIX)
+        snprintf(value, sizeof(value), "%.120s - unix(%u@%s):%d", name, client->peer.pid,
+                 core->host_name, core->snapshot->settings.listen_port);
     else
-        snprintf(value, sizeof(value), "%.120s - unix(%u):%d", name != NULL ? name : "app",
-                 client->peer.pid, client_core(client)->snapshot->settings.listen_port);
+        snprintf(value, sizeof(value),
+                 client->peer.family == AF_INET6 ? "%.120s - [%s]:%u" : "%.120s - %s:%u", name,
+                 host, client->peer.port);
     return keep_value(login, PARAM_APPLICATION_NAME, value);
 }
 

@@ -225,6 +225,16 @@ void pool_client_timed_out(struct pool *pool, struct client *client, const char 
     client_close_pg_error(client, &error);
 }
 
+bool pool_must_check(const struct pool *pool, uint64_t idle_since_us)
+{
+    const struct settings *settings = &pool->core->snapshot->settings;
+    uint64_t delay_us =
+        settings->server_check_delay_us > 0 ? settings->server_check_delay_us : MAINTENANCE_US;
+
+    return pool->core->loop.now_us - idle_since_us > delay_us &&
+           settings->server_check_query != NULL && settings->server_check_query[0] != '\0';
+}
+
 bool pool_want_server(struct pool *pool, struct client *client)
 {
     struct core *core = pool->core;
@@ -233,11 +243,8 @@ bool pool_want_server(struct pool *pool, struct client *client)
     assert(client->state == CLIENT_IDLE);
     if (likely(link != NULL && list_is_empty(&pool->waiting_clients) && !pool_is_stopped(pool))) {
         struct server *server = OWNER_OF(link, struct server, link);
-        const struct settings *settings = &core->snapshot->settings;
 
-        if (likely(core->loop.now_us - server->idle_since_us <= settings->server_check_delay_us ||
-                   settings->server_check_query == NULL ||
-                   settings->server_check_query[0] == '\0')) {
+        if (likely(!pool_must_check(pool, server->idle_since_us))) {
             if (likely(server_link(server, client)))
                 return true;
             if (client->state == CLIENT_IDLE) {

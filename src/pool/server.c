@@ -268,19 +268,24 @@ static void start_test(struct server *server, enum server_test test, const char 
         server_close(server, "out of memory");
 }
 
-void server_start_check(struct server *server)
+static void check(struct server *server)
 {
     const char *query = server_core(server)->snapshot->settings.server_check_query;
 
-    assert(server->state == SERVER_IDLE);
     if (query == NULL || strcmp(query, "<empty>") == 0 || query[0] == '\0')
         start_test(server, TEST_PROBE, "");
     else
         start_test(server, TEST_CHECK, query);
 }
 
+void server_start_check(struct server *server)
+{
+    assert(server->state == SERVER_IDLE);
+    check(server);
+}
+
 /* What is due before the next client: first the end of cancel requests (they must hit nothing
- * else), then the probe, then the reset. */
+ * else), then the probe, then the reset, or instead of it the check of server_check_delay = 0. */
 static void server_settle(struct server *server)
 {
     const struct settings *settings = &server_core(server)->snapshot->settings;
@@ -296,8 +301,11 @@ static void server_settle(struct server *server)
         start_test(server, TEST_PROBE, "");
     } else if (server->needs_reset && settings->server_reset_query != NULL &&
                settings->server_reset_query[0] != '\0') {
-        server->needs_reset = false;
+        server->needs_reset = server->needs_check = false;
         start_test(server, TEST_RESET, settings->server_reset_query);
+    } else if (server->needs_check) {
+        server->needs_check = false;
+        check(server);
     } else {
         server->needs_reset = false;
         exchange_reset(&server->exchange);
@@ -316,6 +324,9 @@ static void test_done(struct server *server)
         return; /* what came was owed to somebody else; ours is still to come */
     server->test = TEST_NONE;
     if (server->status != 'I' || (server->test_failed && test != TEST_CONNECT)) {
+        /* As after a login that failed the next attempt has to wait (server_login_retry). */
+        if (test == TEST_CONNECT)
+            server_failed(server, "exec_on_connect query failed", NULL, false);
         server_close(server, test == TEST_RESET     ? "reset query failed"
                              : test == TEST_CONNECT ? "exec_on_connect query failed"
                                                     : "test query failed");
@@ -410,7 +421,6 @@ fail:
 void server_arrived(struct server *server, uint64_t lender_generation)
 {
     struct pool *pool = server->pool;
-    const struct settings *settings = &server_core(server)->snapshot->settings;
     uint64_t idle_since_us = server->idle_since_us;
 
     server_become(server, SERVER_IDLE);
@@ -428,8 +438,7 @@ void server_arrived(struct server *server, uint64_t lender_generation)
     if (server->close_needed)
         server_close(server, server->close_reason);
     else if (pool->waiting_count > 0 && !pool_is_stopped(pool) && !pool->is_retired &&
-             server_core(server)->loop.now_us - idle_since_us > settings->server_check_delay_us &&
-             settings->server_check_query != NULL && settings->server_check_query[0] != '\0')
+             pool_must_check(pool, idle_since_us))
         server_start_check(server);
     else
         pool_server_free(pool, server);
@@ -556,6 +565,9 @@ static void server_finish(struct server *server, bool session_over)
 
     server->needs_probe = server->exchange.is_uncertain;
     server->needs_reset = session_over || settings->server_reset_query_always;
+    server->needs_check = settings->server_check_delay_us == 0 &&
+                          settings->server_check_query != NULL &&
+                          settings->server_check_query[0] != '\0';
     conn_resume(&server->conn);
     server_settle(server);
 }
@@ -1241,7 +1253,8 @@ static void server_ended(struct conn *conn, int error)
 
     if (error != 0)
         server_log(server, LEVEL_DEBUG, "connection lost: %s", strerror(error));
-    if (server->state == SERVER_LOGIN)
+    if (server->state == SERVER_LOGIN ||
+        (server->state == SERVER_TESTED && server->test == TEST_CONNECT))
         server_failed(server, "server conn crashed?", NULL, false);
     server_close(server, "server conn crashed?");
 }
