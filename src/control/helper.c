@@ -1,10 +1,12 @@
 #include "control/helper.h"
 
 #include "base/clock.h"
+#include "pool/login.h"
 #include "pool/pool.h"
 #include "worker/thread.h"
 
 #include <netdb.h>
+#include <pwd.h>
 #include <sched.h>
 #include <semaphore.h>
 #include <signal.h>
@@ -13,7 +15,10 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-enum { LATE_NICE = 10 };
+enum {
+    LATE_NICE = 10,
+    OS_USER_STRINGS_BYTES = 64 * 1024, /* all fields of an entry of the user database, on the stack */
+};
 
 enum helper_kind { HELPER_HASH, HELPER_LATE, HELPER_NAMES, HELPER_KINDS };
 
@@ -125,9 +130,11 @@ static void say_refusal(const struct job_queue *queue, const char *what)
 
 bool helper_post(struct job *job)
 {
-    if (job_queue_post(&hash_queue, job))
+    struct job_queue *queue = job->kind == JOB_NAME ? &name_queue : &hash_queue;
+
+    if (job_queue_post(queue, job))
         return true;
-    say_refusal(&hash_queue, "logins");
+    say_refusal(queue, "logins");
     return false;
 }
 
@@ -138,6 +145,21 @@ struct helper_counts helper_counts(void)
 }
 
 /* ---- names ---- */
+
+void helper_run_os_user(struct job *job)
+{
+    struct login *login = OWNER_OF(job, struct login, job);
+    struct passwd entry, *found = NULL;
+    char strings[OS_USER_STRINGS_BYTES];
+    int error = getpwuid_r(login->peer_uid, &entry, strings, sizeof(strings), &found);
+
+    login->os_user[0] = '\0';
+    if (found == NULL)
+        log_write(LEVEL_WARNING, "OS user %u has no name: %s", login->peer_uid,
+                  error != 0 ? strerror(error) : "there is no such user");
+    else if (strlen(found->pw_name) < sizeof(login->os_user))
+        strcpy(login->os_user, found->pw_name);
+}
 
 static void add_addresses(struct resolution *resolution, const char *host)
 {
