@@ -214,7 +214,6 @@ static void start_workers(struct snapshot *snapshot, unsigned worker_count, cons
             .post_control = control_post,
             .post_job = helper_post,
             .resolver_open = helper_resolver_open,
-            .run_os_user = helper_run_os_user,
             .console_open = control_console_open,
         };
         struct thread *thread;

@@ -71,7 +71,7 @@ struct hba_input {
     struct arena *arena;
     struct config_report *report;
     const char *hba_path;
-    const char *ident_path; /* NULL or "": none */
+    const char *ident_path;                             /* NULL or "": none */
     const struct config_place *hba_place, *ident_place; /* of the settings; NULL: of SET */
 };
 

@@ -46,7 +46,7 @@ struct login {
     const struct user_config *user; /* NULL: unknown */
     const char *secret_text;        /* that the client must know, in any form; "": nothing fits */
     uint8_t phase;
-    uint8_t method; /* enum auth_type that is carried out: with HBA, that of `rule` */
+    uint8_t method;              /* enum auth_type that is carried out: with HBA, that of `rule` */
     const struct hba_rule *rule; /* auth_type hba; of the login's snapshot */
     bool wants_negotiation;
     bool is_admin, is_console;

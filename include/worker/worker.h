@@ -40,7 +40,6 @@ struct worker_options {
     void (*random)(void *out, size_t bytes);
     /* Opened by control: struct resolution, and struct handover of console sessions. */
     letter_open *resolver_open;
-    void (*run_os_user)(struct job *job);
     letter_open *console_open;
 };
 

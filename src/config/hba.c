@@ -453,12 +453,10 @@ void hba_read(const struct hba_input *input, struct hba *out)
 
     *out = (struct hba){0};
     if (input->ident_path != NULL && *input->ident_path != '\0') {
-        text = open_or_say(input, "auth_ident_file", input->ident_path, input->ident_place,
-                           &bytes);
+        text = open_or_say(input, "auth_ident_file", input->ident_path, input->ident_place, &bytes);
         if (text == NULL)
             return;
-        ident_read(text, bytes, input->ident_path, input->arena, input->report,
-                   &reader.out.ident);
+        ident_read(text, bytes, input->ident_path, input->arena, input->report, &reader.out.ident);
     }
     text = open_or_say(input, "auth_hba_file", input->hba_path, input->hba_place, &bytes);
     if (text == NULL)
@@ -498,8 +496,8 @@ void hba_copy(struct arena *arena, struct hba *to, const struct hba *from)
 
 static bool has_name(const struct hba_names *names, const char *name)
 {
-    return names->count > 0 && bsearch(&name, names->names, names->count, sizeof(*names->names),
-                                       compare_names) != NULL;
+    return names->count > 0 &&
+           bsearch(&name, names->names, names->count, sizeof(*names->names), compare_names) != NULL;
 }
 
 static bool is_database(const struct hba_names *names, const struct hba_question *question)

@@ -294,8 +294,7 @@ static void read_hba(config_open *open, void *open_context, struct arena *arena,
     if (settings->auth_type != AUTH_HBA)
         return;
     if (input.hba_path == NULL || *input.hba_path == '\0')
-        config_mistake(report, place_of(places, "auth_type"),
-                       "auth_type hba needs auth_hba_file");
+        config_mistake(report, place_of(places, "auth_type"), "auth_type hba needs auth_hba_file");
     else
         hba_read(&input, &draft->hba);
 }

@@ -288,8 +288,7 @@ static void peer_begin(struct client *client)
     login->phase = LOGIN_CHECK;
     login->job = (struct job){
         .letter.open = peer_named,
-        .run = core->ports->run_os_user,
-        .kind = JOB_NAME,
+        .kind = JOB_OS_USER,
         .core_index = core->index,
     };
     login->job_in_flight = core->ports->post_job(core, &login->job);

@@ -196,7 +196,6 @@ bool worker_init(struct worker *worker, const struct worker_options *options, ui
         .hold_accepts = port_hold_accepts,
         .resolver_open = options->resolver_open,
         .console_open = options->console_open,
-        .run_os_user = options->run_os_user,
     };
     mailbox_init(&worker->mailbox);
     atomic_init(&worker->wake_fd, -1);
