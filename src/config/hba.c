@@ -519,8 +519,8 @@ static bool is_user(const struct hba_names *names, const struct hba_question *qu
 
 static bool is_from(const struct hba_rule *rule, const struct hba_question *question)
 {
-    if (rule->transport == HBA_LOCAL || question->family == AF_UNIX)
-        return rule->transport == HBA_LOCAL && question->family == AF_UNIX;
+    if (rule->transport == HBA_LOCAL)
+        return question->family == AF_UNIX;
     if (question->family != AF_INET && question->family != AF_INET6)
         return false;
     if (rule->transport != HBA_HOST && question->has_tls != (rule->transport == HBA_HOSTSSL))
