@@ -75,10 +75,12 @@ static struct version {
 } versions[VERSIONS_MAX];
 static unsigned version_count;
 
-/* OS users 0 .. USERS - 1 are called u0 ..., the next one has no name; map m lets each be the next. */
+/* OS users are called as users are, known or not; map m lets each be the next. The one behind them has
+ * no name. */
+enum { OS_USERS = USERS + 1 };
 static unsigned mapped_user(unsigned uid)
 {
-    return (uid + 1) % USERS;
+    return (uid + 1) % OS_USERS;
 }
 
 struct person {
@@ -140,7 +142,7 @@ static const char *verdict(const struct person *person, unsigned version)
                    ? ""
                    : "unix socket login rejected";
     case PEER_MAP:
-        return is_known && person->family == AF_UNIX && person->uid < USERS &&
+        return is_known && person->family == AF_UNIX && person->uid < OS_USERS &&
                        mapped_user(person->uid) == person->user
                    ? ""
                    : "unix socket login rejected";
@@ -206,9 +208,9 @@ static void person_draws_his_place(struct person *person, unsigned listener)
     } address = {0};
 
     person->family = listen_addresses[listener].any.sa_family;
-    person->uid = happens(3)   ? draw(USERS + 1)
+    person->uid = happens(3)   ? draw(OS_USERS + 1)
                   : happens(2) ? person->user
-                               : (person->user + USERS - 1) % USERS;
+                               : (person->user + OS_USERS - 1) % OS_USERS;
     sim_peer_set_uid(person->peer, person->uid);
     if (person->family == AF_INET) {
         static const uint8_t places[][2] = {{127, 0}, {10, 0}, {10, 1}, {11, 1}};
@@ -410,7 +412,7 @@ static void run_os_user(struct job *job)
     struct login *login = OWNER_OF(job, struct login, job);
 
     login->os_user[0] = '\0';
-    if (login->peer_uid < USERS)
+    if (login->peer_uid < OS_USERS)
         snprintf(login->os_user, sizeof(login->os_user), "u%u", login->peer_uid);
 }
 
@@ -575,11 +577,11 @@ static void make_files(void)
 {
     size_t used = 0;
 
-    ident_text[0] = '\0';
+    strcpy(ident_text, "m \"\" u0\n");
     for (unsigned i = 0; i < USERS; i++)
         used += (size_t)snprintf(users_text + used, sizeof(users_text) - used,
                                  "\"u%u\" \"right of u%u\"\n", i, i);
-    for (unsigned i = 0; i < USERS; i++)
+    for (unsigned i = 0; i < OS_USERS; i++)
         snprintf(ident_text + strlen(ident_text), sizeof(ident_text) - strlen(ident_text),
                  "m u%u u%u\n", i, mapped_user(i));
 }
