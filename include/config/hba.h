@@ -24,7 +24,8 @@
 #include "config/settings.h"
 
 enum {
-    HBA_RULES_MAX = 10000,       /* a worker compares them one by one: below a millisecond */
+    HBA_RULES_MAX =
+        10000, /* compared one by one by a worker: 0.1 ms; 0.5 to 2 with 99 names each */
     HBA_NAMES_MAX = 1000000,     /* of all rules */
     HBA_LIST_DEPTH_MAX = 10,     /* `@file` in `@file` */
     HBA_LIST_COUNT_MAX = 1000,   /* opened in one load */
