@@ -222,6 +222,29 @@ def test_cancel_request_reaches_the_server_of_a_logical_client(t):
         same(c.value("select 1"), "1")
 
 
+@ours
+def test_hba_files_tell_physical_replication_from_the_rest(t):
+    pooler = physical(t, auth_type="hba", start=False)
+    pooler.settings["auth_hba_file"] = pooler.write_file(
+        "hba", "host replication app all trust\nhost app other all trust\n"
+               "host pgbouncer all all trust\nhost all app all reject\n")
+    pooler.write()
+    pooler.start()
+    # a physical one is matched by the keyword, whatever database it names
+    for database in ("replication", "app"):
+        with pooler.connect(database=database, replication="true") as c:
+            same(len(c.query("IDENTIFY_SYSTEM").rows), 1)
+    # by nothing else
+    with refused("no authentication method is found"):
+        pooler.connect("other", replication="true")
+    # a logical one by its database
+    with pooler.connect("other", replication="database") as c:
+        same(c.query("IDENTIFY_SYSTEM").rows[0][3], "app")
+    for rest in ({"replication": "database"}, {}):
+        with refused("login rejected"):
+            pooler.connect(database="replication", **rest)
+
+
 # ---- failures -----------------------------------------------------------------------------------
 
 @ours
