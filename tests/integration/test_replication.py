@@ -281,12 +281,13 @@ def test_server_that_cannot_be_reached_is_said_at_once(t):
 
 @ours
 def test_each_address_of_a_host_is_tried(t):
-    # localhost is ::1 as well, where nobody listens
-    pooler = t.pooler(databases={"app": f"host=localhost port={free_port(t.slot)}"})
+    # nobody listens at the first one
+    hosts = "host=127.0.0.2,127.0.0.1"
+    pooler = t.pooler(databases={"app": f"{hosts} port={free_port(t.slot)}"})
     with refused("connect failed"):
         pooler.connect(replication="database")
     fake = t.fake_server(lambda c: (c.welcome(), c.serve_one_value()))
-    pooler = t.pooler(databases={"app": f"host=localhost port={fake.port}"})
+    pooler = t.pooler(databases={"app": f"{hosts} port={fake.port}"})
     for _ in range(4):
         with pooler.connect(replication="database") as c:
             same(c.value("select 1"), "1")
@@ -384,20 +385,17 @@ def test_idle_server_gives_way_to_replication(t):
 
 @ours
 def test_idle_server_on_another_worker_gives_way_to_replication(t):
-    pooler = t.pooler(pool_mode="transaction", default_pool_size=4,
+    # The second client goes to the worker that has none of the pool yet.
+    pooler = t.pooler(pool_mode="transaction", default_pool_size=1,
                       extra=FOUR + "pool_shards = 4\n")
-    plain = [pooler.connect() for _ in range(4)]
-    for c in plain:
-        c.send(query("select pg_sleep(0.2)"))
-    for c in plain:
-        c.results()
-    with pooler.console() as console:
-        console.wait_pool(sv_idle=4)
-        streams = [pooler.connect(replication="database") for _ in range(4)]
-        console.wait_pool(sv_idle=0, sv_active=4)
-        same(len(t.postgres.backends()), 4)
-        for c in streams:
+    with pooler.connect() as plain, pooler.console() as console:
+        plain.value("select 1")
+        with pooler.connect(replication="database") as c:
             same(c.value("select 1"), "1")
+            console.wait_pool(sv_idle=0, sv_active=1)
+            same(len([row for row in console.table("show shards") if row["database"] == "app"]), 2)
+            same(len(t.postgres.backends()), 1)
+        same(plain.value("select 2", 10), "2")
 
 
 @ours
@@ -515,6 +513,22 @@ def test_what_the_replica_has_confirmed_reaches_postgresql(t):
 
 
 @ours
+def test_stream_whose_client_leaves_ends_without_an_accident(t):
+    write(t.postgres, "before")
+    with slot(t.postgres, "s_leaves", "test_decoding"):
+        pooler = t.pooler()
+        for leave in (lambda c: c.terminate(), lambda c: c.vanish()):
+            with pooler.connect(replication="database") as c:
+                stream(c, plugin_slot="s_leaves")
+                pid = t.postgres.value("select active_pid from pg_replication_slots")
+                leave(c)
+            eventually(lambda: t.postgres.value("select active from pg_replication_slots") == "f",
+                       "the stream has ended")
+            matches(rf"\[{pid}\] LOG:  disconnection", open(t.postgres.log).read())
+            assert f"[{pid}] LOG:  unexpected EOF" not in open(t.postgres.log).read()
+
+
+@ours
 def test_keepalives_pass_both_ways(t):
     write(t.postgres, "before")
     with slot(t.postgres, "s_alive", "test_decoding"):
@@ -575,10 +589,10 @@ def test_slow_replica_costs_little_memory_and_can_say_that_it_is_alive(t):
         with pooler.console() as console:
             wait_standstill(console, "bytes_sent")
         assert pooler.memory() - before < 24 << 20, (pooler.memory() - before) >> 20
-        for number in range(50):
+        for number in range(10):
             c.send(status_update(number))
-        eventually(lambda: len(heard) == 50, "what the replica says arrives")
-        same(heard[-1].body[:9], struct.pack("!cQ", b"r", 49))
+            eventually(lambda: len(heard) == number + 1, "what the replica says arrives")
+            same(heard[-1].body[:9], struct.pack("!cQ", b"r", number))
         total = 0
         while True:
             found = c.receive(10)
