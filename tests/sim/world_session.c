@@ -37,6 +37,7 @@ struct session {
     bool is_asleep;
     bool skips_to_sync;
     bool in_copy, copy_is_extended;
+    bool copy_is_both;  /* it sends rows, too, and ends when the other side has */
     bool copy_has_read; /* at least one message */
     enum login_step login_step;
     char status;
@@ -190,8 +191,22 @@ static bool run_statement(struct session *session, const char *text, unsigned st
     case KIND_COPY_IN:
         put_message(&session->out, 'G', "\0\0\0", 3);
         session->in_copy = true;
+        session->copy_is_both = false;
         session->copy_is_extended = is_extended;
         session->copy_has_read = false;
+        session->sleep_owner = owner;
+        session->sleep_number = number;
+        session->sleep_statement = statement;
+        session->sleep_version = version;
+        flush(session);
+        return false;
+    case KIND_COPY_BOTH:
+        assert(session->is_replication);
+        assert(!is_extended);
+        put_message(&session->out, 'W', "\0\0\0", 3);
+        put_rows(session, 'd', &question, arg);
+        session->in_copy = session->copy_is_both = true;
+        session->copy_is_extended = false;
         session->sleep_owner = owner;
         session->sleep_number = number;
         session->sleep_statement = statement;
@@ -794,11 +809,13 @@ static void session_message(struct session *session, char type, const uint8_t *b
             assert(sscanf(text, "DATA %u %u", &owner, &number) == 2);
             assert(owner == session->sleep_owner);
             assert(number == session->sleep_number);
-            if (world.is_chaos && happens(20))
+            if (world.is_chaos && !session->copy_is_both && happens(20))
                 fail_copy(session, "COPY"); /* a row that does not fit the table */
             break;
         case 'c':
             session->in_copy = false;
+            if (session->copy_is_both)
+                put_message(&session->out, 'c', NULL, 0);
             put_complete(session,
                          &(struct question){session->sleep_owner, session->sleep_number,
                                             session->sleep_statement, session->sleep_version});
@@ -956,7 +973,7 @@ static bool session_step(struct session *session)
         }
     }
     /* Cancelled by somebody else, between two messages. */
-    if (world.is_chaos && session->in_copy && !session->is_over &&
+    if (world.is_chaos && session->in_copy && !session->copy_is_both && !session->is_over &&
         (session->copy_has_read || world.copy_fails_early) && heap_bytes(&session->in) == 0 &&
         happens(100))
         fail_copy(session, session->copy_has_read ? "COPY" : "EARLY");

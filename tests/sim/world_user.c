@@ -292,6 +292,12 @@ static void expect_statement(struct user *user, unsigned number, enum kind kind,
         user->copy_is_extended = is_extended;
         user->copy_has_failed = user->copy_failed_early = user->copy_has_sync = false;
         return;
+    case KIND_COPY_BOTH:
+        expect(user, 'W', number);
+        expect_rows(user, 'd', number, arg);
+        user->copy_number = number;
+        user->copy_has_failed = false;
+        return;
     case KIND_MARK:
         break;
     case KIND_COPY_OUT:
@@ -688,7 +694,7 @@ static void act(struct user *user, const struct action *action)
         put_message(&user->out, 'Q', text, make_query(user, action, text, sizeof(text)));
         user->in_batch = false;
         expect_statement(user, user->number, action->kind, action->arg, false);
-        if (action->kind != KIND_COPY_IN)
+        if (action->kind != KIND_COPY_IN && action->kind != KIND_COPY_BOTH)
             expect_ready(user);
         break;
     case DO_PARSE:
@@ -733,6 +739,12 @@ static void act(struct user *user, const struct action *action)
         break;
     case DO_COPY_DONE:
         put_message(&user->out, 'c', NULL, 0);
+        if (action->kind == KIND_COPY_BOTH) {
+            expect(user, 'c', user->copy_number);
+            expect(user, 'C', user->copy_number);
+            expect_ready(user);
+            break;
+        }
         if (action->kind != KIND_COPY_IN || user->copy_has_failed)
             break; /* there is no COPY to be ended */
         expect(user, 'C', user->copy_number);
@@ -814,6 +826,19 @@ static void plan_copy(struct user *user, unsigned arg, bool waits)
         plan(user, DO_PARSE, KIND_ROWS, arg, false);
         plan(user, DO_SYNC, KIND_ROWS, 0, false);
     }
+}
+
+/* START_REPLICATION: the client speaks whenever it likes, while rows come. */
+static void plan_copy_both(struct user *user, unsigned arg)
+{
+    unsigned count = (unsigned)sim_below(world.sim, 30);
+
+    plan(user, DO_QUERY, KIND_COPY_BOTH, arg, happens(2));
+    for (unsigned i = 0; i < count; i++)
+        plan(user, DO_COPY_DATA, KIND_COPY_BOTH,
+             (unsigned)sim_below(world.sim, happens(4) ? 3000 : 100), happens(6));
+    plan(user, DO_COPY_DONE, KIND_COPY_BOTH, 0, happens(2));
+    plan(user, DO_QUERY, KIND_ROWS, arg / 2, happens(2));
 }
 
 /* A COPY that fails before it reads: what was sent for it is thrown away. */
@@ -1162,6 +1187,10 @@ static void plan_script(struct user *user)
 
     user->action_first = 0;
     user->action_count = 0;
+    if (world.owners[user->owner].is_replication && happens(3)) {
+        plan_copy_both(user, happens(3) ? arg : ARG_LARGE);
+        return;
+    }
     /* Names of statements are as in session mode there, whatever the mode is. */
     if (!world.owners[user->owner].is_replication && (user->is_stale || happens(3))) {
         plan_prepared(user);
