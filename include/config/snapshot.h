@@ -14,6 +14,7 @@
 #define CONFIG_SNAPSHOT_H
 
 #include "config/file.h"
+#include "config/ldap_options.h"
 #include "config/settings.h"
 
 #include <stdatomic.h>
@@ -70,6 +71,7 @@ struct snapshot {
     size_t user_count;
     const struct peer_config *peers; /* sorted by id */
     size_t peer_count;
+    const struct ldap_options *ldap; /* auth_ldap_options, read; NULL: there are none */
     /* below: snapshot.c only */
     atomic_uint references;
     void *arena;

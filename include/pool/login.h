@@ -3,7 +3,8 @@
  *
  *   startup -> password (plain, md5) -----------> done
  *           -> keys -> sasl first -> sasl final -> done     keys, check: a helper thread is at work
- *           -> check (a plain password against a SCRAM secret) -> done
+ *           -> check (a plain password: against a SCRAM secret, by PAM, by LDAP) -> done
+ *                                                                            -> refused (PAM: later)
  *
  * A client in login costs no server and has a byte budget (LOGIN_BYTES_MAX) and
  * client_login_timeout. The order of checks is PgBouncer's (tests/compat/protocol_behaviour.md):
@@ -18,6 +19,7 @@
 #include "crypto/scram.h"
 #include "pool/client.h"
 #include "pool/handover.h"
+#include "pool/password_check.h"
 
 enum {
     LOGIN_BYTES_MAX = 128 * 1024,   /* all that a client may send before it is authenticated */
@@ -30,20 +32,22 @@ enum login_phase {
     LOGIN_KEYS, /* SCRAM keys of a plain password are being made */
     LOGIN_SASL_FIRST,
     LOGIN_SASL_FINAL,
-    LOGIN_CHECK, /* a helper checks a plain password */
+    LOGIN_CHECK,   /* a helper checks a plain password */
+    LOGIN_REFUSED, /* it was wrong, and the client is told at refused_us + refusal_delay_us */
     LOGIN_DONE,
 };
 
 struct login {
     struct handover handover;
-    struct job job; /* LOGIN_CHECK */
-    bool job_in_flight;
+    struct password_check check;     /* LOGIN_CHECK */
+    bool job_in_flight;              /* check.job */
     struct client *client;           /* NULL: gone, or moved */
     struct scram_entry *scram_entry; /* whose keys it waits for */
     struct list key_link;
-    struct snapshot *snapshot;      /* one reference: `user` is of it */
-    const struct user_config *user; /* NULL: unknown */
-    const char *secret_text;        /* that the client must know, in any form; "": nothing fits */
+    struct snapshot *snapshot;       /* one reference: `user` is of it */
+    const struct user_config *user;  /* NULL: unknown */
+    const char *secret_text;         /* that the client must know, in any form; "": nothing fits */
+    const struct ldap_options *ldap; /* of `snapshot`, for AUTH_LDAP; NULL: there are none */
     uint8_t phase;
     uint8_t method; /* enum auth_type that is carried out */
     bool wants_negotiation;
@@ -55,7 +59,8 @@ struct login {
     uint32_t input_bytes;
     struct scram_secret secret;
     struct scram_server scram;
-    char password[LOGIN_MESSAGE_BYTES_MAX]; /* LOGIN_CHECK, for the helper */
+    char password[LOGIN_MESSAGE_BYTES_MAX]; /* LOGIN_CHECK, for the helper and for the pool */
+    uint64_t refused_us, refusal_delay_us;  /* LOGIN_REFUSED */
     uint8_t salted[SCRAM_KEY_BYTES];
     uint16_t unknown_options_bytes;
     char unknown_options[1024]; /* `_pq_.` names for NegotiateProtocolVersion */

@@ -1,6 +1,8 @@
 #include "control/helper.h"
 
 #include "base/clock.h"
+#include "control/ldap_check.h"
+#include "control/pam_check.h"
 #include "pool/pool.h"
 #include "worker/thread.h"
 
@@ -15,9 +17,16 @@
 
 enum { LATE_NICE = 10 };
 
-enum helper_kind { HELPER_HASH, HELPER_LATE, HELPER_NAMES, HELPER_KINDS };
+enum helper_kind {
+    HELPER_HASH,
+    HELPER_LATE,
+    HELPER_NAMES,
+    HELPER_PAM,
+    HELPER_LDAP,
+    HELPER_KINDS,
+};
 
-static struct job_queue hash_queue, name_queue;
+static struct job_queue hash_queue, name_queue, pam_queue, ldap_queue;
 
 /* `nice` of a kind that is idle does not count. */
 static const struct {
@@ -32,6 +41,10 @@ static const struct {
     [HELPER_LATE] = {"hash-late", &hash_queue, HELPER_LATE_THREADS, HELPER_PATIENCE_US, LATE_NICE,
                      false},
     [HELPER_NAMES] = {"names", &name_queue, HELPER_NAME_THREADS, 0, 0, false},
+    /* Modules hash passwords, and TLS takes milliseconds. */
+    [HELPER_PAM] = {"pam", &pam_queue, BUILD_HAS_PAM ? HELPER_PAM_THREADS : 0, 0, LATE_NICE, false},
+    [HELPER_LDAP] = {"ldap", &ldap_queue, BUILD_HAS_LDAP ? HELPER_LDAP_THREADS : 0, 0, LATE_NICE,
+                     false},
 };
 
 struct helper {
@@ -41,7 +54,8 @@ struct helper {
     char error[RING_ERROR_BYTES];
 };
 
-static struct helper helpers[HELPER_HASH_THREADS + HELPER_LATE_THREADS + HELPER_NAME_THREADS];
+static struct helper helpers[HELPER_HASH_THREADS + HELPER_LATE_THREADS + HELPER_NAME_THREADS +
+                             HELPER_PAM_THREADS + HELPER_LDAP_THREADS];
 static _Atomic uint64_t refusal_said_us; /* when the log last told of a full queue; 0: never */
 
 /* Priorities are only lowered, which anybody may. On Linux a thread has a niceness of its own. */
@@ -98,6 +112,11 @@ bool helper_start(void)
 
     job_queue_init(&hash_queue, HELPER_HASH_WAITING_MAX);
     job_queue_init(&name_queue, HELPER_NAME_WAITING_MAX);
+    job_queue_init(&pam_queue, HELPER_PAM_WAITING_MAX);
+    job_queue_init(&ldap_queue, HELPER_LDAP_WAITING_MAX);
+#if BUILD_HAS_LDAP
+    ldap_check_start();
+#endif
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     for (enum helper_kind kind = 0; kind < HELPER_KINDS; kind++)
@@ -125,16 +144,40 @@ static void say_refusal(const struct job_queue *queue, const char *what)
 
 bool helper_post(struct job *job)
 {
-    if (job_queue_post(&hash_queue, job))
+    struct job_queue *queue = &hash_queue;
+
+    /* The configuration allows no method that is not built in. */
+    switch (job->kind) {
+    case JOB_HASH:
+        break;
+    case JOB_PAM:
+#if BUILD_HAS_PAM
+        queue = &pam_queue;
+        job->run = pam_check_run;
+#endif
+        break;
+    case JOB_LDAP:
+#if BUILD_HAS_LDAP
+        queue = &ldap_queue;
+        job->run = ldap_check_run;
+#endif
+        break;
+    }
+    assert(job->run != NULL);
+    if (job_queue_post(queue, job))
         return true;
-    say_refusal(&hash_queue, "logins");
+    say_refusal(queue, queue == &pam_queue    ? "logins by PAM"
+                       : queue == &ldap_queue ? "logins by LDAP"
+                                              : "logins");
     return false;
 }
 
 struct helper_counts helper_counts(void)
 {
     return (struct helper_counts){.hashes = job_queue_counts(&hash_queue),
-                                  .names = job_queue_counts(&name_queue)};
+                                  .names = job_queue_counts(&name_queue),
+                                  .pam = job_queue_counts(&pam_queue),
+                                  .ldap = job_queue_counts(&ldap_queue)};
 }
 
 /* ---- names ---- */

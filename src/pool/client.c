@@ -7,6 +7,7 @@
 #include "pool/lending.h"
 #include "pool/heal.h"
 #include "pool/login.h"
+#include "pool/login_auth.h"
 #include "pool/rewrite.h"
 #include "pool/server.h"
 #include "pool/suspend.h"
@@ -124,6 +125,9 @@ static uint64_t client_deadline(const struct client *client, const char **reason
     switch (client->state) {
     case CLIENT_LOGIN:
     case CLIENT_MOVING:
+        if (client->login != NULL && client->login->phase == LOGIN_REFUSED)
+            CONSIDER(client->login->refused_us, client->login->refusal_delay_us,
+                     LOGIN_PAM_REFUSED_TEXT);
         CONSIDER(client->connect_us, settings->client_login_timeout_us, "client_login_timeout");
         break;
     case CLIENT_WELCOME:

@@ -103,6 +103,14 @@ void core_accept(struct core *core, int fd)
 
 /* ---- configuration ---- */
 
+/* Clients may still come whose password PAM or LDAP checks. */
+static bool core_takes_passwords(const struct core *core)
+{
+    enum auth_type auth_type = core->snapshot->settings.auth_type;
+
+    return auth_type == AUTH_PAM || auth_type == AUTH_LDAP || auth_type == AUTH_HBA;
+}
+
 void core_set_snapshot(struct core *core, struct snapshot *snapshot)
 {
     struct snapshot *old = core->snapshot;
@@ -144,6 +152,8 @@ void core_set_snapshot(struct core *core, struct snapshot *snapshot)
             strcmp(user_before->secret, pool->user_config->secret) != 0)
             pool->has_client_key = false;
         pool->retry_at_us = 0;
+        if (!core_takes_passwords(core))
+            (void)!pool_keep_password(pool, NULL);
         if (database_config_moved(before, after))
             pool_retire_servers(pool, "database configuration changed");
         pool_resume(pool);

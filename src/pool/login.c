@@ -328,6 +328,11 @@ static void enter_pool(struct client *client, const struct handover *handover,
         memcpy(pool->client_key, handover->client_key, sizeof(pool->client_key));
         memcpy(pool->server_key, handover->server_key, sizeof(pool->server_key));
     }
+    if (handover->password != NULL && database->user == NULL &&
+        !pool_keep_password(pool, handover->password)) {
+        client_close_silently(client, "out of memory");
+        return;
+    }
     if (handover->leftover_bytes > 0 &&
         !span_queue_push_copy(&client->parked, client->conn.loop, handover->leftover,
                               handover->leftover_bytes)) {

@@ -485,7 +485,7 @@ static void check_core(void)
         if (login == NULL)
             continue;
         assert(login->client == client);
-        assert(!login->job_in_flight || !atomic_load(&login->job.is_cancelled));
+        assert(!login->job_in_flight || !atomic_load(&login->check.job.is_cancelled));
         waiting += login->scram_entry != NULL || login->job_in_flight;
     }
     assert(waiting == 0 || jobs.count > 0 || atomic_load(&mailbox.last) != NULL);
