@@ -22,7 +22,7 @@ enum {
      * have to wait. */
     HELPER_NAME_THREADS = 4,
     HELPER_PAM_THREADS = 1, /* see pam_check.h */
-    /* A server that is silent costs PASSWORD_CHECK_TIMEOUT_MAX_S for each step. */
+    /* A server that is silent costs PASSWORD_CHECK_TIMEOUT_MAX_S for each login. */
     HELPER_LDAP_THREADS = 8,
 
     /* Jobs of 2 ms (4,096 rounds): 8 s of one core, 4 s of two. That is well within

@@ -2,9 +2,9 @@
  * with it.
  *
  * What is not said by the options (config/ldap_options.h) is as ldap.conf and the LDAP... variables
- * of the environment have it, above all which certificates are trusted. Each step - connect, TLS,
- * bind, search - is given up after check->timeout_us, so that a silent server does not hold a
- * thread for ever. Any number of threads. The only file that knows libldap; not built with
+ * of the environment have it, above all which certificates are trusted. Connecting to one address is
+ * given up after check->timeout_us, and whatever is said there after as much again, so that a
+ * silent server does not hold a thread for ever. Any number of threads. The only file that knows libldap; not built with
  * WITH_LDAP=0. */
 #ifndef CONTROL_LDAP_CHECK_H
 #define CONTROL_LDAP_CHECK_H

@@ -10,7 +10,7 @@
 
 enum {
     PASSWORD_CHECK_REASON_BYTES = 160,
-    PASSWORD_CHECK_TIMEOUT_MAX_S = 10, /* for each step towards an LDAP server */
+    PASSWORD_CHECK_TIMEOUT_MAX_S = 10, /* see ldap_check.h */
 };
 
 struct password_check {
@@ -18,7 +18,7 @@ struct password_check {
     const char *user, *password;
     const struct ldap_options *ldap;
     char host[64]; /* the client's address, as PAM_RHOST has it */
-    /* Steps towards an LDAP server are given up after so long: nobody waits any more. */
+    /* A silent LDAP server is given up after so long: nobody waits any more. */
     uint64_t timeout_us;
     /* The result, if job.was_run. */
     bool is_right;

@@ -1,6 +1,11 @@
 #include "control/ldap_check.h"
 
+#include "base/clock.h"
+
+#include <errno.h>
 #include <ldap.h>
+#include <limits.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -16,9 +21,103 @@ void ldap_check_start(void)
     }
 }
 
-static bool fail(struct password_check *check, const char *what, int result)
+/* ---- a connection that is not waited for without end ----
+ *
+ * The library's timeouts are for connecting and for answers. A TLS handshake it reads and writes
+ * without one (Debian's build), and a server that says nothing there would hold the thread. So below TLS lies a layer
+ * of ours, which waits for the socket itself. */
+
+struct patience {
+    struct ldap_conncb callback; /* first: it is what we are given back */
+    uint64_t timeout_us, deadline_us;
+};
+
+static bool wait_for(Sockbuf_IO_Desc *layer, short events)
 {
-    snprintf(check->reason, sizeof(check->reason), "LDAP: %s: %s", what, ldap_err2string(result));
+    const struct patience *patience = layer->sbiod_pvt;
+    struct pollfd socket = {.fd = -1, .events = events};
+    int result;
+
+    (void)ber_sockbuf_ctrl(layer->sbiod_sb, LBER_SB_OPT_GET_FD, &socket.fd);
+    do {
+        uint64_t now_us = clock_now_us();
+        uint64_t left_us = patience->deadline_us > now_us ? patience->deadline_us - now_us : 0;
+
+        result = poll(&socket, 1, (int)MIN((left_us + US_PER_MS - 1) / US_PER_MS, INT_MAX));
+    } while (result < 0 && errno == EINTR);
+    if (result == 0)
+        errno = ETIMEDOUT;
+    return result > 0;
+}
+
+static int layer_setup(Sockbuf_IO_Desc *layer, void *patience)
+{
+    layer->sbiod_pvt = patience;
+    return 0;
+}
+
+static int layer_remove(Sockbuf_IO_Desc *layer)
+{
+    (void)layer;
+    return 0;
+}
+
+static int layer_control(Sockbuf_IO_Desc *layer, int option, void *argument)
+{
+    return LBER_SBIOD_CTRL_NEXT(layer, option, argument);
+}
+
+static ber_slen_t layer_read(Sockbuf_IO_Desc *layer, void *data, ber_len_t bytes)
+{
+    return wait_for(layer, POLLIN) ? LBER_SBIOD_READ_NEXT(layer, data, bytes) : -1;
+}
+
+static ber_slen_t layer_write(Sockbuf_IO_Desc *layer, void *data, ber_len_t bytes)
+{
+    return wait_for(layer, POLLOUT) ? LBER_SBIOD_WRITE_NEXT(layer, data, bytes) : -1;
+}
+
+static Sockbuf_IO patient_layer = {
+    .sbi_setup = layer_setup,
+    .sbi_remove = layer_remove,
+    .sbi_ctrl = layer_control,
+    .sbi_read = layer_read,
+    .sbi_write = layer_write,
+    .sbi_close = layer_remove,
+};
+
+static int connected(LDAP *ldap, Sockbuf *buffer, LDAPURLDesc *url, struct sockaddr *address,
+                     struct ldap_conncb *callback)
+{
+    struct patience *patience = OWNER_OF(callback, struct patience, callback);
+
+    (void)ldap;
+    (void)url;
+    (void)address;
+    patience->deadline_us = clock_now_us() + patience->timeout_us;
+    return ber_sockbuf_add_io(buffer, &patient_layer, LBER_SBIOD_LEVEL_PROVIDER + 1, patience);
+}
+
+static void disconnected(LDAP *ldap, Sockbuf *buffer, struct ldap_conncb *callback)
+{
+    (void)ldap;
+    (void)buffer;
+    (void)callback;
+}
+
+/* ---- what is asked ---- */
+
+/* With what the server, or the library, has to say about it. */
+static bool fail(struct password_check *check, LDAP *ldap, const char *what, int result)
+{
+    char *details = NULL;
+
+    if (ldap != NULL)
+        (void)ldap_get_option(ldap, LDAP_OPT_DIAGNOSTIC_MESSAGE, &details);
+    snprintf(check->reason, sizeof(check->reason), "LDAP: %s: %s%s%s", what,
+             ldap_err2string(result), details != NULL && details[0] != '\0' ? ": " : "",
+             details != NULL ? details : "");
+    ldap_memfree(details);
     return false;
 }
 
@@ -28,7 +127,7 @@ static struct timeval timeout_of(const struct password_check *check)
                             .tv_usec = (suseconds_t)(check->timeout_us % US_PER_S)};
 }
 
-static bool set_options(struct password_check *check, LDAP *ldap)
+static bool set_options(struct password_check *check, LDAP *ldap, struct patience *patience)
 {
     const struct timeval timeout = timeout_of(check);
     const int version = LDAP_VERSION3;
@@ -38,7 +137,9 @@ static bool set_options(struct password_check *check, LDAP *ldap)
         result = ldap_set_option(ldap, LDAP_OPT_NETWORK_TIMEOUT, &timeout);
     if (result == LDAP_OPT_SUCCESS)
         result = ldap_set_option(ldap, LDAP_OPT_TIMEOUT, &timeout);
-    return result == LDAP_OPT_SUCCESS || fail(check, "setting options", LDAP_LOCAL_ERROR);
+    if (result == LDAP_OPT_SUCCESS)
+        result = ldap_set_option(ldap, LDAP_OPT_CONNECT_CB, &patience->callback);
+    return result == LDAP_OPT_SUCCESS || fail(check, ldap, "setting options", LDAP_LOCAL_ERROR);
 }
 
 static int bind_as(LDAP *ldap, const char *name, const char *password)
@@ -65,7 +166,7 @@ static char *search(struct password_check *check, LDAP *ldap)
     int result, count;
 
     if (!ldap_options_filter(options, check->user, filter, sizeof(filter))) {
-        (void)fail(check, "making the filter", LDAP_FILTER_ERROR);
+        (void)fail(check, NULL, "making the filter", LDAP_FILTER_ERROR);
         return NULL;
     }
     /* More than one is as bad as none: two are enough to know. */
@@ -73,7 +174,7 @@ static char *search(struct password_check *check, LDAP *ldap)
                                NULL, NULL, &timeout, 2, &found);
     count = found != NULL ? ldap_count_entries(ldap, found) : 0;
     if (result != LDAP_SUCCESS)
-        (void)fail(check, "searching for the user", result);
+        (void)fail(check, ldap, "searching for the user", result);
     else if (count != 1)
         snprintf(check->reason, sizeof(check->reason), "LDAP: %s fits the search",
                  count == 0 ? "no entry" : "more than one entry");
@@ -90,14 +191,14 @@ static bool search_and_bind(struct password_check *check, LDAP *ldap)
     char *name;
 
     if (result != LDAP_SUCCESS)
-        return fail(check, "binding as ldapbinddn for the search", result);
+        return fail(check, ldap, "binding as ldapbinddn for the search", result);
     name = search(check, ldap);
     if (name == NULL)
         return false;
     /* A bind without a name is anonymous, and succeeds with any password. */
     result = name[0] != '\0' ? bind_as(ldap, name, check->password) : LDAP_INVALID_CREDENTIALS;
     ldap_memfree(name);
-    return result == LDAP_SUCCESS || fail(check, "binding as the user", result);
+    return result == LDAP_SUCCESS || fail(check, ldap, "binding as the user", result);
 }
 
 static bool simple_bind(struct password_check *check, LDAP *ldap)
@@ -107,19 +208,17 @@ static bool simple_bind(struct password_check *check, LDAP *ldap)
 
     if (ldap_options_bind_name(check->ldap, check->user, name, sizeof(name)) && name[0] != '\0')
         result = bind_as(ldap, name, check->password);
-    return result == LDAP_SUCCESS || fail(check, "binding as the user", result);
+    return result == LDAP_SUCCESS || fail(check, ldap, "binding as the user", result);
 }
 
 static bool ask(struct password_check *check, LDAP *ldap)
 {
     int result;
 
-    if (!set_options(check, ldap))
-        return false;
     if (check->ldap->starttls) {
         result = ldap_start_tls_s(ldap, NULL, NULL);
         if (result != LDAP_SUCCESS)
-            return fail(check, "StartTLS", result);
+            return fail(check, ldap, "StartTLS", result);
     }
     return check->ldap->is_search ? search_and_bind(check, ldap) : simple_bind(check, ldap);
 }
@@ -127,6 +226,10 @@ static bool ask(struct password_check *check, LDAP *ldap)
 void ldap_check_run(struct job *job)
 {
     struct password_check *check = OWNER_OF(job, struct password_check, job);
+    struct patience patience = {
+        .callback = {.lc_add = connected, .lc_del = disconnected},
+        .timeout_us = check->timeout_us,
+    };
     LDAP *ldap = NULL;
     int result;
 
@@ -134,9 +237,9 @@ void ldap_check_run(struct job *job)
     assert(check->password[0] != '\0');
     result = ldap_initialize(&ldap, check->ldap->uris);
     if (result != LDAP_SUCCESS) {
-        (void)fail(check, "ldap_initialize", result);
+        (void)fail(check, NULL, "ldap_initialize", result);
         return;
     }
-    check->is_right = ask(check, ldap);
+    check->is_right = set_options(check, ldap, &patience) && ask(check, ldap);
     (void)ldap_unbind_ext_s(ldap, NULL, NULL);
 }

@@ -20,7 +20,7 @@ moduleload back_mdb
 pidfile {folder}/slapd.pid
 argsfile {folder}/slapd.args
 # A bind with a name and without a password is anonymous and succeeds: the trap for poolers.
-allow bind_anon_cred
+allow bind_anon_dn
 {tls}
 database mdb
 suffix "{base}"
@@ -81,7 +81,7 @@ class Slapd:
     def _make_certificate(self):
         subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
                         "-keyout", self._path("key.pem"), "-out", self._path("cert.pem"),
-                        "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"],
+                        "-subj", "/CN=ldap", "-addext", "subjectAltName=IP:127.0.0.1"],
                        check=True, capture_output=True)
         for name in ("key.pem", "cert.pem"):
             give_to_os_user(self._path(name))
@@ -93,7 +93,7 @@ class Slapd:
     def start(self):
         urls = f"ldap://127.0.0.1:{self.port}/"
         if self.tls_port:
-            urls += f" ldaps://127.0.0.1:{self.tls_port}/"
+            urls += f" ldap://127.0.0.2:{self.port}/ ldaps://127.0.0.1:{self.tls_port}/"
         with open(self._path("log"), "ab") as log:
             self.process = subprocess.Popen([SLAPD, "-f", self._path("slapd.conf"), "-h", urls, "-d", "stats"],
                                             stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/",

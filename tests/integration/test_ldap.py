@@ -293,8 +293,8 @@ def test_logins_that_wait_for_a_silent_server_hold_up_nobody_else(t):
 @slow(40)
 def test_starttls_and_ldaps_check_the_certificate(t):
     server = slapd(t, tls=True)
-    starttls = f"ldapserver=localhost ldapport={server.port} ldaptls=1 {SIMPLE}"
-    ldaps = f"ldapserver=localhost ldapport={server.tls_port} ldapscheme=ldaps {SEARCH}"
+    starttls = f"ldapserver=127.0.0.1 ldapport={server.port} ldaptls=1 {SIMPLE}"
+    ldaps = f"ldapserver=127.0.0.1 ldapport={server.tls_port} ldapscheme=ldaps {SEARCH}"
     for options, why in ((starttls, "StartTLS: Connect error"),
                          (ldaps, "binding as ldapbinddn for the search: Can't contact LDAP server")):
         os.environ.pop("LDAPTLS_CACERT", None)
@@ -307,7 +307,8 @@ def test_starttls_and_ldaps_check_the_certificate(t):
         refuses(pooler, "app", "wrong")
     # StartTLS it was, not merely another port.
     same(server.log().count("STARTTLS"), 3)
-    refuses(pooler_with(t, starttls.replace("localhost", "127.0.0.1")), "app", "Ldap-pw")
+    # The certificate is not this address's.
+    refuses(pooler_with(t, starttls.replace("127.0.0.1", "127.0.0.2")), "app", "Ldap-pw")
 
 
 @ours
