@@ -107,7 +107,7 @@ static void disconnected(LDAP *ldap, Sockbuf *buffer, struct ldap_conncb *callba
 
 /* ---- what is asked ---- */
 
-/* With what the server, or the library, has to say about it. */
+/* With what the server, or the library, has to say about it: foreign text, for the log. */
 static bool fail(struct password_check *check, LDAP *ldap, const char *what, int result)
 {
     char *details = NULL;
@@ -118,6 +118,9 @@ static bool fail(struct password_check *check, LDAP *ldap, const char *what, int
              ldap_err2string(result), details != NULL && details[0] != '\0' ? ": " : "",
              details != NULL ? details : "");
     ldap_memfree(details);
+    for (char *at = check->reason; *at != '\0'; at++)
+        if ((unsigned char)*at < 0x20 || *at == 0x7f)
+            *at = '?';
     return false;
 }
 

@@ -9,7 +9,7 @@
 
 static const char service[] = "pgbouncer";
 
-/* PAM frees the answers, and an answer that is left over here. */
+/* Those that PAM does not get: it frees the others. */
 static void answers_free(struct pam_response *answers, int count)
 {
     for (int i = 0; i < count; i++)
@@ -50,7 +50,11 @@ static int converse(int count, const struct pam_message **messages, struct pam_r
             answers_free(answers, count);
             return PAM_CONV_ERR;
         }
-    *out = answers;
+    /* pam_matrix, for one, wants none back where it only tells something. */
+    if (out != NULL)
+        *out = answers;
+    else
+        answers_free(answers, count);
     return PAM_SUCCESS;
 }
 
