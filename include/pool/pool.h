@@ -91,6 +91,7 @@ struct pool {
     bool has_client_key; /* learned from a client's own login */
     uint8_t client_key[32], server_key[32];
     struct buffer *client_password; /* of the last client that PAM or LDAP let in; NULL: none */
+    unsigned client_password_count; /* how often it has changed */
     bool has_salted_password;       /* made from a plain password by a helper, for this salt */
     uint8_t salted_password[32];
     uint8_t salt[64];

@@ -70,6 +70,7 @@ bool pool_keep_password(struct pool *pool, const char *password)
         buffer_release(core->loop.buffers, old);
     }
     pool->client_password = new;
+    pool->client_password_count++;
     pool->has_salted_password = false;
     pool->retry_at_us = 0;
     return true;

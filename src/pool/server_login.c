@@ -37,6 +37,7 @@ void server_login_start(struct server *server)
     struct writer writer;
     size_t begin;
 
+    server->login->client_password_count = server->pool->client_password_count;
     writer_init(&writer, packet, sizeof(packet));
     begin = message_begin(&writer, 0);
     writer_put_u32(&writer, 3 << 16);
@@ -372,6 +373,12 @@ static void error_response(struct server *server, const uint8_t *body, size_t by
 
     if (!error_fields_read(body, bytes, &fields)) {
         server_login_fail(server, "bad pkt header");
+        return;
+    }
+    if (server->login->client_password_count != pool->client_password_count) {
+        /* Most likely about a password that is outdated: what a client has proved meanwhile is
+         * tried before anybody is told. */
+        server_close(server, "login failed, and there is another password");
         return;
     }
     /* Said once, not for each attempt: pool_server_failed logs a change of it. */

@@ -44,11 +44,12 @@ struct person {
     struct line line;
     bool is_connected, came_in_chaos;
     bool knows_password;
-    bool is_welcome;
+    bool is_welcome, is_answered;
     char user[8];
     char password[32];
     struct scram_client scram;
-    unsigned logins_left; /* after the chaos */
+    unsigned password_version; /* that he knows */
+    unsigned logins_left;      /* after the chaos */
 };
 
 struct session {
@@ -72,7 +73,7 @@ static struct session *sessions[SESSIONS_MAX];
 static unsigned session_count;
 static struct sockaddr_in listen_address, server_address;
 static int listen_fd;
-static bool is_chaos, people_leave, salts_change;
+static bool is_chaos, people_leave, salts_change, passwords_change;
 static enum auth_type method;
 static unsigned password_version; /* of all users of PAM and LDAP */
 static unsigned long long logged_in, refused_logins, wrong_logins, stale_logins;
@@ -283,6 +284,7 @@ static void person_comes(struct person *person)
     person->line.peer = peer;
     person->knows_password = !is_chaos || !happens(5);
     snprintf(person->user, sizeof(person->user), "u%u", (unsigned)sim_below(sim, USERS));
+    person->password_version = password_version;
     give_password(person->user, person->knows_password, person->password);
     writer_init(&writer, packet, sizeof(packet));
     begin = message_begin(&writer, 0);
@@ -341,6 +343,9 @@ static void person_authenticates(struct person *person, const uint8_t *body, siz
 static void person_message(struct person *person, uint8_t type, const uint8_t *body, size_t bytes)
 {
     struct error_fields fields;
+    uint8_t query[16];
+    struct writer writer;
+    size_t begin;
 
     assert(!person->line.is_over);
     switch (type) {
@@ -356,21 +361,34 @@ static void person_message(struct person *person, uint8_t type, const uint8_t *b
             refused_logins++;
         } else if (strstr(fields.message, "authentication failed") != NULL) {
             /* Or nobody could be asked, or the password was changed on the way. */
-            assert(!person->knows_password || (is_outside() && person->came_in_chaos));
+            assert(!person->knows_password ||
+                   (is_outside() &&
+                    (person->came_in_chaos || person->password_version != password_version)));
             wrong_logins++;
         } else if (strcmp(fields.message, stale_password_text) == 0) {
             assert(stale_logins > 0);
         } else {
-            assert(person->came_in_chaos); /* a timeout, or the server's end */
+            /* A timeout, or the server's end. Who knows the new password is never told that the
+             * old one has been failing. */
+            assert(person->came_in_chaos || person->password_version != password_version);
         }
         break;
     case 'Z':
         assert(person->knows_password);
+        person->is_answered = person->is_welcome;
+        if (person->is_answered)
+            break;
         person->is_welcome = true;
         logged_in++;
+        /* Welcome one may be without a server. */
+        writer_init(&writer, query, sizeof(query));
+        begin = message_begin(&writer, 'Q');
+        writer_put_string(&writer, "");
+        message_end(&writer, begin);
+        line_put(&person->line, &writer);
         break;
     default:
-        assert(type == 'S' || type == 'K');
+        assert(type == 'S' || type == 'K' || type == 'N'); /* that it waits for a server */
         break;
     }
 }
@@ -390,7 +408,7 @@ static void person_step(struct person *person)
         person_message(person, line->in[0], line->in + 5, bytes - 5);
         line_consume(line, bytes);
     }
-    if (!is_chaos && person->is_welcome) {
+    if (!is_chaos && person->is_answered) {
         person->logins_left--;
         person_leaves(person);
     } else if (sim_peer_is_at_end(line->peer) || (is_chaos && person->is_welcome && happens(10)) ||
@@ -562,7 +580,8 @@ static void check_core(void)
         waiting += login->scram_entry != NULL || login->job_in_flight;
         assert(login->phase != LOGIN_CHECK || login->job_in_flight ||
                client->state == CLIENT_CLOSING);
-        assert(login->phase != LOGIN_REFUSED || method == AUTH_PAM);
+        assert(login->phase != LOGIN_REFUSED || client->state == CLIENT_CLOSING ||
+               client->timer.deadline_us <= login->refused_us + login->refusal_delay_us);
     }
     assert(waiting == 0 || jobs.count > 0 || atomic_load(&mailbox.last) != NULL);
 }
@@ -626,6 +645,7 @@ static uint64_t run(uint64_t seed)
     struct core_options core_options;
     struct op accept_op;
     uint64_t trace;
+    unsigned long long logged_in_chaos;
     unsigned round, keys = 0;
 
     log_set_sink(getenv("SIM_LOG") != NULL ? NULL : no_log);
@@ -639,6 +659,7 @@ static uint64_t run(uint64_t seed)
         (enum auth_type[]){AUTH_SCRAM_SHA_256, AUTH_PLAIN, AUTH_PAM, AUTH_LDAP}[sim_below(sim, 4)];
     password_version = 0;
     salts_change = happens(2);
+    passwords_change = happens(2);
     memset(people, 0, sizeof(people));
     session_count = 0;
     mailbox_init(&mailbox);
@@ -682,19 +703,26 @@ static uint64_t run(uint64_t seed)
     for (round = 0; round < CHAOS_ROUNDS; round++) {
         world_step();
         turn();
-        if (is_outside() && salts_change && happens(150))
+        if (is_outside() && passwords_change && happens(150))
             password_version++;
         sim_advance(sim, sim_below(sim, 300));
     }
 
     sim_set_faults(sim, &(struct sim_faults){0});
     is_chaos = false;
+    logged_in_chaos = logged_in;
     jobs.refused_per_mille = 0;
     jobs.count_max = SIM_JOBS_MAX;
     core_set_snapshot(&core, make_snapshot());
     for (unsigned i = 0; i < CLIENTS; i++)
         people[i].logins_left = 2;
     for (round = 0; !all_are_done() && round < ROUNDS_MAX; round++) {
+        /* Once more, in the midst of those who are sure to get in, and no RELOAD to help. */
+        if (logged_in >= logged_in_chaos + CLIENTS && is_outside() && passwords_change) {
+            password_version++;
+            passwords_change = false;
+            core_reconnect(&core, NULL);
+        }
         world_step();
         turn();
         sim_advance(sim, 20);
