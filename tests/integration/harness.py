@@ -85,12 +85,12 @@ class Variant:
             self.function(test)
             return
         global patience
-        patience = 0.3  # it will wait for what does not come
+        patience = pgwire.patience = 0.3  # it will wait for what does not come
         try:
             self.function(test)
         except Skip:
             raise
-        except (AssertionError, OSError, LookupError, TypeError, ValueError, pgwire.PgError,
+        except (AssertionError, AttributeError, OSError, LookupError, TypeError, ValueError, pgwire.PgError,
                 pgwire.Closed, pgwire.TimedOut, subprocess.SubprocessError) as problem:
             print(f"fails as it must: {brief(problem)}")
             return
