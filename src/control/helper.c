@@ -3,10 +3,12 @@
 #include "base/clock.h"
 #include "control/ldap_check.h"
 #include "control/pam_check.h"
+#include "pool/login.h"
 #include "pool/pool.h"
 #include "worker/thread.h"
 
 #include <netdb.h>
+#include <pwd.h>
 #include <sched.h>
 #include <semaphore.h>
 #include <signal.h>
@@ -15,18 +17,23 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-enum { LATE_NICE = 10 };
+enum {
+    LATE_NICE = 10,
+    OS_USER_STRINGS_BYTES =
+        64 * 1024, /* all fields of an entry of the user database, on the stack */
+};
 
 enum helper_kind {
     HELPER_HASH,
     HELPER_LATE,
     HELPER_NAMES,
+    HELPER_USERS,
     HELPER_PAM,
     HELPER_LDAP,
     HELPER_KINDS,
 };
 
-static struct job_queue hash_queue, name_queue, pam_queue, ldap_queue;
+static struct job_queue hash_queue, name_queue, user_queue, pam_queue, ldap_queue;
 
 /* `nice` of a kind that is idle does not count. */
 static const struct {
@@ -41,6 +48,7 @@ static const struct {
     [HELPER_LATE] = {"hash-late", &hash_queue, HELPER_LATE_THREADS, HELPER_PATIENCE_US, LATE_NICE,
                      false},
     [HELPER_NAMES] = {"names", &name_queue, HELPER_NAME_THREADS, 0, 0, false},
+    [HELPER_USERS] = {"os-users", &user_queue, HELPER_USER_THREADS, 0, 0, false},
     /* Modules hash passwords, and TLS takes milliseconds. */
     [HELPER_PAM] = {"pam", &pam_queue, BUILD_HAS_PAM ? HELPER_PAM_THREADS : 0, 0, LATE_NICE, false},
     [HELPER_LDAP] = {"ldap", &ldap_queue, BUILD_HAS_LDAP ? HELPER_LDAP_THREADS : 0, 0, LATE_NICE,
@@ -55,7 +63,7 @@ struct helper {
 };
 
 static struct helper helpers[HELPER_HASH_THREADS + HELPER_LATE_THREADS + HELPER_NAME_THREADS +
-                             HELPER_PAM_THREADS + HELPER_LDAP_THREADS];
+                             HELPER_USER_THREADS + HELPER_PAM_THREADS + HELPER_LDAP_THREADS];
 static _Atomic uint64_t refusal_said_us; /* when the log last told of a full queue; 0: never */
 
 /* Priorities are only lowered, which anybody may. On Linux a thread has a niceness of its own. */
@@ -112,6 +120,7 @@ bool helper_start(void)
 
     job_queue_init(&hash_queue, HELPER_HASH_WAITING_MAX);
     job_queue_init(&name_queue, HELPER_NAME_WAITING_MAX);
+    job_queue_init(&user_queue, HELPER_USER_WAITING_MAX);
     job_queue_init(&pam_queue, HELPER_PAM_WAITING_MAX);
     job_queue_init(&ldap_queue, HELPER_LDAP_WAITING_MAX);
 #if BUILD_HAS_LDAP
@@ -142,6 +151,22 @@ static void say_refusal(const struct job_queue *queue, const char *what)
                   what, queue->waiting_count_max, job_queue_counts(queue).refused);
 }
 
+/* The job of a struct login: peer_uid -> os_user. */
+static void os_user_run(struct job *job)
+{
+    struct login *login = OWNER_OF(job, struct login, check.job);
+    struct passwd entry, *found = NULL;
+    char strings[OS_USER_STRINGS_BYTES];
+    int error = getpwuid_r(login->peer_uid, &entry, strings, sizeof(strings), &found);
+
+    login->os_user[0] = '\0';
+    if (found == NULL)
+        log_write(LEVEL_WARNING, "OS user %u has no name: %s", login->peer_uid,
+                  error != 0 ? strerror(error) : "there is no such user");
+    else if (strlen(found->pw_name) < sizeof(login->os_user))
+        strcpy(login->os_user, found->pw_name);
+}
+
 bool helper_post(struct job *job)
 {
     struct job_queue *queue = &hash_queue;
@@ -149,6 +174,10 @@ bool helper_post(struct job *job)
     /* The configuration allows no method that is not built in. */
     switch (job->kind) {
     case JOB_HASH:
+        break;
+    case JOB_OS_USER:
+        queue = &user_queue;
+        job->run = os_user_run;
         break;
     case JOB_PAM:
 #if BUILD_HAS_PAM
@@ -176,6 +205,7 @@ struct helper_counts helper_counts(void)
 {
     return (struct helper_counts){.hashes = job_queue_counts(&hash_queue),
                                   .names = job_queue_counts(&name_queue),
+                                  .users = job_queue_counts(&user_queue),
                                   .pam = job_queue_counts(&pam_queue),
                                   .ldap = job_queue_counts(&ldap_queue)};
 }

@@ -229,6 +229,97 @@ static bool has_auth_user(const struct client *client)
     return !client->login->is_console && name != NULL && name[0] != '\0';
 }
 
+/* A helper has to find something out first; `done` opens its letter. */
+static void check_post(struct client *client, enum job_kind kind, void (*run)(struct job *job),
+                       letter_open *done)
+{
+    struct core *core = client_core(client);
+    struct login *login = client->login;
+
+    login->phase = LOGIN_CHECK;
+    login->check.job = (struct job){
+        .letter.open = done,
+        .run = run,
+        .kind = kind,
+        .core_index = core->index,
+    };
+    login->job_in_flight = core->ports->post_job(core, &login->check.job);
+    if (!login->job_in_flight)
+        client_close_error(client, JOB_REFUSED_TEXT, JOB_REFUSED_SQLSTATE);
+}
+
+/* ---- HBA ---- */
+
+/* Where TLS comes in: a client that has it says so here, and method cert looks at its certificate. */
+static bool has_tls(const struct client *client)
+{
+    (void)client;
+    return false;
+}
+
+static void log_hba(const struct client *client, const char *what)
+{
+    const struct handover *handover = &client->login->handover;
+    char host[64];
+
+    peer_name_host(&client->peer, host);
+    client_log(client, LEVEL_LOG, "%s host \"%s\", user \"%s\", database \"%s\", SSL %s", what,
+               client->peer.family == AF_UNIX ? "[local]" : host, handover->user,
+               handover->database, has_tls(client) ? "on" : "off");
+}
+
+/* auth_type hba: the first line that matches says how. False: closed. */
+static bool hba_decide(struct client *client)
+{
+    struct login *login = client->login;
+    const struct hba_question question = {
+        .database = login->handover.database,
+        .user = login->handover.user,
+        .family = client->peer.family,
+        .address = client->peer.address,
+        .has_tls = has_tls(client),
+    };
+
+    login->rule = hba_find(&login->snapshot->hba, &question);
+    if (login->rule == NULL) {
+        log_hba(client, "no pg_hba.conf entry for");
+        fail(client, "no authentication method is found");
+        return false;
+    }
+    login->method = (uint8_t)login->rule->method;
+    return true;
+}
+
+static void peer_named(struct letter *letter, void *context)
+{
+    struct login *login = OWNER_OF(letter, struct login, check.job.letter);
+
+    assert(login->check.job.was_run || login->client == NULL);
+    login->job_in_flight = false;
+    if (login->client == NULL)
+        login_free(context, login);
+    else if (login->os_user[0] != '\0' &&
+             hba_allows_peer(login->rule, login->os_user, login->handover.user))
+        login_authenticated(login->client);
+    else
+        fail(login->client, "unix socket login rejected");
+}
+
+/* Who is at the other end of the socket, says the kernel; what he is called, says NSS, and that may
+ * take long. */
+static void peer_begin(struct client *client)
+{
+    struct core *core = client_core(client);
+    struct login *login = client->login;
+
+    if (login->user == NULL || client->peer.family != AF_UNIX ||
+        !ring_peer_uid(core->loop.ring, client->conn.fd, &login->peer_uid)) {
+        fail(client, "unix socket login rejected");
+        return;
+    }
+    check_post(client, JOB_OS_USER, NULL, peer_named);
+}
+
 void login_auth_begin(struct client *client)
 {
     struct core *core = client_core(client);
@@ -237,7 +328,9 @@ void login_auth_begin(struct client *client)
     struct scram_secret parsed;
     const struct database_config *database;
 
-    login->method = (uint8_t)core->snapshot->settings.auth_type;
+    login->method = (uint8_t)login->snapshot->settings.auth_type;
+    if (login->method == AUTH_HBA && !hba_decide(client))
+        return;
     switch (login->method) {
     case AUTH_ANY:
         database = snapshot_find_database(core->snapshot, login->handover.database);
@@ -268,15 +361,28 @@ void login_auth_begin(struct client *client)
     case AUTH_SCRAM_SHA_256:
         scram_begin(client);
         break;
+    case AUTH_REJECT:
+        log_hba(client, "pg_hba.conf rejects connection for");
+        fail(client, "login rejected");
+        break;
+    case AUTH_PEER:
+        peer_begin(client);
+        break;
+    case AUTH_CERT:
+        client_log(client, LEVEL_ERROR, "TLS connection required");
+        fail(client, "certificate authentication failed");
+        break;
     case AUTH_LDAP:
     case AUTH_PAM:
-        login->ldap = login->snapshot->ldap;
+        login->ldap = login->rule != NULL ? login->rule->ldap : login->snapshot->ldap;
         if (login->method == AUTH_LDAP && !BUILD_HAS_LDAP) {
             fail(client, "ldap is not supported by this build");
         } else if (has_auth_user(client)) {
             fail(client, "bouncer config error");
         } else if (login->method == AUTH_LDAP && login->ldap == NULL) {
-            fail(client, "auth_ldap_options is null");
+            /* A rule's are there, but not understood. */
+            fail(client,
+                 login->rule != NULL ? "LDAP authentication failed" : "auth_ldap_options is null");
         } else {
             login->phase = LOGIN_PASSWORD;
             send_authentication(client, AUTHENTICATION_CLEARTEXT, NULL, 0);
@@ -290,25 +396,6 @@ void login_auth_begin(struct client *client)
 }
 
 /* ---- a plain password, checked by a helper ---- */
-
-/* `done` opens the letter. */
-static void check_post(struct client *client, enum job_kind kind, void (*run)(struct job *job),
-                       letter_open *done)
-{
-    struct core *core = client_core(client);
-    struct login *login = client->login;
-
-    login->phase = LOGIN_CHECK;
-    login->check.job = (struct job){
-        .letter.open = done,
-        .run = run,
-        .kind = kind,
-        .core_index = core->index,
-    };
-    login->job_in_flight = core->ports->post_job(core, &login->check.job);
-    if (!login->job_in_flight)
-        client_close_error(client, JOB_REFUSED_TEXT, JOB_REFUSED_SQLSTATE);
-}
 
 static void outside_refused(struct client *client)
 {

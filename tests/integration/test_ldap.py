@@ -10,6 +10,7 @@ import pgwire
 from harness import PASSWORD, covers, eventually, free_port, ours, refused, same, slow, within
 from ldap_server import BASE, PEOPLE, READER, READER_PASSWORD, Slapd
 from pgwire import message, startup, text
+from test_hba import hba_pooler
 
 FAILED = "LDAP authentication failed"
 SIMPLE = f'ldapprefix="uid=" ldapsuffix=",{PEOPLE}"'
@@ -255,9 +256,10 @@ def test_silent_server_costs_its_time_and_no_more(t):
 @slow(60)
 def test_logins_that_wait_for_a_silent_server_hold_up_nobody_else(t):
     fake = silent_server(t)
-    pooler = pooler_with(t, f"ldapserver=127.0.0.1 ldapport={fake.port} {SIMPLE}", max_client_conn=1000,
-                         databases={"app": t.postgres.address(user="u_scram", password=PASSWORD)},
-                         listen_backlog=1000, verbose=1, stats_period=1)
+    pooler = hba_pooler(t, f"host all app all ldap ldapserver=127.0.0.1 ldapport={fake.port} {SIMPLE}\n"
+                        "host all all all scram-sha-256\n", max_client_conn=1000, listen_backlog=1000,
+                        databases={"app": t.postgres.address(user="u_scram", password=PASSWORD)},
+                        verbose=1, stats_period=1)
     crowd = []
     for _ in range(200):
         client = pooler.open()
@@ -266,21 +268,10 @@ def test_logins_that_wait_for_a_silent_server_hold_up_nobody_else(t):
     for client in crowd:
         same(client.receive().type, "R")
     eventually(lambda: fake.accepted >= 8, "all helpers of LDAP wait")
-    # The others' way in is SCRAM now, with keys and a server's login that other helpers make.
-    pooler.settings.update(auth_type="scram-sha-256", auth_ldap_options=None)
-    pooler.userlist["app"] = PASSWORD
-    pooler.write()
-    pooler.signal(1)
-    pooler.wait_log("got SIGHUP")
-
-    def asks_for_scram():
-        with pooler.open() as probe:
-            probe.send(startup({"user": "app", "database": "app"}))
-            return struct.unpack_from("!I", probe.receive().body)[0] == 10
-    eventually(asks_for_scram, "SCRAM holds")
+    # The others' keys, and those for the server's login, are made by other helpers.
     started = time.monotonic()
     for _ in range(5):
-        same(current_user(pooler, "app", PASSWORD), "u_scram")
+        same(current_user(pooler, "other", PASSWORD), "u_scram")
     within(started, 0, 5, "five logins by SCRAM")
     same([client.silent_for(0) for client in crowd], [True] * len(crowd))
     # Who leaves takes his question along, unless it is being asked.
@@ -309,6 +300,30 @@ def test_starttls_and_ldaps_check_the_certificate(t):
     same(server.log().count("STARTTLS"), 3)
     # The certificate is not this address's.
     refuses(pooler_with(t, starttls.replace("127.0.0.1", "127.0.0.2")), "app", "Ldap-pw")
+
+
+@ours
+def test_lines_of_hba_have_options_of_their_own(t):
+    server = slapd(t)
+    pooler = hba_pooler(t, f"local all all ldap {server.options(SIMPLE)} # for those who are here\n"
+                        f"host all app all ldap {server.options(SEARCH)}\nhost all all all scram-sha-256\n",
+                        userlist={"other": PASSWORD})
+    same(current_user(pooler, "app", "Ldap-pw"), "app")
+    refuses(pooler, "app", "wrong")
+    same(current_user(pooler, "other", PASSWORD), "other")
+    with pooler.connect(host=pooler.folder, user="other", password="Others-pw") as client:
+        same(client.value("select current_user"), "other")
+    pooler.write_file("hba.conf", f"host all all all ldap {server.options(SIMPLE)}\n")
+    pooler.signal(1)
+    eventually(lambda: logs_in(pooler, "other", "Others-pw"), "the new rules hold")
+
+
+@ours
+def test_line_of_hba_with_a_mistake_lets_nobody_in(t):
+    pooler = hba_pooler(t, "host all app all ldap ldapserver=a ldapport=x ldapprefix=y\nhost all all all trust\n")
+    pooler.wait_log(r"WARNING this line lets nobody in: ldap: ldapport has no port .*hba\.conf:1\)")
+    refuses(pooler, "app", PASSWORD)
+    pooler.connect(user="other").terminate()
 
 
 @ours

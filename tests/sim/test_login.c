@@ -454,9 +454,6 @@ static void outside_judges(struct job *job)
 static bool post_job(struct core *from, struct job *job)
 {
     (void)from;
-    if (job->kind != JOB_HASH)
-        job->run = outside_judges;
-    assert(job->run != NULL);
     return sim_jobs_post(&jobs, job);
 }
 
@@ -666,6 +663,7 @@ static uint64_t run(uint64_t seed)
     jobs = (struct sim_jobs){
         .sim = sim,
         .mailbox = &mailbox,
+        .run_check = outside_judges,
         .refused_per_mille = happens(2) ? 0 : 1u << sim_below(sim, 9),
         .delay_us_max = happens(4) ? 0 : 1u << sim_below(sim, 18),
         .count_max = happens(2) ? SIM_JOBS_MAX : 1 + (unsigned)sim_below(sim, 4),

@@ -415,8 +415,8 @@ static void what_would_weaken_security_is_refused(void **state)
     struct snapshot *snapshot;
 
     (void)state;
-    assert_mistake("[pgbouncer]\nauth_type = hba\n",
-                   "ERROR auth_type hba is not supported by this version yet in configuration "
+    assert_mistake("[pgbouncer]\nauth_type = cert\n",
+                   "ERROR auth_type cert is not supported by this version yet in configuration "
                    "(t.ini:2)");
     assert_mistake("[pgbouncer]\nauth_type=cert", "auth_type cert is not supported");
     if (!BUILD_HAS_LDAP)
