@@ -1,0 +1,90 @@
+/* console_session.h - one session of the console, and what its files share.
+ *
+ * console.c has its life and its bytes, console_show.c the SHOWs, console_act.c the other commands,
+ * console_extended.c the extended protocol. Each command ends with exactly one of console_complete
+ * and console_failed, then or later; until then the session is busy, and what it sends waits.
+ *
+ * Control's thread. */
+#ifndef CONTROL_CONSOLE_SESSION_H
+#define CONTROL_CONSOLE_SESSION_H
+
+#include "base/bytes.h"
+#include "control/console_command.h"
+#include "control/request.h"
+#include "control/show.h"
+#include "pool/core.h"
+
+enum {
+    INPUT_BYTES_MAX = 64 * 1024,
+    CONSOLE_STATEMENTS_MAX = 64,
+};
+
+/* A prepared statement or portal of the extended protocol: a name and a command's text. */
+struct console_statement {
+    char name[64];
+    char *text;
+    bool is_portal;
+};
+
+struct session {
+    struct session *next;
+    int fd;
+    bool is_admin;
+    bool is_busy;     /* workers are asked */
+    bool is_extended; /* the command at hand came by Execute */
+    bool skips_to_sync;
+    bool is_closing; /* as soon as its output is out */
+    bool waits_for_suspend;
+    char user[USER_NAME_BYTES_MAX];
+    uint8_t key[8];
+    struct request *request;
+    const struct show_table *table;
+    struct core_counts counts; /* of SHOW LISTS */
+    struct console_command command;
+    char text[128]; /* as sent, for `invalid command` */
+    struct peer_name peer;
+    uint64_t connect_us;
+    char set_tag[352]; /* of a SET that is being carried out */
+    uint8_t input[INPUT_BYTES_MAX];
+    size_t input_bytes;
+    struct output output;
+    size_t sent_bytes;
+    uint64_t id;
+    struct console_statement statements[CONSOLE_STATEMENTS_MAX];
+    unsigned statement_count;
+};
+
+/* All of them. */
+extern struct session *console_sessions;
+extern unsigned console_session_count;
+
+/* ---- console.c ---- */
+
+/* An ErrorResponse, logged; the command goes on. */
+void console_error(struct session *session, const char *text);
+/* The command is answered: what comes next may be looked at. */
+void console_over(struct session *session);
+void console_failed(struct session *session, const char *text);
+void console_complete(struct session *session, const char *tag);
+/* Looks at what the session has sent. Due after a command that was answered later than it came. */
+void console_go_on(struct session *session);
+
+/* ---- console_act.c ---- */
+
+/* Runs a command of any kind. */
+void console_run(struct session *session, const char *text);
+void console_invalid(struct session *session, const char *text);
+/* The session goes: what it has begun is finished without it. */
+void console_act_abandon(struct session *session);
+
+/* ---- console_show.c ---- */
+
+void console_show(struct session *session, const struct show_table *table);
+
+/* ---- console_extended.c ---- */
+
+/* Parse, Bind, Describe, Close or Execute. */
+void console_extended(struct session *session, uint8_t type, struct reader *reader);
+void console_extended_release(struct session *session);
+
+#endif
