@@ -16,14 +16,18 @@
 
 enum {
     INPUT_BYTES_MAX = 64 * 1024,
-    CONSOLE_STATEMENTS_MAX = 64,
+    CONSOLE_STATEMENTS_MAX = 256, /* of a session; portals count, too */
 };
 
-/* A prepared statement or portal of the extended protocol: a name and a command's text. */
+/* A prepared statement or portal of the extended protocol. */
 struct console_statement {
     char name[64];
-    char *text;
+    struct console_command command; /* without a word: an empty text */
     bool is_portal;
+    bool was_run;
+    uint32_t binary_columns; /* see struct output */
+    uint8_t *rest;           /* rows that an Execute with a limit has left */
+    size_t rest_bytes;
 };
 
 struct session {
@@ -41,7 +45,6 @@ struct session {
     const struct show_table *table;
     struct core_counts counts; /* of SHOW LISTS */
     struct console_command command;
-    char text[128]; /* as sent, for `invalid command` */
     struct peer_name peer;
     uint64_t connect_us;
     char set_tag[352]; /* of a SET that is being carried out */
@@ -50,8 +53,12 @@ struct session {
     struct output output;
     size_t sent_bytes;
     uint64_t id;
-    struct console_statement statements[CONSOLE_STATEMENTS_MAX];
-    unsigned statement_count;
+    struct console_statement *statements;
+    unsigned statement_count, statement_max;
+    struct console_statement *executed; /* by the Execute at hand */
+    uint32_t row_limit;                 /* of that Execute; 0: none */
+    size_t
+        execute_begin; /* with a row_limit nothing behind this goes out before all rows are there */
 };
 
 /* All of them. */
@@ -60,31 +67,43 @@ extern unsigned console_session_count;
 
 /* ---- console.c ---- */
 
-/* An ErrorResponse, logged; the command goes on. */
-void console_error(struct session *session, const char *text);
+/* An ErrorResponse, logged; the command goes on. sqlstate NULL: 08P01. */
+void console_error(struct session *session, const char *sqlstate, const char *text);
 /* The command is answered: what comes next may be looked at. */
 void console_over(struct session *session);
 void console_failed(struct session *session, const char *text);
 void console_complete(struct session *session, const char *tag);
+/* The session's last words. */
+void console_fatal(struct session *session, const char *text);
 /* Looks at what the session has sent. Due after a command that was answered later than it came. */
 void console_go_on(struct session *session);
 
 /* ---- console_act.c ---- */
 
-/* Runs a command of any kind. */
-void console_run(struct session *session, const char *text);
-void console_invalid(struct session *session, const char *text);
+/* False: not a command; the error was sent, and the command is not over yet. A text of white space
+ * and semicolons is a command without a word. */
+must_check bool console_check(struct session *session, const char *text,
+                              struct console_command *command);
+/* Runs session->command, of any kind. */
+void console_run(struct session *session);
 /* The session goes: what it has begun is finished without it. */
 void console_act_abandon(struct session *session);
 
 /* ---- console_show.c ---- */
 
 void console_show(struct session *session, const struct show_table *table);
+/* What a command shows; NULL: it is not a SHOW. */
+const struct show_table *console_table(const struct console_command *command);
 
 /* ---- console_extended.c ---- */
 
 /* Parse, Bind, Describe, Close or Execute. */
-void console_extended(struct session *session, uint8_t type, struct reader *reader);
+void console_extended(struct session *session, uint8_t type, const uint8_t *body, size_t bytes);
+/* Of a command that came by Execute. */
+void console_extended_complete(struct session *session, const char *tag);
+void console_extended_sync(struct session *session);
+/* A simple query ends the unnamed statement and all portals. */
+void console_extended_simple(struct session *session);
 void console_extended_release(struct session *session);
 
 #endif

@@ -19,16 +19,23 @@ unsigned console_session_count;
 
 /* ---- answers ---- */
 
-void console_error(struct session *session, const char *text)
+void console_error(struct session *session, const char *sqlstate, const char *text)
 {
     log_write(LEVEL_ERROR, "C-0x%llx: pgbouncer/%s@console %s", (unsigned long long)session->id,
               session->user, text);
     log_write(LEVEL_WARNING, "C-0x%llx: pgbouncer/%s@console pooler error: %s",
               (unsigned long long)session->id, session->user, text);
-    show_error(&session->output, "ERROR", NULL, text, NULL);
+    show_error(&session->output, "ERROR", sqlstate, text, NULL);
 }
 
-/* The command is answered: what comes next may be looked at. */
+void console_fatal(struct session *session, const char *text)
+{
+    log_write(LEVEL_LOG, "C-0x%llx: pgbouncer/%s@console closing because: %s",
+              (unsigned long long)session->id, session->user, text);
+    show_error(&session->output, "FATAL", NULL, text, NULL);
+    session->is_closing = true;
+}
+
 void console_over(struct session *session)
 {
     session->is_busy = false;
@@ -38,7 +45,7 @@ void console_over(struct session *session)
 
 void console_failed(struct session *session, const char *text)
 {
-    console_error(session, text);
+    console_error(session, NULL, text);
     if (session->is_extended)
         session->skips_to_sync = true;
     console_over(session);
@@ -46,7 +53,10 @@ void console_failed(struct session *session, const char *text)
 
 void console_complete(struct session *session, const char *tag)
 {
-    show_complete(&session->output, tag);
+    if (session->is_extended)
+        console_extended_complete(session, tag);
+    else
+        show_complete(&session->output, tag);
     console_over(session);
 }
 
@@ -70,12 +80,20 @@ static void session_close(struct session *session)
         control_consoles_gone();
 }
 
+/* What may go out. Rows of an Execute with a limit wait until it is known how many there are. */
+static size_t sendable_bytes(const struct session *session)
+{
+    if (session->is_busy && session->is_extended && session->row_limit > 0)
+        return session->execute_begin;
+    return session->output.bytes;
+}
+
 static void flush(struct session *session)
 {
-    while (session->sent_bytes < session->output.bytes) {
+    while (session->sent_bytes < sendable_bytes(session)) {
         ssize_t count =
             send(session->fd, session->output.data + session->sent_bytes,
-                 session->output.bytes - session->sent_bytes, MSG_NOSIGNAL | MSG_DONTWAIT);
+                 sendable_bytes(session) - session->sent_bytes, MSG_NOSIGNAL | MSG_DONTWAIT);
 
         if (count < 0 && errno == EINTR)
             continue;
@@ -88,61 +106,68 @@ static void flush(struct session *session)
         }
         session->sent_bytes += (size_t)count;
     }
-    session->output.bytes = 0;
-    session->sent_bytes = 0;
+    if (session->sent_bytes == session->output.bytes) {
+        session->output.bytes = 0;
+        session->sent_bytes = 0;
+        session->execute_begin = 0;
+    }
 }
 
-static void message(struct session *session, uint8_t type, uint8_t *body, size_t bytes)
+static void simple_query(struct session *session, const uint8_t *body, size_t bytes)
 {
-    struct reader reader;
-    const char *text;
+    session->is_extended = false;
+    session->output.binary_columns = 0;
+    console_extended_simple(session);
+    if (bytes == 0 || memchr(body, 0, bytes) != body + bytes - 1) {
+        console_fatal(session, "incomplete query");
+        return;
+    }
+    session->is_busy = true;
+    if (!console_check(session, (const char *)body, &session->command)) {
+        console_over(session);
+    } else if (session->command.word[0] == '\0') {
+        show_message(&session->output, 'I', NULL, 0);
+        console_over(session);
+    } else {
+        console_run(session);
+    }
+}
 
-    reader_init(&reader, body, bytes);
+static void message(struct session *session, uint8_t type, const uint8_t *body, size_t bytes)
+{
+    char text[96];
+
     if (type == 'X') {
         session->is_closing = true;
         return;
     }
     if (type == 'S') {
         session->skips_to_sync = false;
+        console_extended_sync(session);
         show_ready(&session->output);
         return;
     }
     if (session->skips_to_sync)
         return;
+    session->output.has_old_columns = control_snapshot()->settings.console_old_columns;
     switch (type) {
     case 'Q':
-        text = reader_get_string(&reader);
-        session->is_extended = false;
-        if (text == NULL || reader_left(&reader) != 0) {
-            show_error(&session->output, "FATAL", NULL, "incomplete query", NULL);
-            session->is_closing = true;
-        } else if (control_snapshot()->settings.disable_pqexec) {
-            show_error(&session->output, "FATAL", NULL, "PQexec disallowed", NULL);
-            session->is_closing = true;
-        } else if (text[strspn(text, " \t\r\n;")] == '\0') {
-            show_message(&session->output, 'I', NULL, 0);
-            show_ready(&session->output);
-        } else {
-            console_run(session, text);
-        }
+        simple_query(session, body, bytes);
         break;
     case 'P':
     case 'B':
     case 'D':
     case 'C':
     case 'E':
-        console_extended(session, type, &reader);
+        console_extended(session, type, body, bytes);
         break;
     case 'H':
         break;
-    default: {
-        char what[96];
-
-        snprintf(what, sizeof(what), "unsupported packet type for admin console: %d", type);
-        console_error(session, what);
-        show_error(&session->output, "FATAL", NULL, "bad packet", NULL);
-        session->is_closing = true;
-    }
+    default:
+        snprintf(text, sizeof(text), "unsupported packet type for admin console: %d", type);
+        console_error(session, NULL, text);
+        show_ready(&session->output);
+        console_fatal(session, "bad packet");
     }
 }
 
@@ -155,8 +180,7 @@ void console_go_on(struct session *session)
         uint8_t type = session->input[0];
 
         if (length < 4 || length + 1 > sizeof(session->input)) {
-            show_error(&session->output, "FATAL", NULL, "incomplete pkt", NULL);
-            session->is_closing = true;
+            console_fatal(session, "incomplete pkt");
             break;
         }
         if (session->input_bytes < length + 1)
@@ -232,7 +256,7 @@ size_t console_poll_fill(struct pollfd *fds, size_t count_max)
         fds[count] = (struct pollfd){.fd = session->fd};
         if (session->input_bytes < sizeof(session->input))
             fds[count].events = POLLIN;
-        if (session->output.bytes > session->sent_bytes)
+        if (sendable_bytes(session) > session->sent_bytes)
             fds[count].events |= POLLOUT;
         count++;
     }

@@ -184,14 +184,6 @@ static bool database_exists(struct session *session, const char *name, const cha
     return true;
 }
 
-void console_invalid(struct session *session, const char *text)
-{
-    char what[256];
-
-    snprintf(what, sizeof(what), "invalid command '%.180s', use SHOW HELP;", text);
-    console_failed(session, what);
-}
-
 static void log_command(const struct session *session, const char *argument)
 {
     if (argument != NULL)
@@ -200,17 +192,41 @@ static void log_command(const struct session *session, const char *argument)
         log_write(LEVEL_LOG, "%s command issued", session->command.word);
 }
 
+static void run_show(struct session *session)
+{
+    const struct show_table *table = console_table(&session->command);
+
+    if (table->admin_only && !session->is_admin)
+        console_failed(session, "admin access needed");
+    else
+        console_show(session, table);
+}
+
+/* What drivers set when they connect: they go on without it, so it is not worth an error. */
+static bool is_drivers_setting(const char *key)
+{
+    static const char *const names[] = {"application_name", "extra_float_digits"};
+    const struct show_table *table = show_find(key);
+
+    for (size_t i = 0; i < COUNT_OF(names); i++)
+        if (strcasecmp(names[i], key) == 0)
+            return true;
+    return table != NULL && table->value != NULL;
+}
+
 static void run_set(struct session *session)
 {
     const char *key = session->command.argument;
     const struct snapshot *running = control_snapshot();
     struct snapshot *changed;
-    const struct show_table *table = show_find(key);
 
-    if (table != NULL && table->columns[0].name != NULL && table->columns[1].name == NULL &&
-        table->name[0] >= 'a') {
+    if (is_drivers_setting(key)) {
         show_error(&session->output, "NOTICE", NULL, "SET ignored", NULL);
         console_complete(session, "SET");
+        return;
+    }
+    if (!session->is_admin) {
+        console_failed(session, "admin access needed");
         return;
     }
     changed = snapshot_with_setting(running, key, session->command.value);
@@ -221,6 +237,11 @@ static void run_set(struct session *session)
     snprintf(session->set_tag, sizeof(session->set_tag), "SET %s=%s", key, session->command.value);
     session->request = request_make(control_requests(), session, answer_command);
     control_replace_snapshot(changed, session->request);
+}
+
+static bool is_shutdown_word(const char *word)
+{
+    return strcasecmp(word, "WAIT_FOR_SERVERS") == 0 || strcasecmp(word, "WAIT_FOR_CLIENTS") == 0;
 }
 
 static void run_shutdown(struct session *session)
@@ -236,8 +257,7 @@ static void run_shutdown(struct session *session)
     } else if (control_mode() == CONTROL_SUSPENDED) {
         /* Nobody could finish anything. */
         console_failed(session, "pooler is suspended, RESUME it first");
-    } else if (strcasecmp(how, "WAIT_FOR_SERVERS") == 0 ||
-               strcasecmp(how, "WAIT_FOR_CLIENTS") == 0) {
+    } else {
         bool for_servers = strcasecmp(how, "WAIT_FOR_SERVERS") == 0;
 
         log_write(LEVEL_LOG, "SHUTDOWN %s command issued",
@@ -245,8 +265,6 @@ static void run_shutdown(struct session *session)
         session->request = request_make(control_requests(), session, answer_command);
         control_shutdown(for_servers ? SHUTDOWN_WAIT_FOR_SERVERS : SHUTDOWN_WAIT_FOR_CLIENTS,
                          session->request);
-    } else {
-        console_invalid(session, session->text);
     }
 }
 
@@ -266,8 +284,8 @@ static void run_kill_client(struct session *session)
     request_command(session->request);
 }
 
-/* Commands of the form WORD [db]. True: it was one. */
-static bool run_database_command(struct session *session)
+/* Commands of the form WORD [db]. */
+static void run_database_command(struct session *session)
 {
     static const struct {
         const char *word;
@@ -287,35 +305,35 @@ static bool run_database_command(struct session *session)
     char text[128];
     size_t i = 0;
 
-    while (i < COUNT_OF(commands) && strcmp(commands[i].word, word) != 0)
+    while (strcmp(commands[i].word, word) != 0) {
         i++;
-    if (i == COUNT_OF(commands))
-        return false;
+        assert(i < COUNT_OF(commands));
+    }
     if (commands[i].needs_database && database == NULL) {
         console_failed(session, "a database is required");
-        return true;
+        return;
     }
     if ((commands[i].kind == COMMAND_PAUSE || commands[i].kind == COMMAND_KILL) &&
         control_mode() != CONTROL_ACTIVE) {
         console_failed(session, "already suspended/paused");
-        return true;
+        return;
     }
     if (commands[i].kind == COMMAND_RESUME && database == NULL) {
         if (control_shutdown_mode() != SHUTDOWN_NONE) {
             console_failed(session, "pooler is shutting down");
-            return true;
+            return;
         }
         if (control_mode() == CONTROL_ACTIVE) {
             console_failed(session, "pooler is not paused/suspended");
-            return true;
+            return;
         }
     }
     if (database != NULL && !database_exists(session, database, commands[i].what))
-        return true;
+        return;
     if (commands[i].kind == COMMAND_RESUME && database != NULL && !console_is_paused(database)) {
         snprintf(text, sizeof(text), "database %s is not paused", database);
         console_failed(session, text);
-        return true;
+        return;
     }
     log_command(session, database);
     if (database != NULL) {
@@ -329,7 +347,6 @@ static bool run_database_command(struct session *session)
             flags->is_disabled = commands[i].kind == COMMAND_DISABLE;
     }
     send_command(session, commands[i].kind, database);
-    return true;
 }
 
 static void run_suspend(struct session *session)
@@ -373,77 +390,106 @@ static void run_reload(struct session *session)
         return;
     request_release(session->request);
     session->request = NULL;
-    show_error(&session->output, "ERROR", "F0000", reason, NULL);
+    console_error(session, "F0000", reason);
     if (session->is_extended)
         session->skips_to_sync = true;
     console_over(session);
 }
 
-void console_run(struct session *session, const char *text)
+static void run_wait_close(struct session *session)
 {
-    struct console_command *command = &session->command;
-    enum console_result result = console_command_parse(text, command);
-    const struct show_table *table;
+    const struct console_command *command = &session->command;
+
+    if (command->has_argument && !database_exists(session, command->argument, "wait in"))
+        return;
+    log_command(session, command->has_argument ? command->argument : NULL);
+    session->request = request_make(control_requests(), session, closed_looked);
+    strcpy(session->request->database, command->argument);
+    request_report(session->request, REPORT_SERVERS);
+}
+
+/* ---- which command ---- */
+
+enum argument { NO_ARGUMENT, MAY_HAVE_ARGUMENT, NEEDS_ARGUMENT };
+
+static const struct kind {
+    const char *word;
+    enum argument argument;
+    bool is_admins;
+    void (*run)(struct session *session);
+} kinds[] = {
+    {"SHOW", NEEDS_ARGUMENT, false, run_show},
+    {"SELECT", NEEDS_ARGUMENT, false, run_show},
+    {"SET", NEEDS_ARGUMENT, false, run_set},
+    {"RELOAD", NO_ARGUMENT, true, run_reload},
+    {"PAUSE", MAY_HAVE_ARGUMENT, true, run_database_command},
+    {"RESUME", MAY_HAVE_ARGUMENT, true, run_database_command},
+    {"RECONNECT", MAY_HAVE_ARGUMENT, true, run_database_command},
+    {"DISABLE", MAY_HAVE_ARGUMENT, true, run_database_command},
+    {"ENABLE", MAY_HAVE_ARGUMENT, true, run_database_command},
+    {"KILL", MAY_HAVE_ARGUMENT, true, run_database_command},
+    {"KILL_CLIENT", MAY_HAVE_ARGUMENT, true, run_kill_client},
+    {"SUSPEND", NO_ARGUMENT, true, run_suspend},
+    {"WAIT_CLOSE", MAY_HAVE_ARGUMENT, true, run_wait_close},
+    {"SHUTDOWN", MAY_HAVE_ARGUMENT, true, run_shutdown},
+};
+
+static const struct kind *find_kind(const char *word)
+{
+    for (size_t i = 0; i < COUNT_OF(kinds); i++)
+        if (strcmp(kinds[i].word, word) == 0)
+            return &kinds[i];
+    return NULL;
+}
+
+static bool is_command(const struct console_command *command)
+{
+    const struct kind *kind = find_kind(command->word);
+
+    if (kind == NULL)
+        return false;
+    if (command->has_argument ? kind->argument == NO_ARGUMENT : kind->argument == NEEDS_ARGUMENT)
+        return false;
+    if (kind->run == run_show)
+        return show_find(command->argument) != NULL;
+    if (kind->run == run_shutdown && command->has_argument)
+        return is_shutdown_word(command->argument);
+    return true;
+}
+
+bool console_check(struct session *session, const char *text, struct console_command *command)
+{
+    char what[1024];
+
+    *command = (struct console_command){0};
+    if (text[strspn(text, " \t\r\n;")] == '\0')
+        return true;
+    switch (console_command_parse(text, command)) {
+    case CONSOLE_OK:
+        if (is_command(command))
+            return true;
+        break;
+    case CONSOLE_BAD_ARGUMENTS:
+        console_error(session, NULL, "bad arguments");
+        return false;
+    case CONSOLE_INVALID:
+        break;
+    }
+    snprintf(what, sizeof(what), "invalid command '%.900s', use SHOW HELP;", text);
+    console_error(session, NULL, what);
+    return false;
+}
+
+void console_run(struct session *session)
+{
+    const struct kind *kind = find_kind(session->command.word);
 
     session->is_busy = true;
-    snprintf(session->text, sizeof(session->text), "%s", text);
-    if (result == CONSOLE_BAD_ARGUMENTS) {
-        console_failed(session, "bad arguments");
-        return;
-    }
-    if (result == CONSOLE_INVALID) {
-        console_invalid(session, text);
-        return;
-    }
-    if (strcmp(command->word, "SHOW") == 0 || strcmp(command->word, "SELECT") == 0) {
-        table = command->has_argument ? show_find(command->argument) : NULL;
-        if (table == NULL)
-            console_invalid(session, text);
-        else if (table->admin_only && !session->is_admin)
-            console_failed(session, "admin access needed");
-        else
-            console_show(session, table);
-        return;
-    }
-    if (strcmp(command->word, "SET") == 0 && command->has_argument) {
-        table = show_find(command->argument);
-        if (!session->is_admin && (table == NULL || table->name[0] < 'a'))
-            console_failed(session, "admin access needed");
-        else
-            run_set(session);
-        return;
-    }
-    if (!session->is_admin) {
-        static const char *const words[] = {"RELOAD",    "PAUSE",       "RESUME",    "SUSPEND",
-                                            "DISABLE",   "ENABLE",      "KILL",      "SHUTDOWN",
-                                            "RECONNECT", "KILL_CLIENT", "WAIT_CLOSE"};
-
-        for (size_t i = 0; i < COUNT_OF(words); i++)
-            if (strcmp(words[i], command->word) == 0) {
-                console_failed(session, "admin access needed");
-                return;
-            }
-        console_invalid(session, text);
-        return;
-    }
-    if (strcmp(command->word, "RELOAD") == 0 && !command->has_argument) {
-        run_reload(session);
-    } else if (strcmp(command->word, "SHUTDOWN") == 0) {
-        run_shutdown(session);
-    } else if (strcmp(command->word, "KILL_CLIENT") == 0) {
-        run_kill_client(session);
-    } else if (strcmp(command->word, "SUSPEND") == 0 && !command->has_argument) {
-        run_suspend(session);
-    } else if (strcmp(command->word, "WAIT_CLOSE") == 0) {
-        if (command->has_argument && !database_exists(session, command->argument, "wait in"))
-            return;
-        log_command(session, command->has_argument ? command->argument : NULL);
-        session->request = request_make(control_requests(), session, closed_looked);
-        strcpy(session->request->database, command->argument);
-        request_report(session->request, REPORT_SERVERS);
-    } else if (!run_database_command(session)) {
-        console_invalid(session, text);
-    }
+    assert(kind != NULL);
+    if (kind->is_admins && !session->is_admin)
+        console_failed(session, "admin access needed");
+    else
+        kind->run(session);
 }
 
 void console_act_abandon(struct session *session)

@@ -243,6 +243,8 @@ static void show_statistics(struct session *session, const struct pool_row *pool
             show_number(&row, (int64_t)values->bind_count);
             show_number(&row, (int64_t)values->client_login_count);
         }
+        if (totals && averages) /* STATS: total_requests */
+            show_number(&row, (int64_t)database->total.query_count);
         show_row_end(&row);
     }
 }
@@ -305,6 +307,7 @@ static void show_database(struct session *session, const struct database_config 
     show_number(&row, usage != NULL ? usage_count(&usage->client_count) : 0);
     show_number(&row, is_paused);
     show_number(&row, console_is_disabled(name));
+    show_number(&row, limits.reserve_pool_size); /* its old name */
     show_row_end(&row);
 }
 
@@ -328,6 +331,7 @@ static void show_console_database(struct session *session)
     show_number(&row, 0);
     show_number(&row, 0);
     show_number(&row, console_session_count);
+    show_number(&row, 0);
     show_number(&row, 0);
     show_number(&row, 0);
     show_row_end(&row);
@@ -597,20 +601,19 @@ void console_show(struct session *session, const struct show_table *table)
                                   : snapshot->settings.default_pool_size);
             show_row_end(&row);
         }
-    } else if (table->columns[1].name == NULL) {
-        static const char *const values[][2] = {{"client_encoding", "UTF8"},
-                                                {"default_transaction_isolation", "read committed"},
-                                                {"standard_conforming_strings", "on"},
-                                                {"datestyle", "ISO"},
-                                                {"timezone", "GMT"}};
+    } else if (table->value != NULL) {
         struct show_row row;
 
-        for (size_t i = 0; i < COUNT_OF(values); i++)
-            if (strcmp(values[i][0], name) == 0) {
-                show_row_begin(&row, &session->output, table);
-                show_text(&row, i == 0 ? "UTF-8" : values[i][1]);
-                show_row_end(&row);
-            }
+        show_row_begin(&row, &session->output, table);
+        show_text(&row, table->value);
+        show_row_end(&row);
     }
     console_complete(session, "SHOW");
+}
+
+const struct show_table *console_table(const struct console_command *command)
+{
+    if (strcmp(command->word, "SHOW") != 0 && strcmp(command->word, "SELECT") != 0)
+        return NULL;
+    return show_find(command->argument);
 }
