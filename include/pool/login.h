@@ -43,6 +43,7 @@ struct login {
     struct list key_link;
     struct snapshot *snapshot;      /* one reference: `user` is of it */
     const struct user_config *user; /* NULL: unknown */
+    const char *secret_text;        /* that the client must know, in any form; "": nothing fits */
     uint8_t phase;
     uint8_t method; /* enum auth_type that is carried out */
     bool wants_negotiation;
@@ -80,8 +81,11 @@ static inline bool login_is_between_messages(const struct login *login)
            login->phase != LOGIN_CHECK;
 }
 
-/* New configuration: keys that were made of old secrets are forgotten. */
-void login_forget_keys(struct core *core);
-size_t login_scram_entry_bytes(void);
+/* ---- for login_auth.c ---- */
+
+/* The client is who it says: on to its pool, or to the console. */
+void login_authenticated(struct client *client);
+/* Nobody needs it any more, no job is in flight. */
+void login_free(struct core *core, struct login *login);
 
 #endif

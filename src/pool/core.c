@@ -4,6 +4,7 @@
 #include "pool/client.h"
 #include "pool/command.h"
 #include "pool/login.h"
+#include "pool/login_auth.h"
 #include "pool/server.h"
 #include "pool/server_login.h"
 #include "pool/server_statements.h"

@@ -10,6 +10,7 @@
 #include "crypto/scram.h"
 #include "pool/client.h"
 #include "pool/login.h"
+#include "pool/login_auth.h"
 #include "pool/server.h"
 #include "pool/server_login.h"
 #include "wire/message.h"

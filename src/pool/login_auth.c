@@ -1,0 +1,426 @@
+#include "pool/login_auth.h"
+
+#include "crypto/md5.h"
+#include "crypto/secret.h"
+
+#include <string.h>
+
+/* Keys of one user with a plain password, made once by a helper for a random salt.
+ *
+ * Until it is ready its job is with the helpers. When the last waiter leaves, the job is cancelled;
+ * when another comes, no more. Whether a helper saw the one or the other is decided when the job
+ * comes back: it ran and the keys are kept; or it did not, and then it is posted again for those
+ * who wait, or forgotten when nobody does. */
+struct scram_entry {
+    struct list link;
+    struct list waiters; /* login.key_link */
+    struct job job;
+    struct snapshot *snapshot; /* one reference: the user is of it */
+    const struct user_config *user;
+    bool is_ready;
+    bool is_stale; /* the configuration has changed: serves who waits, and goes */
+    struct scram_secret secret;
+    uint8_t salt[SCRAM_SALT_DEFAULT_BYTES];
+    uint32_t iterations;
+    uint8_t salted[SCRAM_KEY_BYTES];
+};
+
+static void scram_offer(struct client *client);
+
+size_t login_scram_entry_bytes(void)
+{
+    return sizeof(struct scram_entry);
+}
+
+static void fail(struct client *client, const char *message)
+{
+    client_close_error(client, message, NULL);
+}
+
+static void send_authentication(struct client *client, uint32_t code, const void *data,
+                                size_t bytes)
+{
+    uint8_t message[1024];
+    struct writer writer;
+
+    writer_init(&writer, message, sizeof(message));
+    message_authentication(&writer, code, data, bytes);
+    assert(!writer.overflow);
+    if (!conn_push_copy(&client->conn, writer.data, writer.bytes))
+        client_close_silently(client, "out of memory");
+}
+
+static void scram_entry_forget(struct core *core, struct scram_entry *entry)
+{
+    assert(list_is_empty(&entry->waiters));
+    list_remove(&entry->link);
+    snapshot_release(entry->snapshot);
+    secret_wipe(entry, sizeof(*entry));
+    slab_give(&core->scram_cache, entry);
+}
+
+static void scram_waiter_comes(struct scram_entry *entry, struct login *login)
+{
+    assert(!entry->is_ready);
+    login->phase = LOGIN_KEYS;
+    login->scram_entry = entry;
+    list_push_back(&entry->waiters, &login->key_link);
+    job_set_cancelled(&entry->job, false);
+}
+
+static void scram_waiter_leaves(struct login *login)
+{
+    struct scram_entry *entry = login->scram_entry;
+
+    list_remove(&login->key_link);
+    login->scram_entry = NULL;
+    if (list_is_empty(&entry->waiters))
+        job_set_cancelled(&entry->job, true);
+}
+
+/* The entry's keys are asked for. False: the helpers have too much to do; the entry and all who
+ * wait for it are gone. */
+static void scram_keys_ask(struct core *core, struct scram_entry *entry)
+{
+    if (core->ports->post_job(core, &entry->job))
+        return;
+    while (!list_is_empty(&entry->waiters)) {
+        struct login *login = OWNER_OF(list_front(&entry->waiters), struct login, key_link);
+
+        scram_waiter_leaves(login);
+        client_close_error(login->client, JOB_REFUSED_TEXT, JOB_REFUSED_SQLSTATE);
+    }
+    scram_entry_forget(core, entry);
+}
+
+static void scram_keys_made(struct letter *letter, void *context)
+{
+    struct scram_entry *entry = OWNER_OF(letter, struct scram_entry, job.letter);
+    struct core *core = context;
+
+    if (!entry->job.was_run) {
+        if (list_is_empty(&entry->waiters))
+            scram_entry_forget(core, entry);
+        else
+            scram_keys_ask(core, entry);
+        return;
+    }
+    scram_secret_make(&entry->secret, entry->salted, entry->salt, sizeof(entry->salt),
+                      entry->iterations);
+    secret_wipe(entry->salted, sizeof(entry->salted));
+    entry->is_ready = true;
+    while (!list_is_empty(&entry->waiters)) {
+        struct login *login = OWNER_OF(list_front(&entry->waiters), struct login, key_link);
+
+        scram_waiter_leaves(login);
+        login->secret = entry->secret;
+        scram_offer(login->client);
+    }
+    if (entry->is_stale)
+        scram_entry_forget(core, entry);
+}
+
+static void scram_keys_run(struct job *job)
+{
+    struct scram_entry *entry = OWNER_OF(job, struct scram_entry, job);
+
+    scram_salted_password(entry->user->secret, strlen(entry->user->secret), entry->salt,
+                          sizeof(entry->salt), entry->iterations, entry->salted);
+}
+
+void login_forget_keys(struct core *core)
+{
+    list_for_each_safe(link, &core->scram_entries)
+    {
+        struct scram_entry *entry = OWNER_OF(link, struct scram_entry, link);
+
+        if (!entry->is_ready) {
+            entry->is_stale = true;
+            continue;
+        }
+        scram_entry_forget(core, entry);
+    }
+}
+
+/* SCRAM with a plain secret: the keys are made once for each user, by a helper. */
+static void scram_keys_for_plain(struct client *client)
+{
+    struct core *core = client_core(client);
+    struct login *login = client->login;
+    struct scram_entry *entry;
+
+    list_for_each(link, &core->scram_entries)
+    {
+        entry = OWNER_OF(link, struct scram_entry, link);
+        if (entry->user != login->user || entry->is_stale)
+            continue;
+        if (entry->is_ready) {
+            /* The last used first, so that a busy user is found at once. */
+            list_remove(&entry->link);
+            list_push_front(&core->scram_entries, &entry->link);
+            login->secret = entry->secret;
+            scram_offer(client);
+        } else {
+            scram_waiter_comes(entry, login);
+        }
+        return;
+    }
+    entry = slab_take(&core->scram_cache);
+    if (entry == NULL) {
+        fail(client, "bouncer resources exhaustion");
+        return;
+    }
+    memset(entry, 0, sizeof(*entry));
+    list_init(&entry->link);
+    list_init(&entry->waiters);
+    entry->snapshot = login->snapshot;
+    snapshot_reference(entry->snapshot);
+    entry->user = login->user;
+    entry->iterations = (uint32_t)login->snapshot->settings.scram_iterations;
+    core->ports->random(core, entry->salt, sizeof(entry->salt));
+    entry->job = (struct job){
+        .letter.open = scram_keys_made,
+        .run = scram_keys_run,
+        .core_index = core->index,
+    };
+    list_push_front(&core->scram_entries, &entry->link);
+    scram_waiter_comes(entry, login);
+    scram_keys_ask(core, entry);
+}
+
+static void scram_offer(struct client *client)
+{
+    static const char mechanisms[] = SCRAM_MECHANISM "\0";
+
+    client->login->phase = LOGIN_SASL_FIRST;
+    send_authentication(client, AUTHENTICATION_SASL, mechanisms, sizeof(mechanisms));
+}
+
+static void scram_begin(struct client *client)
+{
+    struct core *core = client_core(client);
+    struct login *login = client->login;
+    const char *secret = login->secret_text;
+
+    login->method = AUTH_SCRAM_SHA_256;
+    if (secret[0] != '\0' && scram_secret_parse(&login->secret, secret)) {
+        scram_offer(client);
+    } else if (secret[0] != '\0' && !md5_is_secret(secret)) {
+        scram_keys_for_plain(client);
+    } else {
+        /* Nobody, or somebody who has no key: an exchange that cannot succeed. */
+        scram_secret_mock(&login->secret, core->mock_key, login->handover.user,
+                          strlen(login->handover.user),
+                          (uint32_t)core->snapshot->settings.scram_iterations);
+        scram_offer(client);
+    }
+}
+
+void login_auth_begin(struct client *client)
+{
+    struct core *core = client_core(client);
+    struct login *login = client->login;
+    const char *secret = login->secret_text;
+    struct scram_secret parsed;
+    const struct database_config *database;
+
+    login->method = (uint8_t)core->snapshot->settings.auth_type;
+    switch (login->method) {
+    case AUTH_ANY:
+        database = snapshot_find_database(core->snapshot, login->handover.database);
+        if (!login->is_console && database != NULL && database->user == NULL)
+            fail(client, "bouncer config error");
+        else
+            login_authenticated(client);
+        break;
+    case AUTH_TRUST:
+        if (login->user == NULL)
+            fail(client, "\"trust\" authentication failed");
+        else
+            login_authenticated(client);
+        break;
+    case AUTH_PLAIN:
+        login->phase = LOGIN_PASSWORD;
+        send_authentication(client, AUTHENTICATION_CLEARTEXT, NULL, 0);
+        break;
+    case AUTH_MD5:
+        if (scram_secret_parse(&parsed, secret)) {
+            scram_begin(client);
+            break;
+        }
+        core->ports->random(core, login->md5_salt, sizeof(login->md5_salt));
+        login->phase = LOGIN_PASSWORD;
+        send_authentication(client, AUTHENTICATION_MD5, login->md5_salt, sizeof(login->md5_salt));
+        break;
+    case AUTH_SCRAM_SHA_256:
+        scram_begin(client);
+        break;
+    default:
+        /* The configuration refuses what is not built in. */
+        fail(client, "bouncer config error");
+        break;
+    }
+}
+
+static void check_done(struct letter *letter, void *context)
+{
+    struct login *login = OWNER_OF(letter, struct login, job.letter);
+    bool same = login->job.was_run && scram_secret_check(&login->secret, login->salted);
+
+    assert(login->job.was_run || login->client == NULL);
+    login->job_in_flight = false;
+    secret_wipe(login->password, sizeof(login->password));
+    secret_wipe(login->salted, sizeof(login->salted));
+    if (login->client == NULL)
+        login_free(context, login);
+    else if (same)
+        login_authenticated(login->client);
+    else
+        fail(login->client, "password authentication failed");
+}
+
+static void check_run(struct job *job)
+{
+    struct login *login = OWNER_OF(job, struct login, job);
+
+    scram_salted_password(login->password, strlen(login->password), login->secret.salt,
+                          login->secret.salt_bytes, login->secret.iterations, login->salted);
+}
+
+/* A PasswordMessage, zero-terminated. */
+static void password_received(struct client *client, const char *password, size_t bytes)
+{
+    struct core *core = client_core(client);
+    struct login *login = client->login;
+    const char *secret = login->secret_text;
+    bool right = false;
+
+    if (bytes == 0 || password[bytes - 1] != '\0' || strlen(password) != bytes - 1) {
+        fail(client, "bad packet");
+        return;
+    }
+    if (bytes == 1) {
+        fail(client, "empty password returned by client");
+        return;
+    }
+    if (login->method == AUTH_MD5) {
+        char made[MD5_TEXT_BYTES];
+
+        if (secret[0] != '\0' && !md5_is_secret(secret)) {
+            md5_make_secret(secret, strlen(secret), login->handover.user,
+                            strlen(login->handover.user), made);
+            secret = made;
+        }
+        right = secret[0] != '\0' && md5_check_answer(secret, login->md5_salt, password, bytes - 1);
+        secret_wipe(made, sizeof(made));
+    } else if (secret[0] != '\0' && scram_secret_parse(&login->secret, secret)) {
+        login->phase = LOGIN_CHECK;
+        memcpy(login->password, password, bytes);
+        login->job = (struct job){
+            .letter.open = check_done,
+            .run = check_run,
+            .core_index = core->index,
+        };
+        login->job_in_flight = core->ports->post_job(core, &login->job);
+        if (!login->job_in_flight)
+            client_close_error(client, JOB_REFUSED_TEXT, JOB_REFUSED_SQLSTATE);
+        return;
+    } else if (md5_is_secret(secret)) {
+        char made[MD5_TEXT_BYTES];
+
+        md5_make_secret(password, bytes - 1, login->handover.user, strlen(login->handover.user),
+                        made);
+        right = secret_equal(made, secret, MD5_TEXT_BYTES - 1);
+        secret_wipe(made, sizeof(made));
+    } else {
+        right = secret_text_equal(secret, strlen(secret), password, bytes - 1) && secret[0] != '\0';
+    }
+    if (right)
+        login_authenticated(client);
+    else
+        fail(client, "password authentication failed");
+}
+
+static void sasl_first(struct client *client, const uint8_t *body, size_t bytes)
+{
+    struct core *core = client_core(client);
+    struct login *login = client->login;
+    uint8_t random[SCRAM_NONCE_BYTES];
+    char nonce[SCRAM_NONCE_TEXT_BYTES_MAX];
+    uint8_t answer[SCRAM_SERVER_FIRST_ROOM];
+    struct writer writer;
+    struct reader reader;
+    const char *mechanism;
+    uint32_t data_bytes;
+    const uint8_t *data;
+
+    reader_init(&reader, body, bytes);
+    mechanism = reader_get_string(&reader);
+    data_bytes = reader_get_u32(&reader);
+    if (mechanism == NULL || strcmp(mechanism, SCRAM_MECHANISM) != 0) {
+        fail(client, "client selected an invalid SASL authentication mechanism");
+        return;
+    }
+    data = reader_get(&reader, data_bytes);
+    if (data == NULL || reader_left(&reader) != 0) {
+        fail(client, "SASL authentication failed");
+        return;
+    }
+    core->ports->random(core, random, sizeof(random));
+    scram_nonce_text(random, nonce);
+    writer_init(&writer, answer, sizeof(answer));
+    if (scram_server_start(&login->scram, data, data_bytes, nonce, &login->secret, &writer) !=
+        SCRAM_OK) {
+        fail(client, "SASL authentication failed");
+        return;
+    }
+    login->phase = LOGIN_SASL_FINAL;
+    send_authentication(client, AUTHENTICATION_SASL_CONTINUE, answer, writer.bytes);
+}
+
+static void sasl_final(struct client *client, const uint8_t *body, size_t bytes)
+{
+    struct login *login = client->login;
+    struct handover *handover = &login->handover;
+    uint8_t answer[SCRAM_SERVER_FINAL_ROOM];
+    struct writer writer;
+
+    writer_init(&writer, answer, sizeof(answer));
+    if (scram_server_finish(&login->scram, body, bytes, handover->client_key, &writer) !=
+        SCRAM_OK) {
+        fail(client, "SASL authentication failed");
+        return;
+    }
+    send_authentication(client, AUTHENTICATION_SASL_FINAL, answer, writer.bytes);
+    if (client->state == CLIENT_CLOSING)
+        return;
+    /* With the same secret at the server, the client's key opens it too. */
+    handover->has_scram_keys = true;
+    memcpy(handover->server_key, login->secret.server_key, sizeof(handover->server_key));
+    login_authenticated(client);
+}
+
+bool login_auth_leave(struct login *login)
+{
+    if (login->scram_entry != NULL)
+        scram_waiter_leaves(login);
+    if (login->job_in_flight)
+        job_set_cancelled(&login->job, true);
+    return login->job_in_flight;
+}
+
+void login_auth_received(struct client *client, const uint8_t *body, size_t bytes)
+{
+    switch (client->login->phase) {
+    case LOGIN_PASSWORD:
+        password_received(client, (const char *)body, bytes);
+        break;
+    case LOGIN_SASL_FIRST:
+        sasl_first(client, body, bytes);
+        break;
+    default:
+        assert(client->login->phase == LOGIN_SASL_FINAL);
+        sasl_final(client, body, bytes);
+        break;
+    }
+}
