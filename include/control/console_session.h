@@ -46,7 +46,8 @@ struct session {
     struct core_counts counts; /* of SHOW LISTS */
     struct console_command command;
     struct peer_name peer;
-    uint64_t connect_us;
+    uint64_t connect_us, request_us; /* request: the last message */
+    char application_name[128];
     char set_tag[352]; /* of a SET that is being carried out */
     uint8_t input[INPUT_BYTES_MAX];
     size_t input_bytes;

@@ -137,6 +137,7 @@ static void message(struct session *session, uint8_t type, const uint8_t *body, 
 {
     char text[96];
 
+    session->request_us = clock_now_us();
     if (type == 'X') {
         session->is_closing = true;
         return;
@@ -193,6 +194,19 @@ void console_go_on(struct session *session)
     flush(session);
 }
 
+static void take_application_name(struct session *session, const struct handover *handover)
+{
+    static const struct param_names names = {.count = PARAM_APPLICATION_NAME + 1};
+    const struct param_table table = {.names = &names};
+    const char *values[PARAM_APPLICATION_NAME + 1];
+    const char *name;
+
+    params_unpack(&table, handover->params, handover->params_bytes, values);
+    name = values[PARAM_APPLICATION_NAME];
+    snprintf(session->application_name, sizeof(session->application_name), "%s",
+             name != NULL ? name : "");
+}
+
 void console_start(const struct handover *handover)
 {
     static const char *const parameters[][2] = {
@@ -222,7 +236,8 @@ void console_start(const struct handover *handover)
     (void)fcntl(session->fd, F_SETFL, O_NONBLOCK);
     session->is_admin = handover->is_admin;
     session->peer = handover->peer;
-    session->connect_us = handover->connect_us;
+    session->connect_us = session->request_us = handover->connect_us;
+    take_application_name(session, handover);
     session->id = handover->id;
     strcpy(session->user, handover->user);
     session->next = console_sessions;

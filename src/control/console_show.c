@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 static void describe(struct session *session)
 {
@@ -149,10 +150,13 @@ static void show_pointer(struct show_row *row, uint64_t pointer)
 
 static void show_socket(struct session *session, const struct socket_row *socket)
 {
-    bool is_sockets = session->table == show_find("SOCKETS");
+    bool is_active_only = strcmp(session->table->name, "ACTIVE_SOCKETS") == 0;
+    bool is_sockets = is_active_only || strcmp(session->table->name, "SOCKETS") == 0;
     char text[96];
     struct show_row row;
 
+    if (is_active_only && socket->packet_avail + socket->send_avail == 0)
+        return;
     show_row_begin(&row, &session->output, session->table);
     show_text(&row, socket->is_server ? "S" : "C");
     show_text(&row, socket->user);
@@ -160,7 +164,9 @@ static void show_socket(struct session *session, const struct socket_row *socket
     show_text(&row, "none");
     if (is_sockets) {
         snprintf(text, sizeof(text), "%s_%s", socket->is_server ? "sv" : "cl",
-                 strcmp(socket->state, "new") == 0 ? "login" : socket->state);
+                 strcmp(socket->state, "new") == 0                          ? "login"
+                 : strcmp(socket->state, "idle") == 0 && !socket->is_server ? "active"
+                                                                            : socket->state);
         show_text(&row, text);
     } else {
         show_text(&row, socket->state);
@@ -183,9 +189,15 @@ static void show_socket(struct session *session, const struct socket_row *socket
     show_text(&row, socket->application_name);
     show_number(&row, socket->prepared_count);
     show_number(&row, (int64_t)(socket->id & INT32_MAX));
-    if (is_sockets)
-        for (int i = 0; i < 7; i++)
-            show_number(&row, 0);
+    if (is_sockets) {
+        show_number(&row, 0); /* recv_pos, pkt_pos: messages stay where they were received */
+        show_number(&row, 0);
+        show_number(&row, socket->packet_remain);
+        show_number(&row, 0); /* send_pos, send_remain */
+        show_number(&row, 0);
+        show_number(&row, socket->packet_avail);
+        show_number(&row, socket->send_avail);
+    }
     show_row_end(&row);
 }
 
@@ -193,21 +205,34 @@ static void show_socket(struct session *session, const struct socket_row *socket
 static void show_sessions(struct session *session)
 {
     for (const struct session *other = console_sessions; other != NULL; other = other->next) {
+        struct sockaddr_storage local = {0};
+        socklen_t local_bytes = sizeof(local);
+        struct peer_name name;
         struct socket_row row = {
             .database = "pgbouncer",
-            .state = "active",
+            .state = other->is_busy ? "active" : "idle",
             .port = other->peer.family == AF_UNIX
                         ? (unsigned)control_snapshot()->settings.listen_port
                         : other->peer.port,
             .connect_us = other->connect_us,
-            .request_us = clock_now_us(),
+            .request_us = other->request_us,
             .pointer = other->id,
             .remote_pid = other->peer.pid,
+            .packet_avail = (uint32_t)other->input_bytes,
+            .send_avail = (uint32_t)(other->output.bytes - other->sent_bytes),
             .id = other->id,
         };
 
+        if (other->is_busy)
+            row.wait_us = clock_now_us() - other->request_us;
         strcpy(row.user, other->user);
+        strcpy(row.application_name, other->application_name);
         peer_name_host(&other->peer, row.address);
+        if (getsockname(other->fd, (struct sockaddr *)&local, &local_bytes) == 0) {
+            peer_name_from(&name, &local);
+            peer_name_host(&name, row.local_address);
+            row.local_port = name.port;
+        }
         show_socket(session, &row);
     }
 }
@@ -348,12 +373,13 @@ static int compare_names(const void *left, const void *right)
                   ((const struct named_database *)right)->name);
 }
 
-/* Entries, and databases that `*` has made and that have a pool. */
-static void show_databases(struct session *session, const struct pool_row *pools, size_t pool_count)
+/* Entries, databases that `*` has made and that have a pool, and the console: sorted. To be freed. */
+static struct named_database *list_databases(const struct pool_row *pools, size_t pool_count,
+                                             size_t *database_count)
 {
     const struct snapshot *snapshot = control_snapshot();
     struct named_database *list = calloc(snapshot->database_count + pool_count + 1, sizeof(*list));
-    size_t count = 0;
+    size_t count = 0, kept = 1;
 
     assert(list != NULL);
     for (size_t i = 0; i < snapshot->database_count; i++)
@@ -368,14 +394,23 @@ static void show_databases(struct session *session, const struct pool_row *pools
     }
     list[count++] = (struct named_database){"pgbouncer", NULL};
     qsort(list, count, sizeof(*list), compare_names);
-    for (size_t i = 0; i < count; i++) {
-        if (i > 0 && strcmp(list[i].name, list[i - 1].name) == 0)
-            continue;
+    for (size_t i = 1; i < count; i++)
+        if (strcmp(list[i].name, list[kept - 1].name) != 0)
+            list[kept++] = list[i];
+    *database_count = kept;
+    return list;
+}
+
+static void show_databases(struct session *session, const struct pool_row *pools, size_t pool_count)
+{
+    size_t count;
+    struct named_database *list = list_databases(pools, pool_count, &count);
+
+    for (size_t i = 0; i < count; i++)
         if (list[i].database == NULL)
             show_console_database(session);
         else
             show_database(session, list[i].database, list[i].name, console_is_paused(list[i].name));
-    }
     free(list);
 }
 
@@ -437,22 +472,25 @@ static void show_pair(struct session *session, const char *name, const char *val
     show_row_end(&row);
 }
 
-static void show_lists(struct session *session, const struct core_counts *counts, size_t pool_count)
+static void show_lists(struct session *session, const struct core_counts *counts,
+                       const struct pool_row *pools, size_t pool_count)
 {
     const struct snapshot *snapshot = control_snapshot();
+    size_t database_count;
+    struct named_database *databases = list_databases(pools, pool_count, &database_count);
     const struct {
         const char *name;
         size_t items;
     } rows[] = {
-        {"databases", snapshot->database_count + 1},
+        {"databases", database_count},
         {"users", snapshot->user_count},
         {"peers", snapshot->peer_count},
         {"pools", pool_count + 1},
         {"peer_pools", 0},
         {"free_clients", counts->free_clients},
-        {"used_clients", counts->clients + console_session_count},
+        {"used_clients", counts->clients + counts->login_clients + console_session_count},
         {"login_clients", counts->login_clients},
-        {"free_servers", 0},
+        {"free_servers", counts->free_servers},
         {"used_servers", counts->servers},
         {"dns_names", 0},
         {"dns_zones", 0},
@@ -460,12 +498,67 @@ static void show_lists(struct session *session, const struct core_counts *counts
         {"dns_pending", 0},
     };
 
+    free(databases);
     for (size_t i = 0; i < COUNT_OF(rows); i++) {
         char text[32];
 
         snprintf(text, sizeof(text), "%zu", rows[i].items);
         show_pair(session, rows[i].name, text);
     }
+}
+
+static void show_memory_row(struct session *session, const struct memory_row *memory)
+{
+    uint64_t bytes = memory->object_bytes * (memory->used_count + memory->free_count);
+    struct show_row row;
+
+    show_row_begin(&row, &session->output, session->table);
+    show_text(&row, memory->name);
+    show_number(&row, memory->object_bytes);
+    show_number(&row, (int64_t)memory->used_count);
+    show_number(&row, (int64_t)memory->free_count);
+    show_number(&row, (int64_t)MIN(bytes, (uint64_t)INT32_MAX)); /* the column is an int4 */
+    show_row_end(&row);
+}
+
+/* PgBouncer's rows in its order, then those of what it does not have. What is the configuration's
+ * is control's; what we keep elsewhere (outstanding requests in the server, tracked parameters in
+ * parked buffers) has none of its own. */
+static void show_memory(struct session *session, const struct memory_row *rows, size_t count)
+{
+    const struct snapshot *snapshot = control_snapshot();
+    const struct memory_row usual[] = {
+        {"user_cache", sizeof(struct user_config), snapshot->user_count, 0},
+        {"credentials_cache", 0, 0, 0},
+        {"db_cache", sizeof(struct database_config), snapshot->database_count, 0},
+        {"peer_cache", sizeof(struct peer_config), snapshot->peer_count, 0},
+        {"peer_pool_cache", 0, 0, 0},
+        {"pool_cache", 0, 0, 0},
+        {"outstanding_request_cache", 0, 0, 0},
+        {"server_cache", 0, 0, 0},
+        {"client_cache", 0, 0, 0},
+        {"iobuf_cache", 0, 0, 0},
+        {"var_list_cache", 0, 0, 0},
+        {"server_prepared_statement_cache", 0, 0, 0},
+    };
+    bool is_shown[64] = {false};
+
+    assert(count <= COUNT_OF(is_shown));
+    for (size_t i = 0; i < COUNT_OF(usual); i++) {
+        const struct memory_row *row = &usual[i];
+
+        for (size_t k = 0; k < count; k++)
+            if (strcmp(rows[k].name, usual[i].name) == 0) {
+                row = &rows[k];
+                is_shown[k] = true;
+            }
+        show_memory_row(session, row);
+    }
+    for (size_t k = 0; k < count; k++)
+        if (!is_shown[k])
+            show_memory_row(session, &rows[k]);
+    show_memory_row(session, &(struct memory_row){"console_session_cache", sizeof(struct session),
+                                                  console_session_count, 0});
 }
 
 static void show_help(struct session *session)
@@ -515,6 +608,8 @@ static void show_done(struct request *request)
         count = merge_statements(request->rows, count);
     else if (request->kind == REPORT_POOLS)
         count = merge_pools(request->rows, count);
+    else if (request->kind == REPORT_MEMORY)
+        count = merge_memory(request->rows, count);
     else
         count = merge_sockets(request->rows, count);
     if (strcmp(name, "POOLS") == 0) {
@@ -524,9 +619,11 @@ static void show_done(struct request *request)
     } else if (strcmp(name, "DATABASES") == 0) {
         show_databases(session, request->rows, count);
     } else if (strcmp(name, "LISTS") == 0) {
-        show_lists(session, &session->counts, count);
+        show_lists(session, &session->counts, request->rows, count);
     } else if (request->kind == REPORT_STATEMENTS) {
         show_prepared(session, request->rows, count);
+    } else if (request->kind == REPORT_MEMORY) {
+        show_memory(session, request->rows, count);
     } else if (request->kind != REPORT_POOLS) {
         const struct socket_row *sockets = request->rows;
 
@@ -534,9 +631,11 @@ static void show_done(struct request *request)
             show_socket(session, &sockets[i]);
         if (request->kind == REPORT_CLIENTS)
             show_sessions(session);
-        if (strcmp(name, "SOCKETS") == 0 && request->kind == REPORT_CLIENTS) {
+        if (strcmp(name, "CLIENTS") != 0 && request->kind != REPORT_SERVERS) {
+            /* Of SOCKETS: clients, clients in login, servers. */
             session->request = request;
-            request_report(request, REPORT_SERVERS);
+            request_report(request,
+                           request->kind == REPORT_CLIENTS ? REPORT_LOGINS : REPORT_SERVERS);
             return;
         }
     }
@@ -557,6 +656,7 @@ void console_show(struct session *session, const struct show_table *table)
         {"SHARDS", REPORT_POOLS},         {"CLIENTS", REPORT_CLIENTS},
         {"SERVERS", REPORT_SERVERS},      {"SOCKETS", REPORT_CLIENTS},
         {"LISTS", REPORT_COUNTS},         {"PREPARED", REPORT_STATEMENTS},
+        {"MEM", REPORT_MEMORY},           {"ACTIVE_SOCKETS", REPORT_CLIENTS},
     };
     const struct snapshot *snapshot = control_snapshot();
     const char *name = table->name;

@@ -536,6 +536,7 @@ void login_authenticated(struct client *client)
 
     login->phase = LOGIN_DONE;
     if (login->is_console) {
+        pack_values(client);
         move(client, HANDOVER_CONSOLE, core->index);
         return;
     }
