@@ -311,7 +311,8 @@ bool console_cancel(const uint8_t key[8])
         if (memcmp(session->key, key, sizeof(session->key)) == 0) {
             struct request *request;
 
-            if (control_mode() == CONTROL_ACTIVE || control_shutdown_mode() != SHUTDOWN_NONE)
+            if (!session->is_admin || control_mode() == CONTROL_ACTIVE ||
+                control_shutdown_mode() != SHUTDOWN_NONE)
                 return true;
             request = request_make(control_requests(), &console_sessions, request_release);
             control_resume(request);

@@ -270,14 +270,14 @@ static void run_shutdown(struct session *session)
 
 static void run_kill_client(struct session *session)
 {
-    char *end;
-    unsigned long long id = strtoull(session->command.argument, &end, 10);
+    const char *argument = session->command.argument;
+    unsigned long long id = strtoull(argument, NULL, 10);
 
-    if (!session->command.has_argument || *end != '\0' || end == session->command.argument) {
+    if (argument[0] == '\0' || argument[strspn(argument, "0123456789")] != '\0') {
         console_failed(session, "invalid client pointer supplied");
         return;
     }
-    log_command(session, session->command.argument);
+    log_command(session, argument);
     session->request = request_make(control_requests(), session, answer_command);
     session->request->command.kind = COMMAND_KILL_CLIENT;
     session->request->command.id = id;

@@ -1,5 +1,6 @@
 """The admin console: what scripts, dashboards and drivers rely on."""
 
+import collections
 import csv
 import os
 import re
@@ -8,24 +9,32 @@ import subprocess
 import time
 
 import pgwire
-from harness import TOP, Skip, as_os_user, eventually, matches, ours, refused, same, within
-from pgwire import bind, describe, execute, parse, query, sync
+from harness import TOP, as_os_user, eventually, matches, ours, refused, same, within
+from pgwire import query
 
-SHOW_COLUMNS = os.path.join(TOP, "tests", "compat", "show_columns.tsv")
-# What the first version answers. The others are skipped as long as they are an invalid command.
-DEMANDED = ("VERSION", "CONFIG", "DATABASES", "LISTS", "USERS", "POOLS", "CLIENTS", "SERVERS",
-            "STATS")
+
+def page(name):
+    with open(os.path.join(TOP, "tests", "compat", name)) as file:
+        return list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+
+
+# Rows of admin_commands.tsv that have a test, and which of its errors.
+COVERED = collections.defaultdict(set)
+
+
+def covers(row, *errors):
+    COVERED[row].update(errors)
+    return lambda function: function
 
 
 # ---- SHOW ---------------------------------------------------------------------------------------
 
 def shows():
     found = {}
-    with open(SHOW_COLUMNS) as file:
-        for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE):
-            if row["column"] != "(no rows)":
-                column = (row["column"], int(row["type"].split()[0]))
-                found.setdefault(row["show"], []).append(column)
+    for row in page("show_columns.tsv"):
+        if row["column"] != "(no rows)":
+            column = (row["column"], int(row["type"].split()[0]))
+            found.setdefault(row["show"], []).append(column)
     return found
 
 
@@ -35,12 +44,7 @@ def make_show(name, columns):
         pooler = t.pooler(pool_mode="transaction")
         with pooler.connect() as c, pooler.console() as console:
             c.value("select 1")
-            try:
-                result = console.client.query(f"show {name.lower()}")
-            except pgwire.PgError as error:
-                if name not in DEMANDED and "invalid command" in error.text:
-                    raise Skip(f"SHOW {name} is not there yet")
-                raise
+            result = console.client.query(f"show {name.lower()}")
             same(result.columns, columns)
             same(result.tags, ["SHOW"])
             for row in result.rows:
@@ -65,6 +69,7 @@ def test_show_version_is_a_name_and_a_number(t):
         same(rows[0]["version"], first)
 
 
+@covers("SHOW HELP")
 def test_show_help_is_a_notice(t):
     with t.pooler().console() as console:
         result = console.client.query("show help")
@@ -75,6 +80,7 @@ def test_show_help_is_a_notice(t):
             assert word in notice["D"], notice["D"]
 
 
+@covers("(any)")
 def test_words_are_read_in_any_case_and_spacing(t):
     with t.pooler().console() as console:
         for command in ("SHOW POOLS", "show pools;", "  Show\tPools \n;", "sHoW\nPoOlS"):
@@ -294,6 +300,7 @@ def test_show_config_tells_the_defaults(t):
 
 # ---- rights -------------------------------------------------------------------------------------
 
+@covers("(rights)")
 def test_strangers_are_not_allowed(t):
     pooler = t.pooler()
     with refused("not allowed", "08P01", "FATAL"):
@@ -358,59 +365,20 @@ def test_owner_of_the_process_is_admin_on_the_unix_socket(t):
     assert "RELOAD" in done.stdout, done.stdout
 
 
-# ---- the extended protocol ----------------------------------------------------------------------
-
+@covers("(protocol)", "unsupported packet type for admin console: NUMBER")
 @ours
-def test_extended_protocol_is_answered(t):
-    with t.pooler().console() as console:
-        result = console.client.batch(parse("", "show version") + bind() + describe("P") +
-                                      execute())
-        same(result.types, "12TDCZ")
-        same((result.columns, result.tags), ([("version", 25)], ["SHOW"]))
-        same(console.do("show version"), "SHOW")
-
-
-@ours
-def test_described_statement_of_the_extended_protocol(t):
-    with t.pooler().console() as console:
-        c = console.client
-        result = c.batch(parse("s", "show pools") + describe("S", "s"))
-        same(result.types, "1tTZ")
-        for _ in range(2):
-            result = c.batch(bind("", "s") + execute())
-            same(result.types[0] + result.types[-2:], "2CZ")
-        same(c.batch(pgwire.close("S", "s")).types, "3Z")
-
-
-@ours
-def test_errors_in_the_extended_protocol_skip_to_sync(t):
-    with t.pooler().console() as console:
-        c = console.client
-        c.send(parse("", "nonsense") + bind() + execute() + sync() + query("show version"))
-        result = c.results()
-        same(result.types[-2:], "EZ")
-        matches("invalid command 'nonsense'", result.errors[0].text)
-        same(c.results().tags, ["SHOW"])
-        c.send(parse("", "show version") + pgwire.flush())
-        same(c.receive().type, "1")
-        c.send(sync())
-        same(c.results().types, "Z")
-
-
-@ours
-def test_commands_work_in_the_extended_protocol(t):
-    with t.pooler().console() as console:
-        result = console.client.batch(parse("", "reload") + bind() + describe("P") + execute())
-        same((result.types, result.tags), ("12nCZ", ["RELOAD"]))
-
-
 def test_unknown_messages_end_the_console_session(t):
     pooler = t.pooler()
-    with pooler.console() as console:
-        console.client.send(pgwire.function_call(1, []))
-        console.client.send(pgwire.function_call(1, []))
-        found = console.client.until("E")
-        assert found[-1].error().sqlstate == "08P01"
+    for message, number in ((pgwire.function_call(1, []), 70), (pgwire.copy_data(b"x"), 100),
+                            (pgwire.message("p", b"x\0"), 112)):
+        with pooler.console() as console:
+            console.client.send(message)
+            found = console.client.closed()
+            same("".join(m.type for m in found), "EZE")
+            first, last = found[0].error(), found[2].error()
+            same((first.severity, first.sqlstate, first.text),
+                 ("ERROR", "08P01", f"unsupported packet type for admin console: {number}"))
+            same((last.severity, last.sqlstate, last.text), ("FATAL", "08P01", "bad packet"))
     with pooler.console() as console:
         same(console.do("show version"), "SHOW")
 
@@ -755,3 +723,359 @@ def test_unknown_shutdown_word_is_an_invalid_command(t):
         with refused("invalid command 'shutdown wait_for_rain', use SHOW HELP;"):
             console.do("shutdown wait_for_rain")
         same(console.do("show version"), "SHOW")
+
+
+# ---- the page of commands, row by row -----------------------------------------------------------
+
+class Steps:
+    """What a row of admin_commands.tsv says, tried one after the other; errors are those of
+    errors.tsv, and the session goes on after each."""
+
+    def __init__(self, console):
+        self.console = console
+
+    def tag(self, command, tag=None):
+        same(self.console.do(command), tag or command.split()[0].upper(), command)
+
+    def error(self, command, text, name="", sqlstate="08P01"):
+        wanted = text.replace("NAME", name).replace("TEXT", command)
+        with refused(re.escape(wanted), sqlstate, "ERROR"):
+            self.console.do(command)
+        same(self.console.do("show version"), "SHOW", command)
+
+
+INVALID = "invalid command 'TEXT', use SHOW HELP;"
+NO_DATABASE = "no such database: NAME"
+PAUSED = "already suspended/paused"
+
+
+@ours
+@covers("(any)", INVALID, "bad arguments")
+def test_grammar(t):
+    with t.pooler().console() as console:
+        steps = Steps(console)
+        for command in ("nonsense", "show pools clients", "show pools; show pools", "/* c */ show pools",
+                        "show pools -- c", "'show' pools", "\"show\" pools", "pause a.b", "show.pools", "begin"):
+            steps.error(command, INVALID)
+        steps.error("a" * 15, INVALID)
+        steps.error("a" * 16, "bad arguments")
+        steps.error("pause " + "d" * 63, NO_DATABASE, "d" * 63)
+        steps.error("pause " + "d" * 64, "bad arguments")
+        steps.error('pause "a b\'""c;"', NO_DATABASE, 'a b\'"c;')
+        steps.error('pause ""', "bad arguments")
+        steps.tag(f"set syslog_ident = '{'v' * 255}'", f"SET syslog_ident={'v' * 255}")
+        steps.error(f"set syslog_ident = '{'v' * 256}'", "bad arguments")
+        for command in ("", " ", ";", " ; \n"):
+            same(console.client.query(command).types, "IZ")
+
+
+@ours
+@covers("(any)")
+def test_errors_of_the_console_stand_twice_in_the_log(t):
+    pooler = t.pooler()
+    with pooler.console() as console:
+        Steps(console).error("nonsense", INVALID)
+        pooler.wait_log(r"ERROR .*C-0x[0-9a-f]+: pgbouncer/admin@.* invalid command 'nonsense'")
+        pooler.wait_log(r"WARNING .*C-0x[0-9a-f]+: .*pooler error: invalid command 'nonsense'")
+
+
+@covers("(rights)", "admin access needed")
+@ours
+def test_each_command_needs_its_rights(t):
+    pooler = t.pooler()
+    with pooler.connect() as c, pooler.console(user="stats") as console:
+        steps = Steps(console)
+        for row in page("admin_commands.tsv"):
+            command = re.split(";| or ", row["grammar"])[0].replace("NUMBER", "1").replace("WORD = VALUE", "pool_mode = session")
+            command = command.replace("[WORD]", "").replace("WORD", "app").strip()
+            if row["who"] == "admin" and not row["command"].startswith("("):
+                steps.error(command, "admin access needed")
+        steps.error("show fds", "admin access needed")
+        for name in shows():
+            if name != "FDS":
+                steps.tag(f"show {name}")
+        same(c.value("select 1"), "1")
+
+
+@ours
+@covers("SHOW x", INVALID)
+def test_show_and_select(t):
+    with t.pooler().console() as console:
+        steps = Steps(console)
+        for command in ("show", "select", "show nothing", "select 1", "select version()", "show pool"):
+            steps.error(command, INVALID)
+        for command in ("show pools", "select pools", "SELECT POOLS;", 'show "pools"'):
+            steps.tag(command, "SHOW")
+
+
+DRIVERS_SETTINGS = {"client_encoding": "UTF-8", "default_transaction_isolation": "read committed",
+                    "standard_conforming_strings": "on", "datestyle": "ISO", "timezone": "GMT"}
+
+
+@ours
+@covers("SHOW/SET of driver settings", "SET failed", INVALID)
+def test_settings_of_drivers_are_shown_and_not_set(t):
+    pooler = t.pooler()
+    with pooler.console(user="stats") as console:
+        for name, value in DRIVERS_SETTINGS.items():
+            same(console.client.value(f"show {name}"), value)
+            for how in (f"set {name} = 'x'", f"SET {name.upper()} TO x", f"set {name} to ''"):
+                result = console.client.query(how)
+                same((result.types, result.tags), ("NCZ", ["SET"]))
+                same([result.notices[0][k] for k in "SCM"], ["NOTICE", "00000", "SET ignored"])
+            same(console.client.value(f"show {name}"), value)
+    with pooler.console() as console:
+        steps = Steps(console)
+        steps.error("set server_version = x", "SET failed")
+        steps.error("set search_path = x", "SET failed")
+        for name in ("application_name", "extra_float_digits", "server_version", "search_path"):
+            steps.error(f"show {name}", INVALID)
+
+
+@ours
+@covers("SET", "SET failed", INVALID)
+def test_set_changes_one_setting_until_reload(t):
+    pooler = t.pooler(pool_mode="session")
+    with pooler.console() as console:
+        steps = Steps(console)
+        steps.tag("set pool_mode = transaction", "SET pool_mode=transaction")
+        same(console.config("pool_mode"), "transaction")
+        steps.tag("SET query_timeout TO '1.5'", "SET query_timeout=1.5")
+        same(console.config("query_timeout"), "1.5")
+        steps.tag("set default_pool_size=7;", "SET default_pool_size=7")
+        same(console.config("default_pool_size"), "7")
+        steps.tag("set server_reset_query = 'it''s'", "SET server_reset_query=it's")
+        same(console.config("server_reset_query"), "it's")
+        steps.tag(f"set listen_port = {pooler.port + 1}", f"SET listen_port={pooler.port + 1}")
+        same(console.config("listen_port"), str(pooler.port), "needs a restart")
+        for command in ("set nothing = 1", "set pool_mode = sometimes", "set default_pool_size = 'x'"):
+            steps.error(command, "SET failed")
+        for command in ("set", "set pool_mode", "set pool_mode session", "set query_timeout = 1.5",
+                        "set query_timeout = -1", "set pool_mode = session session", "set = 1", "set pool_mode ="):
+            steps.error(command, INVALID)
+        steps.tag("reload")
+        same((console.config("pool_mode"), console.config("query_timeout"),
+              console.config("default_pool_size")), ("session", "0", "20"))
+
+
+@ours
+@covers("RELOAD", "RELOAD failed, see logs for additional details", INVALID)
+def test_reload_row(t):
+    pooler = t.pooler()
+    with pooler.console() as console:
+        steps = Steps(console)
+        steps.tag("reload")
+        steps.error("reload x", INVALID)
+        pooler.change(reload=False, pool_mode="sometimes")
+        steps.error("reload", "RELOAD failed, see logs for additional details", sqlstate="F0000")
+        steps.error("reload x", INVALID)
+
+
+@ours
+@covers("PAUSE", PAUSED)
+@covers("PAUSE db", PAUSED, NO_DATABASE, "cannot pause admin db: NAME")
+@covers("RESUME", "pooler is not paused/suspended")
+@covers("RESUME db", NO_DATABASE, "database NAME is not paused")
+def test_pause_and_resume_rows(t):
+    with t.pooler().console() as console:
+        steps = Steps(console)
+        steps.error("resume", "pooler is not paused/suspended")
+        steps.error("pause missing", NO_DATABASE, "missing")
+        steps.error("resume missing", NO_DATABASE, "missing")
+        steps.error("pause pgbouncer", "cannot pause admin db: NAME", "pgbouncer")
+        steps.error("resume app", "database NAME is not paused", "app")
+        steps.tag("pause app")
+        steps.tag("pause app")
+        steps.error("resume", "pooler is not paused/suspended")
+        steps.tag("pause")
+        for command in ("pause", "pause app", "pause app2"):
+            steps.error(command, PAUSED)
+        steps.tag("resume")
+        steps.tag("resume app")
+        steps.error("resume app", "database NAME is not paused", "app")
+
+
+@ours
+@covers("RESUME", "pooler is shutting down")
+def test_resume_while_shutting_down(t):
+    pooler = t.pooler()
+    with pooler.connect(), pooler.console() as console:
+        steps = Steps(console)
+        steps.tag("shutdown wait_for_clients")
+        steps.error("resume", "pooler is shutting down")
+
+
+@ours
+@covers("SUSPEND", PAUSED, "cannot suspend with paused databases", INVALID)
+def test_suspend_row(t):
+    with t.pooler().console() as console:
+        steps = Steps(console)
+        steps.error("suspend app", INVALID)
+        steps.tag("pause app")
+        steps.error("suspend", "cannot suspend with paused databases")
+        steps.tag("resume app")
+        steps.tag("suspend")
+        for command in ("suspend", "pause", "pause app", "kill", "kill app"):
+            steps.error(command, PAUSED)
+        steps.tag("resume")
+        steps.tag("pause")
+        steps.error("suspend", PAUSED)
+        steps.tag("resume")
+
+
+@ours
+@covers("DISABLE db", "a database is required", NO_DATABASE, "cannot disable admin db: NAME")
+@covers("ENABLE db", "a database is required", NO_DATABASE, "cannot enable admin db: NAME")
+def test_disable_and_enable_rows(t):
+    pooler = t.pooler()
+    with pooler.connect() as c, pooler.console() as console:
+        steps = Steps(console)
+        for word in ("disable", "enable"):
+            steps.error(word, "a database is required")
+            steps.error(f"{word} missing", NO_DATABASE, "missing")
+            steps.error(f"{word} pgbouncer", f"cannot {word} admin db: NAME", "pgbouncer")
+        steps.tag("disable app")
+        same({r["name"]: r["disabled"] for r in console.table("show databases")},
+             {"app": "1", "app2": "0", "pgbouncer": "0"})
+        with refused('database "app" is disabled', "08P01", "FATAL"):
+            pooler.connect()
+        same(c.value("select 'goes on'"), "goes on")
+        steps.tag("enable app")
+        pooler.usable()
+
+
+@ours
+@covers("RECONNECT", NO_DATABASE, "cannot reconnect admin db: NAME")
+@covers("WAIT_CLOSE", NO_DATABASE, "cannot wait in admin db: NAME")
+def test_reconnect_and_wait_close_rows(t):
+    pooler = t.pooler(pool_mode="transaction")
+    with pooler.connect() as c, pooler.connect(database="app2") as other, pooler.console() as console:
+        steps = Steps(console)
+        for word, what in (("reconnect", "reconnect"), ("wait_close", "wait in")):
+            steps.error(f"{word} missing", NO_DATABASE, "missing")
+            steps.error(f"{word} pgbouncer", f"cannot {what} admin db: NAME", "pgbouncer")
+            steps.tag(word)
+        pids = c.pid(), other.pid()
+        steps.tag("reconnect app")
+        steps.tag("wait_close app")
+        assert c.pid() != pids[0]
+        same(other.pid(), pids[1])
+
+
+@ours
+@covers("KILL", PAUSED)
+@covers("KILL db", NO_DATABASE, PAUSED, "cannot kill admin db: NAME")
+def test_kill_rows(t):
+    pooler = t.pooler(pool_mode="transaction")
+    with pooler.connect() as c, pooler.connect(database="app2") as other, pooler.console() as console:
+        steps = Steps(console)
+        steps.error("kill missing", NO_DATABASE, "missing")
+        steps.error("kill pgbouncer", "cannot kill admin db: NAME", "pgbouncer")
+        steps.tag("pause")
+        steps.error("kill", PAUSED)
+        steps.error("kill app", PAUSED)
+        steps.tag("resume")
+        steps.tag("kill app")
+        same(c.fatal().text, "database removed")
+        same(other.value("select 1"), "1")
+        steps.tag("kill")
+        same(other.fatal().text, "database removed")
+        same({r["name"]: r["paused"] for r in console.table("show databases")},
+             {"app": "1", "app2": "1", "pgbouncer": "0"})
+        steps.error("resume", "pooler is not paused/suspended")
+        steps.tag("resume app")
+        steps.tag("resume app2")
+        pooler.usable()
+
+
+@ours
+@covers("KILL_CLIENT", "invalid client pointer supplied", "client not found")
+def test_kill_client_row(t):
+    pooler = t.pooler()
+    with pooler.connect() as c, pooler.connect() as other, pooler.open() as early, pooler.console() as console:
+        steps = Steps(console)
+        row = next(r for r in console.table("show clients")
+                   if r["database"] == "app" and r["port"] == str(c.socket.getsockname()[1]))
+        for wrong in ("", "abc", "-", "12x", row["ptr"] if not row["ptr"].isdigit() else "0x"):
+            steps.error(f"kill_client {wrong}" if wrong != "-" else 'kill_client "-1"',
+                        "invalid client pointer supplied")
+        steps.error("kill_client 999999", "client not found")
+        early.send(pgwire.ssl_request())
+        same(early.raw(1), b"N")
+        login = next(r for r in console.table("show sockets") if r["state"] == "cl_login")
+        steps.error(f"kill_client {login['id']}", "client not found")
+        steps.tag(f"kill_client {row['id']}")
+        killed = c.fatal()
+        same((killed.text, killed.sqlstate, killed.severity), ("admin forced disconnect", "08P01", "FATAL"))
+        same(other.value("select 1"), "1")
+
+
+@ours
+@covers("SHUTDOWN")
+def test_shutdown_answers_nothing(t):
+    pooler = t.pooler()
+    with pooler.console() as console:
+        console.client.send(query("shutdown"))
+        same(console.client.closed(), [])
+        same(pooler.wait_exit(), 0)
+
+
+@ours
+@covers("SHUTDOWN WAIT_FOR_SERVERS", INVALID)
+@covers("SHUTDOWN WAIT_FOR_CLIENTS", INVALID)
+def test_shutdown_waits_row(t):
+    for how in ("wait_for_servers", "wait_for_clients"):
+        pooler = t.pooler()
+        with pooler.connect() as c, pooler.console() as console:
+            c.query("begin")
+            steps = Steps(console)
+            steps.error("shutdown wait_for_rain", INVALID)
+            steps.error("shutdown now", INVALID)
+            steps.tag(f"shutdown {how}")
+            with refused("pooler is shutting down"):
+                console.do(f"shutdown {how}")
+            with pooler.console(host=pooler.folder) as late:
+                same(late.do("show version"), "SHOW")
+                late.client.terminate()
+            c.query("commit")
+            c.terminate()
+            console.client.terminate()
+            same(pooler.wait_exit(), 0)
+
+
+@covers("(cancel request)")
+@ours
+def test_cancel_of_an_administrators_session_ends_pause(t):
+    pooler = t.pooler(pool_mode="transaction")
+    with pooler.connect() as c, pooler.console() as console, pooler.console(user="stats") as stats:
+        def paused():
+            return {r["key"]: r["value"] for r in console.table("show state")}["paused"] == "yes"
+        c.query("begin")
+        console.client.send(query("pause"))
+        pooler.wait_log("PAUSE command issued")
+        same(pooler.cancel(stats.client.key), [])
+        same(c.value("select 1"), "1")
+        assert console.client.silent_for(0.05), "PAUSE was ended with the key of a stats user"
+        same(pooler.cancel(console.client.key), [])
+        same(console.client.results().tags, ["PAUSE"])
+        eventually(lambda: not paused(), "no more PAUSE")
+        c.query("commit")
+        same(console.do("pause"), "PAUSE")
+        assert paused()
+        pooler.cancel(console.client.key)
+        eventually(lambda: not paused(), "no more PAUSE")
+
+
+@ours
+def test_each_row_of_the_commands_page_has_a_test(t):
+    """And each error that it names, but the one that is meant to be missing (test_console_extended)."""
+    errors = [row["text"] for row in page("errors.tsv")
+              if "console" in row["when"] and row["severity"] == "ERROR" and
+              not row["text"].startswith("extended query protocol")]
+    for row in page("admin_commands.tsv"):
+        command = row["command"]
+        assert command in COVERED, f"no test covers {command}"
+        for text in errors:
+            said = text.split(" 'TEXT'")[0].replace("NAME", "DB")
+            if said in row["errors"]:
+                assert text in COVERED[command], f"no test of {command} covers {text!r}"
