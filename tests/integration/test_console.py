@@ -9,7 +9,7 @@ import subprocess
 import time
 
 import pgwire
-from harness import TOP, as_os_user, eventually, matches, ours, refused, same, within
+from harness import TOP, as_os_user, eventually, matches, ours, refused, same, slow, within
 from pgwire import query
 
 
@@ -296,6 +296,246 @@ def test_show_config_tells_the_defaults(t):
                            ("query_wait_timeout", "120"), ("auth_type", "md5"),
                            ("listen_port", "6432"), ("max_prepared_statements", "200")):
             same(rows[key]["default"], value, key)
+
+
+# ---- numbers ------------------------------------------------------------------------------------
+
+def counted(rows, *keys):
+    return collections.Counter(tuple(row[key] for key in keys) for row in rows)
+
+
+def each_way(t, **settings):
+    """A pooler with two workers, clients in many states."""
+    pooler = t.pooler(pool_mode="transaction", default_pool_size=2, users={"other": "pool_size=1"},
+                      extra="[pgsplice]\nworker_threads = 2\n", **settings)
+    busy = [pooler.connect() for _ in range(2)] + [pooler.connect(user="other", database="app2")]
+    for c in busy:
+        c.query("begin")
+    idle = [pooler.connect() for _ in range(3)] + [pooler.connect(database="app2")]
+    idle[-1].value("select 1")
+    waiting = [pooler.connect() for _ in range(2)] + [pooler.connect(user="other", database="app2")]
+    for c in waiting:
+        c.send(query("select 'waited'"))
+    return pooler, busy, idle, waiting
+
+
+@ours
+def test_the_tables_agree(t):
+    pooler, busy, idle, waiting = each_way(t)
+    with pooler.console() as console, pooler.console(user="stats"):
+        console.wait_pool(cl_active=5, cl_waiting=2, sv_active=2, sv_idle=0)
+        console.wait_pool("app2", "other", cl_active=1, cl_waiting=1, sv_active=1)
+        console.wait_pool("app2", "app", cl_active=1, cl_waiting=0, sv_active=0, sv_idle=1)
+        console.wait_pool("pgbouncer", "pgbouncer", cl_active=2)
+        pools = console.table("show pools")
+        clients = console.table("show clients")
+        servers = console.table("show servers")
+        same(counted(clients, "database", "user", "state"), collections.Counter({
+            ("app", "app", "active"): 2, ("app", "app", "idle"): 3, ("app", "app", "waiting"): 2,
+            ("app2", "other", "active"): 1, ("app2", "other", "waiting"): 1,
+            ("app2", "app", "idle"): 1,
+            ("pgbouncer", "admin", "active"): 1, ("pgbouncer", "stats", "idle"): 1}))
+        same(counted(servers, "database", "user", "state"), collections.Counter({
+            ("app", "app", "active"): 2, ("app2", "other", "active"): 1,
+            ("app2", "app", "idle"): 1}))
+        links = {row["ptr"]: row["link"] for row in clients + servers}
+        same({a: b for a, b in links.items() if b}, {b: a for a, b in links.items() if b})
+        for row in pools[:-1]:
+            mine = [c["state"] for c in clients
+                    if (c["database"], c["user"]) == (row["database"], row["user"])]
+            same((int(row["cl_active"]), int(row["cl_waiting"])),
+                 (mine.count("active") + mine.count("idle"), mine.count("waiting")), str(row))
+        databases = {row["name"]: row for row in console.table("show databases")}
+        same({name: (row["current_connections"], row["current_client_connections"])
+              for name, row in databases.items()},
+             {"app": ("2", "7"), "app2": ("2", "3"), "pgbouncer": ("0", "2")})
+        users = {row["name"]: row for row in console.table("show users")}
+        same({name: (users[name]["current_connections"], users[name]["current_client_connections"],
+                     users[name]["pool_size"]) for name in ("app", "other")},
+             {"app": ("3", "8", ""), "other": ("1", "2", "        1")})
+        lists = {row["list"]: int(row["items"]) for row in console.table("show lists")}
+        same((lists["databases"], lists["users"], lists["pools"], lists["used_clients"],
+              lists["used_servers"], lists["login_clients"]),
+             (len(databases), len(users), len(pools), len(clients), len(servers), 0))
+        sockets = console.table("show sockets")
+        same({row["id"] for row in sockets}, {row["id"] for row in clients + servers})
+        same(counted(sockets, "database", "state"), collections.Counter({
+            ("app", "cl_active"): 5, ("app", "cl_waiting"): 2, ("app2", "cl_active"): 2,
+            ("app2", "cl_waiting"): 1, ("app", "sv_active"): 2, ("app2", "sv_active"): 1,
+            ("app2", "sv_idle"): 1, ("pgbouncer", "cl_active"): 2}))
+        for c in busy:
+            c.query("commit")
+        for c in waiting:
+            same(c.results().value(), "waited")
+        console.wait_pool(cl_active=7, cl_waiting=0, sv_active=0, sv_idle=2)
+
+
+@ours
+def test_memory_is_what_connections_take(t):
+    pooler = t.pooler(pool_mode="transaction", extra="[pgsplice]\nworker_threads = 2\n")
+    with pooler.console() as console:
+        def memory():
+            rows = console.table("show mem")
+            for row in rows:
+                wanted = int(row["size"]) * (int(row["used"]) + int(row["free"]))
+                same(int(row["memtotal"]), min(wanted, 2 ** 31 - 1), str(row))
+            return {row["name"]: row for row in rows}
+        before = memory()
+        same(list(before)[:12],
+             ["user_cache", "credentials_cache", "db_cache", "peer_cache", "peer_pool_cache", "pool_cache",
+              "outstanding_request_cache", "server_cache", "client_cache", "iobuf_cache", "var_list_cache",
+              "server_prepared_statement_cache"])
+        same((before["user_cache"]["used"], before["db_cache"]["used"]), ("4", "2"))
+        same((before["client_cache"]["used"], before["server_cache"]["used"]), ("0", "0"))
+        clients = [pooler.connect() for _ in range(10)]
+        for c in clients:
+            c.batch(pgwire.parse("s", "select 1"))
+            c.query("begin")
+        during = memory()
+        same((during["client_cache"]["used"], during["server_cache"]["used"]), ("10", "10"))
+        assert int(during["iobuf_cache"]["memtotal"]) > 0
+        same(int(during["server_prepared_statement_cache"]["used"]), 10)
+        for c in clients:
+            c.terminate()
+        eventually(lambda: memory()["client_cache"]["used"] == "0", "clients give their memory back")
+        after, lists = memory(), {r["list"]: r["items"] for r in console.table("show lists")}
+        assert int(after["client_cache"]["free"]) >= 10
+        same((lists["free_clients"], lists["free_servers"]),
+             (after["client_cache"]["free"], after["server_cache"]["free"]))
+
+
+@ours
+def test_sockets_tell_what_waits_in_them(t):
+    pooler = t.pooler(pool_mode="transaction", default_pool_size=1)
+    with pooler.console() as console, pooler.connect() as reader, pooler.connect() as waiter, \
+            pooler.connect(database="app2") as quiet, pooler.open() as early:
+        def socket_of(client, table="sockets"):
+            port = str(client.socket.getsockname()[1])
+            return next((r for r in console.table(f"show {table}") if r["port"] == port and r["type"] == "C"), None)
+        same({int(socket_of(quiet)[name]) for name in ("recv_pos", "pkt_pos", "pkt_remain", "send_pos",
+                                                        "send_remain", "pkt_avail", "send_avail")}, {0})
+        same(socket_of(quiet, "active_sockets"), None)
+        # a slow reader: what its server sends waits for it, and so does the next client's query
+        reader.send(query("select repeat('x', 1000) from generate_series(1, 100000)"))
+        eventually(lambda: int(socket_of(reader)["send_avail"]) > 100000, "bytes wait for a slow reader")
+        asked = query("select 'asked'")
+        waiter.send(asked)
+        eventually(lambda: socket_of(waiter)["state"] == "cl_waiting", "waits")
+        same(socket_of(waiter)["pkt_avail"], str(len(asked)))
+        # before its login
+        early.send(pgwire.startup({"user": "app"})[:10])
+        eventually(lambda: int(socket_of(early)["pkt_avail"]) == 10, "ten bytes of a startup packet")
+        row = socket_of(early)
+        same((row["state"], row["user"], row["database"]), ("cl_login", "(nouser)", "(nodb)"))
+        active = console.table("show active_sockets")
+        assert all(int(row["pkt_avail"]) + int(row["send_avail"]) > 0 for row in active), active
+        for client in (reader, waiter, early):
+            assert socket_of(client, "active_sockets") is not None
+        same(len(reader.results().rows), 100000)
+        same(waiter.results().value(), "asked")
+        # in the middle of a message
+        insert = query("select length('" + "y" * 40000 + "')")
+        quiet.send(insert[:1000])
+        eventually(lambda: int(socket_of(quiet)["pkt_remain"]) + int(socket_of(quiet)["pkt_avail"]) > 0, "half a message")
+        quiet.send(insert[1000:])
+        same(quiet.results().value(), "40000")
+        same(socket_of(quiet)["pkt_remain"], "0")
+
+
+@ours
+@slow(30)
+def test_statistics_agree(t):
+    pooler = t.pooler(pool_mode="transaction", stats_period=1)
+    clients = [pooler.connect(), pooler.connect(database="app2")]
+    with pooler.console() as console:
+        def averages():
+            return {row["database"]: row for row in console.table("show stats")}
+
+        def work():
+            for c in clients:
+                c.query("select 1")
+                c.batch(pgwire.parse("", "select 2") + pgwire.bind() + pgwire.execute())
+            return all(int(averages()[name]["avg_query_count"]) > 0 for name in ("app", "app2"))
+        eventually(work, "an average", 5)
+        # one table after the other: taken again until no period ended in between
+        def taken():
+            before = console.table("show stats")
+            rest = [console.table(f"show {name}") for name in ("stats_totals", "stats_averages", "totals")]
+            return console.table("show stats") == before and (before, *rest)
+        stats, totals, means, sums = eventually(taken, "one moment")
+        for row, total, mean in zip(stats, totals, means, strict=True):
+            values = list(row.values())
+            same(values[:13], list(total.values()))
+            same(values[:1] + values[13:], list(mean.values()))
+        wanted = [sum(int(list(row.values())[i]) for row in stats) for i in range(1, 13)]
+        same([int(row["value"]) for row in sums][:12], wanted)
+        same([row["name"] for row in sums],
+             [f"{kind}_{name}" for kind in ("total", "avg") for name in
+              ("server_assignment_count", "xact_count", "query_count", "client_bytes", "server_bytes",
+               "xact_time", "query_time", "wait_time", "ps_client_parse_count", "ps_server_parse_count",
+               "ps_bind_count", "client_login_count")])
+        per_second = [int(row["value"]) for row in sums][12:]
+        for i in (1, 2):
+            assert abs(per_second[i] - sum(int(list(row.values())[13 + i]) for row in stats)) <= 2, sums
+
+
+@ours
+def test_statistics_of_statements_and_bytes(t):
+    pooler = t.pooler(pool_mode="transaction", default_pool_size=1)
+    with pooler.connect() as c, pooler.connect() as other, pooler.console() as console:
+        def row():
+            found = next(r for r in console.table("show stats") if r["database"] == "app")
+            return {key: int(value) for key, value in found.items() if key != "database"}
+        before = row()
+        sent = 0
+        for client in (c, other):
+            for data in (pgwire.parse("s", "select 1 as one"), pgwire.bind("", "s") + pgwire.execute(),
+                         pgwire.bind("", "s") + pgwire.execute()):
+                sent += len(data) + len(pgwire.sync())
+                client.batch(data)
+        grown = {key: value - before[key] for key, value in row().items()}
+        same((grown["total_client_parse_count"], grown["total_server_parse_count"], grown["total_bind_count"]), (2, 1, 4))
+        same((grown["total_query_count"], grown["total_xact_count"], grown["total_server_assignment_count"]), (6, 6, 6))
+        same((grown["total_received"], grown["total_client_login_count"]), (sent, 0))
+        c.query("begin")
+        before = row()
+        other.send(query("select 1"))
+        console.wait_pool(cl_waiting=1)
+        eventually(lambda: int(console.pool()["maxwait_us"]) > 60000, "it has waited")
+        c.query("commit")
+        other.results()
+        grown = row()["total_wait_time"] - before["total_wait_time"]
+        assert 60000 <= grown < 5000000, grown
+
+
+@ours
+def test_show_config_has_the_order_of_the_page(t):
+    with t.pooler().console() as console:
+        keys = [row["key"] for row in console.table("show config")]
+        wanted = [row["setting"] for row in page("settings.tsv")]
+        same(keys[:len(wanted)], wanted)
+        rows = {row["key"]: row for row in console.table("show config")}
+        same((rows["unix_socket_mode"]["value"], rows["auth_query"]["default"] is not None), ("511", True))
+        same((rows["verbose"]["value"], rows["user"]["value"], rows["user"]["default"]), ("0", None, None))
+
+
+@ours
+def test_show_state_tells_of_everything_only(t):
+    with t.pooler().console() as console:
+        def state():
+            return [(r["key"], r["value"]) for r in console.table("show state")]
+        running = [("active", "yes"), ("paused", "no"), ("suspended", "no")]
+        same(state(), running)
+        console.do("pause app")
+        same(state(), running)
+        console.do("resume app")
+        console.do("pause")
+        same(state(), [("active", "no"), ("paused", "yes"), ("suspended", "no")])
+        console.do("resume")
+        console.do("suspend")
+        same(state(), [("active", "no"), ("paused", "no"), ("suspended", "yes")])
+        console.do("resume")
+        same(state(), running)
 
 
 # ---- rights -------------------------------------------------------------------------------------
