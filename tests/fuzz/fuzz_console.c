@@ -47,6 +47,20 @@ static void check_again(const struct console_command *command)
     assert(memcmp(&again, command, sizeof(again)) == 0);
 }
 
+/* Any name can be said. */
+static void check_name(const uint8_t *data, size_t bytes)
+{
+    struct console_command command = {.word = "SET", .has_argument = true};
+
+    for (size_t i = 0, to = 0; i < bytes && to < sizeof(command.argument) - 1; i++)
+        if (data[i] != 0)
+            command.argument[to++] = (char)data[i];
+    if (command.argument[0] == '\0')
+        return;
+    strcpy(command.value, command.argument);
+    check_again(&command);
+}
+
 static void check_command(const uint8_t *data, size_t bytes)
 {
     struct console_command command;
@@ -113,6 +127,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
         return 0;
     if (data[0] == 'Q')
         check_command(data + 1, bytes - 1);
+    else if (data[0] == 'N')
+        check_name(data + 1, bytes - 1);
     else
         check_message(data[0], data + 1, bytes - 1);
     return 0;
