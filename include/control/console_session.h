@@ -16,6 +16,8 @@
 
 enum {
     INPUT_BYTES_MAX = 64 * 1024,
+    /* With so much of its answers unread no further command is looked at. */
+    OUTPUT_FULL_BYTES = 256 * 1024,
     CONSOLE_STATEMENTS_MAX = 256, /* of a session; portals count, too */
 };
 

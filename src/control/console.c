@@ -174,7 +174,8 @@ static void message(struct session *session, uint8_t type, const uint8_t *body, 
 
 void console_go_on(struct session *session)
 {
-    while (!session->is_busy && !session->is_closing && session->input_bytes >= 5) {
+    while (!session->is_busy && !session->is_closing && session->input_bytes >= 5 &&
+           session->output.bytes - session->sent_bytes < OUTPUT_FULL_BYTES) {
         uint32_t length = bytes_get_u32(session->input + 1);
         uint8_t *body = session->input + 5;
         static uint8_t copy[INPUT_BYTES_MAX];
@@ -289,8 +290,10 @@ void console_poll_events(const struct pollfd *fds, size_t count)
             session = session->next;
         if (session == NULL)
             continue;
-        if ((fds[i].revents & POLLOUT) != 0)
+        if ((fds[i].revents & POLLOUT) != 0) {
             flush(session);
+            console_go_on(session); /* what waited for room */
+        }
         if ((fds[i].revents & (POLLIN | POLLHUP | POLLERR)) != 0) {
             ssize_t bytes = recv(session->fd, session->input + session->input_bytes,
                                  sizeof(session->input) - session->input_bytes, MSG_DONTWAIT);

@@ -123,6 +123,27 @@ def test_console_survives_a_very_long_query(t):
         same(console.do("show version"), "SHOW")
 
 
+@ours
+@slow(30)
+def test_answers_that_nobody_reads_take_no_more_than_some_memory(t):
+    pooler = t.pooler()
+    with pooler.console() as console, pooler.console() as other:
+        same(other.do("show version"), "SHOW")
+        before = pooler.memory()
+        console.client.socket.setblocking(False)
+        commands, sent = query("show config") * 1000, 0
+        try:
+            while sent < 100000000:
+                sent += console.client.socket.send(commands)
+        except BlockingIOError:
+            pass
+        same(other.do("show version"), "SHOW")
+        assert pooler.memory() - before < 4 << 20, pooler.memory() - before
+        console.client.socket.setblocking(True)
+        for _ in range(500):  # more than was ready
+            same(console.client.results().tags, ["SHOW"])
+
+
 def test_pipelined_commands_are_answered_in_order(t):
     with t.pooler().console() as console:
         console.client.send(query("show version") + query("nonsense") + query("show lists"))
@@ -395,6 +416,9 @@ def test_memory_is_what_connections_take(t):
         same((during["client_cache"]["used"], during["server_cache"]["used"]), ("10", "10"))
         assert int(during["iobuf_cache"]["memtotal"]) > 0
         same(int(during["server_prepared_statement_cache"]["used"]), 10)
+        lists = {r["list"]: r["items"] for r in console.table("show lists")}
+        same((lists["free_clients"], lists["free_servers"]),
+             (during["client_cache"]["free"], during["server_cache"]["free"]))
         for c in clients:
             c.terminate()
         eventually(lambda: memory()["client_cache"]["used"] == "0", "clients give their memory back")

@@ -345,6 +345,21 @@ def test_rows_in_pieces_go_out_one_by_one(t):
 
 
 @ours
+def test_rows_that_come_one_after_the_other_wait_for_the_limit(t):
+    """SHOW SOCKETS asks the workers three times, and could send what it has in between."""
+    pooler = t.pooler(pool_mode="transaction")
+    clients = [pooler.connect() for _ in range(20)]
+    for c in clients:
+        c.query("begin")
+    with pooler.console() as console:
+        for limit in (1, 5, 30):
+            for _ in range(10):
+                result = console.client.batch(parse("", "show sockets") + bind() + execute("", limit) + execute("", 0))
+                same(result.types, "12" + "D" * limit + "s" + "D" * (41 - limit) + "CZ")
+                same(len({row[20] for row in result.rows}), 41)
+
+
+@ours
 def test_sessions_that_leave_in_the_middle_harm_nobody(t):
     pooler = t.pooler(pool_mode="transaction")
     with pooler.connect() as holder, pooler.console() as other:
