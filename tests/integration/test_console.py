@@ -1,7 +1,6 @@
 """The admin console: what scripts, dashboards and drivers rely on."""
 
 import collections
-import csv
 import os
 import re
 import signal
@@ -9,20 +8,16 @@ import subprocess
 import time
 
 import pgwire
-from harness import TOP, as_os_user, eventually, matches, ours, refused, same, slow, within
+import tables
+from harness import as_os_user, eventually, matches, ours, refused, same, slow, within
 from pgwire import query
-
-
-def page(name):
-    with open(os.path.join(TOP, "tests", "compat", name)) as file:
-        return list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
 
 
 # Rows of admin_commands.tsv that have a test, and which of its errors.
 COVERED = collections.defaultdict(set)
 
 
-def covers(row, *errors):
+def command_row(row, *errors):
     COVERED[row].update(errors)
     return lambda function: function
 
@@ -31,7 +26,7 @@ def covers(row, *errors):
 
 def shows():
     found = {}
-    for row in page("show_columns.tsv"):
+    for row in tables.rows("show_columns"):
         if row["column"] != "(no rows)":
             column = (row["column"], int(row["type"].split()[0]))
             found.setdefault(row["show"], []).append(column)
@@ -69,7 +64,7 @@ def test_show_version_is_a_name_and_a_number(t):
         same(rows[0]["version"], first)
 
 
-@covers("SHOW HELP")
+@command_row("SHOW HELP")
 def test_show_help_is_a_notice(t):
     with t.pooler().console() as console:
         result = console.client.query("show help")
@@ -80,7 +75,7 @@ def test_show_help_is_a_notice(t):
             assert word in notice["D"], notice["D"]
 
 
-@covers("(any)")
+@command_row("(any)")
 def test_words_are_read_in_any_case_and_spacing(t):
     with t.pooler().console() as console:
         for command in ("SHOW POOLS", "show pools;", "  Show\tPools \n;", "sHoW\nPoOlS"):
@@ -542,7 +537,7 @@ def test_statistics_of_statements_and_bytes(t):
 def test_show_config_has_the_order_of_the_page(t):
     with t.pooler().console() as console:
         keys = [row["key"] for row in console.table("show config")]
-        wanted = [row["setting"] for row in page("settings.tsv")]
+        wanted = [row["setting"] for row in tables.rows("settings")]
         same(keys[:len(wanted)], wanted)
         rows = {row["key"]: row for row in console.table("show config")}
         same((rows["unix_socket_mode"]["value"], rows["auth_query"]["default"] is not None), ("511", True))
@@ -570,7 +565,7 @@ def test_show_state_tells_of_everything_only(t):
 
 # ---- rights -------------------------------------------------------------------------------------
 
-@covers("(rights)")
+@command_row("(rights)")
 def test_strangers_are_not_allowed(t):
     pooler = t.pooler()
     with refused("not allowed", "08P01", "FATAL"):
@@ -635,7 +630,7 @@ def test_owner_of_the_process_is_admin_on_the_unix_socket(t):
     assert "RELOAD" in done.stdout, done.stdout
 
 
-@covers("(protocol)", "unsupported packet type for admin console: NUMBER")
+@command_row("(protocol)", "unsupported packet type for admin console: NUMBER")
 @ours
 def test_unknown_messages_end_the_console_session(t):
     pooler = t.pooler()
@@ -1020,7 +1015,7 @@ PAUSED = "already suspended/paused"
 
 
 @ours
-@covers("(any)", INVALID, "bad arguments")
+@command_row("(any)", INVALID, "bad arguments")
 def test_grammar(t):
     with t.pooler().console() as console:
         steps = Steps(console)
@@ -1040,7 +1035,7 @@ def test_grammar(t):
 
 
 @ours
-@covers("(any)")
+@command_row("(any)")
 def test_errors_of_the_console_stand_twice_in_the_log(t):
     pooler = t.pooler()
     with pooler.console() as console:
@@ -1049,13 +1044,13 @@ def test_errors_of_the_console_stand_twice_in_the_log(t):
         pooler.wait_log(r"WARNING .*C-0x[0-9a-f]+: .*pooler error: invalid command 'nonsense'")
 
 
-@covers("(rights)", "admin access needed")
+@command_row("(rights)", "admin access needed")
 @ours
 def test_each_command_needs_its_rights(t):
     pooler = t.pooler()
     with pooler.connect() as c, pooler.console(user="stats") as console:
         steps = Steps(console)
-        for row in page("admin_commands.tsv"):
+        for row in tables.rows("admin_commands"):
             command = re.split(";| or ", row["grammar"])[0].replace("NUMBER", "1").replace("WORD = VALUE", "pool_mode = session")
             command = command.replace("[WORD]", "").replace("WORD", "app").strip()
             if row["who"] == "admin" and not row["command"].startswith("("):
@@ -1068,7 +1063,7 @@ def test_each_command_needs_its_rights(t):
 
 
 @ours
-@covers("SHOW x", INVALID)
+@command_row("SHOW x", INVALID)
 def test_show_and_select(t):
     with t.pooler().console() as console:
         steps = Steps(console)
@@ -1083,7 +1078,7 @@ DRIVERS_SETTINGS = {"client_encoding": "UTF-8", "default_transaction_isolation":
 
 
 @ours
-@covers("SHOW/SET of driver settings", "SET failed", INVALID)
+@command_row("SHOW/SET of driver settings", "SET failed", INVALID)
 def test_settings_of_drivers_are_shown_and_not_set(t):
     pooler = t.pooler()
     with pooler.console(user="stats") as console:
@@ -1103,7 +1098,7 @@ def test_settings_of_drivers_are_shown_and_not_set(t):
 
 
 @ours
-@covers("SET", "SET failed", INVALID)
+@command_row("SET", "SET failed", INVALID)
 def test_set_changes_one_setting_until_reload(t):
     pooler = t.pooler(pool_mode="session")
     with pooler.console() as console:
@@ -1129,7 +1124,7 @@ def test_set_changes_one_setting_until_reload(t):
 
 
 @ours
-@covers("RELOAD", "RELOAD failed, see logs for additional details", INVALID)
+@command_row("RELOAD", "RELOAD failed, see logs for additional details", INVALID)
 def test_reload_row(t):
     pooler = t.pooler()
     with pooler.console() as console:
@@ -1142,10 +1137,10 @@ def test_reload_row(t):
 
 
 @ours
-@covers("PAUSE", PAUSED)
-@covers("PAUSE db", PAUSED, NO_DATABASE, "cannot pause admin db: NAME")
-@covers("RESUME", "pooler is not paused/suspended")
-@covers("RESUME db", NO_DATABASE, "database NAME is not paused")
+@command_row("PAUSE", PAUSED)
+@command_row("PAUSE db", PAUSED, NO_DATABASE, "cannot pause admin db: NAME")
+@command_row("RESUME", "pooler is not paused/suspended")
+@command_row("RESUME db", NO_DATABASE, "database NAME is not paused")
 def test_pause_and_resume_rows(t):
     with t.pooler().console() as console:
         steps = Steps(console)
@@ -1166,7 +1161,7 @@ def test_pause_and_resume_rows(t):
 
 
 @ours
-@covers("RESUME", "pooler is shutting down")
+@command_row("RESUME", "pooler is shutting down")
 def test_resume_while_shutting_down(t):
     pooler = t.pooler()
     with pooler.connect(), pooler.console() as console:
@@ -1176,7 +1171,7 @@ def test_resume_while_shutting_down(t):
 
 
 @ours
-@covers("SUSPEND", PAUSED, "cannot suspend with paused databases", INVALID)
+@command_row("SUSPEND", PAUSED, "cannot suspend with paused databases", INVALID)
 def test_suspend_row(t):
     with t.pooler().console() as console:
         steps = Steps(console)
@@ -1194,8 +1189,8 @@ def test_suspend_row(t):
 
 
 @ours
-@covers("DISABLE db", "a database is required", NO_DATABASE, "cannot disable admin db: NAME")
-@covers("ENABLE db", "a database is required", NO_DATABASE, "cannot enable admin db: NAME")
+@command_row("DISABLE db", "a database is required", NO_DATABASE, "cannot disable admin db: NAME")
+@command_row("ENABLE db", "a database is required", NO_DATABASE, "cannot enable admin db: NAME")
 def test_disable_and_enable_rows(t):
     pooler = t.pooler()
     with pooler.connect() as c, pooler.console() as console:
@@ -1215,8 +1210,8 @@ def test_disable_and_enable_rows(t):
 
 
 @ours
-@covers("RECONNECT", NO_DATABASE, "cannot reconnect admin db: NAME")
-@covers("WAIT_CLOSE", NO_DATABASE, "cannot wait in admin db: NAME")
+@command_row("RECONNECT", NO_DATABASE, "cannot reconnect admin db: NAME")
+@command_row("WAIT_CLOSE", NO_DATABASE, "cannot wait in admin db: NAME")
 def test_reconnect_and_wait_close_rows(t):
     pooler = t.pooler(pool_mode="transaction")
     with pooler.connect() as c, pooler.connect(database="app2") as other, pooler.console() as console:
@@ -1233,8 +1228,8 @@ def test_reconnect_and_wait_close_rows(t):
 
 
 @ours
-@covers("KILL", PAUSED)
-@covers("KILL db", NO_DATABASE, PAUSED, "cannot kill admin db: NAME")
+@command_row("KILL", PAUSED)
+@command_row("KILL db", NO_DATABASE, PAUSED, "cannot kill admin db: NAME")
 def test_kill_rows(t):
     pooler = t.pooler(pool_mode="transaction")
     with pooler.connect() as c, pooler.connect(database="app2") as other, pooler.console() as console:
@@ -1259,7 +1254,7 @@ def test_kill_rows(t):
 
 
 @ours
-@covers("KILL_CLIENT", "invalid client pointer supplied", "client not found")
+@command_row("KILL_CLIENT", "invalid client pointer supplied", "client not found")
 def test_kill_client_row(t):
     pooler = t.pooler()
     with pooler.connect() as c, pooler.connect() as other, pooler.open() as early, pooler.console() as console:
@@ -1281,7 +1276,7 @@ def test_kill_client_row(t):
 
 
 @ours
-@covers("SHUTDOWN")
+@command_row("SHUTDOWN")
 def test_shutdown_answers_nothing(t):
     pooler = t.pooler()
     with pooler.console() as console:
@@ -1291,8 +1286,8 @@ def test_shutdown_answers_nothing(t):
 
 
 @ours
-@covers("SHUTDOWN WAIT_FOR_SERVERS", INVALID)
-@covers("SHUTDOWN WAIT_FOR_CLIENTS", INVALID)
+@command_row("SHUTDOWN WAIT_FOR_SERVERS", INVALID)
+@command_row("SHUTDOWN WAIT_FOR_CLIENTS", INVALID)
 def test_shutdown_waits_row(t):
     for how in ("wait_for_servers", "wait_for_clients"):
         pooler = t.pooler()
@@ -1313,7 +1308,7 @@ def test_shutdown_waits_row(t):
             same(pooler.wait_exit(), 0)
 
 
-@covers("(cancel request)")
+@command_row("(cancel request)")
 @ours
 def test_cancel_of_an_administrators_session_ends_pause(t):
     pooler = t.pooler(pool_mode="transaction")
@@ -1339,10 +1334,10 @@ def test_cancel_of_an_administrators_session_ends_pause(t):
 @ours
 def test_each_row_of_the_commands_page_has_a_test(t):
     """And each error that it names, but the one that is meant to be missing (test_console_extended)."""
-    errors = [row["text"] for row in page("errors.tsv")
+    errors = [row["text"] for row in tables.rows("errors")
               if "console" in row["when"] and row["severity"] == "ERROR" and
               not row["text"].startswith("extended query protocol")]
-    for row in page("admin_commands.tsv"):
+    for row in tables.rows("admin_commands"):
         command = row["command"]
         assert command in COVERED, f"no test covers {command}"
         for text in errors:
