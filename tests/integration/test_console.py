@@ -55,6 +55,18 @@ for _name, _columns in shows().items():
     globals()[_test.__name__] = _test
 
 
+@ours
+def test_all_tables_over_the_unix_socket(t):
+    pooler = t.pooler(pool_mode="transaction")
+    with pooler.connect(host=pooler.folder) as c, pooler.console(host=pooler.folder) as console:
+        c.value("select 1")
+        for name, columns in shows().items():
+            same(console.client.query(f"show {name.lower()};").columns, columns, name)
+        row = next(r for r in console.table("show clients") if r["database"] == "pgbouncer")
+        same((row["user"], row["addr"], row["port"], row["local_addr"]), ("admin", "unix", str(pooler.port), "unix"))
+        assert int(row["remote_pid"]) == os.getpid()
+
+
 def test_show_version_is_a_name_and_a_number(t):
     with t.pooler().console() as console:
         rows = console.table("show version")
@@ -618,6 +630,19 @@ def test_any_user_may_look_with_auth_type_any(t):
         same(console.do("show pools"), "SHOW")
         with refused("admin access needed"):
             console.do("reload")
+
+
+@ours
+def test_listed_users_keep_their_rights_with_auth_type_any(t):
+    pooler = t.pooler(auth_type="any", databases={"app": t.postgres.address(user="app")})
+    with pooler.console(user="admin") as console:
+        same(console.do("reload"), "RELOAD")
+    for user in ("stats", "nobody_we_know"):
+        with pooler.console(user=user) as console:
+            same(console.do("show lists"), "SHOW")
+            for command in ("reload", "show fds", "pause"):
+                with refused("admin access needed", "08P01", "ERROR"):
+                    console.do(command)
 
 
 def test_owner_of_the_process_is_admin_on_the_unix_socket(t):
