@@ -302,8 +302,7 @@ void console_extended_simple(struct session *session)
 
 void console_extended_release(struct session *session)
 {
-    while (session->statement_count > 0)
-        drop(session, &session->statements[0]);
+    for (unsigned i = 0; i < session->statement_count; i++)
+        free(session->statements[i].rest);
     free(session->statements);
-    session->statements = NULL;
 }
