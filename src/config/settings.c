@@ -274,6 +274,7 @@ const struct setting settings_table[] = {
     {SPLICE(cache_unnamed_statements), SETTING_BOOL, AT(cache_unnamed_statements), "1", 0, 1, RELOAD, .meaning = "Where statements are tracked: a text that comes again without a name is kept prepared on the server."},
     {SPLICE(heal_statements), SETTING_BOOL, AT(heal_statements), "1", 0, 1, RELOAD, .meaning = "Where statements are tracked: one whose result has changed is prepared again unseen although its client has run it before."},
     {SPLICE(track_sql_prepare), SETTING_BOOL, AT(track_sql_prepare), "0", 0, 1, RELOAD, .meaning = "Where statements are tracked: those of PREPARE in SQL are, too."},
+    {SPLICE(console_old_columns), SETTING_BOOL, AT(console_old_columns), "0", 0, 1, RELOAD, .meaning = "SHOW STATS ends with total_requests and SHOW DATABASES with reserve_pool, for programs that want these names of old PgBouncers."},
     {SPLICE(server_login_retry_max), SETTING_TIME_US, AT(server_login_retry_max_us), "32", 0, SECONDS_MAX_SENSIBLE, RELOAD, .meaning = "Longest pause after repeated failures to connect to a server."},
 };
 /* clang-format on */

@@ -1161,6 +1161,9 @@ static const struct conn_events client_events = {
 static const char *client_state_text(const struct client *client)
 {
     switch (client->state) {
+    case CLIENT_LOGIN:
+    case CLIENT_MOVING:
+        return "login";
     case CLIENT_CANCEL:
         return "active_cancel_req";
     case CLIENT_WELCOME:
@@ -1206,5 +1209,9 @@ void client_fill_row(const struct client *client, struct socket_row *row, uint64
     snprintf(row->application_name, sizeof(row->application_name), "%s",
              application_name != NULL ? application_name : "");
     row->prepared_count = client_statements_count(client);
+    row->packet_remain = client->frame.body_left;
+    row->packet_avail =
+        client->parked.bytes + (client->login != NULL ? client->login->input_bytes : 0);
+    row->send_avail = client->conn.out.bytes;
     row->id = client->id;
 }

@@ -404,7 +404,8 @@ static void request_answered(struct request *request)
                        strcmp(rows[i].user, rows[k].user) != 0);
         }
     } else if (!request->is_command &&
-               (request->kind == REPORT_CLIENTS || request->kind == REPORT_SERVERS)) {
+               (request->kind == REPORT_CLIENTS || request->kind == REPORT_LOGINS ||
+                request->kind == REPORT_SERVERS)) {
         struct socket_row *rows = request->rows;
         size_t count = merge_sockets(rows, request->row_count);
 
@@ -460,6 +461,7 @@ static void order_reload(bool is_whole)
 static void order_report(void)
 {
     static const enum report_kind kinds[] = {REPORT_POOLS,  REPORT_CLIENTS,   REPORT_SERVERS,
+                                             REPORT_LOGINS, REPORT_MEMORY,    REPORT_STATEMENTS,
                                              REPORT_COUNTS, REPORT_UNSETTLED, REPORT_UNSETTLED};
     struct request *request = request_take();
 
@@ -1311,7 +1313,8 @@ static uint64_t run(uint64_t seed)
     if (getenv("SIM_VERBOSE") != NULL)
         printf(
             "answers %llu, transactions %llu, cancels that hit %llu, FATAL %llu, owners %u, lent "
-            "%llu, passed over %llu, parses %llu, binds %llu, refused %llu, stale %llu, healed %llu\n",
+            "%llu, passed over %llu, parses %llu, binds %llu, refused %llu, stale %llu, healed "
+            "%llu\n",
             world.answers, world.transactions, world.cancels_hit, world.fatals, world.owner_last,
             world.lent, world.passed_over, world.parses, world.binds, world.bind_errors,
             world.stale_errors, world.healed);
