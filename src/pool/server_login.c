@@ -3,6 +3,7 @@
 #include "crypto/md5.h"
 #include "crypto/secret.h"
 #include "pool/client.h"
+#include "pool/replication.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -400,6 +401,8 @@ static void error_response(struct server *server, const uint8_t *body, size_t by
     if (server->login->client_password_count != pool->client_password_count) {
         /* Most likely about a password that is outdated: what a client has proved meanwhile is
          * tried before anybody is told. */
+        if (server->replication != REPLICATION_NONE)
+            replication_wait_again(server);
         server_close(server, "login failed, and there is another password");
         return;
     }
