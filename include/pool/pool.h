@@ -13,13 +13,16 @@
 #include "pool/core.h"
 #include "pool/report.h"
 
+struct peer;
+
 /* Counts servers that are connecting or logging in, too. */
 enum { POOL_ADDRESSES_MAX = 16, POOL_WELCOME_BYTES = 2048, POOL_ERROR_BYTES = 256 };
 
-/* Addresses of the database's host; asked from control, which asks a helper (DNS). */
+/* Addresses of the database's, or a peer's, host; asked from control, which asks a helper (DNS). */
 struct resolution {
     struct job job;    /* the helper's; its letter carries it all the way */
     struct pool *pool; /* NULL once the pool is gone */
+    struct peer *peer; /* whose host it is, instead of a pool's; or NULL */
     unsigned core_index;
     bool in_flight;
     char host[1024];

@@ -66,6 +66,7 @@ struct statement_row {
 
 enum report_kind {
     REPORT_POOLS,
+    REPORT_PEERS, /* pool_row: pool_id is the peer's, and what concerns cancel requests */
     REPORT_CLIENTS,
     REPORT_SERVERS,
     REPORT_STATEMENTS,

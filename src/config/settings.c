@@ -210,7 +210,7 @@ const struct setting settings_table[] = {
     NUMBER(SETTING_INT, max_user_client_connections, "0", -1, COUNT_MAX_SENSIBLE, RELOAD, "Client connections of one user over all databases; 0: no limit."),
     NUMBER(SETTING_INT, max_user_connections, "0", -1, COUNT_MAX_SENSIBLE, RELOAD, "Server connections of one user over all databases; 0: no limit."),
     NUMBER(SETTING_INT, min_pool_size, "0", 0, SIZE_MAX_SENSIBLE, RELOAD, "Server connections that are kept open in a pool."),
-    NUMBER(SETTING_INT, peer_id, "0", 0, 65535, RELOAD, "Number of this process among its peers; 0: no peers.", .unused_reason = LATER("peering is")),
+    NUMBER(SETTING_INT, peer_id, "0", 0, 65535, RELOAD, "Number of this process among its peers; 0: no peers."),
     STRING(SETTING_PATH, pidfile, "", RESTART, "File for the process id; needed to run in the background."),
     NUMBER(SETTING_INT, pkt_buf, "4096", 0, INT_MAX, RESTART, "Size of PgBouncer's packet buffer.", .unused_reason = "there is no packet buffer; see receive_buffer_bytes in [pgsplice]"),
     ONE_OF(pool_mode, pool_mode_names, "session", RELOAD, "When a server goes back to its pool."),

@@ -7,6 +7,7 @@
 #include "control/merge.h"
 #include "control/show.h"
 #include "crypto/random.h"
+#include "pool/peer.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -522,6 +523,41 @@ static void show_pair(struct session *session, const char *name, const char *val
     show_row_end(&row);
 }
 
+/* The process's own entry is one of [peers], and nothing is sent there. */
+static size_t count_other_peers(const struct snapshot *snapshot)
+{
+    size_t count = 0;
+
+    for (size_t i = 0; i < snapshot->peer_count; i++)
+        count += snapshot->peers[i].peer_id != snapshot->settings.peer_id;
+    return count;
+}
+
+/* A row for each peer, also where nothing has been sent yet. */
+static void show_peer_pools(struct session *session, const struct pool_row *rows, size_t count)
+{
+    const struct snapshot *snapshot = control_snapshot();
+
+    for (size_t i = 0; i < snapshot->peer_count; i++) {
+        int id = snapshot->peers[i].peer_id;
+        struct pool_row found = {0};
+        struct show_row row;
+
+        if (id == snapshot->settings.peer_id)
+            continue;
+        for (size_t k = 0; k < count; k++)
+            if (rows[k].pool_id == (uint64_t)id)
+                found = rows[k];
+        show_row_begin(&row, &session->output, session->table);
+        show_number(&row, id);
+        show_number(&row, found.cl_active_cancel_req);
+        show_number(&row, found.cl_waiting_cancel_req);
+        show_number(&row, found.sv_active_cancel);
+        show_number(&row, found.sv_login);
+        show_row_end(&row);
+    }
+}
+
 static void show_lists(struct session *session, const struct core_counts *counts, size_t pool_count)
 {
     const struct snapshot *snapshot = control_snapshot();
@@ -533,7 +569,7 @@ static void show_lists(struct session *session, const struct core_counts *counts
         {"users", snapshot->user_count},
         {"peers", snapshot->peer_count},
         {"pools", pool_count + 1},
-        {"peer_pools", 0},
+        {"peer_pools", count_other_peers(snapshot)},
         {"free_clients", counts->free_clients},
         {"used_clients", counts->clients + session_count},
         {"login_clients", counts->login_clients},
@@ -600,7 +636,7 @@ static void show_done(struct request *request)
         count = merge_statements(request->rows, count);
     else if (request->kind == REPORT_POOLS)
         count = merge_pools(request->rows, count);
-    else
+    else if (request->kind != REPORT_PEERS) /* each lives on one core */
         count = merge_sockets(request->rows, count);
     if (strcmp(name, "POOLS") == 0) {
         show_pools(session, request->rows, count);
@@ -610,6 +646,8 @@ static void show_done(struct request *request)
         show_databases(session, request->rows, count);
     } else if (strcmp(name, "LISTS") == 0) {
         show_lists(session, &session->counts, count);
+    } else if (request->kind == REPORT_PEERS) {
+        show_peer_pools(session, request->rows, count);
     } else if (request->kind == REPORT_STATEMENTS) {
         show_prepared(session, request->rows, count);
     } else if (request->kind != REPORT_POOLS) {
@@ -642,6 +680,7 @@ static void run_show(struct session *session, const struct show_table *table)
         {"SHARDS", REPORT_POOLS},         {"CLIENTS", REPORT_CLIENTS},
         {"SERVERS", REPORT_SERVERS},      {"SOCKETS", REPORT_CLIENTS},
         {"LISTS", REPORT_COUNTS},         {"PREPARED", REPORT_STATEMENTS},
+        {"PEER_POOLS", REPORT_PEERS},
     };
     const struct snapshot *snapshot = control_snapshot();
     const char *name = table->name;
@@ -1409,7 +1448,7 @@ void console_start(const struct handover *handover)
         free(session);
         return;
     }
-    session->key[0] &= 0x7f;
+    cancel_key_mark(session->key, control_snapshot()->settings.peer_id);
     session->fd = handover->fd;
     (void)fcntl(session->fd, F_SETFL, O_NONBLOCK);
     session->is_admin = handover->is_admin;
@@ -1485,7 +1524,7 @@ void console_poll_events(const struct pollfd *fds, size_t count)
 bool console_cancel(const uint8_t key[8])
 {
     for (struct session *session = sessions; session != NULL; session = session->next)
-        if (memcmp(session->key, key, sizeof(session->key)) == 0) {
+        if (cancel_key_is_same(session->key, key)) {
             struct request *request;
 
             if (control_mode() == CONTROL_ACTIVE || control_shutdown_mode() != SHUTDOWN_NONE)

@@ -7,6 +7,7 @@
 #include "pool/lending.h"
 #include "pool/heal.h"
 #include "pool/login.h"
+#include "pool/peer.h"
 #include "pool/rewrite.h"
 #include "pool/server.h"
 #include "pool/suspend.h"
@@ -295,9 +296,12 @@ void client_enter_pool(struct client *client, struct pool *pool, const char *con
 
 static uint32_t key_bucket(const uint8_t key[8])
 {
+    uint8_t bytes[8];
     uint64_t value;
 
-    memcpy(&value, key, sizeof(value));
+    memcpy(bytes, key, sizeof(bytes));
+    bytes[7] |= PEER_HOPS_MAX; /* as cancel_key_is_same */
+    memcpy(&value, bytes, sizeof(value));
     return (uint32_t)((value * UINT64_C(0x9e3779b97f4a7c15)) >> 50) % KEY_BUCKETS;
 }
 
@@ -308,7 +312,7 @@ static void key_make(struct client *client)
 
     do {
         core->ports->random(core, client->key, sizeof(client->key));
-        client->key[0] &= 0x7f; /* the process id is positive */
+        cancel_key_mark(client->key, core->snapshot->settings.peer_id);
     } while (client_find_key(core, client->key) != NULL);
     bucket = &core->key_buckets[key_bucket(client->key)];
     client->key_next = *bucket;
@@ -339,7 +343,7 @@ struct client *client_find_key(struct core *core, const uint8_t key[8])
     while (index != 0) {
         struct client *client = slab_at(&core->clients, index - 1);
 
-        if (memcmp(client->key, key, 8) == 0)
+        if (cancel_key_is_same(client->key, key))
             return client;
         index = client->key_next;
     }
@@ -1158,7 +1162,9 @@ static const char *client_state_text(const struct client *client)
 {
     switch (client->state) {
     case CLIENT_CANCEL:
-        return "active_cancel_req";
+        return client->cancel != NULL && client->cancel->peer != NULL && !client->cancel->is_sent
+                   ? "waiting_cancel_req"
+                   : "active_cancel_req";
     case CLIENT_WELCOME:
     case CLIENT_WAITING:
     case CLIENT_PREPARING:

@@ -3,6 +3,7 @@
 
 #include "pool/client.h"
 #include "pool/lending.h"
+#include "pool/peer.h"
 #include "pool/server.h"
 
 #include <arpa/inet.h>
@@ -587,39 +588,6 @@ void pool_server_gone(struct pool *pool)
 
 /* ---- opening ---- */
 
-/* One host of the entry: a literal address or a path needs nobody's help. */
-static bool literal_address(const struct pool *pool, const char *host,
-                            struct sockaddr_storage *address)
-{
-    struct sockaddr_in *v4 = (struct sockaddr_in *)address;
-    struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)address;
-    struct sockaddr_un *un = (struct sockaddr_un *)address;
-    uint16_t port = pool->database->port;
-
-    memset(address, 0, sizeof(*address));
-    if (host[0] == '/' || host[0] == '@') {
-        int bytes = snprintf(un->sun_path, sizeof(un->sun_path), "%s/.s.PGSQL.%u", host, port);
-
-        if (bytes < 0 || (size_t)bytes >= sizeof(un->sun_path))
-            return false;
-        if (host[0] == '@')
-            un->sun_path[0] = '\0';
-        un->sun_family = AF_UNIX;
-        return true;
-    }
-    if (inet_pton(AF_INET, host, &v4->sin_addr) == 1) {
-        v4->sin_family = AF_INET;
-        v4->sin_port = htons(port);
-        return true;
-    }
-    if (inet_pton(AF_INET6, host, &v6->sin6_addr) == 1) {
-        v6->sin6_family = AF_INET6;
-        v6->sin6_port = htons(port);
-        return true;
-    }
-    return false;
-}
-
 void resolution_returned(struct letter *letter, void *context)
 {
     struct resolution *resolution = OWNER_OF(letter, struct resolution, job.letter);
@@ -627,6 +595,10 @@ void resolution_returned(struct letter *letter, void *context)
     struct pool *pool = resolution->pool;
     const struct settings *settings = &core->snapshot->settings;
 
+    if (resolution->peer != NULL) {
+        peer_resolved(resolution, core);
+        return;
+    }
     resolution->in_flight = false;
     if (pool == NULL) {
         slab_give(&core->resolutions, resolution);
@@ -659,7 +631,7 @@ static bool pool_resolve(struct pool *pool)
                        core->snapshot->settings.unix_socket_dir[0] != '\0'
                    ? core->snapshot->settings.unix_socket_dir
                    : "/tmp";
-    if (strchr(host, ',') == NULL && literal_address(pool, host, &literal)) {
+    if (strchr(host, ',') == NULL && address_from_text(host, pool->database->port, &literal)) {
         pool->addresses[0] = literal;
         pool->address_count = 1;
         return true;
