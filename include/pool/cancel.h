@@ -19,7 +19,8 @@ struct cancel {
     struct peer *peer;        /* NULL: it goes to PostgreSQL */
     uint64_t client_id;       /* whose query is meant */
     uint64_t deadline_us;     /* for a peer: cancel_wait_timeout is over; 0: never */
-    unsigned address_tries;   /* for a peer: addresses of its host that are left */
+    unsigned address_index;   /* for a peer: which of its host's addresses is tried */
+    unsigned address_tries;   /* and how many are left */
     int family;               /* for a peer: of the address that is tried */
     uint8_t key[8];           /* for a peer: as it is sent on */
     bool is_open;

@@ -34,11 +34,11 @@ struct peer {
     int id;
     struct list waiting; /* requests that wait for their place, oldest first */
     unsigned waiting_count;
-    unsigned active_count;  /* in flight */
+    unsigned active_count;     /* in flight */
     unsigned connecting_count; /* of these */
-    bool has_failed;        /* and the log says so already */
-    bool has_moved;         /* while its old host was being looked up */
-    bool is_launching;      /* guards peer_launch against itself */
+    bool has_failed;           /* and the log says so already */
+    bool has_moved;            /* while its old host was being looked up */
+    bool is_launching;         /* guards peer_launch against itself */
     struct resolution *resolution;
     uint64_t resolved_until_us;
     unsigned address_count, address_next;
@@ -89,9 +89,9 @@ void peer_forward(struct client *requester, const uint8_t key[8]);
 
 /* For cancel.c: a request in flight has got through, goes on to another address of the host, has failed
  * for this reason, or has ended. */
-void peer_connected(struct peer *peer);
+void peer_connected(struct cancel *cancel);
 void peer_connect_again(struct cancel *cancel);
-void peer_failed(struct peer *peer, const char *reason);
+void peer_failed(struct cancel *cancel, const char *reason);
 void peer_request_ended(struct peer *peer, bool was_connecting);
 
 /* The answer of control to the lookup of its host. */

@@ -59,7 +59,7 @@ static void cancel_timer_fired(struct timer *timer, uint64_t now_us)
     const char *reason = "cancel_wait_timeout";
 
     if (cancel->peer != NULL && !cancel->is_waiting) {
-        peer_failed(cancel->peer, cancel->is_connecting ? "connect timeout" : "no answer");
+        peer_failed(cancel, cancel->is_connecting ? "connect timeout" : "no answer");
         if (cancel->deadline_us == 0 || now_us < cancel->deadline_us)
             reason = "failed to send cancel request";
     }
@@ -101,12 +101,12 @@ static void connected_to_peer(struct cancel *cancel, int error)
     if (error == 0) {
         core_tune_socket(cancel->peer->core, cancel->conn.fd, cancel->family);
         cancel->is_connecting = false;
-        peer_connected(cancel->peer);
+        peer_connected(cancel);
         send_request(cancel, cancel->key);
     } else if (cancel->address_tries > 0) {
         conn_close(&cancel->conn, false); /* the next address: cancel_gone */
     } else {
-        peer_failed(cancel->peer, strerror(error));
+        peer_failed(cancel, strerror(error));
         cancel_finish(cancel, false, "failed to send cancel request");
     }
 }
@@ -266,22 +266,24 @@ bool cancel_wait_for_peer(struct client *requester, struct peer *peer, const uin
 void cancel_go_to_peer(struct cancel *cancel, const struct sockaddr_storage *address)
 {
     struct core *core = cancel->peer->core;
-    bool is_first = cancel->is_waiting;
     int error;
 
     cancel->is_waiting = false;
     cancel->is_connecting = true;
     cancel->family = address->ss_family;
-    if (is_first)
-        list_push_back(&core->cancel_list, &cancel->link);
+    list_remove(&cancel->link);
+    list_push_back(&core->cancel_list, &cancel->link);
     error = connect_to(cancel, &core->loop, address);
+    if (error < 0 && cancel->address_tries > 0) { /* no IPv6 here, for example */
+        peer_connect_again(cancel);
+        return;
+    }
     if (error < 0) {
-        peer_failed(cancel->peer, strerror(-error));
+        peer_failed(cancel, strerror(-error));
         cancel_finish(cancel, false, "failed to send cancel request");
         return;
     }
-    if (is_first)
-        arm_for_peer(cancel);
+    arm_for_peer(cancel);
 }
 
 void cancel_requester_gone(struct cancel *cancel)

@@ -113,8 +113,8 @@ void core_set_snapshot(struct core *core, struct snapshot *snapshot)
     struct snapshot *old = core->snapshot;
 
     core->snapshot = snapshot;
-    core->has_other_keys = core->has_other_keys ||
-                           old->settings.peer_id != snapshot->settings.peer_id;
+    core->has_other_keys =
+        core->has_other_keys || old->settings.peer_id != snapshot->settings.peer_id;
     login_forget_keys(core);
     peer_update_all(core);
     list_for_each_safe(link, &core->pool_list)

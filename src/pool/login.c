@@ -382,9 +382,9 @@ void login_moved(struct client *client)
     struct login *login = client->login;
     struct handover *handover = &login->handover;
     /* Control has the console's sessions, and their cancel keys. */
-    bool is_console = handover->kind == HANDOVER_CONSOLE ||
-                      (handover->kind == HANDOVER_CANCEL && core->count == 1 &&
-                       !handover->is_for_peer);
+    bool is_console =
+        handover->kind == HANDOVER_CONSOLE ||
+        (handover->kind == HANDOVER_CANCEL && core->count == 1 && !handover->is_for_peer);
 
     handover->fd = conn_detach(&client->conn);
     timer_stop(&client->timer);

@@ -56,6 +56,14 @@ static void drop_waiting(struct peer *peer, const char *reason)
         cancel_drop(OWNER_OF(list_front(&peer->waiting), struct cancel, link), reason);
 }
 
+static void say_failure(struct peer *peer, const char *reason)
+{
+    if (!peer->has_failed && peer->config != NULL)
+        log_write(LEVEL_WARNING, "peer %d (%s, port %u): cannot forward cancel requests: %s",
+                  peer->id, peer->config->host, peer->config->port, reason);
+    peer->has_failed = true;
+}
+
 /* ---- where it is ---- */
 
 enum resolved { RESOLVED, RESOLVE_LATER, RESOLVE_FAILED };
@@ -64,8 +72,10 @@ static enum resolved peer_resolve(struct peer *peer)
 {
     struct core *core = peer->core;
     struct resolution *resolution = peer->resolution;
+    struct sockaddr_storage literal;
 
-    if (address_from_text(peer->config->host, peer->config->port, &peer->addresses[0])) {
+    if (address_from_text(peer->config->host, peer->config->port, &literal)) {
+        peer->addresses[0] = literal;
         peer->address_count = 1;
         return RESOLVED;
     }
@@ -109,6 +119,7 @@ static void peer_launch(struct peer *peer)
         peer->waiting_count--;
         peer->active_count++;
         peer->connecting_count++;
+        cancel->address_index = peer->address_next;
         cancel->address_tries = peer->address_count - 1;
         cancel_go_to_peer(cancel, &peer->addresses[peer->address_next % peer->address_count]);
     }
@@ -131,11 +142,11 @@ void peer_resolved(struct resolution *resolution, struct core *core)
     peer->address_count = MIN(resolution->address_count, (unsigned)POOL_ADDRESSES_MAX);
     memcpy(peer->addresses, resolution->addresses,
            peer->address_count * sizeof(peer->addresses[0]));
-    peer->resolved_until_us = core->loop.now_us + (peer->address_count > 0
-                                                       ? settings->dns_max_ttl_us
-                                                       : settings->dns_nxdomain_ttl_us);
+    peer->resolved_until_us =
+        core->loop.now_us +
+        (peer->address_count > 0 ? settings->dns_max_ttl_us : settings->dns_nxdomain_ttl_us);
     if (peer->address_count == 0) {
-        peer_failed(peer, resolution->error);
+        say_failure(peer, resolution->error);
         drop_waiting(peer, "failed to send cancel request");
         return;
     }
@@ -158,19 +169,21 @@ void peer_forward(struct client *requester, const uint8_t key[8])
     onward[7]--; /* the hops are its low bits, and not 0 */
     peer = peer_find_or_make(client_core(requester), cancel_key_peer(key));
     if (peer == NULL || peer->waiting_count >= PEER_WAITING_MAX) {
-        client_close_silently(requester, peer == NULL
-                                             ? "could not find peer to forward request to"
-                                             : "failed to send cancel request");
+        client_close_silently(requester, peer == NULL ? "could not find peer to forward request to"
+                                                      : "failed to send cancel request");
         return;
     }
     if (cancel_wait_for_peer(requester, peer, onward))
         peer_launch(peer);
 }
 
-void peer_connected(struct peer *peer)
+void peer_connected(struct cancel *cancel)
 {
+    struct peer *peer = cancel->peer;
+
     assert(peer->connecting_count > 0);
     peer->connecting_count--;
+    peer->address_next = cancel->address_index;
     if (peer->has_failed)
         log_write(LEVEL_LOG, "peer %d: can be reached again", peer->id);
     peer->has_failed = false;
@@ -185,16 +198,15 @@ void peer_connect_again(struct cancel *cancel)
         return;
     }
     cancel->address_tries--;
-    cancel_go_to_peer(cancel, &peer->addresses[++peer->address_next % peer->address_count]);
+    cancel->address_index++;
+    cancel_go_to_peer(cancel, &peer->addresses[cancel->address_index % peer->address_count]);
 }
 
-void peer_failed(struct peer *peer, const char *reason)
+void peer_failed(struct cancel *cancel, const char *reason)
 {
-    if (!peer->has_failed && peer->config != NULL)
-        log_write(LEVEL_WARNING, "peer %d (%s, port %u): cannot forward cancel requests: %s",
-                  peer->id, peer->config->host, peer->config->port, reason);
-    peer->has_failed = true;
-    peer->address_next++;
+    /* The next request begins with another address of the host. */
+    cancel->peer->address_next = cancel->address_index + 1;
+    say_failure(cancel->peer, reason);
 }
 
 void peer_request_ended(struct peer *peer, bool was_connecting)
