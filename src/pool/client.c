@@ -1063,16 +1063,21 @@ static void log_closing(const struct client *client, const char *reason)
                    (unsigned long long)((core->loop.now_us - client->connect_us) / US_PER_S));
 }
 
-void client_close_pg_error(struct client *client, const struct pg_error *error)
+void client_close_pg_error(struct client *client, const struct pg_error *error,
+                           enum log_level level)
 {
     uint8_t message[2048];
     struct writer writer;
 
     if (client->state == CLIENT_CLOSING)
         return;
+    if (client->state == CLIENT_CANCEL) { /* which are never answered */
+        client_close_silently(client, error->message);
+        return;
+    }
     log_closing(client, error->message);
     if (client_core(client)->snapshot->settings.log_pooler_errors)
-        client_log(client, LEVEL_WARNING, "pooler error: %s", error->message);
+        client_log(client, level, "pooler error: %s", error->message);
     writer_init(&writer, message, sizeof(message));
     message_error(&writer, error);
     client_leave(client, "client disconnected with query in progress");
@@ -1089,7 +1094,7 @@ void client_close_error(struct client *client, const char *message, const char *
         .message = message,
     };
 
-    client_close_pg_error(client, &error);
+    client_close_pg_error(client, &error, LEVEL_WARNING);
 }
 
 void client_close_silently(struct client *client, const char *reason)

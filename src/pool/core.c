@@ -151,7 +151,7 @@ void core_set_snapshot(struct core *core, struct snapshot *snapshot)
         if (user_before == NULL || pool->user_config == NULL ||
             strcmp(user_before->secret, pool->user_config->secret) != 0)
             pool->has_client_key = false;
-        pool->retry_at_us = 0;
+        pool_try_now(pool);
         if (database_config_moved(before, after))
             pool_retire_servers(pool, "database configuration changed");
         pool_resume(pool);
@@ -256,6 +256,7 @@ static void new_generation(struct pool *pool)
 static void act_reconnect(struct pool *pool)
 {
     new_generation(pool);
+    pool_try_now(pool);
     pool_retire_servers(pool, "close_needed");
 }
 

@@ -71,7 +71,8 @@ static void stray_step(struct stray *stray)
 
     if (stray->peer == NULL)
         return;
-    assert(sim_peer_read(stray->peer, chunk, sizeof(chunk)) == 0); /* never an answer */
+    /* Never an answer, but for one whose packet had not been read when a SUSPEND took too long. */
+    assert(sim_peer_read(stray->peer, chunk, sizeof(chunk)) == 0 || world.has_dropped);
     if (!sim_peer_is_at_end(stray->peer) && !sim_peer_is_reset(stray->peer) &&
         !(world.is_chaos && happens(5000)))
         return;
