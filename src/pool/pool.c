@@ -571,9 +571,13 @@ static void read_welcome(struct pool *pool)
         pool->is_retired ||
         !bulletin_read(&set->welcome, set->welcome_words, &news, sizeof(news),
                        &pool->welcome_seen) ||
-        news.generation < atomic_load(&set->generation) || news.identity != pool->identity ||
-        (pool->has_welcome && news.made_us <= pool->welcome_us))
+        news.generation < atomic_load(&set->generation) || news.identity != pool->identity)
         return;
+    if (pool->has_welcome && news.made_us <= pool->welcome_us) {
+        if (news.made_us < pool->welcome_us)
+            tell_welcome(pool); /* two of them wrote at once, and the older one was the last */
+        return;
+    }
     params_unpack(params, news.params, news.params_bytes, values);
     defaults = params_intern(params, values);
     if (defaults == NULL)

@@ -55,6 +55,9 @@ MUTANTS = [
     ("free_server_passes_the_waiters_by", "pool/pool.c",
      "waiter = list_front(&pool->waiting_clients);\n    if (waiter != NULL) {",
      "waiter = list_front(&pool->waiting_clients);\n    if (waiter != NULL && pool->waiting_count > 1) {"),
+    # Promotion.
+    ("promotion_is_not_told_to_the_other_shards", "pool/pool.c", "              pool->database_name, pool->user_name, value);\n    tell_welcome(pool);", "              pool->database_name, pool->user_name, value);"),
+    ("newer_welcome_is_not_taken", "pool/pool.c", "    if (pool->has_welcome && news.made_us <= pool->welcome_us) {", "    if (pool->has_welcome) {"),
     # Peers.
     ("hop_of_a_cancel_request_is_not_counted", "pool/peer.c", "    onward[7]--;", "    ;"),
     ("limit_of_a_peer_is_one_too_many", "pool/peer.c", "peer->active_count < active_max(peer)", "peer->active_count <= active_max(peer)"),
@@ -97,7 +100,7 @@ MUTANTS = [
      "} else if (server->cancel_count > 0) {\n        server_become(server, SERVER_CANCELED);",
      "} else if (server->cancel_count > 9) {\n        server_become(server, SERVER_CANCELED);"),
     ("lost_cancel_leaves_its_server_in_use", "pool/cancel.c",
-     "if (cancel->is_sent && !delivered && !server->close_needed) {", "if (false) {"),
+     "if (was_sent && !delivered && !server->close_needed) {", "if (false) {"),
     ("welcome_is_forgotten_for_the_second", "pool/pool.c",
      "    while (!list_is_empty(&pool->welcome_clients))\n        client_welcome(",
      "    if (!list_is_empty(&pool->welcome_clients))\n        client_welcome("),

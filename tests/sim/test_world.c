@@ -638,6 +638,26 @@ static void check_peers(const struct core *core)
     }
 }
 
+/* When nothing is on its way, all shards of a pool have the same welcome. */
+static void check_welcomes(void)
+{
+    for (unsigned i = 0; i < DATABASES; i++)
+        for (unsigned j = 0; j < LOGINS; j++) {
+            const struct pool *first = NULL;
+
+            for (unsigned k = 0; k < worker_count; k++) {
+                const struct pool *pool = sets[i][j]->shards[k].pool;
+
+                if (pool == NULL || !pool->has_welcome)
+                    continue;
+                if (first == NULL)
+                    first = pool;
+                must(pool->welcome_bytes == first->welcome_bytes);
+                must(memcmp(pool->welcome, first->welcome, pool->welcome_bytes) == 0);
+            }
+        }
+}
+
 /* What must hold for a core between two of its turns. */
 static void check_core(const struct core *core)
 {
@@ -1109,6 +1129,14 @@ static bool conns_are_gone(void)
     return !control_is_busy() && sim_open_fds(world.sim) == 0;
 }
 
+static bool letters_are_read(void)
+{
+    for (unsigned i = 0; i < worker_count; i++)
+        if (atomic_load(&members[i].worker.mailbox.last) != NULL)
+            return false;
+    return true;
+}
+
 static bool all_is_done(void)
 {
     return users_are_done() && strays_are_done() && cores_are_empty() && !control_is_busy();
@@ -1257,6 +1285,7 @@ static void begin(uint64_t seed)
     world.rounds_of_schema = happens(2) ? 40 : 200;
     world.loses_statements = world.is_tracked && happens(4);
     world.changes_peer_id = happens(3);
+    world.was_standby = happens(2);
     world.is_crowded = happens(8);
     world.has_dropped = world.is_crowded;
     draw_accounts();
@@ -1385,6 +1414,8 @@ static uint64_t run(uint64_t seed)
                                                             : SCRIPTS_AFTER_CHAOS);
     strays_finish(world.is_shut_down ? 0 : (unsigned)sim_below(world.sim, 8));
     run_until(all_is_done, 20, "not all clients come to their end");
+    run_until(letters_are_read, 20, "letters are not read");
+    check_welcomes();
     end();
     sim_note(world.sim, world.answers);
     trace = sim_trace(world.sim);
