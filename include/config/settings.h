@@ -31,6 +31,9 @@ enum auth_type {
     AUTH_LDAP,
     AUTH_PAM,
     AUTH_SCRAM_SHA_256,
+    /* Only in HBA lines: no auth_type. */
+    AUTH_PEER,
+    AUTH_REJECT,
 };
 
 /* client_tls_sslmode and server_tls_sslmode */
@@ -226,9 +229,5 @@ bool setting_is_equal(const struct setting *setting, const struct settings *a,
 
 /* The field of a setting that is a string, a list or a path; NULL for other kinds. */
 const char **setting_string(const struct setting *setting, struct settings *settings);
-
-/* The first half of conf/SETTINGS.md; the second is entry_options_print_markdown in
- * config/database.h. tests/unit/test_settings.c compares. */
-void settings_print_markdown(FILE *file);
 
 #endif

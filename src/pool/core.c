@@ -115,6 +115,7 @@ void core_set_snapshot(struct core *core, struct snapshot *snapshot)
     core->snapshot = snapshot;
     core->has_other_keys =
         core->has_other_keys || old->settings.peer_id != snapshot->settings.peer_id;
+    ring_set_busy_poll(core->loop.ring, snapshot->settings.busy_poll_us);
     login_forget_keys(core);
     peer_update_all(core);
     list_for_each_safe(link, &core->pool_list)
