@@ -27,9 +27,17 @@ def workers(count):
     return f"[pgsplice]\nworker_threads = {count}\n"
 
 
+def free_ports(t, count):
+    """Different ones, which nobody has yet."""
+    ports = set()
+    while len(ports) < count:
+        ports.add(free_port(t.slot))
+    return list(ports)
+
+
 def cluster(t, count, threads=1, **settings):
     """Processes 1 to `count`, each of which knows all of them."""
-    ports = [free_port(t.slot) for _ in range(count)]
+    ports = free_ports(t, count)
     section = peers({i + 1: f"host=127.0.0.1 port={port}" for i, port in enumerate(ports)})
     settings.setdefault("pool_mode", "transaction")
     return [t.pooler(listen_port=port, peer_id=i + 1, extra=section + workers(threads), **settings)
@@ -199,7 +207,7 @@ def test_request_that_a_peer_sent_on_is_ours(t):
 @ours
 def test_loops_end_after_three_hops(t):
     # each of the two takes the other for number 9
-    ports = [free_port(t.slot) for _ in range(2)]
+    ports = free_ports(t, 2)
     poolers = [t.pooler(listen_port=ports[i], peer_id=i + 1,
                         extra=peers({9: f"host=127.0.0.1 port={ports[1 - i]}"})) for i in range(2)]
     same(send_raw(ports[0], foreign_key(9)), [])
