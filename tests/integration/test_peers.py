@@ -11,16 +11,11 @@ import threading
 import time
 
 import pgwire
-from harness import eventually, free_port, ours, same, slow
+from harness import covers, eventually, free_port, ours, reload_shows_nothing, same, slow
 from pgwire import query
 from test_cancel import SLEEP, running
 
 CANCEL = struct.pack("!II", 16, pgwire.CANCEL_REQUEST)
-
-
-def peers(entries):
-    """The section [peers] of {id: "host=... port=..."}."""
-    return "[peers]\n" + "".join(f"{number} = {entry}\n" for number, entry in entries.items())
 
 
 def workers(count):
@@ -38,9 +33,9 @@ def free_ports(t, count):
 def cluster(t, count, threads=1, **settings):
     """Processes 1 to `count`, each of which knows all of them."""
     ports = free_ports(t, count)
-    section = peers({i + 1: f"host=127.0.0.1 port={port}" for i, port in enumerate(ports)})
+    peers = {i + 1: f"host=127.0.0.1 port={port}" for i, port in enumerate(ports)}
     settings.setdefault("pool_mode", "transaction")
-    return [t.pooler(listen_port=port, peer_id=i + 1, extra=section + workers(threads), **settings)
+    return [t.pooler(listen_port=port, peer_id=i + 1, peers=peers, extra=workers(threads), **settings)
             for i, port in enumerate(ports)]
 
 
@@ -109,7 +104,7 @@ def fake_peer(t, is_open=True):
 
 def pooler_with(t, entries, threads=1, peer_id=1, **settings):
     settings.setdefault("pool_mode", "transaction")
-    return t.pooler(peer_id=peer_id, extra=peers(entries) + workers(threads), **settings)
+    return t.pooler(peer_id=peer_id, peers=entries, extra=workers(threads), **settings)
 
 
 def peer_pool(pooler, number):
@@ -158,11 +153,11 @@ def test_cancel_works_with_so_reuseport_whoever_accepts_it(t):
     poolers = []
     for number in (1, 2, 3):
         folders[number] = os.path.join(t.folder, f"node{number}")
-    section = peers({number: f"host={folder} port={port}" for number, folder in folders.items()})
+    peers = {number: f"host={folder} port={port}" for number, folder in folders.items()}
     for number in (1, 2, 3):
         poolers.append(t.pooler(name=f"node{number}", listen_port=port, so_reuseport=1,
-                                peer_id=number, pool_mode="transaction",
-                                extra=section + workers(1)))
+                                peer_id=number, pool_mode="transaction", peers=peers,
+                                extra=workers(1)))
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(poolers[0].connect()) for _ in range(12)]
         assert len({c.key[0] >> 16 & 0xFF for c in clients}) > 1, "all by one process"
@@ -178,6 +173,8 @@ def test_key_names_its_process_and_has_three_hops(t):
             same((key[0] & 0x80, key[1], key[2], key[7] & 3), (0, 0x34, 0x12, 3))
 
 
+@covers("settings", "peer_id")
+@covers("peer_options", "port")
 @ours
 def test_foreign_request_goes_on_with_one_hop_less(t):
     fake = fake_peer(t)
@@ -209,7 +206,7 @@ def test_loops_end_after_three_hops(t):
     # each of the two takes the other for number 9
     ports = free_ports(t, 2)
     poolers = [t.pooler(listen_port=ports[i], peer_id=i + 1,
-                        extra=peers({9: f"host=127.0.0.1 port={ports[1 - i]}"})) for i in range(2)]
+                        peers={9: f"host=127.0.0.1 port={ports[1 - i]}"}) for i in range(2)]
     same(send_raw(ports[0], foreign_key(9)), [])
     logs = lambda what: sum(pooler.log().count(what) for pooler in poolers)
     same(logs("closing because: failed to forward cancel request because its TTL was exhausted"), 1)
@@ -264,6 +261,8 @@ def test_cancel_of_a_console_session_reaches_it_through_a_peer(t):
 
 # ---- where a peer is ----------------------------------------------------------------------------
 
+@covers("peer_options", "host")
+@reload_shows_nothing  # an entry without a host is a mistake
 @ours
 def test_peer_is_found_by_name_and_by_directory(t):
     # the name has ::1, too, where nobody listens
@@ -305,7 +304,7 @@ def test_reload_adds_moves_and_removes_peers(t):
     pooler = pooler_with(t, {}, threads=2)
 
     def becomes(entries):
-        pooler.extra = peers(entries) + workers(2)
+        pooler.peers = entries
         pooler.write()
         pooler.reload()
 
@@ -336,7 +335,7 @@ def test_reload_ends_what_waits_for_a_peer_that_is_gone(t):
         wait_peer_pool(pooler, 2, cl_active_cancel_req=1)
         waits.send(CANCEL + foreign_key(2))
         wait_peer_pool(pooler, 2, cl_waiting_cancel_req=1)
-        pooler.extra = workers(1)
+        pooler.peers = {}
         pooler.write()
         pooler.reload()
         same(waits.closed(), [])
@@ -379,6 +378,7 @@ def test_keys_of_before_stay_good_when_peer_id_changes(t):
 
 # ---- limits, and peers that do not do their part ------------------------------------------------
 
+@covers("peer_options", "pool_size")
 @ours
 def test_pool_size_limits_what_is_in_flight_and_the_rest_waits(t):
     fake = fake_peer(t, is_open=False)
