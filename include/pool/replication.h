@@ -32,14 +32,14 @@ struct client *replication_first_waiter(const struct pool *pool);
 /* The login of a client's own server is over: the welcome goes out. */
 void replication_logged_in(struct server *server);
 /* The server could not be reached or refused the login: the client waits for another address, or is closed.
- * The server, linked no more, is the caller's to close. The arguments are those of pool_server_failed. */
-void replication_login_failed(struct server *server, const char *text, const char *sqlstate,
-                              bool said_error);
+ * The server, linked no more, is the caller's to close. The arguments are those of server_open_failed. */
+void replication_open_failed(struct server *server, const char *text, const char *sqlstate,
+                             bool said_error, const char *reason);
 /* A server that is logging in has to go for a reason that is not the client's: it waits for another. */
 void replication_wait_again(struct server *server);
 /* A server is to be retired. */
 void replication_retire(struct server *server);
 /* Whoever waits without a server is closed. */
-void replication_fail_waiters(struct pool *pool, const struct pg_error *error);
+void replication_fail_waiters(struct pool *pool, const char *message);
 
 #endif

@@ -5,6 +5,7 @@
 #include "control/console_session.h"
 #include "control/control.h"
 #include "crypto/random.h"
+#include "pool/peer.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -153,7 +154,10 @@ static void message(struct session *session, uint8_t type, const uint8_t *body, 
     session->output.has_old_columns = control_snapshot()->settings.console_old_columns;
     switch (type) {
     case 'Q':
-        simple_query(session, body, bytes);
+        if (control_snapshot()->settings.disable_pqexec)
+            console_fatal(session, "PQexec disallowed");
+        else
+            simple_query(session, body, bytes);
         break;
     case 'P':
     case 'B':
@@ -232,7 +236,7 @@ void console_start(const struct handover *handover)
         free(session);
         return;
     }
-    session->key[0] &= 0x7f;
+    cancel_key_mark(session->key, control_snapshot()->settings.peer_id);
     session->fd = handover->fd;
     (void)fcntl(session->fd, F_SETFL, O_NONBLOCK);
     session->is_admin = handover->is_admin;
@@ -311,7 +315,7 @@ void console_poll_events(const struct pollfd *fds, size_t count)
 bool console_cancel(const uint8_t key[8])
 {
     for (struct session *session = console_sessions; session != NULL; session = session->next)
-        if (memcmp(session->key, key, sizeof(session->key)) == 0) {
+        if (cancel_key_is_same(session->key, key)) {
             struct request *request;
 
             if (!session->is_admin || control_mode() == CONTROL_ACTIVE ||

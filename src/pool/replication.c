@@ -56,30 +56,28 @@ void replication_retire(struct server *server)
     server_close(server, "database configuration changed");
 }
 
-void replication_login_failed(struct server *server, const char *text, const char *sqlstate,
-                              bool said_error)
+void replication_open_failed(struct server *server, const char *text, const char *sqlstate,
+                             bool said_error, const char *reason)
 {
     struct client *client = part(server);
-    struct pg_error error = {.severity = SEVERITY_FATAL, .message = text};
+    bool is_answered = said_error || sqlstate != NULL;
     char detail[POOL_ERROR_BYTES + 64];
+    struct pg_error error = {.severity = SEVERITY_FATAL, .message = reason, .detail = detail};
 
-    if (said_error || sqlstate != NULL) {
-        snprintf(detail, sizeof(detail), "The server's login ended with: %.*s", POOL_ERROR_BYTES,
-                 text);
-        error.message = "login failed";
-        error.detail = detail;
-    } else if (++client->replication_tries < server->pool->address_count) {
+    if (!is_answered && ++client->replication_tries < server->pool->address_count)
         return;
-    }
-    client_close_pg_error(client, &error);
+    snprintf(detail, sizeof(detail), "%s: %.*s",
+             is_answered ? "The server's login ended with" : "The connection to the server failed",
+             POOL_ERROR_BYTES, text);
+    client_close_pg_error(client, &error, LEVEL_WARNING);
 }
 
-void replication_fail_waiters(struct pool *pool, const struct pg_error *error)
+void replication_fail_waiters(struct pool *pool, const char *message)
 {
     struct client *client;
 
     while ((client = replication_first_waiter(pool)) != NULL)
-        client_close_pg_error(client, error);
+        client_close_error(client, message, NULL);
 }
 
 void replication_logged_in(struct server *server)
