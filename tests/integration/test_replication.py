@@ -151,6 +151,13 @@ def test_database_name_of_a_physical_client_defaults_to_the_user(t):
 
 
 @ours
+def test_entry_for_any_database_serves_physical_replicas(t):
+    pooler = t.pooler(databases={"*": f"host=127.0.0.1 port={t.postgres.port}"})
+    with pooler.connect(database="replication", replication="true") as c:
+        same(c.query("IDENTIFY_SYSTEM").rows[0][3], None)
+
+
+@ours
 def test_what_a_client_asks_for_is_in_its_servers_startup_message(t):
     seen = []
 
@@ -199,6 +206,14 @@ def test_welcome_of_a_replication_server_is_not_cached(t):
     with pooler.connect(replication="database", options="-c IntervalStyle=iso_8601"), \
             pooler.connect() as plain:
         same(plain.params["IntervalStyle"], "postgres")
+
+
+@ours
+def test_login_notify_message_is_told_to_replication_too(t):
+    with t.pooler(login_notify_message="maintenance at noon").open() as c:
+        welcome = c.login(replication="database")
+        same("".join(m.type for m in welcome)[-3:], "KNZ")
+        same(welcome[-2].fields()["M"], "maintenance at noon")
 
 
 @ours
@@ -533,11 +548,11 @@ def test_keepalives_pass_both_ways(t):
     write(t.postgres, "before")
     with slot(t.postgres, "s_alive", "test_decoding"):
         pooler = t.pooler()
-        with pooler.connect(replication="database", options="-c wal_sender_timeout=600ms") as c:
+        with pooler.connect(replication="database", options="-c wal_sender_timeout=1500ms") as c:
             stream(c, plugin_slot="s_alive")
             # PostgreSQL ends whoever is silent for the timeout: it asks, and is answered
             asked = 0
-            while asked < 4:
+            while asked < 3:
                 found = c.receive(3)
                 if found.type == "d" and found.body[:1] == b"k" and found.body[17] == 1:
                     asked += 1
