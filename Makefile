@@ -188,6 +188,7 @@ $(BUILD)/fuzz/bin/%: tests/fuzz/%.c $(FUZZ_SOURCES)
 	    -DASSERT_SLOW -o $@ $^ -lwolfssl -linih -lidn
 
 $(BUILD)/fuzz/bin/fuzz_statements: $(filter src/io/% src/conn/% src/pool/%,$(LIB_SOURCES))
+$(BUILD)/fuzz/bin/fuzz_console: src/control/console_command.c src/control/console_message.c src/control/show.c
 
 .PHONY: fuzz
 fuzz: ## each fuzz target for FUZZ_SECONDS

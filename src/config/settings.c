@@ -209,7 +209,7 @@ const struct setting settings_table[] = {
     NUMBER(SETTING_INT, max_user_client_connections, "0", -1, COUNT_MAX_SENSIBLE, RELOAD, "Client connections of one user over all databases; 0: no limit."),
     NUMBER(SETTING_INT, max_user_connections, "0", -1, COUNT_MAX_SENSIBLE, RELOAD, "Server connections of one user over all databases; 0: no limit."),
     NUMBER(SETTING_INT, min_pool_size, "0", 0, SIZE_MAX_SENSIBLE, RELOAD, "Server connections that are kept open in a pool."),
-    NUMBER(SETTING_INT, peer_id, "0", 0, 65535, RELOAD, "Number of this process among its peers; 0: no peers.", .unused_reason = LATER("peering is")),
+    NUMBER(SETTING_INT, peer_id, "0", 0, 65535, RELOAD, "Number of this process among its peers; 0: no peers."),
     STRING(SETTING_PATH, pidfile, "", RESTART, "File for the process id; needed to run in the background."),
     NUMBER(SETTING_INT, pkt_buf, "4096", 0, INT_MAX, RESTART, "Size of PgBouncer's packet buffer.", .unused_reason = "there is no packet buffer; see receive_buffer_bytes in [pgsplice]"),
     ONE_OF(pool_mode, pool_mode_names, "session", RELOAD, "When a server goes back to its pool."),
@@ -270,10 +270,11 @@ const struct setting settings_table[] = {
     {SPLICE(receive_buffer_bytes), SETTING_INT, AT(receive_buffer_bytes), "16384", 1024, 65536, RESTART, .meaning = "Size of a receive buffer."},
     {SPLICE(receive_buffer_count_max), SETTING_INT, AT(receive_buffer_count_max), "4096", 16, 32768, RESTART, .meaning = "Most receive buffers of a worker; a power of two.", .judge = judge_power_of_two},
     {SPLICE(pool_shards), SETTING_INT, AT(pool_shards), "0", 0, 64, RELOAD, .meaning = "Workers that serve the clients of one pool; 0: one for each 4 of pool_size. Clients that are connected stay where they are."},
-    {SPLICE(server_connect_parallel), SETTING_INT, AT(server_connect_parallel), "10", 1, SIZE_MAX_SENSIBLE, RELOAD, .meaning = "Connections to servers that one pool may open at a time."},
+    {SPLICE(server_connect_parallel), SETTING_INT, AT(server_connect_parallel), "20", 1, SIZE_MAX_SENSIBLE, RELOAD, .meaning = "Connections to servers that one pool may open at a time."},
     {SPLICE(cache_unnamed_statements), SETTING_BOOL, AT(cache_unnamed_statements), "1", 0, 1, RELOAD, .meaning = "Where statements are tracked: a text that comes again without a name is kept prepared on the server."},
     {SPLICE(heal_statements), SETTING_BOOL, AT(heal_statements), "1", 0, 1, RELOAD, .meaning = "Where statements are tracked: one whose result has changed is prepared again unseen although its client has run it before."},
     {SPLICE(track_sql_prepare), SETTING_BOOL, AT(track_sql_prepare), "0", 0, 1, RELOAD, .meaning = "Where statements are tracked: those of PREPARE in SQL are, too."},
+    {SPLICE(console_old_columns), SETTING_BOOL, AT(console_old_columns), "0", 0, 1, RELOAD, .meaning = "SHOW STATS ends with total_requests and SHOW DATABASES with reserve_pool, for programs that want these names of old PgBouncers."},
     {SPLICE(server_login_retry_max), SETTING_TIME_US, AT(server_login_retry_max_us), "32", 0, SECONDS_MAX_SENSIBLE, RELOAD, .meaning = "Longest pause after repeated failures to connect to a server."},
 };
 /* clang-format on */

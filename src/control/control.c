@@ -5,6 +5,7 @@
 #include "control/helper.h"
 #include "control/log_writer.h"
 #include "control/notify.h"
+#include "pool/peer.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -58,7 +59,13 @@ void control_console_open(struct letter *letter, void *context)
     (void)context;
     if (handover->kind == HANDOVER_CANCEL) {
         /* No core knows the key: perhaps a console session's. */
-        (void)console_cancel(handover->cancel_key);
+        if (!console_cancel(handover->cancel_key) &&
+            cancel_key_is_foreign(handover->cancel_key, control.snapshot->settings.peer_id)) {
+            handover->is_for_peer = true;
+            letter->open = handover_open;
+            thread_post(peer_core(handover->cancel_key, control.requests.worker_count), letter);
+            return;
+        }
         close(handover->fd);
         usage_give(&control.options.usage->client_count);
     } else {
