@@ -21,9 +21,9 @@ struct cancel {
     bool is_sent; /* PostgreSQL may act on it at any time until it closes */
 };
 
-/* `requester` is in state cancel. Finds whom the key names on this core and acts. False: nobody
- * here. */
-must_check bool cancel_start(struct client *requester, const uint8_t key[8]);
+/* Finds whom the key names on this core and acts. False: nobody here. `requester` is in state cancel;
+ * NULL: the request came to another process. */
+must_check bool cancel_start(struct core *core, struct client *requester, const uint8_t key[8]);
 /* The requester hung up. */
 void cancel_requester_gone(struct cancel *cancel);
 /* The server is going: nothing can be cancelled any more. */

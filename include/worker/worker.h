@@ -9,12 +9,13 @@
 
 #include "pool/core.h"
 
-enum { WORKERS_MAX = 256, WORKER_LISTENERS_MAX = 64 };
+enum { WORKERS_MAX = 256, WORKER_LISTENERS_MAX = 256 };
 
 /* Sockets made by control (bind and listen may need privileges and must fail before the fork). */
 struct worker_listener {
-    int fd;
+    int fd; /* the worker's own descriptor */
     bool is_unix;
+    bool is_shared; /* other workers accept from the same socket */
 };
 
 struct worker;
@@ -31,8 +32,8 @@ struct worker_options {
     unsigned ring_entries, ring_completions;
     uint32_t receive_buffer_bytes, receive_buffer_count_max;
     enum huge_pages huge_pages;
-    const struct worker_listener *listeners; /* copied; each worker has its own TCP sockets
-                                                (SO_REUSEPORT), unix sockets are shared */
+    const struct worker_listener *listeners; /* copied; as a rule each worker has TCP sockets of its
+                                                own (SO_REUSEPORT), unix sockets are shared */
     size_t listener_count;
     /* Called inside a turn; must not block. */
     void (*post_control)(struct letter *letter);

@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "control/console_command.h"
 #include "control/control.h"
+#include "control/listen.h"
 #include "control/merge.h"
 #include "control/show.h"
 #include "crypto/random.h"
@@ -53,6 +54,13 @@ struct session {
     size_t input_bytes;
     struct output output;
     size_t sent_bytes;
+    /* SHOW FDS: the listening sockets whose rows begin at these bytes of the output go along. */
+    struct attachment {
+        size_t at_byte;
+        size_t listener;
+    } * attachments;
+    size_t attachment_count, attached_count;
+    bool is_successor; /* the process after us: it counts as nobody, and tells of cancel requests */
     uint64_t id;
     struct console_statement statements[CONSOLE_STATEMENTS_MAX];
     unsigned statement_count;
@@ -512,6 +520,53 @@ static void show_config(struct session *session)
     }
 }
 
+/* Who is on our unix socket as our own user could read our memory, too. */
+static bool is_own_user(const struct session *session)
+{
+    struct ucred credentials;
+    socklen_t bytes = sizeof(credentials);
+
+    return session->peer.family == AF_UNIX &&
+           getsockopt(session->fd, SOL_SOCKET, SO_PEERCRED, &credentials, &bytes) == 0 &&
+           credentials.uid == geteuid();
+}
+
+/* The listening sockets; whoever takes them over gets them with their rows. Clients and servers are
+ * not handed over. */
+static void show_fds(struct session *session)
+{
+    bool is_attached = is_own_user(session) && control_mode() == CONTROL_ACTIVE &&
+                       control_shutdown_mode() == SHUTDOWN_NONE && session->attachments == NULL;
+
+    if (is_attached) {
+        session->attachments = calloc(listen_count() + 1, sizeof(*session->attachments));
+        assert(session->attachments != NULL);
+        session->attachment_count = session->attached_count = 0;
+    }
+    for (size_t i = 0; i < listen_count(); i++) {
+        const struct listen_socket *listener = listen_at(i);
+        struct show_row row;
+
+        if (listener->fd < 0)
+            continue;
+        if (is_attached)
+            session->attachments[session->attachment_count++] =
+                (struct attachment){.at_byte = session->output.bytes, .listener = i};
+        show_row_begin(&row, &session->output, session->table);
+        show_number(&row, listener->fd);
+        show_text(&row, "pooler");
+        show_text(&row, NULL);
+        show_text(&row, NULL);
+        show_text(&row, listener->host);
+        show_number(&row, listener->port);
+        show_number(&row, 0); /* no cancel key */
+        show_number(&row, 0); /* no partner */
+        for (int k = 0; k < 7; k++)
+            show_text(&row, NULL);
+        show_row_end(&row);
+    }
+}
+
 static void show_pair(struct session *session, const char *name, const char *value)
 {
     struct show_row row;
@@ -673,6 +728,8 @@ static void run_show(struct session *session, const struct show_table *table)
         show_config(session);
     } else if (strcmp(name, "USERS") == 0) {
         show_users(session);
+    } else if (strcmp(name, "FDS") == 0) {
+        show_fds(session);
     } else if (strcmp(name, "PEERS") == 0) {
         for (size_t i = 0; i < snapshot->peer_count; i++) {
             struct show_row row;
@@ -930,6 +987,12 @@ static void run_shutdown(struct session *session)
     } else if (control_mode() == CONTROL_SUSPENDED) {
         /* Nobody could finish anything. */
         failed(session, "pooler is suspended, RESUME it first");
+    } else if (strcasecmp(how, "TAKEOVER") == 0 && is_own_user(session)) {
+        log_write(LEVEL_LOG, "another process takes over, waiting for all clients disconnect");
+        session->is_successor = true;
+        usage_give(&control_usage()->client_count);
+        session->request = request_make(control_requests(), session, answer_command);
+        control_shutdown(SHUTDOWN_TAKEOVER, session->request);
     } else if (strcasecmp(how, "WAIT_FOR_SERVERS") == 0 ||
                strcasecmp(how, "WAIT_FOR_CLIENTS") == 0) {
         bool for_servers = strcasecmp(how, "WAIT_FOR_SERVERS") == 0;
@@ -958,6 +1021,34 @@ static void run_kill_client(struct session *session)
     session->request->command.kind = COMMAND_KILL_CLIENT;
     session->request->command.id = id;
     request_command(session->request);
+}
+
+static void cancel_looked(struct request *request)
+{
+    if (!request->found)
+        control_cancel(request->command.cancel_key);
+    request_release(request);
+}
+
+/* CANCEL key: a cancel request came to the process after us, which does not know the key. */
+static void run_cancel(struct session *session)
+{
+    unsigned long long key;
+    char *end;
+    struct request *request;
+
+    errno = 0;
+    key = strtoull(session->command.argument, &end, 16);
+    if (strlen(session->command.argument) != 16 || *end != '\0' || errno != 0) {
+        failed(session, "bad arguments");
+        return;
+    }
+    request = request_make(control_requests(), &nobody, cancel_looked);
+    request->command.kind = COMMAND_CANCEL;
+    for (int i = 7; i >= 0; i--, key >>= 8)
+        request->command.cancel_key[i] = (uint8_t)key;
+    request_command(request);
+    complete(session, "CANCEL");
 }
 
 /* Commands of the form WORD [db]. True: it was one. */
@@ -1124,6 +1215,8 @@ static void run_command(struct session *session, const char *text)
         run_reload(session);
     } else if (strcmp(command->word, "SHUTDOWN") == 0) {
         run_shutdown(session);
+    } else if (strcmp(command->word, "CANCEL") == 0 && session->is_successor) {
+        run_cancel(session);
     } else if (strcmp(command->word, "KILL_CLIENT") == 0) {
         run_kill_client(session);
     } else if (strcmp(command->word, "SUSPEND") == 0 && !command->has_argument) {
@@ -1272,7 +1365,9 @@ static void session_close(struct session *session)
         link = &(*link)->next;
     *link = session->next;
     session_count--;
-    usage_give(&control_usage()->client_count);
+    if (!session->is_successor)
+        usage_give(&control_usage()->client_count);
+    free(session->attachments);
     if (session->request != NULL)
         session->request->owner =
             session->request->done == kill_all || session->request->done == kill_next ? &nobody
@@ -1286,12 +1381,42 @@ static void session_close(struct session *session)
         control_consoles_gone();
 }
 
+/* As much as can go out together: one descriptor at most, with the first byte of its row. */
+static ssize_t send_some(struct session *session)
+{
+    char room[CMSG_SPACE(sizeof(int))] __attribute__((aligned(8))) = {0};
+    struct iovec part = {session->output.data + session->sent_bytes,
+                         session->output.bytes - session->sent_bytes};
+    struct msghdr header = {.msg_iov = &part, .msg_iovlen = 1};
+    size_t next = session->attached_count;
+    ssize_t count;
+
+    if (next < session->attachment_count &&
+        session->attachments[next].at_byte == session->sent_bytes) {
+        struct cmsghdr *control;
+
+        header.msg_control = room;
+        header.msg_controllen = sizeof(room);
+        control = CMSG_FIRSTHDR(&header);
+        control->cmsg_level = SOL_SOCKET;
+        control->cmsg_type = SCM_RIGHTS;
+        control->cmsg_len = CMSG_LEN(sizeof(int));
+        memcpy(CMSG_DATA(control), &listen_at(session->attachments[next].listener)->fd,
+               sizeof(int));
+        next++;
+    }
+    if (next < session->attachment_count)
+        part.iov_len = session->attachments[next].at_byte - session->sent_bytes;
+    count = sendmsg(session->fd, &header, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (count > 0)
+        session->attached_count = next;
+    return count;
+}
+
 static void flush(struct session *session)
 {
     while (session->sent_bytes < session->output.bytes) {
-        ssize_t count =
-            send(session->fd, session->output.data + session->sent_bytes,
-                 session->output.bytes - session->sent_bytes, MSG_NOSIGNAL | MSG_DONTWAIT);
+        ssize_t count = send_some(session);
 
         if (count < 0 && errno == EINTR)
             continue;
@@ -1306,6 +1431,9 @@ static void flush(struct session *session)
     }
     session->output.bytes = 0;
     session->sent_bytes = 0;
+    free(session->attachments);
+    session->attachments = NULL;
+    session->attachment_count = session->attached_count = 0;
 }
 
 static void message(struct session *session, uint8_t type, uint8_t *body, size_t bytes)

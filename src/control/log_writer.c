@@ -2,6 +2,7 @@
 
 #include "base/assert.h"
 #include "base/clock.h"
+#include "control/systemd.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -39,6 +40,7 @@ static struct {
     struct log_options options;
     char path[1024], ident[64];
     int fd;
+    bool stderr_is_journal;
     bool is_running;
     pthread_t thread;
 } writer = {.files = PTHREAD_MUTEX_INITIALIZER, .fd = -1};
@@ -122,11 +124,14 @@ static void write_all(int fd, const char *data, size_t bytes)
 
 static void write_line(uint64_t wall_us, enum log_level level, const char *text, size_t bytes)
 {
-    static const int priorities[] = {LOG_CRIT, LOG_ERR, LOG_WARNING, LOG_INFO};
+    static const int priorities[] = {LOG_CRIT, LOG_ERR,   LOG_WARNING,
+                                     LOG_INFO, LOG_DEBUG, LOG_DEBUG};
     char line[LOG_LINE_BYTES_MAX];
     size_t line_bytes = log_line_format(line, wall_us, (int)getpid(), level, text, bytes);
 
-    if (writer.options.to_stderr)
+    if (writer.stderr_is_journal)
+        systemd_journal(priorities[level], text, bytes);
+    else if (writer.options.to_stderr)
         write_all(STDERR_FILENO, line, line_bytes);
     if (writer.fd >= 0)
         write_all(writer.fd, line, line_bytes);
@@ -197,10 +202,11 @@ static bool set_options(const struct log_options *options)
         close(writer.fd);
     writer.fd = fd;
     writer.options = *options;
+    writer.stderr_is_journal = options->to_stderr && systemd_stderr_is_journal();
+    closelog();
     if (options->to_syslog) {
         snprintf(writer.ident, sizeof(writer.ident), "%s",
                  options->syslog_ident != NULL ? options->syslog_ident : "pgbouncer");
-        closelog();
         openlog(writer.ident, LOG_PID, options->syslog_facility);
     }
     pthread_mutex_unlock(&writer.files);

@@ -432,7 +432,7 @@ static void adopt_cancel(struct core *core, struct handover *handover)
         if (client != NULL) {
             client_become(client, CLIENT_CANCEL);
             conn_resume(&client->conn);
-            if (!cancel_start(client, handover->cancel_key))
+            if (!cancel_start(core, client, handover->cancel_key))
                 client_close_silently(client, "failed cancel request");
             handover_give_back(core, handover);
             return;
@@ -482,7 +482,7 @@ void handover_open(struct letter *letter, void *context)
 
         snprintf(text, sizeof(text), "no such database: %s", handover->database);
         fail(client, text);
-    } else if (core->shutdown != SHUTDOWN_NONE) {
+    } else if (core_refuses_logins(core)) {
         /* It began after the login: nobody would welcome the client any more (simulation). */
         fail(client, "pooler is shutting down");
     } else {
@@ -537,7 +537,7 @@ void login_authenticated(struct client *client)
         fail(client, text);
         return;
     }
-    if (core->shutdown != SHUTDOWN_NONE) {
+    if (core_refuses_logins(core)) {
         fail(client, "pooler is shutting down");
         return;
     }
@@ -690,7 +690,7 @@ static bool process_startup(struct client *client)
         memcpy(login->handover.cancel_key, packet.body, 8);
         if (client_find_key(client_core(client), login->handover.cancel_key) != NULL) {
             client_become(client, CLIENT_CANCEL);
-            if (!cancel_start(client, login->handover.cancel_key))
+            if (!cancel_start(client_core(client), client, login->handover.cancel_key))
                 client_close_silently(client, "failed cancel request");
             else if (client->login != NULL)
                 login_end(client);

@@ -450,6 +450,20 @@ static bool order_command(enum command_kind kind, const char *database)
     return true;
 }
 
+/* A request that another process got. */
+static bool order_cancel(const uint8_t key[8])
+{
+    /* One is left for what must be ordered. */
+    struct request *request = request_count + 1 < ORDERS_MAX ? request_take() : NULL;
+
+    if (request == NULL)
+        return false;
+    request->command.kind = COMMAND_CANCEL;
+    memcpy(request->command.cancel_key, key, 8);
+    request_command(request);
+    return true;
+}
+
 static void order_reload(bool is_whole)
 {
     snapshot_release(snapshot);
@@ -1249,7 +1263,7 @@ static void calm_down(void)
     run_until(sessions_are_well, 20, "a backend does not end");
 }
 
-/* As control does it: SHUTDOWN WAIT_FOR_CLIENTS or WAIT_FOR_SERVERS. */
+/* As control does it: SHUTDOWN WAIT_FOR_CLIENTS, WAIT_FOR_SERVERS or TAKEOVER. */
 static void shut_down(void)
 {
     struct request *request = request_take();
@@ -1259,7 +1273,9 @@ static void shut_down(void)
     for (unsigned i = 0; i < worker_count; i++)
         worker_post_stop_listening(workers[i], control_ring, true);
     request->command.kind = COMMAND_SHUTDOWN;
-    request->command.shutdown = happens(2) ? SHUTDOWN_WAIT_FOR_CLIENTS : SHUTDOWN_WAIT_FOR_SERVERS;
+    request->command.shutdown =
+        SHUTDOWN_WAIT_FOR_CLIENTS + (enum shutdown_mode)sim_below(world.sim, 3);
+    world.is_handed_over = request->command.shutdown == SHUTDOWN_TAKEOVER;
     world_log("control shuts down, %d", (int)request->command.shutdown);
     request_command(request);
 }
@@ -1292,6 +1308,7 @@ static uint64_t run(uint64_t seed)
     begin(seed);
     round_us = happens(4) ? 50000 : 300;
     world.is_chaos = true;
+    world.order_cancel = order_cancel;
     for (unsigned round = 0; round < CHAOS_ROUNDS; round++) {
         round_step();
         sim_advance(world.sim, sim_below(world.sim, round_us));
@@ -1311,7 +1328,8 @@ static uint64_t run(uint64_t seed)
     if (getenv("SIM_VERBOSE") != NULL)
         printf(
             "answers %llu, transactions %llu, cancels that hit %llu, FATAL %llu, owners %u, lent "
-            "%llu, passed over %llu, parses %llu, binds %llu, refused %llu, stale %llu, healed %llu\n",
+            "%llu, passed over %llu, parses %llu, binds %llu, refused %llu, stale %llu, healed "
+            "%llu\n",
             world.answers, world.transactions, world.cancels_hit, world.fatals, world.owner_last,
             world.lent, world.passed_over, world.parses, world.binds, world.bind_errors,
             world.stale_errors, world.healed);

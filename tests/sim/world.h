@@ -153,9 +153,10 @@ struct world {
     struct sim *sim;
     bool is_chaos;                   /* faults and disorder; else everything must come to its end */
     bool users_break, servers_break; /* in the chaos only */
-    bool has_dropped; /* what is not at rest in a SUSPEND, or finds no room, with no word if need be */
-    bool is_crowded;  /* in the chaos a worker has room for a few clients only */
-    bool is_sleepy;   /* many queries sleep, and are cancelled, mostly late */
+    bool
+        has_dropped; /* what is not at rest in a SUSPEND, or finds no room, with no word if need be */
+    bool is_crowded; /* in the chaos a worker has room for a few clients only */
+    bool is_sleepy;  /* many queries sleep, and are cancelled, mostly late */
     /* SIM_COPY_FAILS_EARLY=1. An extended COPY that fails before it has read the Sync that came
      * with its batch answers that Sync after all. When the client has sent CopyDone, another Sync
      * and more by then, exchange.c counts one answer too few: answers get lost. Known, not solved.
@@ -167,7 +168,10 @@ struct world {
     bool avoids_known;
     bool is_session_mode; /* of all pools, for the whole run: a session is reset between clients */
     bool is_shut_down;    /* all must leave */
-    bool is_shared_mode;  /* the opposite: no pool has session mode, ever */
+    bool is_handed_over;  /* another process listens now: who was accepted before must be served */
+    /* A cancel request comes by way of another process. False: not now. */
+    bool (*order_cancel)(const uint8_t key[8]);
+    bool is_shared_mode;       /* the opposite: no pool has session mode, ever */
     unsigned chaos_owner_last; /* owners above it have begun after the chaos */
     /* Prepared statements with names: as PostgreSQL has them, since clients keep their sessions, or
      * tracked by the pooler. Neither: only unnamed ones, parsed in the batch that uses them. */
@@ -177,7 +181,7 @@ struct world {
     bool caches_unnamed;
     unsigned prepared_max; /* max_prepared_statements */
     bool changes_schema, loses_statements;
-    bool heals; /* heal_statements */
+    bool heals;                /* heal_statements */
     unsigned rounds_of_schema; /* how long a version lasts, on the average */
     unsigned schema_version;
     unsigned disturbances;           /* changes of the schema, statements lost */
