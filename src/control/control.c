@@ -30,7 +30,7 @@ static struct {
     enum shutdown_mode shutdown;
     struct request *suspend; /* the SUSPEND that is under way */
     uint64_t suspend_began_us;
-    bool has_settled; /* all workers said so once */
+    bool has_settled; /* SUSPEND, or the end after a takeover: all workers said so once */
     struct stats stats;
     uint64_t stats_at_us;
     uint64_t watchdog_us; /* half of what systemd wants; 0: it does not watch */
@@ -329,6 +329,14 @@ static void shutdown_looked(struct request *request)
     /* Cancel requests for clients of the process before us go through us. */
     if (control.shutdown == SHUTDOWN_TAKEOVER && takeover_fd() >= 0)
         over = false;
+    /* When a worker was told to stop accepting, the kernel may just have accepted for it: that is seen
+     * in its next turn, after the one in which it was counted first. */
+    if (control.shutdown == SHUTDOWN_TAKEOVER && over && !control.has_settled) {
+        control.has_settled = true;
+        over = false;
+    } else if (!over) {
+        control.has_settled = false;
+    }
 
     if (!over) {
         request_again(request, clock_now_us() + POLL_SHUTDOWN_US);
@@ -343,6 +351,7 @@ static void shutdown_looked(struct request *request)
 void control_shutdown(enum shutdown_mode mode, struct request *request)
 {
     control.shutdown = mode;
+    control.has_settled = false;
     /* The unix socket stays for the console, unless it is another process's now. */
     for (unsigned i = 0; i < control.options.worker_count; i++)
         thread_stop_listening(i, mode == SHUTDOWN_TAKEOVER);

@@ -15,7 +15,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { ANSWER_SECONDS = 10, INPUT_BYTES = 16384, ATTACHED_MAX = 64 };
+enum { ANSWER_SECONDS = 5, DYING_MS = 500, INPUT_BYTES = 16384, ATTACHED_MAX = 64 };
 
 static struct {
     int fd; /* -1: none */
@@ -26,6 +26,7 @@ static struct {
     size_t input_bytes;
     char version[64]; /* its server_version */
     char error[256];  /* of its last ErrorResponse */
+    bool was_dropped; /* it hung up without a word */
 } takeover = {.fd = -1};
 
 /* ---- speaking to its console ---- */
@@ -157,6 +158,8 @@ static bool read_answer(void)
         bytes = receive(0);
         if (bytes > 0 || bytes == -EINTR)
             continue;
+        takeover.was_dropped =
+            takeover.input_bytes == 0 && (bytes == 0 || bytes == -ECONNRESET || bytes == -EPIPE);
         if (takeover.error[0] == '\0')
             snprintf(takeover.error, sizeof(takeover.error), "%s",
                      bytes == 0         ? "it hung up"
@@ -174,7 +177,9 @@ static bool log_in(void)
     bytes_put_u32(packet, sizeof(packet));
     bytes_put_u32(packet + 4, 3 << 16);
     memcpy(packet + 8, words, sizeof(words));
-    return say(packet, sizeof(packet)) && read_answer();
+    takeover.was_dropped = false;
+    (void)say(packet, sizeof(packet)); /* what is wrong is seen when reading */
+    return read_answer();
 }
 
 /* ---- beginning ---- */
@@ -202,31 +207,52 @@ static int connect_as(const struct sockaddr_un *address, unsigned bytes, const c
     return fd;
 }
 
-enum takeover_result takeover_begin(const struct settings *settings, const char *user)
+/* The sockets of a process that was killed live on for a moment, since its rings are taken down in the
+ * background: whoever connects is dropped. Negative: errno. */
+static int reach(const struct sockaddr_un *address, unsigned bytes, const char *user,
+                 bool *is_logged_in)
 {
     struct timeval patience = {.tv_sec = ANSWER_SECONDS};
+
+    *is_logged_in = false;
+    for (int waited_ms = 0;; waited_ms += 20) {
+        takeover.fd = connect_as(address, bytes, user);
+        if (takeover.fd < 0)
+            return takeover.fd;
+        (void)setsockopt(takeover.fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+        (void)setsockopt(takeover.fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
+        *is_logged_in = log_in();
+        if (*is_logged_in || !takeover.was_dropped || waited_ms >= DYING_MS)
+            return 0;
+        hang_up();
+        usleep(20 * 1000);
+    }
+}
+
+enum takeover_result takeover_begin(const struct settings *settings, const char *user)
+{
     struct sockaddr_un address;
     const char *suffix;
+    bool is_logged_in;
     unsigned bytes;
+    int result;
 
     if (!listen_unix_address(settings, &address, &bytes) || address.sun_path[0] == '\0') {
         log_write(LEVEL_FATAL, "-R needs a unix socket in a directory (unix_socket_dir)");
         return TAKEOVER_FAILED;
     }
-    takeover.fd = connect_as(&address, bytes, user);
-    if (takeover.fd == -ENOENT || takeover.fd == -ECONNREFUSED) {
+    result = reach(&address, bytes, user, &is_logged_in);
+    if (result == -ENOENT || result == -ECONNREFUSED) {
         takeover.fd = -1;
         return TAKEOVER_NOBODY;
     }
-    if (takeover.fd < 0) {
+    if (result < 0) {
         log_write(LEVEL_FATAL, "cannot connect to unix:%s to take over: %s", address.sun_path,
-                  strerror(-takeover.fd));
+                  strerror(-result));
         takeover.fd = -1;
         return TAKEOVER_FAILED;
     }
-    (void)setsockopt(takeover.fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
-    (void)setsockopt(takeover.fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
-    if (!log_in()) {
+    if (!is_logged_in) {
         log_write(LEVEL_FATAL,
                   "the process on unix:%s does not let us take over: %s (both must run as the same "
                   "user)",
