@@ -26,7 +26,7 @@ static struct {
     size_t input_bytes;
     char version[64]; /* its server_version */
     char error[256];  /* of its last ErrorResponse */
-    bool was_dropped; /* it hung up without a word */
+    bool has_spoken, has_hung_up;
 } takeover = {.fd = -1};
 
 /* ---- speaking to its console ---- */
@@ -86,12 +86,14 @@ static ssize_t receive(int flags)
         return -errno;
     keep_descriptors(&header);
     takeover.input_bytes += (size_t)bytes;
+    takeover.has_spoken = takeover.has_spoken || bytes > 0;
     return bytes;
 }
 
 /* The fields of an ErrorResponse: a letter and a text each. */
 static void keep_error(const uint8_t *body, size_t bytes)
 {
+    strcpy(takeover.error, "it says no");
     for (size_t i = 0; i < bytes && body[i] != 0; i++) {
         size_t text = i + 1;
 
@@ -158,8 +160,7 @@ static bool read_answer(void)
         bytes = receive(0);
         if (bytes > 0 || bytes == -EINTR)
             continue;
-        takeover.was_dropped =
-            takeover.input_bytes == 0 && (bytes == 0 || bytes == -ECONNRESET || bytes == -EPIPE);
+        takeover.has_hung_up = bytes != -EAGAIN;
         if (takeover.error[0] == '\0')
             snprintf(takeover.error, sizeof(takeover.error), "%s",
                      bytes == 0         ? "it hung up"
@@ -177,7 +178,7 @@ static bool log_in(void)
     bytes_put_u32(packet, sizeof(packet));
     bytes_put_u32(packet + 4, 3 << 16);
     memcpy(packet + 8, words, sizeof(words));
-    takeover.was_dropped = false;
+    takeover.has_spoken = takeover.has_hung_up = false;
     (void)say(packet, sizeof(packet)); /* what is wrong is seen when reading */
     return read_answer();
 }
@@ -222,7 +223,7 @@ static int reach(const struct sockaddr_un *address, unsigned bytes, const char *
         (void)setsockopt(takeover.fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
         (void)setsockopt(takeover.fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
         *is_logged_in = log_in();
-        if (*is_logged_in || !takeover.was_dropped || waited_ms >= DYING_MS)
+        if (*is_logged_in || takeover.has_spoken || !takeover.has_hung_up || waited_ms >= DYING_MS)
             return 0;
         hang_up();
         usleep(20 * 1000);

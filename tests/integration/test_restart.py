@@ -71,6 +71,7 @@ class Knockers:
         self.is_over = True
         for thread in self.threads:
             thread.join()
+        same(self.problems, [])
 
     def more(self, count=60):
         seen = self.served
