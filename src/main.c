@@ -216,10 +216,10 @@ static bool inherit_sockets(const struct settings *settings, bool takes_over)
         inherited.fds = passed;
         inherited.count = count;
         if (settings->listen_addr != NULL && settings->listen_addr[0] != '\0')
-            log_write(LEVEL_WARNING, "listen_addr is ignored, because of socket activation");
+            keep_line(NULL, LEVEL_WARNING, "listen_addr is ignored, because of socket activation");
         if (settings->unix_socket_dir != NULL && settings->unix_socket_dir[0] != '\0' &&
             strcmp(settings->unix_socket_dir, "/tmp") != 0)
-            log_write(LEVEL_WARNING,
+            keep_line(NULL, LEVEL_WARNING,
                       "unix_socket_dir is no place to listen on, because of socket activation");
         return true;
     }

@@ -32,8 +32,8 @@ static struct {
     uint64_t suspend_began_us;
     bool has_settled; /* SUSPEND, or the end after a takeover: all workers said so once */
     struct stats stats;
-    uint64_t stats_at_us;
-    uint64_t watchdog_us; /* half of what systemd wants; 0: it does not watch */
+    uint64_t stats_begun_us; /* when the period that runs began */
+    uint64_t watchdog_us;    /* half of what systemd wants; 0: it does not watch */
     uint64_t watchdog_at_us;
     bool is_asking; /* the workers have not all answered for the watchdog yet */
     bool is_done;
@@ -154,18 +154,12 @@ static void apply_log_settings(void)
                   settings->logfile, strerror(errno));
 }
 
-static uint64_t stats_period_us(void)
-{
-    return (uint64_t)MAX(control.snapshot->settings.stats_period, 1) * US_PER_S;
-}
-
 void control_replace_snapshot(struct snapshot *snapshot, struct request *request)
 {
     snapshot_release(control.snapshot);
     control.snapshot = snapshot;
     apply_log_settings();
     listen_tune(&snapshot->settings);
-    control.stats_at_us = MIN(control.stats_at_us, clock_now_us() + stats_period_us());
     request->command.kind = COMMAND_SNAPSHOT;
     request->command.snapshot = snapshot;
     request_command(request);
@@ -227,6 +221,13 @@ static void stats_gathered(struct request *request)
     systemd_status(text);
     log_helpers();
     request_release(request);
+}
+
+/* Asked anew each time: a RELOAD may change the period that runs. */
+static uint64_t stats_due_us(void)
+{
+    return control.stats_begun_us +
+           (uint64_t)MAX(control.snapshot->settings.stats_period, 1) * US_PER_S;
 }
 
 /* ---- SUSPEND ---- */
@@ -499,7 +500,7 @@ static void watchdog_run(uint64_t now_us)
 static int poll_timeout_ms(void)
 {
     uint64_t now_us = clock_now_us();
-    uint64_t next_us = MIN(control.stats_at_us, requests_next_us(&control.requests));
+    uint64_t next_us = MIN(stats_due_us(), requests_next_us(&control.requests));
 
     if (control.watchdog_us > 0)
         next_us = MIN(next_us, control.watchdog_at_us);
@@ -515,7 +516,7 @@ int control_run(const struct control_options *options)
     control.snapshot = options->snapshot;
     requests_init(&control.requests, options->worker_count, post_to_worker, NULL);
     stats_init(&control.stats, clock_now_us());
-    control.stats_at_us = clock_now_us() + stats_period_us();
+    control.stats_begun_us = clock_now_us();
     control.watchdog_us = systemd_watchdog_us() / 2;
     systemd_ready();
     while (!control.is_done) {
@@ -539,8 +540,8 @@ int control_run(const struct control_options *options)
         console_poll_events(fds + 3, count - 3);
         requests_run(&control.requests, clock_now_us());
         watchdog_run(clock_now_us());
-        if (clock_now_us() >= control.stats_at_us) {
-            control.stats_at_us = clock_now_us() + stats_period_us();
+        if (clock_now_us() >= stats_due_us()) {
+            control.stats_begun_us = clock_now_us();
             request_report(request_make(&control.requests, &control, stats_gathered), REPORT_POOLS);
         }
     }

@@ -67,6 +67,7 @@ def test_max_db_connections_of_the_entry(t):
         a.query("begin")
         b.send(query("select 'b'"))
         console.wait_pool(cl_waiting=1, sv_active=1)
+        assert b.silent_for(0.3), "b has another server"
         a.query("commit")
         same(b.results().value(), "b")
 
@@ -90,6 +91,7 @@ def test_max_user_connections_of_a_user(t):
         a.query("begin")
         b.send(query("select 'b'"))
         console.wait_pool(cl_waiting=1, sv_active=1)
+        assert b.silent_for(0.3), "b has another server"
         a.query("commit")
         same(b.results().value(), "b")
 
@@ -312,7 +314,7 @@ def test_query_wait_notify_tells_the_waiter_once(t):
     with pooler.connect() as holder, pooler.connect() as waiter:
         holder.query("begin")
         waiter.send(query("select 'served'"))
-        first = waiter.receive()
+        first = waiter.receive(3)  # less than the default
         same(first.type, "N")
         fields = first.fields()
         same((fields["S"], fields["C"], fields["M"]), (

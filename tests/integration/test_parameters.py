@@ -347,10 +347,13 @@ def test_application_name_add_host_adds_the_client(t):
 
 @covers("database_options", "client_encoding", "datestyle", "timezone", "application_name")
 def test_entry_may_set_parameters_of_its_servers(t):
-    entry = t.postgres.address(client_encoding="LATIN1", timezone="Asia/Tokyo", datestyle="SQL")
+    entry = t.postgres.address(client_encoding="LATIN1", timezone="Asia/Tokyo", datestyle="SQL",
+                               application_name="of_the_entry")
     with t.pooler(databases={"app": entry}).connect() as c:
         same(c.params["client_encoding"], "LATIN1")
         same(c.value("show timezone"), "Asia/Tokyo")
+        same(c.value("show datestyle"), "SQL, MDY")
+        same(c.value("show application_name"), "of_the_entry")
 
 
 def test_server_sees_the_clients_startup_user_and_database(t):

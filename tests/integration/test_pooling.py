@@ -209,13 +209,13 @@ def test_pool_size_of_the_entry_beats_the_default(t):
 def test_pool_size_of_a_user_beats_the_entry(t):
     pooler = t.pooler(pool_mode="transaction", users={"app": "pool_size=1"},
                       databases={"app": t.postgres.address(pool_size=3)})
-    clients = [pooler.connect() for _ in range(3)]
-    for c in clients:
-        c.send(query("select pg_sleep(0.1)"))
-    with pooler.console() as console:
-        console.wait_pool(sv_active=1, cl_waiting=2)
-    for c in clients:
-        c.results()
+    with pooler.connect() as a, pooler.connect() as b, pooler.console() as console:
+        a.query("begin")
+        b.send(query("select 'b'"))
+        console.wait_pool(sv_active=1, cl_waiting=1)
+        assert b.silent_for(0.3), "b has another server"
+        a.query("commit")
+        same(b.results().value(), "b")
 
 
 @ours

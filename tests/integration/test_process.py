@@ -121,6 +121,12 @@ def test_stderr_is_written_besides_the_logfile(t):
 
 
 @covers("settings", "verbose")
+def test_verbose_of_the_file_adds_debug_lines(t):
+    pooler = t.pooler(verbose=2)
+    pooler.usable()
+    pooler.wait_log(r"\] (DEBUG|NOISE) ")
+
+
 def test_verbose_adds_debug_lines(t):
     quiet, loud = t.pooler(), t.pooler(args=["-v", "-v"])
     for pooler in (quiet, loud):
