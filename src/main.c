@@ -307,6 +307,7 @@ int main(int argc, char **argv)
         return status;
     if (arguments.check_path != NULL)
         return check_configuration(arguments.check_path);
+    control_hold_signals();
     snapshot = snapshot_load(arguments.config_path, keep_line, NULL);
     if (snapshot == NULL) {
         log_kept_lines();

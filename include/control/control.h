@@ -20,6 +20,10 @@ struct control_options {
     int verbose; /* count of -v */
 };
 
+/* Called at the very start: SIGHUP, SIGUSR1 and SIGUSR2 that come before control can handle
+ * them wait instead of killing it. */
+void control_hold_signals(void);
+
 /* Blocks the signals that control handles, in this thread and those it will start; returns a
  * signalfd or -1. */
 int control_signals(void);

@@ -374,6 +374,17 @@ void control_shutdown(enum shutdown_mode mode, struct request *request)
 
 /* ---- signals ---- */
 
+void control_hold_signals(void)
+{
+    sigset_t set;
+
+    sigemptyset(&set);
+    sigaddset(&set, SIGHUP);
+    sigaddset(&set, SIGUSR1);
+    sigaddset(&set, SIGUSR2);
+    (void)pthread_sigmask(SIG_BLOCK, &set, NULL);
+}
+
 int control_signals(void)
 {
     static const int numbers[] = {SIGHUP, SIGTERM, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2};
