@@ -185,21 +185,29 @@ static bool log_in(void)
 
 /* ---- beginning ---- */
 
-/* Its console lets in who has its own user id (the effective one, when connecting). */
+/* Its console lets in who has its own user id (the effective one, when connecting), and we take sockets
+ * from nobody else: anybody may listen in /tmp. Negative: errno. */
 static int connect_as(const struct sockaddr_un *address, unsigned bytes, const char *user)
 {
     const struct passwd *entry = user != NULL && geteuid() == 0 ? getpwnam(user) : NULL;
+    uid_t who = entry != NULL ? entry->pw_uid : geteuid();
+    struct ucred credentials;
+    socklen_t credentials_bytes = sizeof(credentials);
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     int result;
 
     if (fd < 0)
         return -errno;
-    if (entry != NULL && seteuid(entry->pw_uid) < 0) {
+    if (seteuid(who) < 0) {
         close(fd);
         return -EPERM;
     }
     result = connect(fd, (const struct sockaddr *)address, bytes) < 0 ? -errno : 0;
     if (entry != NULL && seteuid(0) < 0)
+        result = -EPERM;
+    if (result == 0 &&
+        (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &credentials_bytes) < 0 ||
+         credentials.uid != who))
         result = -EPERM;
     if (result < 0) {
         close(fd);
@@ -247,6 +255,13 @@ enum takeover_result takeover_begin(const struct settings *settings, const char 
         takeover.fd = -1;
         return TAKEOVER_NOBODY;
     }
+    if (result == -EPERM) {
+        log_write(LEVEL_FATAL,
+                  "the process on unix:%s is another user's: both must run as the same one",
+                  address.sun_path);
+        takeover.fd = -1;
+        return TAKEOVER_FAILED;
+    }
     if (result < 0) {
         log_write(LEVEL_FATAL, "cannot connect to unix:%s to take over: %s", address.sun_path,
                   strerror(-result));
@@ -254,9 +269,7 @@ enum takeover_result takeover_begin(const struct settings *settings, const char 
         return TAKEOVER_FAILED;
     }
     if (!is_logged_in) {
-        log_write(LEVEL_FATAL,
-                  "the process on unix:%s does not let us take over: %s (both must run as the same "
-                  "user)",
+        log_write(LEVEL_FATAL, "the process on unix:%s does not let us take over: %s",
                   address.sun_path, takeover.error);
         goto fail;
     }

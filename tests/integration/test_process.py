@@ -976,9 +976,9 @@ def test_signals_that_come_too_early_wait(t):
     with open(fifo, "w") as file:  # opens when the pooler reads it, and so has begun
         for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
             pooler.signal(number)
+        pooler.extra = ""
+        pooler.write()
         file.write("max_client_conn = 50\n")
-    pooler.extra = ""
-    pooler.write()
     for word in ("got SIGHUP, re-reading config", "got SIGUSR1, pausing", "got SIGUSR2, continuing"):
         pooler.wait_log(word)
     pooler.usable()

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pwd
 import signal
 import socket
 import struct
@@ -13,6 +14,17 @@ from harness import (OS_USER, Skip, eventually, free_port, give_to_os_user, matc
                      process_runs, same, slow)
 from pgwire import query
 from test_process import pid_in
+
+
+@contextlib.contextmanager
+def as_owner():
+    """The test is who the poolers are, to those who ask a socket."""
+    user = os.geteuid()
+    os.seteuid(pwd.getpwnam(OS_USER).pw_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
 
 
 def workers(count):
@@ -308,7 +320,7 @@ def test_another_user_cannot_take_over(t):
     done = next_of(t, pooler, start=False, as_root=True, user="nobody",
                    logfile="").run_to_end()
     same(done.returncode, 1, done.stderr)
-    matches("FATAL .*does not let us take over", done.stderr)
+    matches("FATAL .*is another user's", done.stderr)
     pooler.usable()
     # root that will be the same user can
     after = next_of(t, pooler, as_root=True, user=OS_USER)
@@ -341,7 +353,8 @@ def test_another_program_is_not_taken_over(t):
                 os.unlink(path)
             listener.bind(path)
             os.chmod(path, 0o777)
-            listener.listen()
+            with as_owner():
+                listener.listen()
             thread = threading.Thread(target=answer, args=(listener, version))
             thread.start()
             pooler = t.pooler(start=False, listen_port=port, unix_socket_dir=folder, args=["-R"])
@@ -349,6 +362,24 @@ def test_another_program_is_not_taken_over(t):
             thread.join()
             same(done.returncode, 1, done.stderr)
             matches("FATAL .*is no pgsplice", done.stderr)
+
+
+@ours
+def test_sockets_of_another_user_are_not_taken(t):
+    if os.geteuid() != 0:
+        raise Skip("needs root")
+    folder = os.path.join(t.folder, "other")
+    os.makedirs(folder)
+    port = free_port(t.slot)
+    with socket.socket(socket.AF_UNIX) as listener:
+        path = os.path.join(folder, f".s.PGSQL.{port}")
+        listener.bind(path)
+        os.chmod(path, 0o777)
+        listener.listen()
+        pooler = t.pooler(start=False, listen_port=port, unix_socket_dir=folder, args=["-R"])
+        done = pooler.run_to_end()
+        same(done.returncode, 1, done.stderr)
+        matches("FATAL .*is another user's", done.stderr)
 
 
 @ours
@@ -366,7 +397,8 @@ def test_nonsense_instead_of_an_answer_ends_the_start(t):
                 os.unlink(path)
             listener.bind(path)
             os.chmod(path, 0o777)
-            listener.listen()
+            with as_owner():
+                listener.listen()
             pooler = t.pooler(start=False, listen_port=port, unix_socket_dir=folder, args=["-R"])
             process = pooler.launch()
             taken, _ = listener.accept()
@@ -415,15 +447,8 @@ def test_show_fds_gives_the_listening_sockets_to_their_owner_only(t):
               for address in ("127.0.0.1", "unix")])
     same(show_fds(path, "admin"), (4, []), "somebody else")
 
-    def as_owner():
-        if os.geteuid() == 0:
-            os.seteuid(int(subprocess.run(["id", "-u", OS_USER], capture_output=True).stdout))
-        try:
-            return show_fds(path)
-        finally:
-            if os.getuid() == 0:
-                os.seteuid(0)
-    rows, fds = as_owner()
+    with as_owner():
+        rows, fds = show_fds(path)
     same((rows, len(fds)), (4, 4))
     for fd in fds:
         with socket.socket(fileno=fd) as taken:

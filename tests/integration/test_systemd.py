@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,7 +12,8 @@ import threading
 import time
 
 import pgwire
-from harness import (OS_USER, Skip, eventually, free_port, give_to_os_user, matches, ours, same, slow)
+from harness import (OS_USER, POOLER_BIN, Skip, TOP, eventually, free_port, give_to_os_user, matches,
+                     ours, same, slow)
 
 
 class Manager:
@@ -364,3 +366,88 @@ def test_stderr_that_is_the_journal_gets_priorities(t):
     matches("(?m)^PRIORITY=6$", text)
     matches("(?m)^PRIORITY=4$", journal.wait("^MESSAGE=C-0x[0-9a-f]+: .* pooler error: "))
     assert "login attempt" not in pooler.stderr()
+
+
+# ---- the units that come with it ----------------------------------------------------------------
+
+UNITS = ("pgsplice.service", "pgsplice.socket")
+
+
+def analyze(*arguments):
+    if shutil.which("systemd-analyze") is None:
+        raise Skip("no systemd-analyze")
+    return subprocess.run(["systemd-analyze", *arguments], capture_output=True, text=True)
+
+
+def allowed_calls(group, seen=None):
+    """The system calls of a group of systemd's, with those of the groups in it."""
+    seen = set() if seen is None else seen
+    for line in analyze("syscall-filter", group).stdout.splitlines()[1:]:
+        word = line.strip()
+        if word and not word.startswith("#") and word not in seen:
+            seen.add(word)
+            if word.startswith("@"):
+                allowed_calls(word, seen)
+    return {word for word in seen if not word.startswith("@")}
+
+
+# Runs what follows under a filter: the numbers in the first argument are allowed, the rest is EPERM.
+FILTER = """
+import ctypes, os, struct, sys
+numbers = [int(word) for word in sys.argv[1].split(",")]
+code = [struct.pack("HBBI", 0x20, 0, 0, 0)]
+for number in numbers:
+    code += [struct.pack("HBBI", 0x15, 0, 1, number), struct.pack("HBBI", 0x06, 0, 0, 0x7fff0000)]
+code.append(struct.pack("HBBI", 0x06, 0, 0, 0x00050000 | 1))
+program = ctypes.create_string_buffer(b"".join(code))
+head = struct.pack("HxxxxxxQ", len(code), ctypes.addressof(program))
+libc = ctypes.CDLL(None)
+assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, head, 0, 0) == 0
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+@ours
+def test_units_are_well_formed(t):
+    for name in UNITS:
+        with open(os.path.join(TOP, "conf", name)) as file:
+            text = file.read()
+        # neither the program nor its manual is installed here
+        text = re.sub(r"(?m)^(ExecStart=)\S+", rf"\1{POOLER_BIN}", text)
+        text = re.sub(r"(?m)^Documentation=.*\n", "", text)
+        with open(os.path.join(t.folder, name), "w") as file:
+            file.write(text)
+    done = analyze("verify", *(os.path.join(t.folder, name) for name in UNITS))
+    same((done.returncode, done.stdout + done.stderr), (0, ""))
+
+
+@ours
+def test_io_uring_survives_the_filter_of_the_unit(t):
+    with open(os.path.join(TOP, "conf", "pgsplice.service")) as file:
+        groups = re.findall(r"(?m)^SystemCallFilter=(.*)", file.read())
+    same(groups, ["@system-service"])
+    names = allowed_calls(groups[0])
+    assert "io_uring_enter" in names
+    header = "/usr/include/x86_64-linux-gnu/asm/unistd_64.h"
+    if not os.path.exists(header):
+        raise Skip("knows the numbers of x86-64 only")
+    with open(header) as file:
+        numbers = dict(re.findall(r"#define __NR_(\w+)\s+(\d+)", file.read()))
+    allowed = ",".join(numbers[name] for name in sorted(names) if name in numbers)
+    pooler = t.pooler(wrapper=["/usr/bin/python3", "-c", FILTER, allowed], pool_mode="transaction",
+                      auth_type="scram-sha-256", userlist={"app": "secret", "admin": "secret"},
+                      databases={"app": t.postgres.address(host="localhost")},
+                      extra="[pgsplice]\nworker_threads = 2\n", as_root=False)
+    for host in ("127.0.0.1", pooler.folder):
+        with pooler.connect(password="secret", host=host) as client:
+            same(client.value("select 1"), "1")
+    with pooler.console(password="secret") as console:
+        console.do("reload")
+    assert "too high" not in pooler.log(), "a helper could not lower its priority"
+    pooler.stop()
+    # and it is a filter indeed
+    without = ",".join(word for word in allowed.split(",") if word != numbers["io_uring_setup"])
+    pooler = t.pooler(start=False, wrapper=["/usr/bin/python3", "-c", FILTER, without])
+    done = pooler.run_to_end()
+    same(done.returncode, 1)
+    matches("io_uring is forbidden to this process", done.stderr)
