@@ -402,8 +402,12 @@ int main(int argc, char **argv)
         give_up();
     thread_release_all();
     /* Only now, and so there is always somebody who accepts. */
-    if (takeover_is_pending() && !takeover_end())
-        give_up();
+    if (takeover_is_pending()) {
+        if (!takeover_end())
+            give_up();
+        for (unsigned i = 0; i < worker_count; i++)
+            thread_accept_again(i);
+    }
     log_write(LEVEL_LOG,
               "process up: pgsplice " PGSPLICE_VERSION ", liburing (io_uring), adns: getaddrinfo, "
               "tls: no");

@@ -56,6 +56,8 @@ enum shutdown_mode control_shutdown_mode(void);
 void control_pause(struct request *request);
 void control_resume(struct request *request); /* from PAUSE or SUSPEND of everything */
 void control_shutdown(enum shutdown_mode mode, struct request *request);
+/* Some worker may still accept a connection. */
+bool control_is_listening(void);
 void control_replace_snapshot(struct snapshot *snapshot, struct request *request);
 /* NULL: loaded, and `request` is on its way. Else the reason. */
 const char *control_reload(struct request *request);

@@ -30,7 +30,8 @@ const int *takeover_sockets(size_t *count);
 /* Between begin and end both processes live from the same sockets, and files are the old one's. */
 bool takeover_is_pending(void);
 
-/* We serve: the old process stops accepting. False: it did not agree (said). */
+/* We serve: the old process stops accepting, if it is still there. False: it does not agree (said),
+ * because another one has come first. */
 must_check bool takeover_end(void);
 
 /* The session with the process before us; -1: there is none (any more). */

@@ -63,7 +63,8 @@ struct worker {
     struct listener listeners[WORKER_LISTENERS_MAX];
     atomic_int wake_fd; /* the ring's descriptor: whom a doorbell rings; -1 before */
     atomic_bool asleep; /* may be asleep: a letter needs the bell */
-    struct letter stop_tcp, stop_all;
+    struct letter stop_tcp, stop_all, accept_again;
+    atomic_uint listening_count; /* listeners that may still accept; read by any thread */
 };
 
 /* `worker` is zeroed. In the thread that will turn it. False: `error` says why in one line
@@ -85,5 +86,10 @@ void worker_post(struct worker *to, struct ring *from, struct letter *letter);
 /* A letter: stops accepting; `unix_too` false keeps the unix socket (for the console during a
  * shutdown). Once for each. */
 void worker_post_stop_listening(struct worker *to, struct ring *from, bool unix_too);
+
+/* A letter: looks into the queues of the listeners anew. Of those who wait for one socket the kernel
+ * wakes one for each connection, and that may have been another process, which has stopped accepting
+ * at that moment. Once. */
+void worker_post_accept_again(struct worker *to, struct ring *from);
 
 #endif

@@ -22,6 +22,7 @@ enum {
     INPUT_BYTES_MAX = 64 * 1024,
     CONSOLE_STATEMENTS_MAX = 64,
     PAUSE_LOOK_US = 20 * 1000,
+    TAKEOVER_LOOK_US = 1000,
 };
 
 /* A prepared statement or portal of the extended protocol: a name and a command's text. */
@@ -974,6 +975,27 @@ static void run_set(struct session *session)
     control_replace_snapshot(changed, session->request);
 }
 
+/* SHUTDOWN TAKEOVER answers when nobody accepts here any more. */
+static void takeover_looked(struct request *request)
+{
+    struct session *session = request->owner;
+
+    if (control_is_listening()) {
+        request_again(request, control_now_us() + TAKEOVER_LOOK_US);
+        return;
+    }
+    session->request = NULL;
+    request_release(request);
+    complete(session, session->command.word);
+    process_input(session);
+}
+
+static void takeover_sent(struct request *request)
+{
+    request->done = takeover_looked;
+    request_report(request, REPORT_COUNTS);
+}
+
 static void run_shutdown(struct session *session)
 {
     const char *how = session->command.argument;
@@ -991,7 +1013,7 @@ static void run_shutdown(struct session *session)
         log_write(LEVEL_LOG, "another process takes over, waiting for all clients disconnect");
         session->is_successor = true;
         usage_give(&control_usage()->client_count);
-        session->request = request_make(control_requests(), session, answer_command);
+        session->request = request_make(control_requests(), session, takeover_sent);
         control_shutdown(SHUTDOWN_TAKEOVER, session->request);
     } else if (strcasecmp(how, "WAIT_FOR_SERVERS") == 0 ||
                strcasecmp(how, "WAIT_FOR_CLIENTS") == 0) {
@@ -1608,6 +1630,15 @@ void console_poll_events(const struct pollfd *fds, size_t count)
             }
         }
     }
+}
+
+bool console_owes_takeover(void)
+{
+    for (const struct session *session = sessions; session != NULL; session = session->next)
+        if (session->is_successor &&
+            (session->is_busy || session->output.bytes > session->sent_bytes))
+            return true;
+    return false;
 }
 
 bool console_cancel(const uint8_t key[8])

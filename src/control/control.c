@@ -30,7 +30,7 @@ static struct {
     enum shutdown_mode shutdown;
     struct request *suspend; /* the SUSPEND that is under way */
     uint64_t suspend_began_us;
-    bool has_settled; /* SUSPEND, or the end after a takeover: all workers said so once */
+    bool has_settled; /* all workers said so once */
     struct stats stats;
     uint64_t stats_begun_us; /* when the period that runs began */
     uint64_t watchdog_us;    /* half of what systemd wants; 0: it does not watch */
@@ -320,6 +320,14 @@ _Noreturn void control_exit_now(void)
     exit(0);
 }
 
+bool control_is_listening(void)
+{
+    for (unsigned i = 0; i < control.options.worker_count; i++)
+        if (thread_is_listening(i))
+            return true;
+    return false;
+}
+
 static void shutdown_looked(struct request *request)
 {
     /* The process's own count: a session on its way from one worker to another is on none. */
@@ -328,16 +336,9 @@ static void shutdown_looked(struct request *request)
                     : usage_count(&control.options.usage->client_count) == 0;
 
     /* Cancel requests for clients of the process before us go through us. */
-    if (control.shutdown == SHUTDOWN_TAKEOVER && takeover_fd() >= 0)
+    if (control.shutdown == SHUTDOWN_TAKEOVER &&
+        (takeover_fd() >= 0 || control_is_listening() || console_owes_takeover()))
         over = false;
-    /* When a worker was told to stop accepting, the kernel may just have accepted for it: that is seen
-     * in its next turn, after the one in which it was counted first. */
-    if (control.shutdown == SHUTDOWN_TAKEOVER && over && !control.has_settled) {
-        control.has_settled = true;
-        over = false;
-    } else if (!over) {
-        control.has_settled = false;
-    }
 
     if (!over) {
         request_again(request, clock_now_us() + POLL_SHUTDOWN_US);
@@ -352,7 +353,6 @@ static void shutdown_looked(struct request *request)
 void control_shutdown(enum shutdown_mode mode, struct request *request)
 {
     control.shutdown = mode;
-    control.has_settled = false;
     /* The unix socket stays for the console, unless it is another process's now. */
     for (unsigned i = 0; i < control.options.worker_count; i++)
         thread_stop_listening(i, mode == SHUTDOWN_TAKEOVER);

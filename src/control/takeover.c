@@ -26,7 +26,7 @@ static struct {
     size_t input_bytes;
     char version[64]; /* its server_version */
     char error[256];  /* of its last ErrorResponse */
-    bool has_spoken, has_hung_up;
+    bool has_spoken, has_said_no, has_hung_up;
 } takeover = {.fd = -1};
 
 /* ---- speaking to its console ---- */
@@ -94,6 +94,7 @@ static ssize_t receive(int flags)
 static void keep_error(const uint8_t *body, size_t bytes)
 {
     strcpy(takeover.error, "it says no");
+    takeover.has_said_no = true;
     for (size_t i = 0; i < bytes && body[i] != 0; i++) {
         size_t text = i + 1;
 
@@ -145,6 +146,7 @@ static int take_message(void)
 static bool read_answer(void)
 {
     takeover.error[0] = '\0';
+    takeover.has_said_no = false;
     for (;;) {
         int type = take_message();
         ssize_t bytes;
@@ -311,14 +313,21 @@ bool takeover_is_pending(void)
 
 bool takeover_end(void)
 {
-    if (!ask("SHUTDOWN TAKEOVER") || !read_answer()) {
+    (void)ask("SHUTDOWN TAKEOVER"); /* what is wrong is seen when reading */
+    if (read_answer()) {
+        log_write(LEVEL_LOG,
+                  "the process before us has stopped accepting, its clients stay with it");
+    } else if (takeover.has_said_no) {
         log_write(LEVEL_FATAL, "the process before us does not make room: %s", takeover.error);
         hang_up();
         return false;
+    } else {
+        /* It may have died: then there is nobody but us. */
+        log_write(LEVEL_WARNING, "the process before us does not say that it makes room: %s",
+                  takeover.error);
     }
     takeover.is_pending = false;
     (void)fcntl(takeover.fd, F_SETFL, O_NONBLOCK);
-    log_write(LEVEL_LOG, "the process before us has stopped accepting, its clients stay with it");
     return true;
 }
 

@@ -223,8 +223,8 @@ def test_without_a_running_process_it_is_an_ordinary_start(t):
     pooler.process.kill()
     pooler.wait_exit()
     pooler.process = None
-    after = next_of(t, pooler, start=False)
-    after.start()
+    after = next_of(t, pooler)
+    after.wait_log("there is no running process to take over from")
     after.usable()
 
 
