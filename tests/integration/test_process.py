@@ -13,7 +13,7 @@ import struct
 import subprocess
 
 import pgwire
-from harness import (OS_USER, Skip, covers, eventually, give_to_os_user, matches, ours, process_runs,
+from harness import (OS_USER, POOLER_BIN, Skip, covers, eventually, give_to_os_user, matches, ours, process_runs,
                      refused, same)
 from pgwire import query
 
@@ -846,7 +846,9 @@ def test_two_processes_share_a_port_when_both_say_so(t):
     settings = {"so_reuseport": 1, "unix_socket_dir": "", "max_client_conn": 500,
                 "pool_mode": "transaction"}
     poolers = [t.pooler(**settings)]
-    poolers.append(t.pooler(listen_port=poolers[0].port, **settings))
+    poolers.append(t.pooler(start=False, listen_port=poolers[0].port, **settings))
+    poolers[1].write(whole=False)
+    poolers[1].launch()
     poolers[1].wait_log("process up")
     clients = [poolers[0].connect() for _ in range(60)]
     for i, client in enumerate(clients):
@@ -910,6 +912,8 @@ def test_a_descriptor_limit_that_is_too_low_is_said(t):
 def test_core_dumps_stay_possible_and_their_limit_untouched(t):
     if os.geteuid() != 0:
         raise Skip("needs root")
+    if b"__asan_init" in open(POOLER_BIN, "rb").read():
+        raise Skip("the address sanitizer turns core dumps off")
     pooler = t.pooler(as_root=True, user=OS_USER, wrapper=["prlimit", "--core=12345:54321"])
     pooler.usable()
     same(limit_of(pooler.process, "Max core file size"), ["12345", "54321"])
