@@ -2,6 +2,7 @@
 
 #include "base/assert.h"
 #include "base/clock.h"
+#include "control/system_log.h"
 #include "control/systemd.h"
 
 #include <errno.h>
@@ -38,7 +39,7 @@ static struct {
     atomic_bool asleep;
     pthread_mutex_t files; /* writer and reopen only: never a worker */
     struct log_options options;
-    char path[1024], ident[64];
+    unsigned long long syslog_lost; /* lines that syslog has not taken */
     int fd;
     bool stderr_is_journal;
     bool is_running;
@@ -135,8 +136,20 @@ static void write_line(uint64_t wall_us, enum log_level level, const char *text,
         write_all(STDERR_FILENO, line, line_bytes);
     if (writer.fd >= 0)
         write_all(writer.fd, line, line_bytes);
-    if (writer.options.to_syslog && level <= LEVEL_LOG)
-        syslog(priorities[level], "%.*s", (int)bytes, text);
+    if (!writer.options.to_syslog || level > LEVEL_LOG)
+        return;
+    if (writer.syslog_lost > 0) {
+        char lost[64];
+        int lost_bytes = snprintf(lost, sizeof(lost), "%llu log lines lost", writer.syslog_lost);
+
+        if (!system_log_write(wall_us, LOG_WARNING, lost, (size_t)lost_bytes)) {
+            writer.syslog_lost++;
+            return;
+        }
+        writer.syslog_lost = 0;
+    }
+    if (!system_log_write(wall_us, priorities[level], text, bytes))
+        writer.syslog_lost++;
 }
 
 static void drain(void)
@@ -203,12 +216,10 @@ static bool set_options(const struct log_options *options)
     writer.fd = fd;
     writer.options = *options;
     writer.stderr_is_journal = options->to_stderr && systemd_stderr_is_journal();
-    closelog();
-    if (options->to_syslog) {
-        snprintf(writer.ident, sizeof(writer.ident), "%s",
-                 options->syslog_ident != NULL ? options->syslog_ident : "pgbouncer");
-        openlog(writer.ident, LOG_PID, options->syslog_facility);
-    }
+    system_log_close();
+    if (options->to_syslog)
+        system_log_open(options->syslog_ident != NULL ? options->syslog_ident : "pgbouncer",
+                        options->syslog_facility);
     pthread_mutex_unlock(&writer.files);
     return true;
 }

@@ -665,6 +665,28 @@ def test_without_a_syslog_everything_goes_on(t):
     eventually(lambda: pooler.log().count("login attempt") >= 4, "the file is written")
 
 
+@ours
+def test_a_syslog_that_does_not_read_holds_up_nobody(t):
+    syslog = Syslog(t)
+    pooler = logs_to(syslog, t, syslog=1)
+    for _ in range(30):  # more than its socket takes
+        pooler.usable()
+    eventually(lambda: pooler.log().count("login attempt") >= 30, "the file is written")
+    pooler.reload()
+    pooler.usable()
+    before = len(syslog.look())
+    assert 0 < before < 60, before
+    pooler.usable()
+    matches(r"^<28>.*: \d+ log lines lost$", syslog.wait("log lines lost"))
+    pooler.usable()
+    syslog.look()
+    assert len(syslog.lines) > before + 2
+    for _ in range(30):
+        pooler.usable()
+    pooler.signal(signal.SIGINT)
+    same(pooler.wait_exit(), 0)
+
+
 # ---- sockets ------------------------------------------------------------------------------------
 
 def sockets_of(process):
