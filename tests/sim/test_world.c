@@ -1273,8 +1273,9 @@ static void shut_down(void)
     for (unsigned i = 0; i < worker_count; i++)
         worker_post_stop_listening(workers[i], control_ring, true);
     request->command.kind = COMMAND_SHUTDOWN;
-    request->command.shutdown =
-        SHUTDOWN_WAIT_FOR_CLIENTS + (enum shutdown_mode)sim_below(world.sim, 3);
+    request->command.shutdown = !happens(2)  ? SHUTDOWN_WAIT_FOR_SERVERS
+                                : happens(2) ? SHUTDOWN_WAIT_FOR_CLIENTS
+                                             : SHUTDOWN_TAKEOVER;
     world.is_handed_over = request->command.shutdown == SHUTDOWN_TAKEOVER;
     world_log("control shuts down, %d", (int)request->command.shutdown);
     request_command(request);
