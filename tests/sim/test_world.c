@@ -404,7 +404,8 @@ static void request_answered(struct request *request)
                        strcmp(rows[i].user, rows[k].user) != 0);
         }
     } else if (!request->is_command &&
-               (request->kind == REPORT_CLIENTS || request->kind == REPORT_SERVERS)) {
+               (request->kind == REPORT_CLIENTS || request->kind == REPORT_LOGINS ||
+                request->kind == REPORT_SERVERS)) {
         struct socket_row *rows = request->rows;
         size_t count = merge_sockets(rows, request->row_count);
 
@@ -474,6 +475,7 @@ static void order_reload(bool is_whole)
 static void order_report(void)
 {
     static const enum report_kind kinds[] = {REPORT_POOLS,  REPORT_CLIENTS,   REPORT_SERVERS,
+                                             REPORT_LOGINS, REPORT_MEMORY,    REPORT_STATEMENTS,
                                              REPORT_COUNTS, REPORT_UNSETTLED, REPORT_UNSETTLED};
     struct request *request = request_take();
 
