@@ -32,8 +32,9 @@ int control_signals(void);
 void control_post(struct letter *letter);
 must_check bool control_init(void);
 
-/* A cancel request that no worker knows: of a console session, or of the process before us. */
-void control_cancel(const uint8_t key[8]);
+/* A cancel request that no worker knows: of a console session (true), or told to the process before us.
+ */
+bool control_cancel(const uint8_t key[8]);
 
 /* Opened by control: a console session arrives. */
 void control_console_open(struct letter *letter, void *context);

@@ -113,16 +113,21 @@ struct core {
     const uint8_t *mock_key;
     unsigned index, count;
 
-    struct slab clients, logins, servers, server_logins, pools, cancels, resolutions, scram_cache;
+    struct slab clients, logins, servers, server_logins, pools, cancels, resolutions, peers,
+        scram_cache;
     struct statement_store statements;
     struct list pool_list;     /* all pools of this core */
     struct list login_list;    /* clients that have no pool yet, cancel requests too */
     struct list cancel_list;   /* cancel requests on their way */
+    struct list peer_list;     /* peers that requests were sent on to, ever */
     struct list scram_entries; /* keys made from plain passwords; see login.c */
     struct pool *pool_buckets[POOL_BUCKETS];
     uint32_t
         key_buckets[KEY_BUCKETS]; /* cancel key -> client's slab index + 1, chained in client */
 
+    /* peer_id has changed: clients may have keys that do not name this process, but are its. So what
+     * names another one is looked for here first. */
+    bool has_other_keys;
     uint64_t id_last;
     /* RECONNECTs and KILLs so far: all cores see the same ones in the same order, so the number means
      * the same on all of them. */
@@ -205,6 +210,10 @@ void core_tune_socket(struct core *core, int fd, int family);
 
 /* Length of a unix address, abstract ones ("@name", first byte 0) included. */
 socklen_t unix_address_bytes(const struct sockaddr_storage *address);
+
+/* A literal address, or the directory of a unix socket ("@": an abstract one). False: a name. */
+must_check bool address_from_text(const char *host, uint16_t port,
+                                  struct sockaddr_storage *address);
 
 void peer_name_from(struct peer_name *name, const struct sockaddr_storage *address);
 /* "127.0.0.1", "::1", "unix"; without brackets. */

@@ -1,5 +1,5 @@
 /* handover.h - a session that goes from the core that accepted it to where it belongs: another core
- * (its pool's, or the one that knows a cancel key), or control (the console).
+ * (its pool's, or the one that knows a cancel key or sends it on to a peer), or control (the console).
  *
  * The struct is part of the sender's login (slab); it is the receiver's from the post on, which
  * takes the descriptor and what it needs, and posts the letter back with handover_returned, so that
@@ -18,6 +18,7 @@ struct handover {
     enum handover_kind kind;
     unsigned from_core, to_core;
     unsigned hop_count;  /* of a cancel: how many cores have looked for the key */
+    bool is_for_peer;    /* of a cancel: not ours, to be sent on */
     int fd;              /* quiet: no op, nothing queued */
     struct shard *shard; /* of a client: where it is counted already */
     struct peer_name peer;

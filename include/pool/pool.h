@@ -13,13 +13,16 @@
 #include "pool/core.h"
 #include "pool/report.h"
 
+struct peer;
+
 /* Counts servers that are connecting or logging in, too. */
 enum { POOL_ADDRESSES_MAX = 16, POOL_WELCOME_BYTES = 2048, POOL_ERROR_BYTES = 256 };
 
-/* Addresses of the database's host; asked from control, which asks a helper (DNS). */
+/* Addresses of the database's, or a peer's, host; asked from control, which asks a helper (DNS). */
 struct resolution {
     struct job job;    /* the helper's; its letter carries it all the way */
     struct pool *pool; /* NULL once the pool is gone */
+    struct peer *peer; /* whose host it is, instead of a pool's; or NULL */
     unsigned core_index;
     bool in_flight;
     char host[1024];
@@ -71,6 +74,9 @@ struct pool {
     /* Cached from the first login: what every client is told. */
     bool has_welcome;
     uint64_t welcome_generation;   /* of the server that said it */
+    uint64_t welcome_us;           /* when that was, or when a change of it was told */
+    bool welcome_has_changed;      /* a server that is still logging in says something else */
+    uint64_t asked_standby_us;     /* when a server was last asked whether it still is one */
     struct buffer *default_params; /* tracked values as a fresh server reports them */
     uint16_t welcome_bytes;
     uint8_t welcome[POOL_WELCOME_BYTES]; /* ParameterStatus of untracked parameters */
@@ -144,8 +150,13 @@ void pool_client_leaves(struct pool *pool, struct client *client);
 void pool_server_free(struct pool *pool, struct server *server);
 /* A server's login has succeeded for the first time or again: the welcome is made. */
 void pool_server_logged_in(struct pool *pool, struct server *server);
+/* A running server says that in_hot_standby has changed: its host was promoted. No client can SET
+ * that, so it holds for all of them, and for those who come. */
+void pool_standby_told(struct pool *pool, const struct server *server, const char *value);
 /* `said_error`: the server answered with an ErrorResponse of `sqlstate`. */
 void pool_server_failed(struct pool *pool, const char *text, const char *sqlstate, bool said_error);
+/* RELOAD, RECONNECT: somebody has mended something. The next attempt waits for no pause, on no shard. */
+void pool_try_now(struct pool *pool);
 /* A server is gone for good: its place may be taken. */
 void pool_server_gone(struct pool *pool);
 
@@ -156,6 +167,8 @@ void pool_launch(struct pool *pool);
 void pool_launch_now(struct pool *pool);
 /* Publishes the welcome again for shards that want it. */
 void pool_repeat_welcome(struct pool *pool);
+/* Another shard wants to know whether the host is a standby still, and has no server to ask. */
+void pool_answer_standby(struct pool *pool);
 /* What another shard has learned: a welcome, a failure, an end of failures. */
 void pool_read_news(struct pool *pool);
 /* The next server's welcome is to be kept: there is none yet, or it is older than a RECONNECT that

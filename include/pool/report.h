@@ -76,6 +76,7 @@ struct memory_row {
 
 enum report_kind {
     REPORT_POOLS,
+    REPORT_PEERS, /* pool_row: pool_id is the peer's, and what concerns cancel requests */
     REPORT_CLIENTS,
     REPORT_LOGINS, /* clients that have not logged in yet; rows as of REPORT_CLIENTS */
     REPORT_SERVERS,

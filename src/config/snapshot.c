@@ -437,9 +437,9 @@ static void say_unused_entries(struct loader *loader)
             break;
         }
     }
-    if (loader->peers.count > 0)
+    if (loader->peers.count > 0 && loader->draft.settings.peer_id == 0)
         config_say(&loader->report, LEVEL_WARNING, &loader->peers.items[0].place,
-                   "[peers] has no effect: peering is not supported by this version yet");
+                   "[peers] has no effect without peer_id");
 }
 
 static bool has_text(const char *text)

@@ -5,6 +5,7 @@
 #include "control/console_session.h"
 #include "control/control.h"
 #include "crypto/random.h"
+#include "pool/peer.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -233,7 +234,7 @@ void console_start(const struct handover *handover)
         free(session);
         return;
     }
-    session->key[0] &= 0x7f;
+    cancel_key_mark(session->key, control_snapshot()->settings.peer_id);
     session->fd = handover->fd;
     (void)fcntl(session->fd, F_SETFL, O_NONBLOCK);
     session->is_admin = handover->is_admin;
@@ -312,7 +313,7 @@ void console_poll_events(const struct pollfd *fds, size_t count)
 bool console_cancel(const uint8_t key[8])
 {
     for (struct session *session = console_sessions; session != NULL; session = session->next)
-        if (memcmp(session->key, key, sizeof(session->key)) == 0) {
+        if (cancel_key_is_same(session->key, key)) {
             struct request *request;
 
             if (!session->is_admin || control_mode() == CONTROL_ACTIVE ||

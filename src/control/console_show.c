@@ -472,6 +472,41 @@ static void show_pair(struct session *session, const char *name, const char *val
     show_row_end(&row);
 }
 
+/* The process's own entry is one of [peers], and nothing is sent there. */
+static size_t count_other_peers(const struct snapshot *snapshot)
+{
+    size_t count = 0;
+
+    for (size_t i = 0; i < snapshot->peer_count; i++)
+        count += snapshot->peers[i].peer_id != snapshot->settings.peer_id;
+    return count;
+}
+
+/* A row for each peer, also where nothing has been sent yet. */
+static void show_peer_pools(struct session *session, const struct pool_row *rows, size_t count)
+{
+    const struct snapshot *snapshot = control_snapshot();
+
+    for (size_t i = 0; i < snapshot->peer_count; i++) {
+        int id = snapshot->peers[i].peer_id;
+        struct pool_row found = {0};
+        struct show_row row;
+
+        if (id == snapshot->settings.peer_id)
+            continue;
+        for (size_t k = 0; k < count; k++)
+            if (rows[k].pool_id == (uint64_t)id)
+                found = rows[k];
+        show_row_begin(&row, &session->output, session->table);
+        show_number(&row, id);
+        show_number(&row, found.cl_active_cancel_req);
+        show_number(&row, found.cl_waiting_cancel_req);
+        show_number(&row, found.sv_active_cancel);
+        show_number(&row, found.sv_login);
+        show_row_end(&row);
+    }
+}
+
 static void show_lists(struct session *session, const struct core_counts *counts,
                        const struct pool_row *pools, size_t pool_count)
 {
@@ -486,7 +521,7 @@ static void show_lists(struct session *session, const struct core_counts *counts
         {"users", snapshot->user_count},
         {"peers", snapshot->peer_count},
         {"pools", pool_count + 1},
-        {"peer_pools", 0},
+        {"peer_pools", count_other_peers(snapshot)},
         {"free_clients", counts->free_clients},
         {"used_clients", counts->clients + counts->login_clients + console_session_count},
         {"login_clients", counts->login_clients},
@@ -610,7 +645,7 @@ static void show_done(struct request *request)
         count = merge_pools(request->rows, count);
     else if (request->kind == REPORT_MEMORY)
         count = merge_memory(request->rows, count);
-    else
+    else if (request->kind != REPORT_PEERS) /* each lives on one core */
         count = merge_sockets(request->rows, count);
     if (strcmp(name, "POOLS") == 0) {
         show_pools(session, request->rows, count);
@@ -620,6 +655,8 @@ static void show_done(struct request *request)
         show_databases(session, request->rows, count);
     } else if (strcmp(name, "LISTS") == 0) {
         show_lists(session, &session->counts, request->rows, count);
+    } else if (request->kind == REPORT_PEERS) {
+        show_peer_pools(session, request->rows, count);
     } else if (request->kind == REPORT_STATEMENTS) {
         show_prepared(session, request->rows, count);
     } else if (request->kind == REPORT_MEMORY) {
@@ -657,6 +694,7 @@ void console_show(struct session *session, const struct show_table *table)
         {"SERVERS", REPORT_SERVERS},      {"SOCKETS", REPORT_CLIENTS},
         {"LISTS", REPORT_COUNTS},         {"PREPARED", REPORT_STATEMENTS},
         {"MEM", REPORT_MEMORY},           {"ACTIVE_SOCKETS", REPORT_CLIENTS},
+        {"PEER_POOLS", REPORT_PEERS},
     };
     const struct snapshot *snapshot = control_snapshot();
     const char *name = table->name;

@@ -144,7 +144,7 @@ static char nobody; /* waits for what comes of it */
 static void cancel_looked(struct request *request)
 {
     if (!request->found)
-        control_cancel(request->command.cancel_key);
+        (void)control_cancel(request->command.cancel_key);
     request_release(request);
 }
 

@@ -7,6 +7,7 @@
 #include "control/log_writer.h"
 #include "control/systemd.h"
 #include "control/takeover.h"
+#include "pool/peer.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -56,11 +57,13 @@ void control_post(struct letter *letter)
         (void)!write(control.bell_fd, &one, sizeof(one));
 }
 
-void control_cancel(const uint8_t key[8])
+bool control_cancel(const uint8_t key[8])
 {
-    /* Perhaps a client of the process before us. */
-    if (!console_cancel(key))
-        takeover_cancel(key);
+    if (console_cancel(key))
+        return true;
+    /* Perhaps a client of the process before us; what nobody there knows ends there. */
+    takeover_cancel(key);
+    return false;
 }
 
 void control_console_open(struct letter *letter, void *context)
@@ -70,7 +73,13 @@ void control_console_open(struct letter *letter, void *context)
     (void)context;
     if (handover->kind == HANDOVER_CANCEL) {
         /* No core knows the key: perhaps a console session's. */
-        control_cancel(handover->cancel_key);
+        if (!control_cancel(handover->cancel_key) &&
+            cancel_key_is_foreign(handover->cancel_key, control.snapshot->settings.peer_id)) {
+            handover->is_for_peer = true;
+            letter->open = handover_open;
+            thread_post(peer_core(handover->cancel_key, control.requests.worker_count), letter);
+            return;
+        }
         close(handover->fd);
         usage_give(&control.options.usage->client_count);
     } else {

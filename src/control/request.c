@@ -41,6 +41,7 @@ static size_t row_bytes(const struct request *request)
 {
     switch (request->kind) {
     case REPORT_POOLS:
+    case REPORT_PEERS:
         return sizeof(struct pool_row);
     case REPORT_STATEMENTS:
         return sizeof(struct statement_row);
@@ -164,7 +165,7 @@ static void ask(struct errand *errand)
             assert(errand->rows != NULL);
         }
         report->row_max = REPORT_ROWS;
-        if (request->kind == REPORT_POOLS)
+        if (request->kind == REPORT_POOLS || request->kind == REPORT_PEERS)
             report->rows.pools = (struct pool_row *)errand->rows + errand->row_count;
         else if (request->kind == REPORT_STATEMENTS)
             report->rows.statements = (struct statement_row *)errand->rows + errand->row_count;

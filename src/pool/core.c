@@ -5,6 +5,7 @@
 #include "pool/command.h"
 #include "pool/login.h"
 #include "pool/login_auth.h"
+#include "pool/peer.h"
 #include "pool/server.h"
 #include "pool/server_login.h"
 #include "pool/server_statements.h"
@@ -35,6 +36,7 @@ bool core_init(struct core *core, const struct core_options *options)
     list_init(&core->pool_list);
     list_init(&core->login_list);
     list_init(&core->cancel_list);
+    list_init(&core->peer_list);
     list_init(&core->scram_entries);
     timers_init(&core->timers, options->now_us);
     param_table_init(&core->params, options->param_names, options->buffers);
@@ -49,6 +51,7 @@ bool core_init(struct core *core, const struct core_options *options)
         slab_init(&core->pools, "pools", sizeof(struct pool), POOLS_MAX) &&
         slab_init(&core->cancels, "cancels", sizeof(struct cancel), conns) &&
         slab_init(&core->resolutions, "resolutions", sizeof(struct resolution), RESOLUTIONS_MAX) &&
+        slab_init(&core->peers, "peers", sizeof(struct peer), PEERS_MAX) &&
         slab_init(&core->scram_cache, "scram keys", login_scram_entry_bytes(), SCRAM_CACHE_MAX) &&
         statement_store_init(&core->statements, conns, options->mock_key)) {
         core->params.key = core->statements.key;
@@ -71,6 +74,7 @@ void core_release(struct core *core)
 {
     login_forget_keys(core);
     pool_release_all(core);
+    peer_release_all(core);
     slab_release(&core->clients);
     slab_release(&core->logins);
     slab_release(&core->servers);
@@ -78,6 +82,7 @@ void core_release(struct core *core)
     slab_release(&core->pools);
     slab_release(&core->cancels);
     slab_release(&core->resolutions);
+    slab_release(&core->peers);
     slab_release(&core->scram_cache);
     statement_store_release(&core->statements);
     conn_loop_release(&core->loop);
@@ -116,8 +121,11 @@ void core_set_snapshot(struct core *core, struct snapshot *snapshot)
     struct snapshot *old = core->snapshot;
 
     core->snapshot = snapshot;
+    core->has_other_keys =
+        core->has_other_keys || old->settings.peer_id != snapshot->settings.peer_id;
     ring_set_busy_poll(core->loop.ring, snapshot->settings.busy_poll_us);
     login_forget_keys(core);
+    peer_update_all(core);
     list_for_each_safe(link, &core->pool_list)
     {
         struct pool *pool = OWNER_OF(link, struct pool, link);
@@ -152,7 +160,7 @@ void core_set_snapshot(struct core *core, struct snapshot *snapshot)
         if (user_before == NULL || pool->user_config == NULL ||
             strcmp(user_before->secret, pool->user_config->secret) != 0)
             pool->has_client_key = false;
-        pool->retry_at_us = 0;
+        pool_try_now(pool);
         if (!core_takes_passwords(core))
             (void)!pool_keep_password(pool, NULL);
         if (database_config_moved(before, after))
@@ -259,6 +267,7 @@ static void new_generation(struct pool *pool)
 static void act_reconnect(struct pool *pool)
 {
     new_generation(pool);
+    pool_try_now(pool);
     pool_retire_servers(pool, "close_needed");
 }
 
@@ -441,6 +450,18 @@ static void report_pools(struct core *core, struct report *report)
     }
 }
 
+static void report_peers(struct core *core, struct report *report)
+{
+    for (; report->cursor < core->peers.touched_count; report->cursor++) {
+        if (report->row_count == report->row_max) {
+            report->more = true;
+            return;
+        }
+        peer_fill_row(slab_at(&core->peers, report->cursor),
+                      &report->rows.pools[report->row_count++]);
+    }
+}
+
 static void report_clients(struct core *core, struct report *report, enum client_state from,
                            enum client_state to)
 {
@@ -587,6 +608,9 @@ void report_open(struct letter *letter, void *context)
     case REPORT_POOLS:
         report_pools(core, report);
         break;
+    case REPORT_PEERS:
+        report_peers(core, report);
+        break;
     case REPORT_CLIENTS:
         report_clients(core, report, CLIENT_CANCEL, CLIENT_ACTIVE);
         break;
@@ -635,6 +659,36 @@ void peer_name_host(const struct peer_name *name, char text[64])
     strcpy(text, "unix");
     if (name->family == AF_INET || name->family == AF_INET6)
         (void)inet_ntop(name->family, name->address, text, 64);
+}
+
+bool address_from_text(const char *host, uint16_t port, struct sockaddr_storage *address)
+{
+    struct sockaddr_in *v4 = (struct sockaddr_in *)address;
+    struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)address;
+    struct sockaddr_un *un = (struct sockaddr_un *)address;
+
+    memset(address, 0, sizeof(*address));
+    if (host[0] == '/' || host[0] == '@') {
+        int bytes = snprintf(un->sun_path, sizeof(un->sun_path), "%s/.s.PGSQL.%u", host, port);
+
+        if (bytes < 0 || (size_t)bytes >= sizeof(un->sun_path))
+            return false;
+        if (host[0] == '@')
+            un->sun_path[0] = '\0';
+        un->sun_family = AF_UNIX;
+        return true;
+    }
+    if (inet_pton(AF_INET, host, &v4->sin_addr) == 1) {
+        v4->sin_family = AF_INET;
+        v4->sin_port = htons(port);
+        return true;
+    }
+    if (inet_pton(AF_INET6, host, &v6->sin6_addr) == 1) {
+        v6->sin6_family = AF_INET6;
+        v6->sin6_port = htons(port);
+        return true;
+    }
+    return false;
 }
 
 socklen_t unix_address_bytes(const struct sockaddr_storage *address)

@@ -3,6 +3,7 @@
 #include "crypto/secret.h"
 #include "pool/cancel.h"
 #include "pool/login_auth.h"
+#include "pool/peer.h"
 #include "wire/startup.h"
 
 #include <stdio.h>
@@ -399,8 +400,9 @@ void login_moved(struct client *client)
     struct login *login = client->login;
     struct handover *handover = &login->handover;
     /* Control has the console's sessions, and their cancel keys. */
-    bool is_console = handover->kind == HANDOVER_CONSOLE ||
-                      (handover->kind == HANDOVER_CANCEL && core->count == 1);
+    bool is_console =
+        handover->kind == HANDOVER_CONSOLE ||
+        (handover->kind == HANDOVER_CANCEL && core->count == 1 && !handover->is_for_peer);
 
     handover->fd = conn_detach(&client->conn);
     timer_stop(&client->timer);
@@ -437,7 +439,7 @@ static void adopt_cancel(struct core *core, struct handover *handover)
 {
     struct client *client;
 
-    if (client_find_key(core, handover->cancel_key) == NULL) {
+    if (!handover->is_for_peer && client_find_key(core, handover->cancel_key) == NULL) {
         if (++handover->hop_count < core->count) {
             core->ports->post_core(core, (core->index + 1) % core->count, &handover->letter);
             return;
@@ -450,7 +452,9 @@ static void adopt_cancel(struct core *core, struct handover *handover)
         if (client != NULL) {
             client_become(client, CLIENT_CANCEL);
             conn_resume(&client->conn);
-            if (!cancel_start(core, client, handover->cancel_key))
+            if (handover->is_for_peer)
+                peer_forward(client, handover->cancel_key);
+            else if (!cancel_start(core, client, handover->cancel_key))
                 client_close_silently(client, "failed cancel request");
             handover_give_back(core, handover);
             return;
@@ -689,6 +693,35 @@ static void startup_received(struct client *client, const struct startup_packet 
         login_auth_begin(client);
 }
 
+/* Whose query it is, this core knows, or another one, or control (a console session), or a peer. */
+static void cancel_requested(struct client *client)
+{
+    struct core *core = client_core(client);
+    struct handover *handover = &client->login->handover;
+    const uint8_t *key = handover->cancel_key;
+    bool is_here = client_find_key(core, key) != NULL;
+    unsigned to_core = (core->index + 1) % core->count;
+
+    if (!is_here && cancel_key_is_foreign(key, core->snapshot->settings.peer_id) &&
+        !core->has_other_keys) {
+        handover->is_for_peer = true;
+        to_core = peer_core(key, core->count);
+    }
+    if (!is_here && (!handover->is_for_peer || to_core != core->index)) {
+        client->login->input_bytes = 0;
+        handover->hop_count = 1;
+        move(client, HANDOVER_CANCEL, to_core);
+        return;
+    }
+    client_become(client, CLIENT_CANCEL);
+    if (!is_here)
+        peer_forward(client, key);
+    else if (!cancel_start(core, client, key))
+        client_close_silently(client, "failed cancel request");
+    if (client->login != NULL)
+        login_end(client);
+}
+
 /* True: something was consumed, look again. */
 static bool process_startup(struct client *client)
 {
@@ -715,18 +748,7 @@ static bool process_startup(struct client *client)
         return false;
     case STARTUP_CANCEL_REQUEST:
         memcpy(login->handover.cancel_key, packet.body, 8);
-        if (client_find_key(client_core(client), login->handover.cancel_key) != NULL) {
-            client_become(client, CLIENT_CANCEL);
-            if (!cancel_start(client_core(client), client, login->handover.cancel_key))
-                client_close_silently(client, "failed cancel request");
-            else if (client->login != NULL)
-                login_end(client);
-        } else {
-            login->input_bytes = 0;
-            login->handover.hop_count = 1;
-            move(client, HANDOVER_CANCEL,
-                 (client_core(client)->index + 1) % client_core(client)->count);
-        }
+        cancel_requested(client);
         return false;
     case STARTUP_VERSION_3:
         startup_received(client, &packet);

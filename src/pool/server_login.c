@@ -79,8 +79,7 @@ void server_login_end(struct server *server)
 
 void server_login_fail(struct server *server, const char *text)
 {
-    pool_server_failed(server->pool, text, NULL, true);
-    server_close(server, "login failed");
+    server_open_failed(server, text, NULL, true, "login failed");
 }
 
 /* ---- authentication ---- */
@@ -236,8 +235,7 @@ static void sasl_challenge(struct server *server, const uint8_t *body, size_t by
     login->job_in_flight = core->ports->post_job(core, &login->job);
     if (!login->job_in_flight) {
         /* Not the server's word: who waits for it goes on waiting, and it is tried again. */
-        pool_server_failed(pool, JOB_REFUSED_TEXT, JOB_REFUSED_SQLSTATE, false);
-        server_close(server, "login failed");
+        server_open_failed(server, JOB_REFUSED_TEXT, JOB_REFUSED_SQLSTATE, false, "login failed");
     }
 }
 
@@ -385,9 +383,20 @@ static void error_response(struct server *server, const uint8_t *body, size_t by
     server_log(server, pool->last_login_failed ? LEVEL_DEBUG : LEVEL_WARNING,
                "server login failed: %s %s", fields.severity, fields.message);
     /* 57P03 cannot_connect_now: starting up or shutting down; clients go on waiting. */
-    pool_server_failed(pool, fields.message, fields.sqlstate,
-                       strcmp(fields.sqlstate, "57P03") != 0);
-    server_close(server, "login failed");
+    server_open_failed(server, fields.message, fields.sqlstate,
+                       strcmp(fields.sqlstate, "57P03") != 0, "login failed");
+}
+
+/* The host is another one than before, or has another role, another version: PgBouncer tells clients of
+ * the first one until RECONNECT. Not of a server that is older than the one whose welcome it is. */
+static bool welcome_differs(const struct server *server)
+{
+    const struct pool *pool = server->pool;
+    const struct server_login *login = server->login;
+
+    return server->generation >= pool->welcome_generation &&
+           (pool->welcome_bytes != login->welcome_bytes ||
+            memcmp(pool->welcome, login->welcome, login->welcome_bytes) != 0);
 }
 
 bool server_login_message(struct server *server, uint8_t type, const uint8_t *body, size_t bytes)
@@ -428,7 +437,8 @@ bool server_login_message(struct server *server, uint8_t type, const uint8_t *bo
             server_login_fail(server, "bad pkt header");
             return false;
         }
-        if (pool_needs_welcome(pool)) {
+        if (pool_needs_welcome(pool) || welcome_differs(server)) {
+            pool->welcome_has_changed = pool->has_welcome;
             memcpy(pool->welcome, login->welcome, login->welcome_bytes);
             pool->welcome_bytes = login->welcome_bytes;
         }
