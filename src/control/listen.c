@@ -446,6 +446,7 @@ bool listen_for_worker(unsigned worker, struct worker_listener *listeners, size_
             begin++;
         while (begin + size < listening.count && listening.sockets[begin + size].group == group)
             size++;
+        assert(size > 0);
         /* Each socket to one worker at least, and each worker to one socket at least. */
         for (size_t k = worker; k < MAX(size, (size_t)listening.worker_count);
              k += listening.worker_count) {
