@@ -400,7 +400,8 @@ int main(int argc, char **argv)
         log_write(LEVEL_FATAL, "pgsplice should not run as root");
         give_up();
     }
-    if (!listen_begin(settings) || !process_write_pidfile(settings->pidfile))
+    /* What may fail comes before the first connection that would be lost with us. */
+    if (!process_write_pidfile(settings->pidfile) || !listen_begin(settings))
         give_up();
     thread_release_all();
     /* Only now, and so there is always somebody who accepts. */

@@ -41,8 +41,9 @@ def next_of(t, before, start=True, **settings):
     """The process after `before`, with a configuration (and a log) of its own."""
     settings.setdefault("extra", workers(2))
     settings.setdefault("unix_socket_dir", before.settings["unix_socket_dir"])
-    pooler = t.pooler(start=False, listen_port=before.port, pool_mode="transaction",
-                      pidfile=before.settings["pidfile"], args=["-R"], **settings)
+    settings.setdefault("pidfile", before.settings["pidfile"])
+    pooler = t.pooler(start=False, listen_port=before.port, pool_mode="transaction", args=["-R"],
+                      **settings)
     if start:
         pooler.launch()
         pooler.wait_log("process up")
@@ -267,7 +268,7 @@ def test_addresses_follow_the_new_configuration(t):
 def test_a_new_process_that_cannot_start_leaves_the_old_one_as_it_is(t):
     pooler = first_of(t)
     pid = pooler.process.pid
-    for settings in ({"listen_addr": "no-such-host.invalid"},
+    for settings in ({"listen_addr": "no-such-host.invalid"}, {"pidfile": "/nonexistent/pid"},
                      {"extra": "[pgsplice]\nhuge_pages = on\nreceive_buffer_count_max = 65536\n"}):
         done = next_of(t, pooler, start=False, **settings).run_to_end()
         same(done.returncode, 1, done.stderr)
