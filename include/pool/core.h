@@ -25,6 +25,9 @@ struct server;
 struct pool;
 struct core;
 
+/* A secret that auth_query finds, with its zero; a longer one is refused. */
+enum { FOUND_SECRET_BYTES_MAX = 1024 };
+
 /* Work that blocks or burns CPU: a helper thread calls `run`, then `letter` is posted to core
  * `core_index`, whose `open` looks at the result. Belongs to the helper in between: its owner must
  * outlive it. A job that was cancelled comes back too, since only its letter says that its memory
@@ -100,12 +103,14 @@ struct core {
     const uint8_t *mock_key;
     unsigned index, count;
 
-    struct slab clients, logins, servers, server_logins, pools, cancels, resolutions, scram_cache;
+    struct slab clients, logins, auth_queries, servers, server_logins, pools, cancels, resolutions,
+        scram_cache;
     struct statement_store statements;
-    struct list pool_list;     /* all pools of this core */
-    struct list login_list;    /* clients that have no pool yet, cancel requests too */
-    struct list cancel_list;   /* cancel requests on their way */
-    struct list scram_entries; /* keys made from plain passwords; see login.c */
+    struct list pool_list;         /* all pools of this core */
+    struct list login_list;        /* clients that have no pool yet, cancel requests too */
+    struct list cancel_list;       /* cancel requests on their way */
+    struct list auth_queries_over; /* their answers go home at the end of the turn */
+    struct list scram_entries;     /* keys made from plain passwords; see login.c */
     struct pool *pool_buckets[POOL_BUCKETS];
     uint32_t
         key_buckets[KEY_BUCKETS]; /* cancel key -> client's slab index + 1, chained in client */

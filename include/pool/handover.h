@@ -29,6 +29,9 @@ struct handover {
     /* SCRAM keys learned from the client's login, for the server's. */
     bool has_scram_keys;
     uint8_t client_key[32], server_key[32];
+    /* The login's secret, found by auth_query, for the server's. */
+    bool has_found_secret;
+    char found_secret[FOUND_SECRET_BYTES_MAX];
     /* Tracked parameters that the client asked for: for each a length (0xffff: none) and the bytes
      * with their closing zero. */
     uint16_t params_bytes;

@@ -4,6 +4,7 @@
  *   startup -> password (plain, md5) -----------> done
  *           -> keys -> sasl first -> sasl final -> done     keys, check: a helper thread is at work
  *           -> check (a plain password against a SCRAM secret) -> done
+ *           -> lookup (a user who is not in auth_file: auth_query.h) -> password, keys, sasl first
  *
  * A client in login costs no server and has a byte budget (LOGIN_BYTES_MAX) and
  * client_login_timeout. The order of checks is PgBouncer's (tests/compat/protocol_behaviour.md):
@@ -26,6 +27,7 @@ enum {
 
 enum login_phase {
     LOGIN_STARTUP,
+    LOGIN_LOOKUP, /* auth_query is under way */
     LOGIN_PASSWORD,
     LOGIN_KEYS, /* SCRAM keys of a plain password are being made */
     LOGIN_SASL_FIRST,
@@ -33,6 +35,8 @@ enum login_phase {
     LOGIN_CHECK, /* a helper checks a plain password */
     LOGIN_DONE,
 };
+
+struct auth_query;
 
 struct login {
     struct handover handover;
@@ -42,7 +46,9 @@ struct login {
     struct scram_entry *scram_entry; /* whose keys it waits for */
     struct list key_link;
     struct snapshot *snapshot;      /* one reference: `user` is of it */
-    const struct user_config *user; /* NULL: unknown */
+    const struct user_config *user; /* NULL: not in the configuration */
+    struct auth_query *auth_query;  /* is under way */
+    bool is_looked_up;              /* auth_query knows the user */
     const char *secret_text;        /* that the client must know, in any form; "": nothing fits */
     uint8_t phase;
     uint8_t method; /* enum auth_type that is carried out */
@@ -78,8 +84,13 @@ void login_end(struct client *client);
 static inline bool login_is_between_messages(const struct login *login)
 {
     return login->input_bytes == 0 && !login->job_in_flight && login->phase != LOGIN_KEYS &&
-           login->phase != LOGIN_CHECK;
+           login->phase != LOGIN_CHECK && login->phase != LOGIN_LOOKUP;
 }
+
+/* ---- for auth_query.c ---- */
+
+/* Its auth_query is over. */
+void login_looked_up(struct login *login, const struct auth_query *query);
 
 /* ---- for login_auth.c ---- */
 

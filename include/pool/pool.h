@@ -87,6 +87,8 @@ struct pool {
     bool is_starved;                     /* its bit in the shard set */
     unsigned cancel_count;               /* cancel requests under way */
 
+    /* The server user's secret as auth_query has told it at the last login here; "": it has not. */
+    char found_secret[FOUND_SECRET_BYTES_MAX];
     /* Keys for the SCRAM login at the server. */
     bool has_client_key; /* learned from a client's own login */
     uint8_t client_key[32], server_key[32];

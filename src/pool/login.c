@@ -1,6 +1,7 @@
 #include "pool/login.h"
 
 #include "crypto/secret.h"
+#include "pool/auth_query.h"
 #include "pool/cancel.h"
 #include "pool/login_auth.h"
 #include "wire/startup.h"
@@ -47,6 +48,7 @@ void login_free(struct core *core, struct login *login)
     assert(login->client == NULL);
     assert(!login->job_in_flight);
     assert(login->scram_entry == NULL);
+    assert(login->auth_query == NULL);
     if (login->input != NULL)
         buffer_release(core->loop.buffers, login->input);
     if (login->snapshot != NULL)
@@ -59,6 +61,9 @@ void login_end(struct client *client)
 {
     struct login *login = client->login;
 
+    if (login->auth_query != NULL)
+        auth_query_leave(login->auth_query);
+    login->auth_query = NULL;
     client->login = NULL;
     login->client = NULL;
     if (!login_auth_leave(login))
@@ -266,6 +271,34 @@ static void negotiate(struct client *client)
     (void)!send_bytes(client, &writer);
 }
 
+static int database_client_limit(const struct core *core, const struct database_config *database)
+{
+    return database != NULL && database->max_db_client_connections > 0
+               ? database->max_db_client_connections
+               : core->snapshot->settings.max_db_client_connections;
+}
+
+/* A look at max_db_client_connections, nothing is taken. False: closed. */
+static bool database_has_room(struct client *client)
+{
+    struct core *core = client_core(client);
+    const char *name = client->login->handover.database;
+    const struct database_config *database = snapshot_find_database(core->snapshot, name);
+    int limit = database_client_limit(core, database);
+
+    if (client->login->is_console || database == NULL)
+        return true;
+    client->database_usage = usage_find(core->usage, USAGE_DATABASE, name);
+    if (client->database_usage == NULL) {
+        fail(client, "bouncer resources exhaustion");
+        return false;
+    }
+    if (limit <= 0 || usage_count(&client->database_usage->client_count) < limit)
+        return true;
+    fail(client, "client connections exceeded (max_db_client_connections)");
+    return false;
+}
+
 /* max_db_client_connections and max_user_client_connections. False: closed. */
 static bool take_client_limits(struct client *client)
 {
@@ -274,9 +307,7 @@ static bool take_client_limits(struct client *client)
     const struct database_config *database =
         snapshot_find_database(core->snapshot, login->handover.database);
     const struct settings *settings = &core->snapshot->settings;
-    int database_limit = database != NULL && database->max_db_client_connections > 0
-                             ? database->max_db_client_connections
-                             : settings->max_db_client_connections;
+    int database_limit = database_client_limit(core, database);
     int user_limit = login->user != NULL && login->user->max_user_client_connections > 0
                          ? login->user->max_user_client_connections
                          : settings->max_user_client_connections;
@@ -305,6 +336,18 @@ static bool take_client_limits(struct client *client)
 
 /* ---- after authentication ---- */
 
+/* For the pool's servers. Another one than before may open what the old one did not. */
+static void keep_found_secret(struct pool *pool, const char *secret)
+{
+    if (strcmp(pool->found_secret, secret) == 0)
+        return;
+    secret_wipe(pool->found_secret, sizeof(pool->found_secret));
+    strcpy(pool->found_secret, secret);
+    pool->has_client_key = false;
+    pool->has_salted_password = false;
+    pool->retry_at_us = 0;
+}
+
 static void enter_pool(struct client *client, const struct handover *handover,
                        const struct database_config *database, const char *const *values)
 {
@@ -323,6 +366,8 @@ static void enter_pool(struct client *client, const struct handover *handover,
         client->shard = pool->shard;
         atomic_fetch_add_explicit(&pool->shard->client_count, 1, memory_order_relaxed);
     }
+    if (handover->has_found_secret && database->user == NULL)
+        keep_found_secret(pool, handover->found_secret);
     if (handover->has_scram_keys && database->user == NULL) {
         pool->has_client_key = true;
         memcpy(pool->client_key, handover->client_key, sizeof(pool->client_key));
@@ -541,7 +586,10 @@ void login_authenticated(struct client *client)
         fail(client, "pooler is shutting down");
         return;
     }
-    if (!client->counts_in_database) {
+    if (login->is_looked_up) {
+        if (!take_client_limits(client))
+            return;
+    } else if (!client->counts_in_database) {
         /* auth_type any: a name that nobody configured. */
         client->user_usage = usage_find(core->usage, USAGE_USER, handover->user);
         client->database_usage = usage_find(core->usage, USAGE_DATABASE, handover->database);
@@ -606,13 +654,104 @@ static bool console_may_enter(struct client *client, bool *without_password)
     return false;
 }
 
+/* ---- users who are not in auth_file ---- */
+
+static const char *first_of(const char *own, const char *global)
+{
+    const char *value = own != NULL ? own : global;
+
+    return value != NULL && value[0] != '\0' ? value : NULL;
+}
+
+/* Where a user is looked up who is not in auth_file. False: nowhere. The database need not exist. */
+static bool lookup_target(const struct login *login, struct auth_query_target *target)
+{
+    static const struct database_config none;
+    const struct settings *settings = &login->snapshot->settings;
+    const struct database_config *database = NULL;
+
+    if (settings->auth_type == AUTH_ANY || (login->user != NULL && login->user->is_in_auth_file))
+        return false;
+    if (!login->is_console)
+        database = snapshot_find_database(login->snapshot, login->handover.database);
+    /* Without auth_dbname nobody can be asked about a user of the console, or of no database. */
+    target->database =
+        first_of(database != NULL ? database->auth_dbname : NULL, settings->auth_dbname);
+    if (target->database == NULL && database != NULL)
+        target->database = login->handover.database;
+    if (database == NULL)
+        database = &none;
+    target->user = first_of(database->auth_user, settings->auth_user);
+    target->query = first_of(database->auth_query, settings->auth_query);
+    return target->database != NULL && target->user != NULL && target->query != NULL;
+}
+
+static void look_up(struct client *client, const struct auth_query_target *target)
+{
+    struct core *core = client_core(client);
+    struct login *login = client->login;
+    char text[128];
+
+    if (snapshot_find_database(login->snapshot, target->database) == NULL) {
+        client_log(client, LEVEL_ERROR, "auth_dbname: there is no database \"%s\"",
+                   target->database);
+        fail(client, "bouncer config error");
+        return;
+    }
+    if (core_database_is_disabled(core, target->database)) {
+        snprintf(text, sizeof(text), "authentication database \"%s\" is disabled",
+                 target->database);
+        fail(client, text);
+        return;
+    }
+    login->phase = LOGIN_LOOKUP;
+    if (!auth_query_start(login, target))
+        fail(client, "no memory for authentication pool");
+}
+
+void login_looked_up(struct login *login, const struct auth_query *query)
+{
+    struct client *client = login->client;
+    struct core *core = client_core(client);
+    struct handover *handover = &login->handover;
+    bool is_other_name = strcmp(handover->user, query->name) != 0;
+    bool without_password;
+
+    login->auth_query = NULL;
+    if (query->error != NULL) {
+        fail(client, query->error);
+        return;
+    }
+    if (!query->has_row) {
+        fail(client, "no such user");
+        return;
+    }
+    strcpy(handover->user, query->name);
+    strcpy(handover->found_secret, query->secret);
+    handover->has_found_secret = true;
+    login->is_looked_up = true;
+    login->user = snapshot_find_user(login->snapshot, handover->user);
+    login->secret_text = handover->found_secret;
+    /* So that the log can name them; they count after authentication. */
+    client->user_usage = usage_find(core->usage, USAGE_USER, handover->user);
+    if (client->user_usage == NULL) {
+        fail(client, "bouncer resources exhaustion");
+        return;
+    }
+    if (login->is_console && is_other_name && !console_may_enter(client, &without_password))
+        return;
+    login_auth_begin(client);
+}
+
 static void startup_received(struct client *client, const struct startup_packet *packet)
 {
     struct core *core = client_core(client);
     struct login *login = client->login;
     const struct settings *settings = &core->snapshot->settings;
     struct parameters parameters = {.client = client};
+    struct auth_query_target target;
     bool layout_is_bad;
+    bool is_unknown;
     bool without_password = false;
 
     login->snapshot = core->snapshot;
@@ -649,7 +788,10 @@ static void startup_received(struct client *client, const struct startup_packet 
     }
     if (packet->minor > 0 || login->wants_negotiation)
         negotiate(client);
-    if (client->state != CLIENT_LOGIN || !take_client_limits(client))
+    is_unknown = lookup_target(login, &target);
+    /* Who is looked up counts when he has proved who he is; where there is no room nobody is. */
+    if (client->state != CLIENT_LOGIN ||
+        !(is_unknown ? database_has_room(client) : take_client_limits(client)))
         return;
     if (login->is_console && !console_may_enter(client, &without_password))
         return;
@@ -658,6 +800,8 @@ static void startup_received(struct client *client, const struct startup_packet 
                    login->handover.database, login->handover.user);
     if (without_password)
         login_authenticated(client);
+    else if (is_unknown)
+        look_up(client, &target);
     else
         login_auth_begin(client);
 }
@@ -784,7 +928,7 @@ static void login_process(struct client *client)
         case LOGIN_SASL_FINAL:
             again = process_message(client);
             break;
-        default: /* a helper is at work; what comes now waits */
+        default: /* a helper or auth_query is at work; what comes now waits */
             again = false;
             break;
         }

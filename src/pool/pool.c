@@ -139,6 +139,7 @@ static void pool_forget(struct pool *pool)
         else
             slab_give(&core->resolutions, pool->resolution);
     }
+    explicit_bzero(pool->found_secret, sizeof(pool->found_secret));
     explicit_bzero(pool->client_key, sizeof(pool->client_key));
     explicit_bzero(pool->salted_password, sizeof(pool->salted_password));
     pool_give(pool);

@@ -7,15 +7,15 @@
 #include <stdio.h>
 #include <string.h>
 
-/* The configured password of the pool's server user: the entry's, else the auth_file's. NULL: none.
- */
+/* The password of the pool's server user: the entry's, else the auth_file's, else what auth_query has
+ * found. The entry's is that of its user= (auth_user may have a pool there as well). NULL: none. */
 static const char *pool_password(const struct pool *pool)
 {
     if (pool->database->password != NULL && pool->database->password[0] != '\0')
         return pool->database->password;
     if (pool->user_config != NULL && pool->user_config->secret[0] != '\0')
         return pool->user_config->secret;
-    return NULL;
+    return pool->found_secret[0] != '\0' ? pool->found_secret : NULL;
 }
 
 /* ---- startup ---- */
