@@ -51,7 +51,4 @@ void user_parse(const char *name, char *text, struct config_report *report,
 void peer_parse(const char *name, char *text, struct config_report *report,
                 const struct config_place *place, struct peer_config *out);
 
-/* The second half of conf/SETTINGS.md. */
-void entry_options_print_markdown(FILE *file);
-
 #endif

@@ -227,8 +227,4 @@ bool setting_is_equal(const struct setting *setting, const struct settings *a,
 /* The field of a setting that is a string, a list or a path; NULL for other kinds. */
 const char **setting_string(const struct setting *setting, struct settings *settings);
 
-/* The first half of conf/SETTINGS.md; the second is entry_options_print_markdown in
- * config/database.h. tests/unit/test_settings.c compares. */
-void settings_print_markdown(FILE *file);
-
 #endif

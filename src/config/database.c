@@ -393,34 +393,3 @@ void peer_parse(const char *name, char *text, struct config_report *report,
     if (out->host == NULL && report->mistake_count == mistake_count)
         config_mistake(report, place, ENTRY_FORMAT "host is missing", ENTRY_NAMES(&entry));
 }
-
-static void print_options(const char *section, const struct entry_option *options, FILE *file)
-{
-    static const char *const kinds[] = {
-        [ENTRY_STRING] = "text",
-        [ENTRY_USER] = "user name",
-        [ENTRY_PORT] = "1 to 65535",
-        [ENTRY_SIZE] = "number, negative: not set",
-        [ENTRY_LIMIT] = "number, 0: not set",
-        [ENTRY_SECONDS] = "whole seconds, 0: not set",
-        [ENTRY_SECONDS_OR_NEVER] = "whole seconds, negative: not set",
-        [ENTRY_POOL_MODE] = "session, transaction, statement",
-        [ENTRY_LOAD_BALANCE_HOSTS] = "disable, round-robin",
-    };
-
-    fprintf(file, "\n## Entries of [%s]\n\n", section);
-    fprintf(file, "| key | value | what it does |\n| --- | --- | --- |\n");
-    for (; options->key != NULL; options++) {
-        fprintf(file, "| %s | %s | %s", options->key, kinds[options->kind], options->meaning);
-        if (options->unused_reason != NULL)
-            fprintf(file, " **No effect:** %s.", options->unused_reason);
-        fprintf(file, " |\n");
-    }
-}
-
-void entry_options_print_markdown(FILE *file)
-{
-    print_options("databases", database_options, file);
-    print_options("users", user_options, file);
-    print_options("peers", peer_options, file);
-}

@@ -30,7 +30,7 @@ static struct {
     uint64_t suspend_began_us;
     bool has_settled; /* all workers said so once */
     struct stats stats;
-    uint64_t stats_at_us;
+    uint64_t stats_begun_us; /* when the period that runs began */
     bool is_done;
 } control = {.bell_fd = -1};
 
@@ -210,9 +210,11 @@ static void stats_gathered(struct request *request)
     request_release(request);
 }
 
-static uint64_t stats_period_us(void)
+/* Asked anew each time: a RELOAD may change the period that runs. */
+static uint64_t stats_due_us(void)
 {
-    return (uint64_t)MAX(control.snapshot->settings.stats_period, 1) * US_PER_S;
+    return control.stats_begun_us +
+           (uint64_t)MAX(control.snapshot->settings.stats_period, 1) * US_PER_S;
 }
 
 /* ---- SUSPEND ---- */
@@ -441,7 +443,7 @@ static void read_signals(void)
 static int poll_timeout_ms(void)
 {
     uint64_t now_us = clock_now_us();
-    uint64_t next_us = MIN(control.stats_at_us, requests_next_us(&control.requests));
+    uint64_t next_us = MIN(stats_due_us(), requests_next_us(&control.requests));
 
     return next_us <= now_us ? 0 : (int)MIN((next_us - now_us) / 1000 + 1, UINT64_C(60000));
 }
@@ -455,7 +457,7 @@ int control_run(const struct control_options *options)
     control.snapshot = options->snapshot;
     requests_init(&control.requests, options->worker_count, post_to_worker, NULL);
     stats_init(&control.stats, clock_now_us());
-    control.stats_at_us = clock_now_us() + stats_period_us();
+    control.stats_begun_us = clock_now_us();
     notify_ready();
     while (!control.is_done) {
         size_t count = 2;
@@ -474,8 +476,8 @@ int control_run(const struct control_options *options)
         (void)mailbox_open_all(&control.mailbox, NULL);
         console_poll_events(fds + 2, count - 2);
         requests_run(&control.requests, clock_now_us());
-        if (clock_now_us() >= control.stats_at_us) {
-            control.stats_at_us = clock_now_us() + stats_period_us();
+        if (clock_now_us() >= stats_due_us()) {
+            control.stats_begun_us = clock_now_us();
             request_report(request_make(&control.requests, &control, stats_gathered), REPORT_POOLS);
         }
     }

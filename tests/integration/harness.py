@@ -51,6 +51,63 @@ def slow(seconds):
     return mark
 
 
+def covers(table, *keys):
+    """A test that fails when any of these keys is ignored. `table` names the file of tests/compat
+    that lists them (or "pgsplice"). `make check` runs the test as it is; with the key left out of
+    every file, where it must fail; and with the key added by a RELOAD, where it must pass if a
+    reload is enough for the key, else fail (test_settings.py, Variant)."""
+    def mark(function):
+        function.covers = getattr(function, "covers", []) + [(table, key) for key in keys]
+        return function
+    return mark
+
+
+def reload_shows_nothing(function):
+    """What the test looks at is over when a RELOAD can come, though the key is taken by one."""
+    function.reload_shows_nothing = True
+    return function
+
+
+class Variant:
+    """A test, run with a key left out of the configuration or added by a RELOAD only."""
+
+    IGNORED, RELOADED = "ignored", "reloaded"
+
+    def __init__(self, function, table, key, kind, must_fail):
+        self.function, self.table, self.key, self.kind = function, table, key, kind
+        self.must_fail = must_fail
+        self.seconds_max = getattr(function, "seconds_max", 15.0)
+        self.ours = getattr(function, "ours", False)
+
+    def __call__(self, test):
+        test.variant = self
+        if not self.must_fail:
+            self.function(test)
+            return
+        global patience
+        patience = pgwire.patience = 0.3  # it will wait for what does not come
+        try:
+            self.function(test)
+        except Skip:
+            raise
+        except (AssertionError, AttributeError, OSError, LookupError, TypeError, ValueError, pgwire.PgError,
+                pgwire.Closed, pgwire.TimedOut, subprocess.SubprocessError) as problem:
+            print(f"fails as it must: {brief(problem)}")
+            return
+        raise AssertionError(f"passes although {self.key} of {self.table} was not there")
+
+    def strips(self, table):
+        return self.key if table == self.table else None
+
+
+patience = 1.0
+
+
+def without_option(entry, key):
+    """An entry of [databases] or the like without `key=value`."""
+    return re.sub(rf"(?<!\S){key}\s*=\s*('(?:[^']|'')*'|\S+)\s*", "", entry)
+
+
 def brief(value):
     shown = repr(value)
     return shown if len(shown) <= 600 else shown[:300] + " ... " + shown[-300:]
@@ -83,7 +140,7 @@ def refused(pattern=None, sqlstate=None, severity=None):
 
 def eventually(condition, what, seconds=5.0):
     """Asks until the answer is true, and gives it back."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + seconds * patience
     pause = 0.002
     while True:
         answer = condition()
@@ -416,7 +473,7 @@ class Pooler:
     """The program under test with a configuration of its own. Settings: None leaves one out."""
 
     def __init__(self, test, databases=None, users=None, userlist=None, args=(), start=True,
-                 name="pooler", extra="", as_root=False, **settings):
+                 name="pooler", extra="", as_root=False, peers=None, **settings):
         self.test = test
         self.folder = os.path.join(test.folder, name)
         os.makedirs(self.folder, mode=0o755)
@@ -440,6 +497,7 @@ class Pooler:
                          "auth_file": self.userlist_file, "admin_users": "admin",
                          "stats_users": "stats", "logfile": self.log_file}
         self.settings.update(settings)
+        self.peers = dict(peers or {})
         self.extra = extra
         self.write()
         if start:
@@ -447,14 +505,28 @@ class Pooler:
 
     # configuration
 
-    def write(self):
-        lines = ["[databases]"]
-        lines += [f"{name} = {value}" for name, value in self.databases.items()]
-        if self.users:
-            lines += ["[users]"] + [f"{name} = {value}" for name, value in self.users.items()]
+    def write(self, whole=True):
+        """The files; with whole=False without the key that comes by RELOAD."""
+        variant = self.test.variant
+        hidden = variant is not None and (variant.kind == Variant.IGNORED or not whole)
+        strips = variant.strips if hidden else lambda _: None
+
+        def entries(section, table, named):
+            key = strips(table)
+            return [f"[{section}]"] + [
+                f"{name} = {without_option(str(value), key) if key else value}"
+                for name, value in named.items()] if named else []
+        lines = entries("databases", "database_options", self.databases) or ["[databases]"]
+        lines += entries("users", "user_options", self.users)
+        lines += entries("peers", "peer_options", self.peers)
         lines += ["[pgbouncer]"]
-        lines += [f"{key} = {value}" for key, value in self.settings.items() if value is not None]
-        self.write_file(self.ini, "\n".join(lines) + "\n" + self.extra)
+        lines += [f"{key} = {value}" for key, value in self.settings.items()
+                  if value is not None and key != strips("settings")]
+        extra = self.extra
+        for table in ("settings", "pgsplice"):
+            if strips(table):
+                extra = re.sub(rf"(?m)^{strips(table)}\s*=.*\n?", "", extra)
+        self.write_file(self.ini, "\n".join(lines) + "\n" + extra)
         quoted = lambda word: '"' + word.replace('"', '""') + '"'
         self.write_file(self.userlist_file, "".join(
             f"{quoted(user)} {quoted(secret)}\n" for user, secret in self.userlist.items()))
@@ -497,6 +569,23 @@ class Pooler:
 
     def start(self):
         """Waits until every listener is there."""
+        variant = self.test.variant
+        late = variant is not None and variant.kind == Variant.RELOADED
+        if late:
+            self.write(whole=False)
+        self._start()
+        if late:
+            self.write()
+            self.signal(signal.SIGHUP)
+            eventually(lambda: re.search(r"(?m)got SIGHUP", self.log() + self.stderr()),
+                       "the reload was seen")
+            try:
+                with self.console() as console:  # workers answer it after they took the new one
+                    console.do("show pools")
+            except (pgwire.PgError, pgwire.Closed, OSError):
+                pass  # no console in this test; it has to wait for the effect itself
+
+    def _start(self):
         self.launch()
         sockets = self.settings.get("unix_socket_dir")
         unix = os.path.join(sockets, f".s.PGSQL.{self.port}") if sockets else None
@@ -589,6 +678,7 @@ class Test:
         self.slot = slot
         self.folder = folder
         self.poolers = []
+        self.variant = None
         self._names = 0
 
     def pooler(self, **settings):

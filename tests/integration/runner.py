@@ -22,6 +22,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 
 import harness  # noqa: E402
+import tables  # noqa: E402
 
 SECONDS_MAX = 15.0
 LOG_TAIL = 2000
@@ -35,8 +36,22 @@ def collect(names):
         for key, value in list(vars(module).items()):
             if key.startswith("test_") and callable(value):
                 full = f"{module.__name__[5:]}.{key[5:]}"
-                if not names or any(name in full for name in names):
-                    found.append((full, value))
+                for name, test in [(full, value)] + variants(full, value):
+                    if not names or any(part in name for part in names):
+                        found.append((name, test))
+    return found
+
+
+def variants(full, function):
+    """The test once more for each key that it covers: without it, and with it after a RELOAD."""
+    found = []
+    for table, key in getattr(function, "covers", []):
+        found.append((f"{full}~without_{key}", harness.Variant(
+            function, table, key, harness.Variant.IGNORED, True)))
+        if not getattr(function, "reload_shows_nothing", False):
+            found.append((f"{full}~reloaded_{key}", harness.Variant(
+                function, table, key, harness.Variant.RELOADED,
+                not tables.is_reloadable(table, key))))
     return found
 
 

@@ -8,7 +8,7 @@ import threading
 import time
 
 import pgwire
-from harness import eventually, ours, refused, same, slow, within
+from harness import covers, eventually, ours, refused, same, slow, within
 from pgwire import query
 
 FOUR = "[pgsplice]\nworker_threads = 4\n"
@@ -557,6 +557,7 @@ def test_suspend_waits_until_answers_have_gone_out(t):
         same(slow_reader.query("commit").tags, ["COMMIT"])
 
 
+@covers("settings", "suspend_timeout")
 @ours
 def test_suspend_timeout_drops_who_has_not_settled_and_nobody_else(t):
     pooler = spread(t, suspend_timeout=1, default_pool_size=2)

@@ -4,7 +4,7 @@ import os
 import time
 
 import pgwire
-from harness import eventually, ours, refused, same, within
+from harness import covers, eventually, ours, refused, same, within
 from pgwire import extended, query
 
 
@@ -15,6 +15,7 @@ def fatal(client, wanted, seconds=5.0):
 
 # ---- how many -----------------------------------------------------------------------------------
 
+@covers("settings", "max_client_conn")
 def test_max_client_conn_refuses_one_more(t):
     pooler = t.pooler(max_client_conn=3)
     clients = [pooler.connect() for _ in range(3)]
@@ -33,6 +34,7 @@ def test_max_client_conn_does_not_refuse_the_console(t):
     assert clients
 
 
+@covers("settings", "max_db_connections")
 def test_max_db_connections_counts_all_users(t):
     pooler = t.pooler(pool_mode="transaction", max_db_connections=2, default_pool_size=5)
     a, b = pooler.connect(), pooler.connect(user="other")
@@ -57,6 +59,7 @@ def test_max_db_connections_evicts_an_idle_server_of_another_user(t):
         same(a.value("select current_user"), "app")
 
 
+@covers("database_options", "max_db_connections")
 def test_max_db_connections_of_the_entry(t):
     pooler = t.pooler(pool_mode="transaction",
                       databases={"app": t.postgres.address(max_db_connections=1)})
@@ -64,10 +67,12 @@ def test_max_db_connections_of_the_entry(t):
         a.query("begin")
         b.send(query("select 'b'"))
         console.wait_pool(cl_waiting=1, sv_active=1)
+        assert b.silent_for(0.3), "b has another server"
         a.query("commit")
         same(b.results().value(), "b")
 
 
+@covers("settings", "max_user_connections")
 def test_max_user_connections_counts_all_databases(t):
     pooler = t.pooler(pool_mode="transaction", max_user_connections=1, default_pool_size=5)
     with pooler.connect() as a, pooler.connect(database="app2") as b, pooler.console() as console:
@@ -79,16 +84,19 @@ def test_max_user_connections_counts_all_databases(t):
         same(len(t.postgres.backends(database="app") + t.postgres.backends(database="app2")), 1)
 
 
+@covers("user_options", "max_user_connections")
 def test_max_user_connections_of_a_user(t):
     pooler = t.pooler(pool_mode="transaction", users={"app": "max_user_connections=1"})
     with pooler.connect() as a, pooler.connect() as b, pooler.console() as console:
         a.query("begin")
         b.send(query("select 'b'"))
         console.wait_pool(cl_waiting=1, sv_active=1)
+        assert b.silent_for(0.3), "b has another server"
         a.query("commit")
         same(b.results().value(), "b")
 
 
+@covers("settings", "max_db_client_connections")
 @ours
 def test_max_db_client_connections_refuses_one_more(t):
     pooler = t.pooler(max_db_client_connections=2)
@@ -101,6 +109,7 @@ def test_max_db_client_connections_refuses_one_more(t):
     pooler.usable()
 
 
+@covers("settings", "max_user_client_connections")
 @ours
 def test_max_user_client_connections_refuses_one_more(t):
     pooler = t.pooler(max_user_client_connections=2)
@@ -113,6 +122,7 @@ def test_max_user_client_connections_refuses_one_more(t):
     pooler.usable()
 
 
+@covers("settings", "reserve_pool_size", "reserve_pool_timeout")
 def test_reserve_pool_helps_who_waits_long(t):
     pooler = t.pooler(pool_mode="transaction", default_pool_size=1, reserve_pool_size=1,
                       reserve_pool_timeout=0.4)
@@ -143,6 +153,7 @@ def test_no_reserve_without_reserve_pool_timeout(t):
 
 # ---- how long -----------------------------------------------------------------------------------
 
+@covers("settings", "query_wait_timeout")
 def test_query_wait_timeout_ends_the_waiter_only(t):
     pooler = t.pooler(pool_mode="transaction", default_pool_size=1, query_wait_timeout=0.5)
     with pooler.connect() as holder, pooler.connect() as waiter:
@@ -156,6 +167,7 @@ def test_query_wait_timeout_ends_the_waiter_only(t):
     pooler.usable()
 
 
+@covers("settings", "query_timeout")
 def test_query_timeout_ends_the_query_and_its_server(t):
     pooler = t.pooler(pool_mode="transaction", query_timeout=0.5)
     with pooler.connect() as c:
@@ -186,6 +198,7 @@ def test_query_timeout_ends_who_waits_longer(t):
         fatal(waiter, "query_timeout")
 
 
+@covers("settings", "idle_transaction_timeout")
 def test_idle_transaction_timeout_ends_both(t):
     pooler = t.pooler(pool_mode="transaction", idle_transaction_timeout=0.5)
     with pooler.connect() as c, pooler.connect() as idle:
@@ -206,6 +219,7 @@ def test_idle_transaction_timeout_spares_a_running_query(t):
         c.query("commit")
 
 
+@covers("settings", "transaction_timeout")
 @ours
 def test_transaction_timeout_ends_a_busy_transaction(t):
     pooler = t.pooler(pool_mode="transaction", transaction_timeout=0.5)
@@ -224,6 +238,7 @@ def test_transaction_timeout_ends_a_busy_transaction(t):
     pooler.usable()
 
 
+@covers("settings", "client_idle_timeout")
 def test_client_idle_timeout_ends_the_idle_only(t):
     pooler = t.pooler(pool_mode="transaction", client_idle_timeout=0.5)
     with pooler.connect() as idle, pooler.connect() as busy:
@@ -233,6 +248,7 @@ def test_client_idle_timeout_ends_the_idle_only(t):
         same(busy.value("select 2"), "2")
 
 
+@covers("user_options", "client_idle_timeout")
 @ours
 def test_client_idle_timeout_of_one_user_spares_the_others(t):
     pooler = t.pooler(pool_mode="transaction", users={"app": "client_idle_timeout=1"})
@@ -244,6 +260,7 @@ def test_client_idle_timeout_of_one_user_spares_the_others(t):
         same(other.value("select 2"), "2")
 
 
+@covers("user_options", "query_timeout")
 @ours
 def test_query_timeout_of_a_user_beats_the_global_one(t):
     pooler = t.pooler(pool_mode="transaction", query_timeout=20, users={"app": "query_timeout=1"})
@@ -254,6 +271,7 @@ def test_query_timeout_of_a_user_beats_the_global_one(t):
         same(other.results().rows[0][1], "spared")
 
 
+@covers("settings", "client_login_timeout")
 def test_client_login_timeout_ends_the_silent(t):
     pooler = t.pooler(client_login_timeout=0.5, tcp_defer_accept=0)
     with pooler.open() as c:
@@ -289,13 +307,14 @@ def test_client_login_timeout_without_any_server_says_so(t):
         fatal(c, "client_login_timeout (server down)")
 
 
+@covers("settings", "query_wait_notify")
 @ours
 def test_query_wait_notify_tells_the_waiter_once(t):
     pooler = t.pooler(pool_mode="transaction", default_pool_size=1, query_wait_notify=1)
     with pooler.connect() as holder, pooler.connect() as waiter:
         holder.query("begin")
         waiter.send(query("select 'served'"))
-        first = waiter.receive()
+        first = waiter.receive(3)  # less than the default
         same(first.type, "N")
         fields = first.fields()
         same((fields["S"], fields["C"], fields["M"]), (
@@ -306,6 +325,7 @@ def test_query_wait_notify_tells_the_waiter_once(t):
         same(waiter.results().value(), "served")
 
 
+@covers("settings", "server_connect_timeout")
 def test_server_connect_timeout_frees_the_pool_for_another_attempt(t):
     attempts = []
 
@@ -338,6 +358,7 @@ def test_no_timeout_strikes_when_all_are_0(t):
         same(waiter.results().value(), str(pid))
 
 
+@covers("settings", "disable_pqexec")
 def test_disable_pqexec_refuses_simple_queries_only(t):
     pooler = t.pooler(pool_mode="transaction", disable_pqexec=1)
     with pooler.connect() as c:

@@ -1,7 +1,7 @@
 """Startup parameters, the welcome, and the settings that follow a client from server to server."""
 
 import pgwire
-from harness import eventually, matches, ours, refused, same
+from harness import covers, eventually, matches, ours, refused, same
 from pgwire import query
 
 TRACKED = ("DateStyle", "client_encoding", "TimeZone", "standard_conforming_strings",
@@ -48,6 +48,7 @@ def test_welcome_echoes_what_the_client_asked_for(t):
              ["mine", "Asia/Tokyo", "LATIN1", "German, DMY"])
 
 
+@covers("settings", "login_notify_message")
 @ours
 def test_login_notify_message_is_a_notice_before_ready(t):
     with t.pooler(login_notify_message="maintenance at noon").open() as c:
@@ -197,6 +198,7 @@ def test_interval_style_follows_the_client(t):
     same(a.value("select interval '90 minutes'"), "PT1H30M")
 
 
+@covers("settings", "track_extra_parameters")
 @ours
 def test_extra_parameters_are_tracked_when_listed(t):
     a, b = pair(t,
@@ -315,6 +317,7 @@ def test_ignored_options_drop_unknown_settings_only(t):
         assert c.value("show work_mem") != "1MB"
 
 
+@covers("settings", "ignore_startup_parameters")
 def test_ignored_startup_parameters_are_dropped(t):
     pooler = t.pooler(ignore_startup_parameters="extra_float_digits, geqo")
     with pooler.connect(extra_float_digits="3", geqo="off") as c:
@@ -330,6 +333,7 @@ def test_refused_startup_parameter_is_logged(t):
     pooler.wait_log("search_path")
 
 
+@covers("settings", "application_name_add_host")
 def test_application_name_add_host_adds_the_client(t):
     pooler = t.pooler(pool_mode="transaction", application_name_add_host=1)
     with pooler.connect(application_name="psql") as c:
@@ -341,11 +345,15 @@ def test_application_name_add_host_adds_the_client(t):
         matches(r"^app - 127\.0\.0\.1:\d+$", c.value("show application_name"))
 
 
+@covers("database_options", "client_encoding", "datestyle", "timezone", "application_name")
 def test_entry_may_set_parameters_of_its_servers(t):
-    entry = t.postgres.address(client_encoding="LATIN1", timezone="Asia/Tokyo", datestyle="SQL")
+    entry = t.postgres.address(client_encoding="LATIN1", timezone="Asia/Tokyo", datestyle="SQL",
+                               application_name="of_the_entry")
     with t.pooler(databases={"app": entry}).connect() as c:
         same(c.params["client_encoding"], "LATIN1")
         same(c.value("show timezone"), "Asia/Tokyo")
+        same(c.value("show datestyle"), "SQL, MDY")
+        same(c.value("show application_name"), "of_the_entry")
 
 
 def test_server_sees_the_clients_startup_user_and_database(t):

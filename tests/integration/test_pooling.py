@@ -4,7 +4,7 @@ import signal
 import time
 
 import pgwire
-from harness import eventually, ours, refused, same, slow, within
+from harness import covers, eventually, ours, refused, same, slow, within
 from pgwire import copy_data, extended, flush, parse, query, ready, sync
 
 
@@ -27,6 +27,7 @@ def test_session_mode_keeps_the_server_until_the_client_leaves(t):
             same(second.results().value(), str(pid))
 
 
+@covers("settings", "pool_mode")
 def test_transaction_mode_shares_a_server_between_transactions(t):
     pooler = t.pooler(pool_mode="transaction", default_pool_size=1)
     with pooler.connect() as first, pooler.connect() as second:
@@ -81,6 +82,7 @@ def test_statement_mode_takes_a_whole_transaction_in_one_query(t):
         same(c.value("select 2"), "2")
 
 
+@covers("database_options", "pool_mode")
 def test_pool_mode_of_a_database_beats_the_global_one(t):
     pooler = t.pooler(pool_mode="session", default_pool_size=1, databases={
         "app": t.postgres.address("app", pool_mode="transaction"),
@@ -91,6 +93,7 @@ def test_pool_mode_of_a_database_beats_the_global_one(t):
         same(console.pool()["pool_mode"], "transaction")
 
 
+@covers("user_options", "pool_mode")
 def test_pool_mode_of_a_user_beats_the_database(t):
     pooler = t.pooler(pool_mode="session", default_pool_size=1,
                       users={"app": "pool_mode=transaction"},
@@ -130,6 +133,7 @@ def test_last_released_server_is_used_first(t):
     same(pids(clients), order[::-1])
 
 
+@covers("settings", "server_round_robin")
 def test_round_robin_uses_the_first_released_server(t):
     clients, order = three_servers(t.pooler(pool_mode="transaction", default_pool_size=3,
                                             server_round_robin=1))
@@ -145,6 +149,7 @@ def test_pools_are_separate_by_user_and_database(t):
              ["app/app", "other/app", "app/app2"])
 
 
+@covers("database_options", "user")
 def test_forced_user_shares_one_pool(t):
     pooler = t.pooler(pool_mode="transaction", databases={"app": t.postgres.address(user="other")})
     with pooler.connect(user="app") as a, pooler.connect(user="other") as b:
@@ -152,6 +157,7 @@ def test_forced_user_shares_one_pool(t):
         same(a.value("select current_user"), "other")
 
 
+@covers("database_options", "dbname")
 def test_entry_may_rename_the_database(t):
     with t.pooler(databases={"alias": t.postgres.address("app2")}).connect(database="alias") as c:
         same(c.value("select current_database()"), "app2")
@@ -172,6 +178,7 @@ def test_waiters_are_served_in_the_order_they_came(t):
         holder.query("drop sequence turn")
 
 
+@covers("settings", "default_pool_size")
 def test_pool_size_is_the_most_servers_of_a_pool(t):
     pooler = t.pooler(pool_mode="transaction", default_pool_size=3)
     clients = [pooler.connect() for _ in range(8)]
@@ -184,6 +191,7 @@ def test_pool_size_is_the_most_servers_of_a_pool(t):
     same(len(t.postgres.backends()), 3)
 
 
+@covers("database_options", "pool_size")
 def test_pool_size_of_the_entry_beats_the_default(t):
     pooler = t.pooler(pool_mode="transaction", default_pool_size=5,
                       databases={"app": t.postgres.address(pool_size=2)})
@@ -196,17 +204,18 @@ def test_pool_size_of_the_entry_beats_the_default(t):
         c.results()
 
 
+@covers("user_options", "pool_size")
 @ours
 def test_pool_size_of_a_user_beats_the_entry(t):
     pooler = t.pooler(pool_mode="transaction", users={"app": "pool_size=1"},
                       databases={"app": t.postgres.address(pool_size=3)})
-    clients = [pooler.connect() for _ in range(3)]
-    for c in clients:
-        c.send(query("select pg_sleep(0.1)"))
-    with pooler.console() as console:
-        console.wait_pool(sv_active=1, cl_waiting=2)
-    for c in clients:
-        c.results()
+    with pooler.connect() as a, pooler.connect() as b, pooler.console() as console:
+        a.query("begin")
+        b.send(query("select 'b'"))
+        console.wait_pool(sv_active=1, cl_waiting=1)
+        assert b.silent_for(0.3), "b has another server"
+        a.query("commit")
+        same(b.results().value(), "b")
 
 
 @ours
@@ -276,6 +285,7 @@ def test_vanished_session_is_reset_for_the_next_client(t):
         assert second.value("show work_mem") != "1234kB"
 
 
+@covers("settings", "server_reset_query")
 def test_reset_query_is_the_configured_one(t):
     pooler = t.pooler(pool_mode="session", default_pool_size=1,
                       server_reset_query="set work_mem = '4321kB'")
@@ -305,6 +315,7 @@ def test_transaction_mode_has_no_reset_query(t):
         same(second.value("show work_mem"), "1234kB")
 
 
+@covers("settings", "server_reset_query_always")
 def test_reset_query_always_runs_in_transaction_mode(t):
     pooler = t.pooler(pool_mode="transaction", default_pool_size=1, server_reset_query_always=1)
     with pooler.connect() as first, pooler.connect() as second:
@@ -333,6 +344,7 @@ def test_server_that_dies_in_its_reset_query_is_replaced(t):
             same(c.value(f"select {i}"), str(i))
 
 
+@covers("database_options", "connect_query")
 def test_connect_query_runs_once_on_each_new_server(t):
     entry = t.postgres.address() + " connect_query='set work_mem = ''2345kB'''"
     pooler = t.pooler(pool_mode="transaction", databases={"app": entry})
@@ -538,6 +550,7 @@ def test_killed_postmaster_ends_clients_and_only_them(t):
 
 # ---- the age of servers -------------------------------------------------------------------------
 
+@covers("settings", "server_idle_timeout")
 def test_idle_server_is_closed_after_its_timeout(t):
     pooler = t.pooler(pool_mode="transaction", server_idle_timeout=0.4)
     with pooler.connect() as c:
@@ -547,6 +560,7 @@ def test_idle_server_is_closed_after_its_timeout(t):
         same(c.value("select 1"), "1")
 
 
+@covers("settings", "server_lifetime")
 def test_old_server_is_closed_when_unused(t):
     pooler = t.pooler(pool_mode="transaction", server_lifetime=0.5)
     with pooler.connect() as c:
@@ -573,6 +587,7 @@ def test_old_server_stays_with_its_transaction(t):
         assert c.pid() != pid
 
 
+@covers("settings", "min_pool_size")
 def test_min_pool_size_is_kept_while_a_client_is_there(t):
     pooler = t.pooler(pool_mode="transaction", min_pool_size=3)
     with pooler.connect() as c:
@@ -601,6 +616,7 @@ def test_min_pool_size_outlives_the_idle_timeout(t):
     eventually(lambda: len(t.postgres.backends()) == 1, "one server is left", 4)
 
 
+@covers("settings", "server_check_delay", "server_check_query")
 def test_stale_server_is_checked_before_use(t):
     pooler = t.pooler(pool_mode="transaction", server_check_delay=0.1,
                       server_check_query="select set_config('check.ran', 'yes', false)")

@@ -8,7 +8,7 @@ import socket
 import stat
 
 import pgwire
-from harness import OS_USER, Skip, eventually, matches, ours, process_runs, refused, same
+from harness import covers, OS_USER, Skip, eventually, matches, ours, process_runs, refused, same
 from pgwire import query
 
 LINE = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} \S+ \[\d+\] "
@@ -120,6 +120,13 @@ def test_stderr_is_written_besides_the_logfile(t):
     assert "login attempt" in pooler.stderr()
 
 
+@covers("settings", "verbose")
+def test_verbose_of_the_file_adds_debug_lines(t):
+    pooler = t.pooler(verbose=2)
+    pooler.usable()
+    pooler.wait_log(r"\] (DEBUG|NOISE) ")
+
+
 def test_verbose_adds_debug_lines(t):
     quiet, loud = t.pooler(), t.pooler(args=["-v", "-v"])
     for pooler in (quiet, loud):
@@ -166,6 +173,7 @@ def test_pidfile_of_a_living_process_ends_the_start(t):
     same(pid_in(os.path.join(pooler.folder, "pooler.pid")), first.process.pid)
 
 
+@covers("settings", "pidfile")
 def test_stale_pidfile_is_replaced(t):
     pooler = t.pooler(start=False, pidfile="stale.pid")
     path = pooler.write_file("stale.pid", "4194301\n")
@@ -217,6 +225,7 @@ def test_left_over_unix_socket_is_replaced(t):
     assert not os.path.exists(path), "the socket is still there"
 
 
+@covers("settings", "unix_socket_mode")
 def test_unix_socket_has_its_mode(t):
     for mode, wanted in (("0700", 0o700), (None, 0o777)):
         pooler = t.pooler(unix_socket_mode=mode)
@@ -503,6 +512,7 @@ def test_client_without_a_byte_leaves_no_line(t):
     assert "(nodb)" not in more, more
 
 
+@covers("settings", "log_connections", "log_disconnections")
 def test_login_and_end_can_be_left_out_of_the_log(t):
     pooler = t.pooler(log_connections=0, log_disconnections=0, log_pooler_errors=0)
     pooler.usable()
@@ -515,6 +525,7 @@ def test_login_and_end_can_be_left_out_of_the_log(t):
         assert word not in pooler.log(), word
 
 
+@covers("settings", "stats_period")
 def test_statistics_are_logged(t):
     pooler = t.pooler(pool_mode="transaction", stats_period=1)
     pooler.usable()
@@ -523,6 +534,7 @@ def test_statistics_are_logged(t):
                     r"out \d+ B/s, xact \d+ us, query \d+ us, wait \d+ us$")
 
 
+@covers("settings", "log_stats")
 def test_statistics_can_be_left_out_of_the_log(t):
     pooler = t.pooler(stats_period=1, log_stats=0)
     with pooler.connect() as c:

@@ -1,9 +1,14 @@
-/* settings_reference.c - prints conf/SETTINGS.md from the tables of settings. */
-#include "config/database.h"
+/* settings_reference.c - prints the tables of settings: conf/SETTINGS.md, or with --mdoc the middle of
+ * pgsplice.ini(5). */
+#include "config/manual.h"
 
-int main(void)
+#include <string.h>
+
+int main(int argc, char **argv)
 {
-    settings_print_markdown(stdout);
-    entry_options_print_markdown(stdout);
+    if (argc > 1 && strcmp(argv[1], "--mdoc") == 0)
+        manual_print_mdoc(stdout);
+    else
+        manual_print_markdown(stdout);
     return 0;
 }

@@ -3,6 +3,7 @@
 #include "config_files.h"
 
 #include "config/database.h"
+#include "config/manual.h"
 
 #include <syslog.h>
 
@@ -148,8 +149,7 @@ static void the_manual_is_up_to_date(void **state)
     FILE *file = open_memstream(&printed, &bytes);
 
     (void)state;
-    settings_print_markdown(file);
-    entry_options_print_markdown(file);
+    manual_print_markdown(file);
     fclose(file);
     if (strcmp(manual, printed) != 0)
         fail_msg("conf/SETTINGS.md is stale: make reference");

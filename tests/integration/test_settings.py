@@ -1,0 +1,463 @@
+"""Each key of the configuration does what it says: the tables of tests/compat are walked.
+
+A test names the keys that it covers (harness.covers), and the runner proves it: without the key the test fails, with
+the key added by a RELOAD it passes where a reload is enough. What has a topic of its own is tested there."""
+
+import glob
+import importlib
+import os
+import re
+import socket
+import subprocess
+import time
+
+import harness
+import pgwire
+import tables
+from harness import covers, eventually, ours, refused, same, within
+from pgwire import extended, query
+
+
+# ---- the walk -----------------------------------------------------------------------------------
+
+def covered():
+    found = set()
+    for path in glob.glob(os.path.join(os.path.dirname(__file__), "test_*.py")):
+        module = importlib.import_module(os.path.basename(path)[:-3])
+        for name, value in vars(module).items():
+            if name.startswith("test_") and callable(value):
+                found.update(getattr(value, "covers", []))
+    return found
+
+
+def test_every_key_of_the_tables_has_a_test(t):
+    has_test, missing = covered(), []
+    for table in tables.SECTIONS:
+        keys = tables.own_keys() if table == "pgsplice" else tables.keys(table)
+        idle = tables.without_effect(table)
+        missing += [f"{table}: {key}" for key in keys
+                    if key not in idle and (table, key) not in has_test]
+    same(missing, [], "no test fails when these are ignored")
+
+
+def test_every_covered_key_is_one_of_the_tables(t):
+    wrong = [f"{table}: {key}" for table, key in covered()
+             if key not in (tables.own_keys() if table == "pgsplice" else tables.keys(table))]
+    same(wrong, [])
+
+
+def test_what_has_no_effect_is_accepted_and_said_once(t):
+    values = {row["setting"]: row["default"] for row in tables.rows("settings")}
+    idle = tables.without_effect("settings")
+    assert "pkt_buf" in idle and "job_name" in idle, idle
+    # Their defaults are no wish: nothing is said of them.
+    given = {key: values[key] + "1" if values[key].isdigit() else "something" for key in idle}
+    given["client_tls_dheparams"] = "none"
+    pooler = t.pooler(**given)
+    for key in idle:
+        same(len(re.findall(rf"WARNING {key} has no effect: ", pooler.log())), 1, key)
+    pooler.usable()
+
+
+# ---- who ----------------------------------------------------------------------------------------
+
+@covers("settings", "admin_users")
+def test_admin_users_may_command(t):
+    pooler = t.pooler(admin_users="other, admin")
+    with pooler.console("admin") as console:
+        same(console.do("pause"), "PAUSE")
+        same(console.do("resume"), "RESUME")
+    with pooler.console("other") as console:
+        same(console.do("pause"), "PAUSE")
+
+
+@covers("settings", "stats_users")
+def test_stats_users_may_look_only(t):
+    pooler = t.pooler(stats_users="app stats")
+    for user in ("app", "stats"):
+        with pooler.console(user) as console:
+            assert console.table("show version")
+            with refused("admin access needed", "08P01"):
+                console.do("pause")
+    with refused("not allowed", "08P01", "FATAL"):
+        pooler.console("other")
+
+
+@covers("settings", "auth_type")
+def test_auth_type_is_asked_for(t):
+    pooler = t.pooler(auth_type="plain", userlist={"app": harness.PASSWORD, "admin": "x"})
+    with pooler.open() as c:
+        c.send(pgwire.startup({"user": "app", "database": "app"}))
+        same(c.receive().body, b"\0\0\0\3")  # AuthenticationCleartextPassword
+
+
+@covers("settings", "auth_file")
+def test_auth_file_names_the_users(t):
+    pooler = t.pooler(userlist={"app": "", "admin": "", "of_the_file": ""},
+                      databases={"app": t.postgres.address(user="app")})
+    with pooler.connect("of_the_file") as c:
+        same(c.value("select 1"), "1")
+    with refused('"trust" authentication failed', "08P01", "FATAL"):
+        pooler.connect("nobody_of_the_file")
+
+
+# ---- the process --------------------------------------------------------------------------------
+
+@covers("settings", "log_pooler_errors")
+def test_errors_to_clients_can_be_left_out_of_the_log(t):
+    pooler = t.pooler(log_pooler_errors=0)
+    with refused("no such database: nix"):
+        pooler.connect(database="nix")
+    pooler.usable()
+    same(re.findall(r"WARNING .*pooler error.*", pooler.log()), [])
+
+
+@covers("settings", "conffile")
+def test_conffile_names_the_file_that_a_reload_reads(t):
+    pooler = t.pooler()
+    text = open(pooler.ini).read()
+    other = pooler.write_file("other.ini", text + "max_client_conn = 77\n")
+    if t.variant is None or t.variant.kind != harness.Variant.IGNORED:
+        with pooler.console() as console:
+            same(console.do(f"set conffile = '{other}'"), f"SET conffile={other}")
+    with pooler.console() as console:
+        same(console.do("reload"), "RELOAD")
+        same(console.config("max_client_conn"), "77")
+
+
+# ---- limits and times ---------------------------------------------------------------------------
+
+@covers("settings", "max_packet_size")
+def test_max_packet_size_of_the_file_ends_a_longer_message(t):
+    pooler = t.pooler(max_packet_size=1000)
+    with pooler.connect() as c:
+        c.send(query("select '" + "x" * 2000 + "'"))
+        matches = c.fatal().text
+        assert matches.startswith("bad packet header"), matches
+
+
+@covers("settings", "max_prepared_statements")
+def test_max_prepared_statements_0_tracks_nothing(t):
+    pooler = t.pooler(pool_mode="transaction", max_prepared_statements=0)
+    with pooler.connect() as c:
+        same(c.batch(pgwire.parse("own_name", "select 1")).errors, [])
+        same(c.value("select name from pg_prepared_statements"), "own_name")
+
+
+@covers("settings", "pool_idle_timeout")
+@ours
+def test_unused_pool_is_forgotten(t):
+    pooler = t.pooler(pool_mode="transaction", pool_idle_timeout=0.3, server_idle_timeout=0.2)
+    with pooler.connect() as c, pooler.console() as console:
+        c.query("select 1")
+        assert console.pool()
+    with pooler.console() as console:
+        eventually(lambda: not console.pool(), "the pool is gone")
+    pooler.usable()
+
+
+@covers("settings", "server_fast_close")
+def test_server_fast_close_ends_sessions_after_their_transaction(t):
+    pooler = t.pooler(pool_mode="session", server_fast_close=1)
+    with pooler.connect() as c, pooler.console() as console:
+        c.query("begin")
+        console.do("reconnect")
+        same(c.value("select 1"), "1")
+        c.query("commit")
+        c.closed()
+
+
+@covers("settings", "server_login_retry")
+def test_next_attempt_waits_for_server_login_retry(t):
+    times = []
+
+    def script(server):
+        times.append(time.monotonic())
+        server.startup()
+        server.send(pgwire.error_response(S="FATAL", C="57P03", M="the database system is starting up"))
+
+    fake = t.fake_server(script)
+    pooler = t.pooler(pool_mode="transaction", databases={"app": t.fake_entry(fake)},
+                      server_login_retry=0.3, extra="[pgsplice]\nserver_login_retry_max = 0\n")
+    with pooler.open() as c:
+        c.send(pgwire.startup({"user": "app", "database": "app"}))
+        eventually(lambda: len(times) >= 4, "four attempts", 6)
+        for before, after in zip(times, times[1:4]):
+            assert 0.25 <= after - before <= 3, f"{after - before} s between two attempts"
+
+
+@covers("settings", "cancel_wait_timeout")
+def test_cancel_that_nobody_answers_is_given_up(t):
+    held = []
+
+    def script(server):
+        if server.startup() == pgwire.CANCEL_REQUEST:
+            held.append(server)
+            server.receive()  # never comes: the request stays open until the pooler leaves
+        server.send(server.WELCOME)
+        server.receive()
+        server.receive()
+
+    fake = t.fake_server(script)
+    pooler = t.pooler(pool_mode="transaction", databases={"app": t.fake_entry(fake)},
+                      cancel_wait_timeout=0.5)
+    with pooler.connect() as c:
+        c.send(query("select 'long'"))
+        with pooler.console() as console:
+            console.wait_pool(sv_active=1)
+        with pooler.open() as other:
+            started = time.monotonic()
+            other.send(pgwire.cancel_request(*c.key))
+            same(other.closed(), [])
+            within(started, 0.3, 4, "giving up")
+
+
+# ---- entries ------------------------------------------------------------------------------------
+
+@covers("database_options", "host", "port")
+def test_host_and_port_of_an_entry_are_where_its_servers_are(t):
+    # without host it would be the folder of unix sockets, without port 5432
+    pooler = t.pooler(databases={"app": f"host=127.0.0.1 port={t.postgres.port}"}, server_login_retry=0.2,
+                      query_wait_timeout=2)
+    with pooler.connect() as c:
+        same(c.value("select inet_server_addr() || ' ' || inet_server_port()"),
+             f"127.0.0.1/32 {t.postgres.port}")
+
+
+@covers("database_options", "password")
+def test_password_of_an_entry_is_used_at_the_server(t):
+    pooler = t.pooler(databases={"app": t.postgres.address(user="u_scram", password=harness.PASSWORD)},
+                      query_wait_timeout=2)
+    with pooler.connect() as c:
+        same(c.value("select current_user"), "u_scram")
+
+
+@covers("database_options", "min_pool_size")
+def test_min_pool_size_of_an_entry_is_kept(t):
+    pooler = t.pooler(databases={"app": t.postgres.address(user="other", min_pool_size=3)})
+    eventually(lambda: len(t.postgres.backends("other")) == 3, "three servers are open", 6)
+    pooler.usable()
+
+
+def reserve(t, **where):
+    pooler = t.pooler(pool_mode="transaction", default_pool_size=1, reserve_pool_timeout=0.3,
+                      query_wait_timeout=5, **where)
+    with pooler.connect() as a, pooler.connect() as b:
+        a.query("begin")
+        same(b.value("select 'by the reserve'", 4), "by the reserve")
+
+
+@covers("database_options", "reserve_pool_size")
+@ours
+def test_reserve_pool_size_of_an_entry(t):
+    reserve(t, databases={"app": t.postgres.address(reserve_pool_size=1)})
+
+
+@covers("database_options", "reserve_pool")
+def test_reserve_pool_is_its_old_name(t):
+    reserve(t, databases={"app": t.postgres.address(reserve_pool=1)})
+
+
+@covers("user_options", "reserve_pool_size")
+@ours
+def test_reserve_pool_size_of_a_user(t):
+    reserve(t, users={"app": "reserve_pool_size=1"})
+
+
+def waits_one_second(t, **where):
+    pooler = t.pooler(pool_mode="transaction", default_pool_size=1, **where)
+    with pooler.connect() as a, pooler.connect() as b:
+        a.query("begin")
+        b.send(query("select 1"))
+        started = time.monotonic()
+        same(b.fatal(4).text, "query_wait_timeout")
+        within(started, 0.6, 4, "query_wait_timeout")
+
+
+@covers("database_options", "query_wait_timeout")
+@ours
+def test_query_wait_timeout_of_an_entry(t):
+    waits_one_second(t, databases={"app": t.postgres.address(query_wait_timeout=1)})
+
+
+@covers("user_options", "query_wait_timeout")
+@ours
+def test_query_wait_timeout_of_a_user_beats_the_entry(t):
+    waits_one_second(t, databases={"app": t.postgres.address(query_wait_timeout=100)},
+                     users={"app": "query_wait_timeout=1"})
+
+
+@covers("database_options", "max_db_client_connections")
+@ours
+def test_max_db_client_connections_of_an_entry(t):
+    pooler = t.pooler(databases={"app": t.postgres.address(max_db_client_connections=1),
+                                 "app2": t.postgres.address("app2")})
+    with pooler.connect() as first:
+        same(first.value("select 1"), "1")
+        with refused(r"client connections exceeded \(max_db_client_connections\)", "08P01", "FATAL"):
+            pooler.connect()
+        pooler.connect(database="app2").terminate()
+
+
+@covers("user_options", "max_user_client_connections")
+@ours
+def test_max_user_client_connections_of_a_user(t):
+    pooler = t.pooler(users={"app": "max_user_client_connections=1"})
+    with pooler.connect() as first:
+        same(first.value("select 1"), "1")
+        with refused(r"client connections exceeded \(max_user_client_connections\)", "08P01", "FATAL"):
+            pooler.connect()
+        pooler.connect("other").terminate()
+
+
+@covers("database_options", "server_lifetime")
+@ours
+def test_server_lifetime_of_an_entry(t):
+    pooler = t.pooler(pool_mode="transaction",
+                      databases={"app": t.postgres.address(server_lifetime=1)})
+    with pooler.connect() as c:
+        first = c.pid()
+        eventually(lambda: first not in t.postgres.backends(), "the old server is closed")
+        assert c.pid() != first
+
+
+@covers("user_options", "idle_transaction_timeout")
+@ours
+def test_idle_transaction_timeout_of_a_user(t):
+    pooler = t.pooler(pool_mode="transaction", users={"app": "idle_transaction_timeout=1"})
+    with pooler.connect() as c, pooler.connect("other") as spared:
+        spared.query("begin")
+        c.query("begin")
+        same(c.fatal(4).text, "idle transaction timeout")
+        same(spared.value("select 1"), "1")
+
+
+@covers("user_options", "transaction_timeout")
+@ours
+def test_transaction_timeout_of_a_user(t):
+    pooler = t.pooler(pool_mode="transaction", users={"app": "transaction_timeout=1"})
+    with pooler.connect() as c, pooler.connect("other") as spared:
+        spared.query("begin")
+        c.query("begin")
+        same(c.fatal(4).text, "transaction timeout")
+        same(spared.value("select 1"), "1")
+
+
+# ---- our own ------------------------------------------------------------------------------------
+
+def own(**settings):
+    return "[pgsplice]\n" + "".join(f"{key} = {value}\n" for key, value in settings.items())
+
+
+def threads(pooler, name):
+    """How many threads of the pooler have a name like this."""
+    found = []
+    for path in glob.glob(f"/proc/{pooler.process.pid}/task/*/comm"):
+        with open(path) as file:
+            found.append(file.read().strip())
+    return len([comm for comm in found if re.fullmatch(name, comm)])
+
+
+@covers("pgsplice", "worker_threads")
+@ours
+def test_worker_threads_are_as_many_as_said(t):
+    pooler = t.pooler(extra=own(worker_threads=5))
+    same(re.search(r"(\d+) workers?, io_uring", pooler.log()).group(1), "5")
+
+
+@covers("pgsplice", "cpu_affinity")
+@ours
+def test_cpu_affinity_pins_the_workers(t):
+    cpu = max(os.sched_getaffinity(0))
+    pooler = t.pooler(extra=own(worker_threads=2, cpu_affinity=cpu))
+    pinned = [path for path in glob.glob(f"/proc/{pooler.process.pid}/task/*/status")
+              if re.search(rf"(?m)^Name:\s*\S*worker.*\n(?:.*\n)*?Cpus_allowed_list:\s*{cpu}$", open(path).read())]
+    same(len(pinned), 2)
+
+
+@covers("pgsplice", "server_connect_parallel")
+@ours
+def test_server_connect_parallel_bounds_the_logins_at_a_time(t):
+    logins = []
+
+    def script(server):
+        server.startup()
+        logins.append(server)
+        if len(logins) == 1:
+            server.send(server.WELCOME)
+        server.receive()  # the first query is not answered, the other logins stay where they are
+        server.receive()
+
+    fake = t.fake_server(script)
+    pooler = t.pooler(pool_mode="transaction", databases={"app": t.fake_entry(fake)},
+                      default_pool_size=10, extra=own(server_connect_parallel=2, worker_threads=1))
+    clients = [pooler.connect() for _ in range(7)]
+    for c in clients:
+        c.send(query("select 1"))
+    eventually(lambda: len(logins) == 3, "two logins besides the first server")
+    with pooler.console() as console:
+        console.wait_pool(cl_waiting=6, sv_active=1, sv_login=2)
+
+
+@covers("pgsplice", "server_login_retry_max")
+@ours
+def test_server_login_retry_max_bounds_the_growing_pauses(t):
+    times = []
+
+    def script(server):
+        times.append(time.monotonic())
+        server.startup()
+        server.send(pgwire.error_response(S="FATAL", C="57P03", M="the database system is starting up"))
+
+    fake = t.fake_server(script)
+    pooler = t.pooler(pool_mode="transaction", databases={"app": t.fake_entry(fake)},
+                      server_login_retry=0.1, extra=own(server_login_retry_max=0.2))
+    with pooler.open() as c:
+        c.send(pgwire.startup({"user": "app", "database": "app"}))
+        eventually(lambda: len(times) >= 7, "seven attempts: more than 6 s if they grew on", 4)
+
+
+@covers("pgsplice", "cache_unnamed_statements")
+@ours
+def test_cache_unnamed_statements_can_be_turned_off(t):
+    pooler = t.pooler(pool_mode="transaction", extra=own(cache_unnamed_statements=0))
+    with pooler.connect() as c:
+        for _ in range(4):
+            c.batch(extended("select 1"))
+        same(c.value("select count(*) from pg_prepared_statements"), "0")
+
+
+@covers("pgsplice", "track_sql_prepare")
+@ours
+def test_track_sql_prepare_makes_prepare_follow_the_client(t):
+    pooler = t.pooler(pool_mode="transaction", extra=own(track_sql_prepare=1))
+    with pooler.connect() as c:
+        c.query("prepare mine as select 5")
+        same(c.value("select count(*) from pg_prepared_statements where name = 'mine'"), "0")
+        same(c.value("execute mine"), "5")
+
+
+@covers("pgsplice", "heal_statements")
+@ours
+def test_heal_statements_can_be_turned_off(t):
+    pooler = t.pooler(pool_mode="transaction", default_pool_size=1, extra=own(heal_statements=0))
+    run = pgwire.bind("", "s") + pgwire.describe("P", "") + pgwire.execute()
+    with pooler.connect() as c:
+        c.query("drop table if exists healed; create table healed (a int)")
+        c.batch(pgwire.parse("s", "select * from healed"))
+        same(c.batch(run).errors, [])
+        c.query("alter table healed add b int")
+        same([error.sqlstate for error in c.batch(run).errors], ["0A000"])
+
+
+@covers("pgsplice", "pool_shards")
+@ours
+def test_pool_shards_is_on_how_many_workers_a_pool_is(t):
+    pooler = t.pooler(pool_mode="transaction", default_pool_size=4,
+                      extra=own(worker_threads=4, pool_shards=4))
+    clients = [pooler.connect() for _ in range(8)]
+    with pooler.console() as console:
+        rows = [row for row in console.table("show shards") if row["database"] == "app"]
+        same(len(rows), 4)
+    for c in clients:
+        c.terminate()
