@@ -11,9 +11,10 @@
  *                                              closed. (Closing it at once would let anybody who
  *                                              hangs up cost a server connection.)
  *
- * The batch: Parse, Bind, Describe, Execute of the unnamed statement, Close of it, Sync; one text
- * parameter, text results. The answer must have two columns and at most one row; anything else closes
- * the server, and the client is told `bouncer config error`, no word of PostgreSQL's. The server's
+ * The batch: Parse, Bind, Describe, Execute of the unnamed statement, Close of it, Sync; one parameter in
+ * text format, whose type PostgreSQL infers, text results. The answer must have two columns; of several
+ * rows the last counts, as with PgBouncer. Anything else closes the server, and the client is told
+ * `bouncer config error`, no word of PostgreSQL's. The server's
  * tracked parameters stay as they are.
  *
  * Answers go home at the end of a turn, so that whoever ends a lookup may look at its client once more.

@@ -5,8 +5,6 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { OID_TEXT = 25 };
-
 static const char config_error[] = "bouncer config error";
 
 /* ---- the login's core ---- */
@@ -185,7 +183,7 @@ static bool push_text(struct server *server, const void *head, size_t head_bytes
 
 bool auth_query_ask(struct server *server)
 {
-    static const uint8_t one_text_parameter[] = {0, 1, 0, 0, 0, OID_TEXT};
+    static const uint8_t no_types[] = {0, 0}; /* PostgreSQL infers it: citext = $1 stays citext */
     const struct auth_query *query = auth_query_of(server->client);
     uint32_t query_bytes = (uint32_t)strlen(query->query) + 1;
     uint32_t name_bytes = (uint32_t)strlen(query->asked_name);
@@ -194,9 +192,9 @@ bool auth_query_ask(struct server *server)
     struct writer writer;
     size_t begin;
 
-    bytes_put_u32(parse + 1, 4 + 1 + query_bytes + (uint32_t)sizeof(one_text_parameter));
+    bytes_put_u32(parse + 1, 4 + 1 + query_bytes + (uint32_t)sizeof(no_types));
     writer_init(&writer, rest, sizeof(rest));
-    writer_put(&writer, one_text_parameter, sizeof(one_text_parameter));
+    writer_put(&writer, no_types, sizeof(no_types));
     begin = message_begin(&writer, 'B');
     writer_put_string(&writer, ""); /* portal */
     writer_put_string(&writer, ""); /* statement */
@@ -269,7 +267,7 @@ static void row_received(struct server *server, const uint8_t *body, size_t byte
     struct reader reader;
 
     reader_init(&reader, body, bytes);
-    if (query->has_columns && !query->has_row && reader_get_u16(&reader) == 2) {
+    if (query->has_columns && reader_get_u16(&reader) == 2) {
         name = take_value(&reader, query->name, sizeof(query->name));
         if (name != VALUE_BAD)
             secret = take_value(&reader, query->secret, sizeof(query->secret));

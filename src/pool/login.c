@@ -654,6 +654,15 @@ static bool console_may_enter(struct client *client, bool *without_password)
     return false;
 }
 
+static void log_attempt(const struct client *client)
+{
+    const struct handover *handover = &client->login->handover;
+
+    if (client_core(client)->snapshot->settings.log_connections)
+        client_log(client, LEVEL_LOG, "login attempt: db=%s user=%s tls=no replication=no",
+                   handover->database, handover->user);
+}
+
 /* ---- users who are not in auth_file ---- */
 
 static const char *first_of(const char *own, const char *global)
@@ -682,7 +691,7 @@ static bool lookup_target(const struct login *login, struct auth_query_target *t
     if (database == NULL)
         database = &none;
     target->user = first_of(database->auth_user, settings->auth_user);
-    target->query = first_of(database->auth_query, settings->auth_query);
+    target->query = database->auth_query != NULL ? database->auth_query : settings->auth_query;
     return target->database != NULL && target->user != NULL && target->query != NULL;
 }
 
@@ -740,7 +749,11 @@ void login_looked_up(struct login *login, const struct auth_query *query)
     }
     if (login->is_console && is_other_name && !console_may_enter(client, &without_password))
         return;
+    log_attempt(client);
     login_auth_begin(client);
+    /* What has come meanwhile, if it is still here: the slot of one that has moved holds no state. */
+    if (client->state == CLIENT_LOGIN)
+        login_process(client);
 }
 
 static void startup_received(struct client *client, const struct startup_packet *packet)
@@ -795,13 +808,13 @@ static void startup_received(struct client *client, const struct startup_packet 
         return;
     if (login->is_console && !console_may_enter(client, &without_password))
         return;
-    if (settings->log_connections)
-        client_log(client, LEVEL_LOG, "login attempt: db=%s user=%s tls=no replication=no",
-                   login->handover.database, login->handover.user);
+    if (is_unknown && !without_password) {
+        look_up(client, &target);
+        return;
+    }
+    log_attempt(client);
     if (without_password)
         login_authenticated(client);
-    else if (is_unknown)
-        look_up(client, &target);
     else
         login_auth_begin(client);
 }

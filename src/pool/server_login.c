@@ -8,11 +8,14 @@
 #include <string.h>
 
 /* The password of the pool's server user: the entry's, else the auth_file's, else what auth_query has
- * found. The entry's is that of its user= (auth_user may have a pool there as well). NULL: none. */
+ * found. The entry's is that of its user= alone (auth_user may have a pool there as well). NULL: none. */
 static const char *pool_password(const struct pool *pool)
 {
-    if (pool->database->password != NULL && pool->database->password[0] != '\0')
-        return pool->database->password;
+    const struct database_config *database = pool->database;
+
+    if (database->user != NULL && strcmp(database->user, pool->user_name) == 0 &&
+        database->password != NULL && database->password[0] != '\0')
+        return database->password;
     if (pool->user_config != NULL && pool->user_config->secret[0] != '\0')
         return pool->user_config->secret;
     return pool->found_secret[0] != '\0' ? pool->found_secret : NULL;

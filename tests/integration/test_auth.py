@@ -227,6 +227,17 @@ def test_entry_may_hold_the_servers_password(t):
             same(c.value("select current_user"), user)
 
 
+def test_password_of_an_entry_without_a_user_is_nobodys(t):
+    pooler = t.pooler(databases={"app": t.postgres.address(password="wrong")},
+                      userlist=secrets("plain", "u_scram"))
+    with pooler.connect(user="u_scram") as c:
+        same(c.value("select current_user"), "u_scram")
+    pooler = t.pooler(databases={"app": t.postgres.address(password=PASSWORD)},
+                      userlist={"u_plain": ""}, name="right")
+    with refused():
+        pooler.connect(user="u_plain")
+
+
 def test_forced_user_takes_its_password_from_auth_file(t):
     pooler = t.pooler(databases={"app": t.postgres.address(user="u_scram")},
                       userlist={"app": "", **secrets("plain", "u_scram")})
