@@ -271,11 +271,12 @@ static void negotiate(struct client *client)
     (void)!send_bytes(client, &writer);
 }
 
-static int database_client_limit(const struct core *core, const struct database_config *database)
+static int database_client_limit(const struct snapshot *snapshot,
+                                 const struct database_config *database)
 {
     return database != NULL && database->max_db_client_connections > 0
                ? database->max_db_client_connections
-               : core->snapshot->settings.max_db_client_connections;
+               : snapshot->settings.max_db_client_connections;
 }
 
 /* A look at max_db_client_connections, nothing is taken. False: closed. */
@@ -283,8 +284,9 @@ static bool database_has_room(struct client *client)
 {
     struct core *core = client_core(client);
     const char *name = client->login->handover.database;
-    const struct database_config *database = snapshot_find_database(core->snapshot, name);
-    int limit = database_client_limit(core, database);
+    const struct snapshot *snapshot = client->login->snapshot;
+    const struct database_config *database = snapshot_find_database(snapshot, name);
+    int limit = database_client_limit(snapshot, database);
 
     if (client->login->is_console || database == NULL)
         return true;
@@ -304,16 +306,17 @@ static bool take_client_limits(struct client *client)
 {
     struct core *core = client_core(client);
     struct login *login = client->login;
+    const struct snapshot *snapshot = login->snapshot; /* the user's: all limits of one file */
     const struct database_config *database =
-        snapshot_find_database(core->snapshot, login->handover.database);
-    const struct settings *settings = &core->snapshot->settings;
-    int database_limit = database_client_limit(core, database);
+        snapshot_find_database(snapshot, login->handover.database);
+    const struct settings *settings = &snapshot->settings;
+    int database_limit = database_client_limit(snapshot, database);
     int user_limit = login->user != NULL && login->user->max_user_client_connections > 0
                          ? login->user->max_user_client_connections
                          : settings->max_user_client_connections;
 
     /* Names that nobody configured must not fill the table. */
-    if (login->is_console || (database == NULL && login->user == NULL))
+    if (login->is_console || (database == NULL && login->user == NULL && !login->is_looked_up))
         return true;
     client->user_usage = usage_find(core->usage, USAGE_USER, login->handover.user);
     client->database_usage = usage_find(core->usage, USAGE_DATABASE, login->handover.database);
@@ -707,7 +710,9 @@ static void look_up(struct client *client, const struct auth_query_target *targe
         fail(client, "bouncer config error");
         return;
     }
-    if (core_database_is_disabled(core, target->database)) {
+    /* Of the one that the client asks for it is told when he has proved who he is, as always. */
+    if (target->database != login->handover.database &&
+        core_database_is_disabled(core, target->database)) {
         snprintf(text, sizeof(text), "authentication database \"%s\" is disabled",
                  target->database);
         fail(client, text);

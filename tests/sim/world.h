@@ -137,6 +137,11 @@ struct login_name {
     const char *name, *password;
 };
 extern const struct login_name login_names[LOGINS];
+/* The one who runs auth_query: always in auth_file. */
+enum { LOGIN_AUTH_USER = 1 };
+extern const char auth_query_text[];
+/* What auth_file, or auth_query, says of a login. */
+const char *login_secret(unsigned login);
 
 /* Who an owner is: what PostgreSQL must see when it is asked by it. */
 struct owner {
@@ -153,9 +158,10 @@ struct world {
     struct sim *sim;
     bool is_chaos;                   /* faults and disorder; else everything must come to its end */
     bool users_break, servers_break; /* in the chaos only */
-    bool has_dropped; /* what is not at rest in a SUSPEND, or finds no room, with no word if need be */
-    bool is_crowded;  /* in the chaos a worker has room for a few clients only */
-    bool is_sleepy;   /* many queries sleep, and are cancelled, mostly late */
+    bool
+        has_dropped; /* what is not at rest in a SUSPEND, or finds no room, with no word if need be */
+    bool is_crowded; /* in the chaos a worker has room for a few clients only */
+    bool is_sleepy;  /* many queries sleep, and are cancelled, mostly late */
     /* SIM_COPY_FAILS_EARLY=1. An extended COPY that fails before it has read the Sync that came
      * with its batch answers that Sync after all. When the client has sent CopyDone, another Sync
      * and more by then, exchange.c counts one answer too few: answers get lost. Known, not solved.
@@ -177,13 +183,14 @@ struct world {
     bool caches_unnamed;
     unsigned prepared_max; /* max_prepared_statements */
     bool changes_schema, loses_statements;
-    bool heals; /* heal_statements */
+    bool heals;                /* heal_statements */
     unsigned rounds_of_schema; /* how long a version lasts, on the average */
     unsigned schema_version;
     unsigned disturbances;           /* changes of the schema, statements lost */
     uint32_t has_parsed[OWNERS_MAX]; /* a bit for each statement that is anybody's */
     enum demand client_demand, server_demand;
     bool carol_is_scram_only; /* no plain password of her is configured */
+    bool looks_up;            /* auth_file knows the one who runs auth_query only */
     char carol_secret[SCRAM_SECRET_TEXT_BYTES_MAX];
     struct scram_secret secrets[LOGINS]; /* the same at both ends, but for what is made of plain */
     struct sockaddr_in listen_address;
@@ -193,7 +200,7 @@ struct world {
     unsigned refused[OWNERS_MAX], lost[OWNERS_MAX];
     unsigned owner_last;
     bool is_logged; /* SIM_LOG */
-    unsigned long long answers, transactions, cancels_hit, fatals, lent, passed_over;
+    unsigned long long answers, transactions, cancels_hit, fatals, lent, passed_over, looked_up;
     unsigned long long parses, binds, bind_errors, stale_errors, healed;
 };
 

@@ -53,9 +53,9 @@ struct expected {
     unsigned schema_version, disturbances; /* of the world, when it was sent */
     bool is_described; /* OP_PARSE, OP_CLOSE: a Describe of the name is not answered */
     bool was_told; /* OP_BIND: the client had its description, or asked for it in the same batch */
-    const char *tag;                       /* of C, if it does not name the question */
-    const char *sqlstate;                  /* of E, likewise */
-    const char *other_sqlstate;            /* that is as good */
+    const char *tag;            /* of C, if it does not name the question */
+    const char *sqlstate;       /* of E, likewise */
+    const char *other_sqlstate; /* that is as good */
     bool is_sleep;
     bool may_be_cancelled; /* a request has been under way while it was asked for */
     bool is_cancelled;     /* a request was sent while it ran, and nothing is there to lose it */
@@ -132,10 +132,11 @@ struct user {
     /* It has sent COPY data, or what else does not belong there, before it knew of a COPY: then the
      * pooler may lose track of which answer is whose, and end the connection when it would matter. */
     bool mixes_copy;
-    bool in_batch, batch_is_alone; /* what is sent belongs to a batch that has begun */
+    bool in_batch, batch_is_alone;         /* what is sent belongs to a batch that has begun */
     unsigned batch_describes, batch_binds; /* a bit for each name */
     unsigned portals_described;            /* the same, ever */
-    unsigned doubtful_names; /* bound, and behind it the unnamed one with a Describe of its portal */
+    unsigned
+        doubtful_names; /* bound, and behind it the unnamed one with a Describe of its portal */
     unsigned copy_number;
     bool copy_is_extended;
     bool copy_has_sync;     /* sent with the batch, to be thrown away by COPY */
@@ -143,8 +144,8 @@ struct user {
     bool copy_failed_early; /* before it had read anything */
     /* As it is after what was answered. */
     char status;
-    bool in_batch_error;  /* what follows is skipped, up to Sync */
-    bool batch_has_shown; /* it has answered more than completions */
+    bool in_batch_error;     /* what follows is skipped, up to Sync */
+    bool batch_has_shown;    /* it has answered more than completions */
     bool batch_is_described; /* a Describe stands behind its last Execute */
     bool batch_was_lost;     /* one of its statements was not there: it was repeated */
     struct name names[STATEMENT_NAMES];
@@ -200,7 +201,12 @@ static const struct cause {
     {"database removed", false},
     {"database configuration changed", false},
     {"no such database", false},
-    {"database \"", false}, /* "..." is disabled */
+    {"no such user", false}, /* auth_query finds nobody */
+    {"bouncer config error",
+     true}, /* it fails, or its server; until the pause after that is over */
+    {"authentication database", false},
+    {"\"trust\" authentication failed", false}, /* nobody can be asked: its database is gone */
+    {"database \"", false},                     /* "..." is disabled */
     {"server conn crashed?", false},
     {"server login has been failing", true}, /* until the pause after a failure is over */
     {"sorry, too many clients already", false},
@@ -1019,7 +1025,8 @@ static void plan_singles(struct user *user)
         plan_sync(user);
     }
     for (unsigned i = 0; i < 2 + (unsigned)sim_below(world.sim, 6); i++) {
-        struct action *action = plan_on(user, asks || happens(3) ? DO_BIND_DESCRIBE : DO_BIND, name);
+        struct action *action =
+            plan_on(user, asks || happens(3) ? DO_BIND_DESCRIBE : DO_BIND, name);
 
         action->arg = draw_arg();
         action->waits = true;
@@ -1446,8 +1453,7 @@ static bool names_statement(struct user *user, const char *message, const char *
 static bool may_be_told(const struct user *user, const struct name *name)
 {
     return world.avoids_known &&
-           (name->may_be_told ||
-            (user->doubtful_names >> (unsigned)(name - user->names) & 1) != 0);
+           (name->may_be_told || (user->doubtful_names >> (unsigned)(name - user->names) & 1) != 0);
 }
 
 /* What a Describe of a portal told is kept as well as can be, and a Bind that comes in pieces is taken for one without
@@ -1766,8 +1772,9 @@ static void user_message(struct user *user, char type, const uint8_t *body, size
                 world.healed++;
                 assert(!must_be_told(user, expected));
             }
-            user->batch_was_lost = user->batch_was_lost || (expected->op == OP_BIND &&
-                                   world.lost[user->owner] == expected->number);
+            user->batch_was_lost =
+                user->batch_was_lost ||
+                (expected->op == OP_BIND && world.lost[user->owner] == expected->number);
             user->portal_statement = expected->statement;
             user->portal_is_told = name->is_told && expected->op == OP_BIND && expected->was_told;
             if (world.avoids_known && user->batch_was_lost)
