@@ -104,7 +104,8 @@ struct pool {
     struct sockaddr_storage addresses[POOL_ADDRESSES_MAX];
 
     struct pool_stats stats;
-    uint64_t empty_since_us;
+    uint64_t empty_since_us;          /* 0: some shard has a client or a server */
+    uint64_t database_empty_since_us; /* the same of all pools of the database */
 };
 
 /* The pool, made if need be. `database` is of the core's snapshot. NULL: no memory. */
@@ -142,6 +143,8 @@ void pool_server_free(struct pool *pool, struct server *server);
 void pool_server_logged_in(struct pool *pool, struct server *server);
 /* `said_error`: the server answered with an ErrorResponse of `sqlstate`. */
 void pool_server_failed(struct pool *pool, const char *text, const char *sqlstate, bool said_error);
+/* What failed may work now (RELOAD, another secret): the pause after a failure is over, on all shards. */
+void pool_try_again(struct pool *pool);
 /* A server is gone for good: its place may be taken. */
 void pool_server_gone(struct pool *pool);
 

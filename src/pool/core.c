@@ -152,7 +152,7 @@ void core_set_snapshot(struct core *core, struct snapshot *snapshot)
         if (strcmp(user_before != NULL ? user_before->secret : "",
                    pool->user_config != NULL ? pool->user_config->secret : "") != 0)
             pool->has_client_key = false;
-        pool->retry_at_us = 0;
+        pool_try_again(pool);
         if (database_config_moved(before, after))
             pool_retire_servers(pool, "database configuration changed");
         pool_resume(pool);

@@ -348,7 +348,7 @@ static void keep_found_secret(struct pool *pool, const char *secret)
     strcpy(pool->found_secret, secret);
     pool->has_client_key = false;
     pool->has_salted_password = false;
-    pool->retry_at_us = 0;
+    pool_try_again(pool);
 }
 
 static void enter_pool(struct client *client, const struct handover *handover,
