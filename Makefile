@@ -85,6 +85,9 @@ $(BUILD)/tests/ring/contract_sim: $(BUILD)/tests/ring/test_contract.o $(BUILD)/t
 $(BUILD)/tests/sim/test_conn_pair: $(BUILD)/tests/sim/test_conn_pair.o $(SIM_RING_OBJECT) $(LOW_OBJECTS)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
+$(BUILD)/tests/sim/test_hba_login: $(BUILD)/tests/sim/test_hba_login.o $(SIM_RING_OBJECT) $(LIB)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
 $(BUILD)/tests/sim/test_login: $(BUILD)/tests/sim/test_login.o $(SIM_RING_OBJECT) $(LIB)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 

@@ -3,7 +3,7 @@
  *
  *   startup -> password (plain, md5) -----------> done
  *           -> keys -> sasl first -> sasl final -> done     keys, check: a helper thread is at work
- *           -> check (a plain password against a SCRAM secret) -> done
+ *           -> check (a plain password against a SCRAM secret, or the name of an OS user) -> done
  *           -> lookup (a user who is not in auth_file: auth_query.h) -> password, keys, sasl first
  *
  * A client in login costs no server and has a byte budget (LOGIN_BYTES_MAX) and
@@ -23,6 +23,7 @@
 enum {
     LOGIN_BYTES_MAX = 128 * 1024,   /* all that a client may send before it is authenticated */
     LOGIN_MESSAGE_BYTES_MAX = 4096, /* a password or SASL message */
+    OS_USER_BYTES_MAX = 256,
 };
 
 enum login_phase {
@@ -32,7 +33,7 @@ enum login_phase {
     LOGIN_KEYS, /* SCRAM keys of a plain password are being made */
     LOGIN_SASL_FIRST,
     LOGIN_SASL_FINAL,
-    LOGIN_CHECK, /* a helper checks a plain password */
+    LOGIN_CHECK, /* a helper checks a plain password, or looks an OS user up */
     LOGIN_DONE,
 };
 
@@ -51,7 +52,8 @@ struct login {
     bool is_looked_up;              /* auth_query knows the user */
     const char *secret_text;        /* that the client must know, in any form; "": nothing fits */
     uint8_t phase;
-    uint8_t method; /* enum auth_type that is carried out */
+    uint8_t method;              /* enum auth_type that is carried out: with HBA, that of `rule` */
+    const struct hba_rule *rule; /* auth_type hba; of the login's snapshot */
     bool wants_negotiation;
     bool is_admin, is_console;
     uint8_t md5_salt[4];
@@ -63,6 +65,8 @@ struct login {
     struct scram_server scram;
     char password[LOGIN_MESSAGE_BYTES_MAX]; /* LOGIN_CHECK, for the helper */
     uint8_t salted[SCRAM_KEY_BYTES];
+    uint32_t peer_uid;               /* method peer: for the helper */
+    char os_user[OS_USER_BYTES_MAX]; /* from the helper; "": there is no such user */
     uint16_t unknown_options_bytes;
     char unknown_options[1024]; /* `_pq_.` names for NegotiateProtocolVersion */
     unsigned unknown_options_count;
@@ -85,6 +89,12 @@ static inline bool login_is_between_messages(const struct login *login)
 {
     return login->input_bytes == 0 && !login->job_in_flight && login->phase != LOGIN_KEYS &&
            login->phase != LOGIN_CHECK && login->phase != LOGIN_LOOKUP;
+}
+
+/* A name of the configuration's, or one that auth_query knows. */
+static inline bool login_knows_user(const struct login *login)
+{
+    return login->user != NULL || login->is_looked_up;
 }
 
 /* ---- for auth_query.c ---- */

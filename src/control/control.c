@@ -179,9 +179,10 @@ static void log_helpers(void)
 
     log_write(LEVEL_DEBUG,
               "helpers: %llu hashes made, %llu cancelled, %llu refused; %llu names looked up, %llu "
-              "cancelled, %llu refused",
+              "cancelled, %llu refused; %llu OS users looked up, %llu cancelled, %llu refused",
               counts.hashes.run, counts.hashes.cancelled, counts.hashes.refused, counts.names.run,
-              counts.names.cancelled, counts.names.refused);
+              counts.names.cancelled, counts.names.refused, counts.users.run,
+              counts.users.cancelled, counts.users.refused);
 }
 
 static void stats_gathered(struct request *request)

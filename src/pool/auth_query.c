@@ -1,6 +1,7 @@
 #include "pool/auth_query.h"
 
 #include "crypto/secret.h"
+#include "wire/data_row.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -224,10 +225,8 @@ bool auth_query_ask(struct server *server)
            conn_push_copy(&server->conn, rest, writer.bytes);
 }
 
-static void columns_received(struct server *server, const uint8_t *body, size_t bytes)
+static void columns_received(struct server *server, unsigned count)
 {
-    struct auth_query *query = auth_query_of(server->client);
-    unsigned count = bytes >= 2 ? bytes_get_u16(body) : 0;
     char text[64];
 
     if (count != 2) {
@@ -236,45 +235,24 @@ static void columns_received(struct server *server, const uint8_t *body, size_t 
         server_close(server, text);
         return;
     }
-    query->has_columns = true;
-}
-
-enum value { VALUE_NULL, VALUE_TEXT, VALUE_BAD };
-
-/* A value of a row as a C string. */
-static enum value take_value(struct reader *reader, char *text, size_t text_bytes_max)
-{
-    uint32_t bytes = reader_get_u32(reader);
-    const uint8_t *data;
-
-    if (!reader->bad && bytes == UINT32_MAX) {
-        text[0] = '\0';
-        return VALUE_NULL;
-    }
-    data = reader_get(reader, bytes);
-    if (data == NULL || bytes >= text_bytes_max || memchr(data, '\0', bytes) != NULL)
-        return VALUE_BAD;
-    memcpy(text, data, bytes);
-    text[bytes] = '\0';
-    return VALUE_TEXT;
+    auth_query_of(server->client)->has_columns = true;
 }
 
 static void row_received(struct server *server, const uint8_t *body, size_t bytes)
 {
     struct auth_query *query = auth_query_of(server->client);
+    enum data_value name = DATA_BAD, secret = DATA_BAD;
     const char *error = NULL;
-    enum value name = VALUE_BAD, secret = VALUE_BAD;
     struct reader reader;
 
-    reader_init(&reader, body, bytes);
-    if (query->has_columns && reader_get_u16(&reader) == 2) {
-        name = take_value(&reader, query->name, sizeof(query->name));
-        if (name != VALUE_BAD)
-            secret = take_value(&reader, query->secret, sizeof(query->secret));
+    if (query->has_columns && data_row_begin(&reader, body, bytes, 2)) {
+        name = data_row_next(&reader, query->name, sizeof(query->name));
+        secret = data_row_next(&reader, query->secret, sizeof(query->secret));
     }
-    if (name == VALUE_NULL)
+    if (name == DATA_NULL)
         error = "auth_query response contained null user name";
-    else if (secret == VALUE_BAD || reader_left(&reader) != 0 || query->name[0] == '\0')
+    else if (name == DATA_BAD || secret == DATA_BAD || !data_row_is_over(&reader) ||
+             query->name[0] == '\0')
         error = "unexpected response from auth_query";
     /* The buffer will be used for other things. */
     secret_wipe((void *)(uintptr_t)body, bytes);
@@ -304,10 +282,10 @@ bool auth_query_message(struct server *server, uint8_t type, const uint8_t *body
     case 'C':
         return false;
     case 'T':
-        columns_received(server, body, bytes);
+        columns_received(server, row_description_columns(body, bytes));
         return false;
     case 'n':
-        columns_received(server, NULL, 0);
+        columns_received(server, 0);
         return false;
     case 'D':
         row_received(server, body, bytes);

@@ -1129,6 +1129,14 @@ bool ring_peer_is_same_user(struct ring *the_ring, int fd)
     return false;
 }
 
+bool ring_peer_uid(struct ring *the_ring, int fd, uint32_t *uid)
+{
+    (void)the_ring;
+    (void)fd;
+    (void)uid;
+    return false;
+}
+
 void ring_set_option(struct ring *the_ring, int fd, int level, int option, int value)
 {
     (void)the_ring;

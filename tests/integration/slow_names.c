@@ -1,26 +1,43 @@
-/* slow_names.c - preloaded, a resolver that never answers for host names that begin with "hangs.":
- * LD_PRELOAD=slow_names.so. SLOW_NAMES_FILE gets one byte for each lookup that hangs. */
+/* slow_names.c - preloaded, a resolver that never answers for host names that begin with "hangs.", and
+ * a user database that never answers for OS user 5 (games): LD_PRELOAD=slow_names.so.
+ * SLOW_NAMES_FILE gets one byte for each lookup that hangs. */
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <netdb.h>
+#include <pwd.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 typedef int lookup(const char *, const char *, const struct addrinfo *, struct addrinfo **);
 
+typedef int user_lookup(uid_t, struct passwd *, char *, size_t, struct passwd **);
+
+static void hang(void)
+{
+    int fd = open(getenv("SLOW_NAMES_FILE"), O_WRONLY | O_APPEND);
+
+    if (fd < 0 || write(fd, "x", 1) != 1)
+        abort();
+    for (;;)
+        pause();
+}
+
 int getaddrinfo(const char *name, const char *service, const struct addrinfo *hints,
                 struct addrinfo **result)
 {
     lookup *real = (lookup *)dlsym(RTLD_NEXT, "getaddrinfo");
 
-    if (name != NULL && strncmp(name, "hangs.", 6) == 0) {
-        int fd = open(getenv("SLOW_NAMES_FILE"), O_WRONLY | O_APPEND);
-
-        if (fd < 0 || write(fd, "x", 1) != 1)
-            abort();
-        for (;;)
-            pause();
-    }
+    if (name != NULL && strncmp(name, "hangs.", 6) == 0)
+        hang();
     return real(name, service, hints, result);
+}
+
+int getpwuid_r(uid_t uid, struct passwd *entry, char *strings, size_t bytes, struct passwd **result)
+{
+    user_lookup *real = (user_lookup *)dlsym(RTLD_NEXT, "getpwuid_r");
+
+    if (uid == 5)
+        hang();
+    return real(uid, entry, strings, bytes, result);
 }
