@@ -957,6 +957,14 @@ static void retire_idle(struct pool *pool)
     pool->is_launching = false;
 }
 
+/* Of the user= of its entry. (auth_user may have a pool there, too.) */
+static bool is_forced(const struct pool *pool)
+{
+    const char *user = pool->database->user;
+
+    return user != NULL && strcmp(user, pool->user_name) == 0;
+}
+
 static void keep_minimum(struct pool *pool)
 {
     struct core *core = pool->core;
@@ -964,7 +972,7 @@ static void keep_minimum(struct pool *pool)
     if (pool->settings.min_pool_size <= 0 ||
         usage_count(&pool->set->server_count) >= pool->settings.min_pool_size || pool->is_retired ||
         pool_is_stopped(pool) || core->shutdown != SHUTDOWN_NONE || pool->login_count > 0 ||
-        (pool->client_count == 0 && pool->database->user == NULL) ||
+        (pool->client_count == 0 && !is_forced(pool)) ||
         (pool->last_login_failed && pool->retry_at_us > core->loop.now_us))
         return;
     if (!pool_resolve(pool) || !usage_take(&pool->set->login_count, login_limit(pool)))
@@ -1044,7 +1052,7 @@ static void maintenance_fired(struct timer *timer, uint64_t now_us)
         return;
     }
     if (settings->pool_idle_timeout_us > 0 || autodb_us > 0 ||
-        (pool->settings.min_pool_size > 0 && pool->database->user != NULL))
+        (pool->settings.min_pool_size > 0 && is_forced(pool)))
         arm_maintenance(pool);
 }
 

@@ -385,6 +385,39 @@ def test_name_in_the_row_decides_over_the_console(t):
             console.do("pause")
 
 
+# ---- with HBA -----------------------------------------------------------------------------------
+
+def looking_up_by_hba(t, rules, **more):
+    pooler = looking_up(t, "hba", start=False, **more)
+    pooler.settings["auth_hba_file"] = pooler.write_file("hba.conf", rules)
+    pooler.write()
+    pooler.start()
+    return pooler
+
+
+def test_methods_of_hba_get_what_was_found(t):
+    pooler = looking_up_by_hba(t, "host all other 127.0.0.1/32 trust\nhost all u_md5 127.0.0.1/32 md5\n"
+                               "host all u_scram 127.0.0.1/32 scram-sha-256\nhost all all 127.0.0.1/32 reject\n")
+    for user, password in (("other", None), ("u_md5", PASSWORD), ("u_scram", PASSWORD)):
+        same(who(pooler, user, password), user)
+    with refused("SASL authentication failed"):
+        pooler.connect(user="u_scram", password="wrong")
+
+
+def test_user_is_looked_up_before_hba_decides(t):
+    pooler = looking_up_by_hba(t, "host all all 127.0.0.1/32 reject\n")
+    with refused("no such user", "08P01", "FATAL"):
+        pooler.connect(user="stranger", password=PASSWORD)
+    with refused("login rejected", "08P01", "FATAL"):
+        pooler.connect(user="u_scram", password=PASSWORD)
+
+
+def test_hba_sees_the_name_of_the_row(t):
+    pooler = looking_up_by_hba(t, "host all boss 127.0.0.1/32 reject\nhost all other 127.0.0.1/32 trust\n",
+                               auth_query="select 'other' || substr($1, 1, 0), null::text")
+    same(who(pooler, "boss", None), "other")
+
+
 # ---- what goes wrong ----------------------------------------------------------------------------
 
 # auth_query, and why its server is closed.
