@@ -85,7 +85,7 @@ MUTANTS = [
     ("handover_after_shutdown", "pool/login.c",
      "} else if (core->shutdown != SHUTDOWN_NONE) {\n        /* It began", "} else if (false) {\n        /* It began"),
     ("reload_forgets_scram_keys", "pool/core.c",
-     "strcmp(user_before->secret, pool->user_config->secret) != 0)", "true)"),
+     "                   pool->user_config != NULL ? pool->user_config->secret : \"\") != 0)", "                   pool->user_config != NULL ? pool->user_config->secret : \"\") != 2)"),
     ("resume_forgets_a_database", "pool/core.c",
      "        if (flags != NULL)\n            flags->is_paused = false;", "        if (flags == NULL)\n            return;"),
     ("last_words_do_not_end_the_client", "pool/server.c",
