@@ -109,8 +109,9 @@ void client_replay(struct client *client);
 /* Closes with a pooler error: logs `closing because: MESSAGE` and sends FATAL. sqlstate NULL:
  * 08P01. */
 void client_close_error(struct client *client, const char *message, const char *sqlstate);
-/* The same with DETAIL and HINT. */
-void client_close_pg_error(struct client *client, const struct pg_error *error);
+/* The same with DETAIL and HINT; `level` is that of `pooler error: ...`. */
+void client_close_pg_error(struct client *client, const struct pg_error *error,
+                           enum log_level level);
 /* Closes without a word to the client. `reason` goes to the log. */
 void client_close_silently(struct client *client, const char *reason);
 

@@ -25,12 +25,10 @@ struct server;
 struct pool;
 struct core;
 
-/* A secret that auth_query finds, with its zero; a longer one is refused. */
-enum { FOUND_SECRET_BYTES_MAX = 1024 };
-
-/* What a job needs, and so which threads take it: JOB_HASH burns CPU; JOB_OS_USER (of a struct login)
- * asks NSS, which may take long. */
-enum job_kind { JOB_HASH, JOB_OS_USER };
+/* What a job needs, and so which threads take it: JOB_HASH burns CPU; the others wait for somebody
+ * outside, for long perhaps: JOB_OS_USER (of a struct login) for NSS, JOB_PAM and JOB_LDAP as
+ * password_check.h says. */
+enum job_kind { JOB_HASH, JOB_OS_USER, JOB_PAM, JOB_LDAP };
 
 /* Work that blocks or burns CPU: a helper thread calls `run`, then `letter` is posted to core
  * `core_index`, whose `open` looks at the result. Belongs to the helper in between: its owner must
@@ -109,17 +107,21 @@ struct core {
     unsigned index, count;
 
     struct slab clients, logins, auth_queries, servers, server_logins, pools, cancels, resolutions,
-        scram_cache;
+        peers, scram_cache;
     struct statement_store statements;
     struct list pool_list;         /* all pools of this core */
     struct list login_list;        /* clients that have no pool yet, cancel requests too */
     struct list cancel_list;       /* cancel requests on their way */
+    struct list peer_list;         /* peers that requests were sent on to, ever */
     struct list auth_queries_over; /* their answers go home at the end of the turn */
     struct list scram_entries;     /* keys made from plain passwords; see login.c */
     struct pool *pool_buckets[POOL_BUCKETS];
     uint32_t
         key_buckets[KEY_BUCKETS]; /* cancel key -> client's slab index + 1, chained in client */
 
+    /* peer_id has changed: clients may have keys that do not name this process, but are its. So what
+     * names another one is looked for here first. */
+    bool has_other_keys;
     uint64_t id_last;
     /* RECONNECTs and KILLs so far: all cores see the same ones in the same order, so the number means
      * the same on all of them. */
@@ -195,6 +197,10 @@ void core_tune_socket(struct core *core, int fd, int family);
 
 /* Length of a unix address, abstract ones ("@name", first byte 0) included. */
 socklen_t unix_address_bytes(const struct sockaddr_storage *address);
+
+/* A literal address, or the directory of a unix socket ("@": an abstract one). False: a name. */
+must_check bool address_from_text(const char *host, uint16_t port,
+                                  struct sockaddr_storage *address);
 
 void peer_name_from(struct peer_name *name, const struct sockaddr_storage *address);
 /* "127.0.0.1", "::1", "unix"; without brackets. */

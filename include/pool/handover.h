@@ -1,5 +1,5 @@
 /* handover.h - a session that goes from the core that accepted it to where it belongs: another core
- * (its pool's, or the one that knows a cancel key), or control (the console).
+ * (its pool's, or the one that knows a cancel key or sends it on to a peer), or control (the console).
  *
  * The struct is part of the sender's login (slab); it is the receiver's from the post on, which
  * takes the descriptor and what it needs, and posts the letter back with handover_returned, so that
@@ -18,6 +18,7 @@ struct handover {
     enum handover_kind kind;
     unsigned from_core, to_core;
     unsigned hop_count;  /* of a cancel: how many cores have looked for the key */
+    bool is_for_peer;    /* of a cancel: not ours, to be sent on */
     int fd;              /* quiet: no op, nothing queued */
     struct shard *shard; /* of a client: where it is counted already */
     struct peer_name peer;
@@ -29,9 +30,10 @@ struct handover {
     /* SCRAM keys learned from the client's login, for the server's. */
     bool has_scram_keys;
     uint8_t client_key[32], server_key[32];
-    /* The login's secret, found by auth_query, for the server's. */
-    bool has_found_secret;
-    char found_secret[FOUND_SECRET_BYTES_MAX];
+    /* A password for the server's login: what PAM or LDAP has let the client in with, or the secret that
+     * auth_query has found; NULL: none. Lies in the sender's login. */
+    const char *password;
+    bool password_is_found; /* by auth_query */
     /* Tracked parameters that the client asked for: for each a length (0xffff: none) and the bytes
      * with their closing zero. */
     uint16_t params_bytes;

@@ -13,13 +13,16 @@
 #include "pool/core.h"
 #include "pool/report.h"
 
+struct peer;
+
 /* Counts servers that are connecting or logging in, too. */
 enum { POOL_ADDRESSES_MAX = 16, POOL_WELCOME_BYTES = 2048, POOL_ERROR_BYTES = 256 };
 
-/* Addresses of the database's host; asked from control, which asks a helper (DNS). */
+/* Addresses of the database's, or a peer's, host; asked from control, which asks a helper (DNS). */
 struct resolution {
     struct job job;    /* the helper's; its letter carries it all the way */
     struct pool *pool; /* NULL once the pool is gone */
+    struct peer *peer; /* whose host it is, instead of a pool's; or NULL */
     unsigned core_index;
     bool in_flight;
     char host[1024];
@@ -71,6 +74,9 @@ struct pool {
     /* Cached from the first login: what every client is told. */
     bool has_welcome;
     uint64_t welcome_generation;   /* of the server that said it */
+    uint64_t welcome_us;           /* when that was, or when a change of it was told */
+    bool welcome_has_changed;      /* a server that is still logging in says something else */
+    uint64_t asked_standby_us;     /* when a server was last asked whether it still is one */
     struct buffer *default_params; /* tracked values as a fresh server reports them */
     uint16_t welcome_bytes;
     uint8_t welcome[POOL_WELCOME_BYTES]; /* ParameterStatus of untracked parameters */
@@ -87,12 +93,13 @@ struct pool {
     bool is_starved;                     /* its bit in the shard set */
     unsigned cancel_count;               /* cancel requests under way */
 
-    /* The server user's secret as auth_query has told it at the last login here; "": it has not. */
-    char found_secret[FOUND_SECRET_BYTES_MAX];
     /* Keys for the SCRAM login at the server. */
     bool has_client_key; /* learned from a client's own login */
     uint8_t client_key[32], server_key[32];
-    bool has_salted_password; /* made from a plain password by a helper, for this salt */
+    struct buffer *client_password; /* from PAM, LDAP or auth_query, by its last client; or NULL */
+    bool client_password_is_found;  /* by auth_query: a secret as it is stored */
+    unsigned client_password_count; /* how often it has changed */
+    bool has_salted_password;       /* made from a plain password by a helper, for this salt */
     uint8_t salted_password[32];
     uint8_t salt[64];
     uint8_t salt_bytes;
@@ -124,6 +131,10 @@ void pool_release_all(struct core *core);
 /* Takes the configuration of the core's snapshot again. */
 void pool_update_settings(struct pool *pool);
 
+/* The password that servers of this pool are to be opened with, before that of auth_file; NULL: no
+ * more. A new one is tried at once though an old one has failed. False: no memory. */
+must_check bool pool_keep_password(struct pool *pool, const char *password);
+
 /* A client that has logged in enters the pool: it is welcomed, or waits for the first server. */
 void pool_client_enters(struct pool *pool, struct client *client);
 
@@ -141,10 +152,13 @@ void pool_client_leaves(struct pool *pool, struct client *client);
 void pool_server_free(struct pool *pool, struct server *server);
 /* A server's login has succeeded for the first time or again: the welcome is made. */
 void pool_server_logged_in(struct pool *pool, struct server *server);
+/* A running server says that in_hot_standby has changed: its host was promoted. No client can SET
+ * that, so it holds for all of them, and for those who come. */
+void pool_standby_told(struct pool *pool, const struct server *server, const char *value);
 /* `said_error`: the server answered with an ErrorResponse of `sqlstate`. */
 void pool_server_failed(struct pool *pool, const char *text, const char *sqlstate, bool said_error);
-/* What failed may work now (RELOAD, another secret): the pause after a failure is over, on all shards. */
-void pool_try_again(struct pool *pool);
+/* RELOAD, RECONNECT: somebody has mended something. The next attempt waits for no pause, on no shard. */
+void pool_try_now(struct pool *pool);
 /* A server is gone for good: its place may be taken. */
 void pool_server_gone(struct pool *pool);
 
@@ -155,6 +169,8 @@ void pool_launch(struct pool *pool);
 void pool_launch_now(struct pool *pool);
 /* Publishes the welcome again for shards that want it. */
 void pool_repeat_welcome(struct pool *pool);
+/* Another shard wants to know whether the host is a standby still, and has no server to ask. */
+void pool_answer_standby(struct pool *pool);
 /* What another shard has learned: a welcome, a failure, an end of failures. */
 void pool_read_news(struct pool *pool);
 /* The next server's welcome is to be kept: there is none yet, or it is older than a RECONNECT that

@@ -82,6 +82,7 @@ struct server {
     bool is_ready;      /* has logged in: counts in shard_set.ready_count */
     bool has_left_pool; /* taken off shard_set.server_count already */
     bool close_needed;  /* ends as soon as it is free */
+    bool is_unsaid;     /* it could not be opened, and the log says so already of the one before */
     bool test_failed;
     bool test_answered;            /* the probe's own answer has come */
     bool needs_probe, needs_reset; /* due before it is free */
@@ -132,6 +133,10 @@ struct server *server_adopt(struct pool *pool, const struct server *lent) must_c
 void server_arrived(struct server *server, uint64_t lender_generation);
 /* The borrower has it; the lender's own struct is freed. */
 void server_lent_returned(struct server *server);
+
+/* It could not be opened: the pool is told, and it is closed with `reason`. See pool_server_failed. */
+void server_open_failed(struct server *server, const char *text, const char *sqlstate,
+                        bool said_error, const char *reason);
 
 /* Logs `closing because: reason`; the linked client, if any, gets `reason` as an error. */
 void server_close(struct server *server, const char *reason);

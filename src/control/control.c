@@ -5,6 +5,7 @@
 #include "control/helper.h"
 #include "control/log_writer.h"
 #include "control/notify.h"
+#include "pool/peer.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -58,7 +59,13 @@ void control_console_open(struct letter *letter, void *context)
     (void)context;
     if (handover->kind == HANDOVER_CANCEL) {
         /* No core knows the key: perhaps a console session's. */
-        (void)console_cancel(handover->cancel_key);
+        if (!console_cancel(handover->cancel_key) &&
+            cancel_key_is_foreign(handover->cancel_key, control.snapshot->settings.peer_id)) {
+            handover->is_for_peer = true;
+            letter->open = handover_open;
+            thread_post(peer_core(handover->cancel_key, control.requests.worker_count), letter);
+            return;
+        }
         close(handover->fd);
         usage_give(&control.options.usage->client_count);
     } else {
@@ -177,12 +184,16 @@ static void log_helpers(void)
 {
     struct helper_counts counts = helper_counts();
 
-    log_write(LEVEL_DEBUG,
-              "helpers: %llu hashes made, %llu cancelled, %llu refused; %llu names looked up, %llu "
-              "cancelled, %llu refused; %llu OS users looked up, %llu cancelled, %llu refused",
-              counts.hashes.run, counts.hashes.cancelled, counts.hashes.refused, counts.names.run,
-              counts.names.cancelled, counts.names.refused, counts.users.run,
-              counts.users.cancelled, counts.users.refused);
+    log_write(
+        LEVEL_DEBUG,
+        "helpers: %llu hashes made, %llu cancelled, %llu refused; %llu names looked up, %llu "
+        "cancelled, %llu refused; %llu OS users looked up, %llu cancelled, %llu refused; %llu "
+        "passwords checked by PAM, %llu cancelled, %llu refused; %llu by LDAP, %llu "
+        "cancelled, %llu refused",
+        counts.hashes.run, counts.hashes.cancelled, counts.hashes.refused, counts.names.run,
+        counts.names.cancelled, counts.names.refused, counts.users.run, counts.users.cancelled,
+        counts.users.refused, counts.pam.run, counts.pam.cancelled, counts.pam.refused,
+        counts.ldap.run, counts.ldap.cancelled, counts.ldap.refused);
 }
 
 static void stats_gathered(struct request *request)

@@ -185,6 +185,7 @@ static bool push_text(struct server *server, const void *head, size_t head_bytes
 bool auth_query_ask(struct server *server)
 {
     static const uint8_t no_types[] = {0, 0}; /* PostgreSQL infers it: citext = $1 stays citext */
+    const struct client *client = server->client;
     const struct auth_query *query = auth_query_of(server->client);
     uint32_t query_bytes = (uint32_t)strlen(query->query) + 1;
     uint32_t name_bytes = (uint32_t)strlen(query->asked_name);
@@ -193,6 +194,8 @@ bool auth_query_ask(struct server *server)
     struct writer writer;
     size_t begin;
 
+    if (client->wait_since_us != 0)
+        server->pool->stats.wait_us += server_core(server)->loop.now_us - client->wait_since_us;
     bytes_put_u32(parse + 1, 4 + 1 + query_bytes + (uint32_t)sizeof(no_types));
     writer_init(&writer, rest, sizeof(rest));
     writer_put(&writer, no_types, sizeof(no_types));

@@ -8,6 +8,8 @@
 #include "pool/lending.h"
 #include "pool/heal.h"
 #include "pool/login.h"
+#include "pool/login_auth.h"
+#include "pool/peer.h"
 #include "pool/rewrite.h"
 #include "pool/server.h"
 #include "pool/suspend.h"
@@ -125,6 +127,9 @@ static uint64_t client_deadline(const struct client *client, const char **reason
     switch (client->state) {
     case CLIENT_LOGIN:
     case CLIENT_MOVING:
+        if (client->login != NULL && client->login->phase == LOGIN_REFUSED)
+            CONSIDER(client->login->refused_us, client->login->refusal_delay_us,
+                     LOGIN_PAM_REFUSED_TEXT);
         CONSIDER(client->connect_us, settings->client_login_timeout_us, "client_login_timeout");
         break;
     case CLIENT_WELCOME:
@@ -317,9 +322,12 @@ void client_enter_pool(struct client *client, struct pool *pool, const char *con
 
 static uint32_t key_bucket(const uint8_t key[8])
 {
+    uint8_t bytes[8];
     uint64_t value;
 
-    memcpy(&value, key, sizeof(value));
+    memcpy(bytes, key, sizeof(bytes));
+    bytes[7] |= PEER_HOPS_MAX; /* as cancel_key_is_same */
+    memcpy(&value, bytes, sizeof(value));
     return (uint32_t)((value * UINT64_C(0x9e3779b97f4a7c15)) >> 50) % KEY_BUCKETS;
 }
 
@@ -330,7 +338,7 @@ static void key_make(struct client *client)
 
     do {
         core->ports->random(core, client->key, sizeof(client->key));
-        client->key[0] &= 0x7f; /* the process id is positive */
+        cancel_key_mark(client->key, core->snapshot->settings.peer_id);
     } while (client_find_key(core, client->key) != NULL);
     bucket = &core->key_buckets[key_bucket(client->key)];
     client->key_next = *bucket;
@@ -361,7 +369,7 @@ struct client *client_find_key(struct core *core, const uint8_t key[8])
     while (index != 0) {
         struct client *client = slab_at(&core->clients, index - 1);
 
-        if (memcmp(client->key, key, 8) == 0)
+        if (cancel_key_is_same(client->key, key))
             return client;
         index = client->key_next;
     }
@@ -1081,7 +1089,8 @@ static void log_closing(const struct client *client, const char *reason)
                    (unsigned long long)((core->loop.now_us - client->connect_us) / US_PER_S));
 }
 
-void client_close_pg_error(struct client *client, const struct pg_error *error)
+void client_close_pg_error(struct client *client, const struct pg_error *error,
+                           enum log_level level)
 {
     uint8_t message[2048];
     struct writer writer;
@@ -1092,9 +1101,13 @@ void client_close_pg_error(struct client *client, const struct pg_error *error)
         auth_query_lost(client, error->message);
         return;
     }
+    if (client->state == CLIENT_CANCEL) { /* which are never answered */
+        client_close_silently(client, error->message);
+        return;
+    }
     log_closing(client, error->message);
     if (client_core(client)->snapshot->settings.log_pooler_errors)
-        client_log(client, LEVEL_WARNING, "pooler error: %s", error->message);
+        client_log(client, level, "pooler error: %s", error->message);
     writer_init(&writer, message, sizeof(message));
     message_error(&writer, error);
     client_leave(client, "client disconnected with query in progress");
@@ -1111,7 +1124,7 @@ void client_close_error(struct client *client, const char *message, const char *
         .message = message,
     };
 
-    client_close_pg_error(client, &error);
+    client_close_pg_error(client, &error, LEVEL_WARNING);
 }
 
 void client_close_silently(struct client *client, const char *reason)
@@ -1187,8 +1200,13 @@ static const struct conn_events client_events = {
 static const char *client_state_text(const struct client *client)
 {
     switch (client->state) {
+    case CLIENT_LOGIN:
+    case CLIENT_MOVING:
+        return "login";
     case CLIENT_CANCEL:
-        return "active_cancel_req";
+        return client->cancel != NULL && client->cancel->peer != NULL && !client->cancel->is_sent
+                   ? "waiting_cancel_req"
+                   : "active_cancel_req";
     case CLIENT_WELCOME:
     case CLIENT_WAITING:
     case CLIENT_PREPARING:
@@ -1232,5 +1250,9 @@ void client_fill_row(const struct client *client, struct socket_row *row, uint64
     snprintf(row->application_name, sizeof(row->application_name), "%s",
              application_name != NULL ? application_name : "");
     row->prepared_count = client_statements_count(client);
+    row->packet_remain = client->frame.body_left;
+    row->packet_avail =
+        client->parked.bytes + (client->login != NULL ? client->login->input_bytes : 0);
+    row->send_avail = client->conn.out.bytes;
     row->id = client->id;
 }

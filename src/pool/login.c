@@ -4,6 +4,7 @@
 #include "pool/auth_query.h"
 #include "pool/cancel.h"
 #include "pool/login_auth.h"
+#include "pool/peer.h"
 #include "wire/startup.h"
 
 #include <stdio.h>
@@ -135,6 +136,7 @@ struct parameters {
     struct client *client;
     bool in_options;
     bool is_replication;
+    const char *extra_float_digits; /* was asked for, and is not ignored */
 };
 
 /* Keeps the value of a tracked parameter. */
@@ -149,6 +151,17 @@ static bool keep_value(struct login *login, unsigned index, const char *value)
     memcpy(handover->params + handover->params_bytes, value, bytes);
     handover->params_bytes = (uint16_t)(handover->params_bytes + bytes);
     return true;
+}
+
+static void unsupported(const struct parameters *parameters, const char *name, const char *value)
+{
+    const char *where = parameters->in_options ? " in options" : "";
+    struct login *login = parameters->client->login;
+
+    client_log(parameters->client, LEVEL_WARNING, "unsupported startup parameter%s: %s=%s", where,
+               name, value);
+    snprintf(login->error, sizeof(login->error), "unsupported startup parameter%s: %.100s", where,
+             name);
 }
 
 static bool each_parameter(void *context, const char *name, const char *value);
@@ -230,10 +243,11 @@ static bool each_parameter(void *context, const char *name, const char *value)
     if (list_contains(ignored, name, false) ||
         (parameters->in_options && list_contains(ignored, "options", false)))
         return true;
-    client_log(client, LEVEL_WARNING, "unsupported startup parameter%s: %s=%s",
-               parameters->in_options ? " in options" : "", name, value);
-    snprintf(login->error, sizeof(login->error), "unsupported startup parameter%s: %.100s",
-             parameters->in_options ? " in options" : "", name);
+    if (!parameters->in_options && strcmp(name, "extra_float_digits") == 0) {
+        parameters->extra_float_digits = value;
+        return true;
+    }
+    unsupported(parameters, name, value);
     return false;
 }
 
@@ -339,18 +353,6 @@ static bool take_client_limits(struct client *client)
 
 /* ---- after authentication ---- */
 
-/* For the pool's servers. Another one than before may open what the old one did not. */
-static void keep_found_secret(struct pool *pool, const char *secret)
-{
-    if (strcmp(pool->found_secret, secret) == 0)
-        return;
-    secret_wipe(pool->found_secret, sizeof(pool->found_secret));
-    strcpy(pool->found_secret, secret);
-    pool->has_client_key = false;
-    pool->has_salted_password = false;
-    pool_try_again(pool);
-}
-
 static void enter_pool(struct client *client, const struct handover *handover,
                        const struct database_config *database, const char *const *values)
 {
@@ -369,8 +371,13 @@ static void enter_pool(struct client *client, const struct handover *handover,
         client->shard = pool->shard;
         atomic_fetch_add_explicit(&pool->shard->client_count, 1, memory_order_relaxed);
     }
-    if (handover->has_found_secret && database->user == NULL)
-        keep_found_secret(pool, handover->found_secret);
+    if (handover->password != NULL && database->user == NULL) {
+        if (!pool_keep_password(pool, handover->password)) {
+            client_close_silently(client, "out of memory");
+            return;
+        }
+        pool->client_password_is_found = handover->password_is_found;
+    }
     if (handover->has_scram_keys && database->user == NULL) {
         pool->has_client_key = true;
         memcpy(pool->client_key, handover->client_key, sizeof(pool->client_key));
@@ -429,8 +436,9 @@ void login_moved(struct client *client)
     struct login *login = client->login;
     struct handover *handover = &login->handover;
     /* Control has the console's sessions, and their cancel keys. */
-    bool is_console = handover->kind == HANDOVER_CONSOLE ||
-                      (handover->kind == HANDOVER_CANCEL && core->count == 1);
+    bool is_console =
+        handover->kind == HANDOVER_CONSOLE ||
+        (handover->kind == HANDOVER_CANCEL && core->count == 1 && !handover->is_for_peer);
 
     handover->fd = conn_detach(&client->conn);
     timer_stop(&client->timer);
@@ -467,7 +475,7 @@ static void adopt_cancel(struct core *core, struct handover *handover)
 {
     struct client *client;
 
-    if (client_find_key(core, handover->cancel_key) == NULL) {
+    if (!handover->is_for_peer && client_find_key(core, handover->cancel_key) == NULL) {
         if (++handover->hop_count < core->count) {
             core->ports->post_core(core, (core->index + 1) % core->count, &handover->letter);
             return;
@@ -480,7 +488,9 @@ static void adopt_cancel(struct core *core, struct handover *handover)
         if (client != NULL) {
             client_become(client, CLIENT_CANCEL);
             conn_resume(&client->conn);
-            if (!cancel_start(client, handover->cancel_key))
+            if (handover->is_for_peer)
+                peer_forward(client, handover->cancel_key);
+            else if (!cancel_start(client, handover->cancel_key))
                 client_close_silently(client, "failed cancel request");
             handover_give_back(core, handover);
             return;
@@ -571,6 +581,7 @@ void login_authenticated(struct client *client)
 
     login->phase = LOGIN_DONE;
     if (login->is_console) {
+        pack_values(client);
         move(client, HANDOVER_CONSOLE, core->index);
         return;
     }
@@ -682,7 +693,9 @@ static bool lookup_target(const struct login *login, struct auth_query_target *t
     const struct settings *settings = &login->snapshot->settings;
     const struct database_config *database = NULL;
 
-    if (settings->auth_type == AUTH_ANY || (login->user != NULL && login->user->is_in_auth_file))
+    /* Of a name that PAM or LDAP checks nothing need be known. */
+    if (settings->auth_type == AUTH_ANY || settings->auth_type == AUTH_PAM ||
+        settings->auth_type == AUTH_LDAP || (login->user != NULL && login->user->is_in_auth_file))
         return false;
     if (!login->is_console)
         database = snapshot_find_database(login->snapshot, login->handover.database);
@@ -741,11 +754,14 @@ void login_looked_up(struct login *login, const struct auth_query *query)
         return;
     }
     strcpy(handover->user, query->name);
-    strcpy(handover->found_secret, query->secret);
-    handover->has_found_secret = true;
+    strcpy(login->found_secret, query->secret);
+    if (login->found_secret[0] != '\0') {
+        handover->password = login->found_secret;
+        handover->password_is_found = true;
+    }
     login->is_looked_up = true;
     login->user = snapshot_find_user(login->snapshot, handover->user);
-    login->secret_text = handover->found_secret;
+    login->secret_text = login->found_secret;
     /* So that the log can name them; they count after authentication. */
     client->user_usage = usage_find(core->usage, USAGE_USER, handover->user);
     if (client->user_usage == NULL) {
@@ -780,6 +796,15 @@ static void startup_received(struct client *client, const struct startup_packet 
                          : login->error);
         return;
     }
+    login->is_console = strcmp(login->handover.database[0] != '\0' ? login->handover.database
+                                                                   : login->handover.user,
+                               "pgbouncer") == 0;
+    if (parameters.extra_float_digits != NULL && !login->is_console) {
+        /* JDBC asks for it everywhere; the console has no floats. */
+        unsupported(&parameters, "extra_float_digits", parameters.extra_float_digits);
+        fail(client, login->error);
+        return;
+    }
     /* All of it is copied; what follows may hand over what came behind it. */
     input_consume(login, packet->packet_bytes);
     if (login->handover.user[0] == '\0') {
@@ -797,7 +822,6 @@ static void startup_received(struct client *client, const struct startup_packet 
         fail(client, "startup parameters are too long");
         return;
     }
-    login->is_console = strcmp(login->handover.database, "pgbouncer") == 0;
     login->user = snapshot_find_user(login->snapshot, login->handover.user);
     login->secret_text = login->user != NULL ? login->user->secret : "";
     if (!login->is_console && usage_count(&core->usage->client_count) > settings->max_client_conn) {
@@ -822,6 +846,35 @@ static void startup_received(struct client *client, const struct startup_packet 
         login_authenticated(client);
     else
         login_auth_begin(client);
+}
+
+/* Whose query it is, this core knows, or another one, or control (a console session), or a peer. */
+static void cancel_requested(struct client *client)
+{
+    struct core *core = client_core(client);
+    struct handover *handover = &client->login->handover;
+    const uint8_t *key = handover->cancel_key;
+    bool is_here = client_find_key(core, key) != NULL;
+    unsigned to_core = (core->index + 1) % core->count;
+
+    if (!is_here && cancel_key_is_foreign(key, core->snapshot->settings.peer_id) &&
+        !core->has_other_keys) {
+        handover->is_for_peer = true;
+        to_core = peer_core(key, core->count);
+    }
+    if (!is_here && (!handover->is_for_peer || to_core != core->index)) {
+        client->login->input_bytes = 0;
+        handover->hop_count = 1;
+        move(client, HANDOVER_CANCEL, to_core);
+        return;
+    }
+    client_become(client, CLIENT_CANCEL);
+    if (!is_here)
+        peer_forward(client, key);
+    else if (!cancel_start(client, key))
+        client_close_silently(client, "failed cancel request");
+    if (client->login != NULL)
+        login_end(client);
 }
 
 /* True: something was consumed, look again. */
@@ -850,18 +903,7 @@ static bool process_startup(struct client *client)
         return false;
     case STARTUP_CANCEL_REQUEST:
         memcpy(login->handover.cancel_key, packet.body, 8);
-        if (client_find_key(client_core(client), login->handover.cancel_key) != NULL) {
-            client_become(client, CLIENT_CANCEL);
-            if (!cancel_start(client, login->handover.cancel_key))
-                client_close_silently(client, "failed cancel request");
-            else if (client->login != NULL)
-                login_end(client);
-        } else {
-            login->input_bytes = 0;
-            login->handover.hop_count = 1;
-            move(client, HANDOVER_CANCEL,
-                 (client_core(client)->index + 1) % client_core(client)->count);
-        }
+        cancel_requested(client);
         return false;
     case STARTUP_VERSION_3:
         startup_received(client, &packet);

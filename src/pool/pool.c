@@ -1,8 +1,10 @@
 /* pool.c - who waits, who is free, who may open. */
 #include "pool/pool.h"
 
+#include "crypto/secret.h"
 #include "pool/client.h"
 #include "pool/lending.h"
+#include "pool/peer.h"
 #include "pool/server.h"
 
 #include <arpa/inet.h>
@@ -15,6 +17,8 @@ enum { MAINTENANCE_US = 333 * 1000 };
 
 static void maintenance_fired(struct timer *timer, uint64_t now_us);
 static void arm_maintenance(struct pool *pool);
+static void tell_welcome(struct pool *pool);
+static void open_spare(struct pool *pool, int count);
 
 static uint32_t pool_hash(const char *database, const char *user)
 {
@@ -46,6 +50,36 @@ void pool_update_settings(struct pool *pool)
     pool->user_config = snapshot_find_user(snapshot, pool->user_name);
     snapshot_pool_settings(snapshot, pool->database, pool->user_config, &pool->settings);
     pool->identity = database_config_identity(pool->database);
+}
+
+bool pool_keep_password(struct pool *pool, const char *password)
+{
+    struct core *core = pool->core;
+    struct buffer *old = pool->client_password;
+    struct buffer *new = NULL;
+    size_t bytes = password != NULL ? strlen(password) + 1 : 0;
+
+    if (old == NULL ? password == NULL
+                    : password != NULL && strcmp((const char *)old->data, password) == 0)
+        return true;
+    if (password != NULL) {
+        new = buffer_park(core->loop.buffers, bytes);
+        if (new == NULL)
+            return false;
+        memcpy(new->data, password, bytes);
+    }
+    if (old != NULL) {
+        secret_wipe(old->data, strlen((const char *)old->data));
+        buffer_release(core->loop.buffers, old);
+    }
+    pool->client_password = new;
+    pool->client_password_count++;
+    pool->client_password_is_found = false;
+    pool->has_salted_password = false;
+    pool->has_client_key = false;
+    if (password != NULL)
+        pool_try_now(pool);
+    return true;
 }
 
 static void pool_give(struct pool *pool)
@@ -139,7 +173,7 @@ static void pool_forget(struct pool *pool)
         else
             slab_give(&core->resolutions, pool->resolution);
     }
-    explicit_bzero(pool->found_secret, sizeof(pool->found_secret));
+    (void)!pool_keep_password(pool, NULL);
     explicit_bzero(pool->client_key, sizeof(pool->client_key));
     explicit_bzero(pool->salted_password, sizeof(pool->salted_password));
     pool_give(pool);
@@ -181,21 +215,99 @@ static void arm_maintenance(struct pool *pool)
         timer_set(&pool->core->timers, &pool->timer, pool->core->loop.now_us + MAINTENANCE_US);
 }
 
-/* ---- clients ---- */
+/* ---- a host that is a standby, and may be promoted ---- */
 
-void pool_client_enters(struct pool *pool, struct client *client)
+enum { ASK_STANDBY_US = 1000 * 1000 };
+
+/* The value of one ParameterStatus of the welcome, and where that message begins and ends. NULL: it is
+ * not in it. */
+static const char *welcome_find(const struct pool *pool, const char *wanted, size_t *begin,
+                                size_t *end)
 {
-    pool->empty_since_us = 0;
-    arm_maintenance(pool);
-    if (!pool->has_welcome)
-        pool_read_news(pool);
-    if (client->state != CLIENT_WELCOME)
-        return;
-    if (pool->has_welcome)
-        client_welcome(client);
-    else
-        pool_launch(pool);
+    struct reader reader;
+
+    reader_init(&reader, pool->welcome, pool->welcome_bytes);
+    while (reader_left(&reader) > 0) {
+        const char *name;
+        const char *value;
+
+        *begin = pool->welcome_bytes - reader_left(&reader);
+        (void)reader_get(&reader, FRAME_HEADER_BYTES);
+        name = reader_get_string(&reader);
+        value = reader_get_string(&reader);
+        assert(name != NULL && value != NULL); /* made by message_parameter_status */
+        *end = pool->welcome_bytes - reader_left(&reader);
+        if (strcmp(name, wanted) == 0)
+            return value;
+    }
+    return NULL;
 }
+
+void pool_standby_told(struct pool *pool, const struct server *server, const char *value)
+{
+    static const char name[] = "in_hot_standby";
+    uint8_t welcome[POOL_WELCOME_BYTES];
+    struct writer writer;
+    size_t begin, end;
+    const char *before;
+
+    if (!pool->has_welcome || pool->welcome_has_changed || pool->is_retired ||
+        server->close_needed || server->generation < pool->welcome_generation ||
+        server->identity != pool->identity)
+        return;
+    before = welcome_find(pool, name, &begin, &end);
+    if (before == NULL || strcmp(before, value) == 0)
+        return;
+    writer_init(&writer, welcome, sizeof(welcome));
+    writer_put(&writer, pool->welcome, begin);
+    message_parameter_status(&writer, name, value);
+    writer_put(&writer, pool->welcome + end, pool->welcome_bytes - end);
+    if (writer.overflow)
+        return;
+    memcpy(pool->welcome, welcome, writer.bytes);
+    pool->welcome_bytes = (uint16_t)writer.bytes;
+    pool->welcome_us = MAX(pool->core->loop.now_us, pool->welcome_us + 1);
+    log_write(LEVEL_LOG, "pool %s/%s: the server says that in_hot_standby is %s now",
+              pool->database_name, pool->user_name, value);
+    tell_welcome(pool);
+}
+
+/* PostgreSQL tells of its promotion with its next answer. Clients that look at the welcome and go away
+ * because it is a standby's (target_session_attrs) ask nothing, so we do, now and then. */
+static void ask_standby(struct pool *pool)
+{
+    uint64_t now_us = pool->core->loop.now_us;
+    struct list *idle = list_front(&pool->idle_servers);
+    const char *value;
+    size_t begin, end;
+
+    if (now_us - pool->asked_standby_us < ASK_STANDBY_US || pool_is_stopped(pool) ||
+        pool->is_launching)
+        return;
+    value = welcome_find(pool, "in_hot_standby", &begin, &end);
+    if (value == NULL || strcmp(value, "on") != 0)
+        return;
+    pool->asked_standby_us = now_us;
+    if (idle != NULL) {
+        server_start_check(OWNER_OF(idle, struct server, link));
+    } else if (usage_count(&pool->set->server_count) == 0) {
+        open_spare(pool, 1);
+    } else if (pool->core->count > 1) {
+        atomic_store(&pool->set->asks_standby, true);
+        lending_poke_all(pool);
+    }
+}
+
+void pool_answer_standby(struct pool *pool)
+{
+    struct list *idle = list_front(&pool->idle_servers);
+
+    if (idle != NULL && !pool_is_stopped(pool) && !pool->is_launching &&
+        atomic_load(&pool->set->asks_standby) && atomic_exchange(&pool->set->asks_standby, false))
+        server_start_check(OWNER_OF(idle, struct server, link));
+}
+
+/* ---- clients ---- */
 
 static void error_hint(const struct pool *pool, char hint[128])
 {
@@ -208,20 +320,77 @@ static void error_hint(const struct pool *pool, char hint[128])
         snprintf(hint, 128, "A new attempt to connect to the server is under way.");
 }
 
-void pool_client_timed_out(struct pool *pool, struct client *client, const char *reason)
+/* It ends because the server cannot be had: it hears what that said, or what was tried, and when the
+ * next attempt is. The log says it of the first client. */
+static void close_for_failure(struct pool *pool, struct client *client, const char *message,
+                              const char *sqlstate, const char *what)
 {
     char detail[POOL_ERROR_BYTES + 64];
     char hint[128];
-    struct pg_error error = {.severity = SEVERITY_FATAL, .message = reason};
+    struct pg_error error = {
+        .severity = SEVERITY_FATAL,
+        .message = message,
+        .sqlstate = sqlstate,
+        .detail = detail,
+        .hint = hint,
+    };
 
-    if (pool->last_login_failed) {
-        snprintf(detail, sizeof(detail), "The last connection to the server failed: %s",
-                 pool->last_error);
-        error_hint(pool, hint);
-        error.detail = detail;
-        error.hint = hint;
+    snprintf(detail, sizeof(detail), "%s: %s", what, pool->last_error);
+    error_hint(pool, hint);
+    client_close_pg_error(client, &error,
+                          atomic_fetch_add(&pool->set->told_count, 1) == 0 ? LEVEL_WARNING
+                                                                           : LEVEL_DEBUG);
+}
+
+void pool_client_timed_out(struct pool *pool, struct client *client, const char *reason)
+{
+    if (pool->last_login_failed)
+        close_for_failure(pool, client, reason, NULL, "The last connection to the server failed");
+    else
+        client_close_error(client, reason, NULL);
+}
+
+static void close_with_servers_error(struct pool *pool, struct client *client)
+{
+    close_for_failure(pool, client, pool->last_error,
+                      pool->last_sqlstate[0] != '\0' ? pool->last_sqlstate : NULL,
+                      "The server said");
+}
+
+/* The server has refused, and nothing has been tried since: nobody waits for what is known. Who logs in
+ * hears it as without a pooler. True: the client is closed. */
+static bool refuse_at_once(struct pool *pool, struct client *client)
+{
+    char message[POOL_ERROR_BYTES + 128];
+
+    if (!pool->last_login_failed || !pool->server_said_error ||
+        usage_count(&pool->set->server_count) > 0 || pool->retry_at_us <= pool->core->loop.now_us)
+        return false;
+    if (client->state == CLIENT_WELCOME) {
+        close_with_servers_error(pool, client);
+        return true;
     }
-    client_close_pg_error(client, &error);
+    snprintf(message, sizeof(message),
+             "server login has been failing, cached error: %s (server_login_retry)",
+             pool->last_error);
+    close_for_failure(pool, client, message, NULL, "The server said");
+    return true;
+}
+
+void pool_client_enters(struct pool *pool, struct client *client)
+{
+    pool->empty_since_us = 0;
+    arm_maintenance(pool);
+    if (!pool->has_welcome)
+        pool_read_news(pool);
+    if (client->state != CLIENT_WELCOME)
+        return;
+    if (pool->has_welcome) {
+        client_welcome(client);
+        ask_standby(pool);
+    } else if (!refuse_at_once(pool, client)) {
+        pool_launch(pool);
+    }
 }
 
 bool pool_want_server(struct pool *pool, struct client *client)
@@ -248,22 +417,8 @@ bool pool_want_server(struct pool *pool, struct client *client)
         }
         /* Else it is tested (pool_launch), and goes to the first waiter. */
     }
-    if (pool->last_login_failed && pool->server_said_error &&
-        usage_count(&pool->set->server_count) == 0 && pool->retry_at_us > core->loop.now_us) {
-        char message[POOL_ERROR_BYTES + 128];
-        char detail[POOL_ERROR_BYTES + 64];
-        char hint[128];
-        struct pg_error error = {
-            .severity = SEVERITY_FATAL, .message = message, .detail = detail, .hint = hint};
-
-        snprintf(message, sizeof(message),
-                 "server login has been failing, cached error: %s (server_login_retry)",
-                 pool->last_error);
-        snprintf(detail, sizeof(detail), "The server said: %s", pool->last_error);
-        error_hint(pool, hint);
-        client_close_pg_error(client, &error);
+    if (refuse_at_once(pool, client))
         return false;
-    }
     client->wait_since_us = core->loop.now_us;
     client->is_notified = false;
     client_become(client, CLIENT_WAITING);
@@ -392,6 +547,7 @@ static void tell_welcome(struct pool *pool)
     struct welcome_news news = {
         .generation = pool->welcome_generation,
         .identity = pool->identity,
+        .made_us = pool->welcome_us,
         .welcome_bytes = pool->welcome_bytes,
     };
     const char *values[PARAMS_COUNT_MAX];
@@ -443,11 +599,17 @@ static void read_welcome(struct pool *pool)
     const char *values[PARAMS_COUNT_MAX];
     struct buffer *defaults;
 
-    if (pool->has_welcome || pool->is_retired ||
+    if ((pool->has_welcome && atomic_load(&set->welcome.version) == pool->welcome_seen) ||
+        pool->is_retired ||
         !bulletin_read(&set->welcome, set->welcome_words, &news, sizeof(news),
                        &pool->welcome_seen) ||
         news.generation < atomic_load(&set->generation) || news.identity != pool->identity)
         return;
+    if (pool->has_welcome && news.made_us <= pool->welcome_us) {
+        if (news.made_us < pool->welcome_us)
+            tell_welcome(pool); /* two of them wrote at once, and the older one was the last */
+        return;
+    }
     params_unpack(params, news.params, news.params_bytes, values);
     defaults = params_intern(params, values);
     if (defaults == NULL)
@@ -457,6 +619,7 @@ static void read_welcome(struct pool *pool)
     memcpy(pool->welcome, news.welcome, news.welcome_bytes);
     pool->welcome_bytes = news.welcome_bytes;
     pool->welcome_generation = news.generation;
+    pool->welcome_us = news.made_us;
     pool->has_welcome = true;
     welcome_all(pool);
 }
@@ -501,17 +664,20 @@ void pool_server_logged_in(struct pool *pool, struct server *server)
     bool had_failed;
 
     if (pool->last_login_failed)
-        log_write(LEVEL_LOG, "pool %s/%s: the server can be reached again", pool->database_name,
-                  pool->user_name);
+        log_write(LEVEL_LOG,
+                  "pool %s/%s: the server can be reached again; clients closed meanwhile: %u",
+                  pool->database_name, pool->user_name, atomic_exchange(&pool->set->told_count, 0));
     had_failed = pool->last_login_failed;
     forget_failure(pool);
     if (had_failed)
         tell_failure(pool);
     /* Not of one that has to go: a RELOAD or RECONNECT came while its connect_query ran (simulation
      * seed 408). */
-    if (pool_needs_welcome(pool) && !server->close_needed) {
+    if ((pool_needs_welcome(pool) || pool->welcome_has_changed) && !server->close_needed) {
         pool->has_welcome = true;
+        pool->welcome_has_changed = false;
         pool->welcome_generation = server->generation;
+        pool->welcome_us = core->loop.now_us;
         params_release(&core->params, pool->default_params);
         pool->default_params = server->params != NULL ? buffer_reference(server->params) : NULL;
         tell_welcome(pool);
@@ -553,12 +719,11 @@ void pool_server_failed(struct pool *pool, const char *text, const char *sqlstat
     fail_waiters(pool);
 }
 
-void pool_try_again(struct pool *pool)
+void pool_try_now(struct pool *pool)
 {
-    if (pool->retry_at_us == 0)
-        return;
     pool->retry_at_us = 0;
-    tell_failure(pool);
+    if (pool->last_login_failed)
+        tell_failure(pool);
 }
 
 /* Only an answer of the server fails those who wait, and only when no server is left that could
@@ -574,8 +739,7 @@ static void fail_waiters(struct pool *pool)
         while (!list_is_empty(list)) {
             struct client *client = OWNER_OF(list_front(list), struct client, link);
 
-            client_close_error(client, pool->last_error,
-                               pool->last_sqlstate[0] != '\0' ? pool->last_sqlstate : NULL);
+            close_with_servers_error(pool, client);
         }
     }
 }
@@ -596,39 +760,6 @@ void pool_server_gone(struct pool *pool)
 
 /* ---- opening ---- */
 
-/* One host of the entry: a literal address or a path needs nobody's help. */
-static bool literal_address(const struct pool *pool, const char *host,
-                            struct sockaddr_storage *address)
-{
-    struct sockaddr_in *v4 = (struct sockaddr_in *)address;
-    struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)address;
-    struct sockaddr_un *un = (struct sockaddr_un *)address;
-    uint16_t port = pool->database->port;
-
-    memset(address, 0, sizeof(*address));
-    if (host[0] == '/' || host[0] == '@') {
-        int bytes = snprintf(un->sun_path, sizeof(un->sun_path), "%s/.s.PGSQL.%u", host, port);
-
-        if (bytes < 0 || (size_t)bytes >= sizeof(un->sun_path))
-            return false;
-        if (host[0] == '@')
-            un->sun_path[0] = '\0';
-        un->sun_family = AF_UNIX;
-        return true;
-    }
-    if (inet_pton(AF_INET, host, &v4->sin_addr) == 1) {
-        v4->sin_family = AF_INET;
-        v4->sin_port = htons(port);
-        return true;
-    }
-    if (inet_pton(AF_INET6, host, &v6->sin6_addr) == 1) {
-        v6->sin6_family = AF_INET6;
-        v6->sin6_port = htons(port);
-        return true;
-    }
-    return false;
-}
-
 void resolution_returned(struct letter *letter, void *context)
 {
     struct resolution *resolution = OWNER_OF(letter, struct resolution, job.letter);
@@ -636,6 +767,10 @@ void resolution_returned(struct letter *letter, void *context)
     struct pool *pool = resolution->pool;
     const struct settings *settings = &core->snapshot->settings;
 
+    if (resolution->peer != NULL) {
+        peer_resolved(resolution, core);
+        return;
+    }
     resolution->in_flight = false;
     if (pool == NULL) {
         slab_give(&core->resolutions, resolution);
@@ -668,7 +803,7 @@ static bool pool_resolve(struct pool *pool)
                        core->snapshot->settings.unix_socket_dir[0] != '\0'
                    ? core->snapshot->settings.unix_socket_dir
                    : "/tmp";
-    if (strchr(host, ',') == NULL && literal_address(pool, host, &literal)) {
+    if (strchr(host, ',') == NULL && address_from_text(host, pool->database->port, &literal)) {
         pool->addresses[0] = literal;
         pool->address_count = 1;
         return true;
@@ -965,22 +1100,27 @@ static bool is_forced(const struct pool *pool)
     return user != NULL && strcmp(user, pool->user_name) == 0;
 }
 
-static void keep_minimum(struct pool *pool)
+/* A server that no client waits for, unless there are `count` of them. */
+static void open_spare(struct pool *pool, int count)
 {
     struct core *core = pool->core;
 
-    if (pool->settings.min_pool_size <= 0 ||
-        usage_count(&pool->set->server_count) >= pool->settings.min_pool_size || pool->is_retired ||
+    if (usage_count(&pool->set->server_count) >= count || pool->is_retired ||
         pool_is_stopped(pool) || core->shutdown != SHUTDOWN_NONE || pool->login_count > 0 ||
-        (pool->client_count == 0 && !is_forced(pool)) ||
         (pool->last_login_failed && pool->retry_at_us > core->loop.now_us))
         return;
     if (!pool_resolve(pool) || !usage_take(&pool->set->login_count, login_limit(pool)))
         return;
-    if (usage_take(&pool->set->server_count, pool->settings.min_pool_size))
+    if (usage_take(&pool->set->server_count, count))
         (void)!launch_one(pool, false);
     else
         usage_give(&pool->set->login_count);
+}
+
+static void keep_minimum(struct pool *pool)
+{
+    if (pool->settings.min_pool_size > 0 && (pool->client_count > 0 || is_forced(pool)))
+        open_spare(pool, pool->settings.min_pool_size);
 }
 
 /* No shard of it has anything. */
@@ -1078,6 +1218,7 @@ void pool_retire_servers(struct pool *pool, const char *reason)
                                   &pool->canceled_servers, &pool->lending_servers};
 
     pool->has_welcome = false;
+    pool->welcome_has_changed = false;
     pool->resolved_until_us = 0;
     pool->address_count = 0;
     pool->is_launching = true;

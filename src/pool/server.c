@@ -17,6 +17,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/un.h>
 
 enum { GATHER_BYTES_MAX = 32 * 1024 };
 
@@ -126,15 +127,41 @@ static void server_become(struct server *server, enum server_state state)
 
 /* ---- opening ---- */
 
+void server_open_failed(struct server *server, const char *text, const char *sqlstate,
+                        bool said_error, const char *reason)
+{
+    server->is_unsaid = server->pool->last_login_failed;
+    pool_server_failed(server->pool, text, sqlstate, said_error);
+    server_close(server, reason);
+}
+
+/* `why` may be NULL. */
+static void not_reached(struct server *server, const char *reason, const char *why)
+{
+    const struct sockaddr_un *un = (const struct sockaddr_un *)&server->address;
+    struct peer_name name;
+    char host[64];
+    char text[POOL_ERROR_BYTES];
+    int bytes = snprintf(text, sizeof(text), why != NULL ? "%s: %s" : "%s", reason, why);
+
+    peer_name_from(&name, &server->address);
+    peer_name_host(&name, host);
+    if (name.family == AF_UNIX)
+        snprintf(text + bytes, sizeof(text) - (size_t)bytes, " (%s%.107s)",
+                 un->sun_path[0] == '\0' ? "@" : "", un->sun_path + (un->sun_path[0] == '\0'));
+    else
+        snprintf(text + bytes, sizeof(text) - (size_t)bytes,
+                 name.family == AF_INET6 ? " ([%s]:%u)" : " (%s:%u)", host, name.port);
+    server_open_failed(server, text, NULL, false, reason);
+}
+
 static void connect_timer_fired(struct timer *timer, uint64_t now_us)
 {
     struct server *server = OWNER_OF(timer, struct server, timer);
 
     (void)now_us;
-    if (server->state != SERVER_LOGIN)
-        return;
-    pool_server_failed(server->pool, "connect timeout", NULL, false);
-    server_close(server, "connect timeout");
+    if (server->state == SERVER_LOGIN)
+        not_reached(server, "connect timeout", NULL);
 }
 
 struct server *server_launch(struct pool *pool, const struct sockaddr_storage *address)
@@ -199,11 +226,11 @@ static void server_connected(struct conn *conn, int error)
     struct server *server = OWNER_OF(conn, struct server, conn);
     const struct settings *settings = &server_core(server)->snapshot->settings;
     struct sockaddr_storage local;
+    /* One attempt after the other while the server is away: said of the first. */
+    enum log_level level = server->pool->last_login_failed ? LEVEL_DEBUG : LEVEL_LOG;
 
     if (error != 0) {
-        server_log(server, LEVEL_WARNING, "connect failed: %s", strerror(error));
-        pool_server_failed(server->pool, "connect failed", NULL, false);
-        server_close(server, "connect failed");
+        not_reached(server, "connect failed", strerror(error));
         return;
     }
     core_tune_socket(server_core(server), conn->fd, server->address.ss_family);
@@ -215,9 +242,9 @@ static void server_connected(struct conn *conn, int error)
 
             peer_name_from(&name, &local);
             peer_name_host(&name, host);
-            server_log(server, LEVEL_LOG, "new connection to server (from %s:%u)", host, name.port);
+            server_log(server, level, "new connection to server (from %s:%u)", host, name.port);
         } else {
-            server_log(server, LEVEL_LOG, "new connection to server");
+            server_log(server, level, "new connection to server");
         }
     }
     server_login_start(server);
@@ -657,8 +684,11 @@ static void parameter_status(struct server *server, const uint8_t *body, size_t 
         return;
     }
     index = param_names_find(core->params.names, name);
-    if (index < 0)
+    if (index < 0) {
+        if (strcmp(name, "in_hot_standby") == 0)
+            pool_standby_told(server->pool, server, value);
         return;
+    }
     set = params_with(&core->params, server->params, (unsigned)index, value);
     if (set == NULL) {
         server_close(server, "failed to store ParameterStatus");
@@ -1210,8 +1240,9 @@ static void server_ended(struct conn *conn, int error)
     if (error != 0)
         server_log(server, LEVEL_DEBUG, "connection lost: %s", strerror(error));
     if (server->state == SERVER_LOGIN)
-        pool_server_failed(server->pool, "server conn crashed?", NULL, false);
-    server_close(server, "server conn crashed?");
+        not_reached(server, "server conn crashed?", error != 0 ? strerror(error) : NULL);
+    else
+        server_close(server, "server conn crashed?");
 }
 
 void server_close(struct server *server, const char *reason)
@@ -1225,7 +1256,8 @@ void server_close(struct server *server, const char *reason)
     if (server->state == SERVER_CLOSING)
         return;
     if (core->snapshot->settings.log_disconnections)
-        server_log(server, LEVEL_LOG, "closing because: %s (age=%llus)", reason,
+        server_log(server, server->is_unsaid ? LEVEL_DEBUG : LEVEL_LOG,
+                   "closing because: %s (age=%llus)", reason,
                    (unsigned long long)((core->loop.now_us - server->connect_us) / US_PER_S));
     timer_stop(&server->timer);
     server_become(server, SERVER_CLOSING);
@@ -1359,5 +1391,7 @@ void server_fill_row(const struct server *server, struct socket_row *row, uint64
     snprintf(row->application_name, sizeof(row->application_name), "%s",
              application_name != NULL ? application_name : "");
     row->prepared_count = server_statements_count(server);
+    row->packet_remain = server->frame.body_left;
+    row->send_avail = server->conn.out.bytes;
     row->id = server->id;
 }

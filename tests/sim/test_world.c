@@ -7,15 +7,18 @@
  *
  * Each question names its client and its number; each answer names them again (world.h). When the
  * faults stop, every client must come to the end of its scripts, and everything must come home. */
+#include "world_peer.h"
 #include "world_session.h"
 #include "world_user.h"
 
 #include "control/merge.h"
 #include "control/request.h"
+#include "pool/cancel.h"
 #include "pool/client.h"
 #include "pool/command.h"
 #include "pool/handover.h"
 #include "pool/lending.h"
+#include "pool/peer.h"
 #include "pool/report.h"
 #include "pool/server.h"
 #include "worker/worker.h"
@@ -67,11 +70,12 @@ struct limits {
     int database_servers[DATABASES], user_servers[LOGINS];
     int database_clients[DATABASES], user_clients[LOGINS];
     int clients;
+    int peer_requests;
 };
 
 static struct limits limits;
 static struct snapshot *snapshot; /* control's */
-static char config_text[4096], users_text[512];
+static char config_text[5000], users_text[512];
 static const char *fixed_mode; /* NULL: each configuration draws its own */
 static const char *auth_type;
 static unsigned scram_iterations;
@@ -131,6 +135,10 @@ static void note_limits(const struct snapshot *made)
     const struct settings *settings = &made->settings;
 
     limits.clients = larger(limits.clients, settings->max_client_conn);
+    for (size_t i = 0; i < made->peer_count; i++)
+        limits.peer_requests = larger(limits.peer_requests, made->peers[i].pool_size >= 0
+                                                                ? made->peers[i].pool_size
+                                                                : settings->default_pool_size);
     for (unsigned i = 0; i < LOGINS; i++) {
         const struct user_config *user = snapshot_find_user(made, login_names[i].name);
 
@@ -166,6 +174,8 @@ static struct snapshot *make_snapshot(bool is_whole)
 {
     static const char *const modes[] = {"transaction", "transaction", "session", "statement"};
     struct sim *sim = world.sim;
+    unsigned peer_id =
+        is_whole || !world.changes_peer_id ? PEER_OURS : (unsigned)sim_below(sim, 2) * 5;
     const char *mode = fixed_mode != NULL ? fixed_mode : modes[sim_below(sim, COUNT_OF(modes))];
     const char *auth_database = "";
     struct snapshot *made;
@@ -177,9 +187,15 @@ static struct snapshot *make_snapshot(bool is_whole)
              "shop = host=127.0.0.1 port=5432 pool_size=%u reserve_pool_size=%u%s\n"
              "%sstore = host=127.0.0.1 port=5433 dbname=warehouse%s\n"
              "fixed = host=%s port=5432 user=alice pool_size=%u%s\n"
+             "[peers]\n"
+             "%u = host=127.0.0.1 port=%u\n"
+             "%s%u = host=127.0.0.1 port=%u pool_size=%s\n"
+             "%s%u = host=peer.example port=%u\n"
              "[users]\n"
              "bob = max_user_connections=%s max_user_client_connections=%s\n"
              "[pgbouncer]\n"
+             "peer_id = %u\n"
+             "dns_nxdomain_ttl = 0.05\n"
              "auth_type = %s\n"
              "auth_file = users.txt\n"
              "admin_users = alice\n"
@@ -214,14 +230,17 @@ static struct snapshot *make_snapshot(bool is_whole)
              1 + (unsigned)sim_below(sim, 5), (unsigned)sim_below(sim, 3),
              pick(" connect_query='select 1'", ""), is_whole || !happens(6) ? "" : "; ",
              pick(" max_db_connections=2", ""), pick("pg.example", "127.0.0.1"),
-             1 + (unsigned)sim_below(sim, 3), pick(" min_pool_size=1", ""), pick("2", "0"),
-             pick("4", "0"), auth_type, world.looks_up ? "auth_user = alice\nauth_query = " : "; ",
-             auth_query_text, auth_database[0] != '\0' ? "auth_dbname = " : "; ", auth_database,
-             scram_iterations, mode, 1 + (unsigned)sim_below(sim, 4), pick("1", "0"),
-             pick("0.1", "5"), pick("0.05", "3600"), pick("0.05", "600"), pick("0", "30"),
-             pick("1", "0"), pick("1", "0"), pick("0.1", "15"), pick("0.5", "120"),
-             pick("0.3", "0"), pick("6", "100"), pick("2", "0"), pick("3", "0"), pick("5", "0"),
-             pick("4", "0"), pick("0.05", "10"), world.prepared_max,
+             1 + (unsigned)sim_below(sim, 3), pick(" min_pool_size=1", ""), PEER_OURS,
+             PEER_PORT + PEER_OURS, is_whole || !happens(6) ? "" : "; ", PEER_LITERAL,
+             PEER_PORT + PEER_LITERAL, pick("1", "3"), is_whole || !happens(6) ? "" : "; ",
+             PEER_NAMED, PEER_PORT + PEER_NAMED, pick("2", "0"), pick("4", "0"), peer_id, auth_type,
+             world.looks_up ? "auth_user = alice\nauth_query = " : "; ", auth_query_text,
+             auth_database[0] != '\0' ? "auth_dbname = " : "; ", auth_database, scram_iterations,
+             mode, 1 + (unsigned)sim_below(sim, 4), pick("1", "0"), pick("0.1", "5"),
+             pick("0.05", "3600"), pick("0.05", "600"), pick("0", "30"), pick("1", "0"),
+             pick("1", "0"), pick("0.1", "15"), pick("0.5", "120"), pick("0.3", "0"),
+             pick("6", "100"), pick("2", "0"), pick("3", "0"), pick("5", "0"), pick("4", "0"),
+             pick("0.05", "10"), world.prepared_max,
              happens(4) ? 0 : 1 + (unsigned)sim_below(sim, WORKERS_SIM_MAX), pick("1", "10"),
              world.caches_unnamed, world.heals);
     made = snapshot_load_through(open_config, NULL, "pgsplice.ini", NULL, say, NULL);
@@ -334,7 +353,6 @@ static void resolve(struct job *job)
     struct resolution *resolution = OWNER_OF(job, struct resolution, job);
     struct sockaddr_in *address = (struct sockaddr_in *)&resolution->addresses[0];
 
-    assert(strcmp(resolution->host, "pg.example") == 0);
     resolution->address_count = 0;
     if (world.is_chaos && happens(8)) {
         snprintf(resolution->error, sizeof(resolution->error), "Name or service not known");
@@ -343,6 +361,12 @@ static void resolve(struct job *job)
     *address = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(resolution->port)};
     address->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     resolution->address_count = 1;
+    if (strcmp(resolution->host, "pg.example") == 0)
+        return;
+    assert(strcmp(resolution->host, "peer.example") == 0);
+    resolution->addresses[1] = resolution->addresses[0];
+    address->sin_port = htons(PEER_DEAD_PORT);
+    resolution->address_count = 2;
 }
 
 static void resolver_opens(struct letter *letter, void *context)
@@ -368,6 +392,12 @@ static void console_opens(struct letter *letter, void *context)
     if (handover->kind == HANDOVER_CANCEL) {
         for (unsigned i = 0; i < worker_count; i++)
             must(client_find_key(&workers[i]->core, handover->cancel_key) == NULL);
+        if (cancel_key_is_foreign(handover->cancel_key, snapshot->settings.peer_id)) {
+            handover->is_for_peer = true;
+            letter->open = handover_open;
+            post_to(peer_core(handover->cancel_key, worker_count), letter);
+            return;
+        }
         usage_give(&usage.client_count);
         ring_close(control_ring, handover->fd);
     } else {
@@ -414,7 +444,8 @@ static void request_answered(struct request *request)
                        strcmp(rows[i].user, rows[k].user) != 0);
         }
     } else if (!request->is_command &&
-               (request->kind == REPORT_CLIENTS || request->kind == REPORT_SERVERS)) {
+               (request->kind == REPORT_CLIENTS || request->kind == REPORT_LOGINS ||
+                request->kind == REPORT_SERVERS)) {
         struct socket_row *rows = request->rows;
         size_t count = merge_sockets(rows, request->row_count);
 
@@ -470,6 +501,7 @@ static void order_reload(bool is_whole)
 static void order_report(void)
 {
     static const enum report_kind kinds[] = {REPORT_POOLS,  REPORT_CLIENTS,   REPORT_SERVERS,
+                                             REPORT_LOGINS, REPORT_MEMORY,    REPORT_STATEMENTS,
                                              REPORT_COUNTS, REPORT_UNSETTLED, REPORT_UNSETTLED};
     struct request *request = request_take();
 
@@ -597,6 +629,53 @@ static unsigned check_servers(const struct pool *pool)
     return count;
 }
 
+/* Requests for a peer are where its counts say, and all on one core. */
+static void check_peers(const struct core *core)
+{
+    list_for_each(peer_link, &core->peer_list)
+    {
+        const struct peer *peer = OWNER_OF(peer_link, struct peer, link);
+        unsigned active = 0, connecting = 0;
+
+        must((unsigned)peer->id % worker_count == core->index);
+        must(peer->id != PEER_OURS || world.changes_peer_id);
+        must(peer->waiting_count == list_length(&peer->waiting));
+        list_for_each(link, &core->cancel_list)
+        {
+            const struct cancel *cancel = OWNER_OF(link, struct cancel, link);
+
+            active += cancel->peer == peer;
+            connecting += cancel->peer == peer && cancel->is_connecting;
+        }
+        must(peer->active_count == active);
+        must(peer->connecting_count == connecting);
+        must((int)active <= limits.peer_requests);
+        /* Nobody waits while there is room, but for a lookup. */
+        must(peer->waiting_count == 0 || peer->active_count > 0 ||
+             (peer->resolution != NULL && peer->resolution->in_flight));
+    }
+}
+
+/* When nothing is on its way, all shards of a pool have the same welcome. */
+static void check_welcomes(void)
+{
+    for (unsigned i = 0; i < DATABASES; i++)
+        for (unsigned j = 0; j < LOGINS; j++) {
+            const struct pool *first = NULL;
+
+            for (unsigned k = 0; k < worker_count; k++) {
+                const struct pool *pool = sets[i][j]->shards[k].pool;
+
+                if (pool == NULL || !pool->has_welcome)
+                    continue;
+                if (first == NULL)
+                    first = pool;
+                must(pool->welcome_bytes == first->welcome_bytes);
+                must(memcmp(pool->welcome, first->welcome, pool->welcome_bytes) == 0);
+            }
+        }
+}
+
 /* What must hold for a core between two of its turns. */
 static void check_core(const struct core *core)
 {
@@ -626,6 +705,7 @@ static void check_core(const struct core *core)
         open_servers += server->state > SERVER_FREE && server->state < SERVER_CLOSING;
     }
     must(servers == open_servers);
+    check_peers(core);
     for (uint32_t index = 0; index < core->clients.touched_count; index++) {
         const struct client *client = slab_at(&core->clients, index);
 
@@ -893,7 +973,7 @@ static void check_doorbells(void)
     }
 }
 
-/* A pool keeps its own. */
+/* A pool keeps its own, and so does a peer. */
 static unsigned resolutions_of(const struct core *core)
 {
     unsigned count = 0;
@@ -904,6 +984,13 @@ static unsigned resolutions_of(const struct core *core)
 
         count += pool->resolution != NULL;
         must(pool->resolution == NULL || !pool->resolution->in_flight);
+    }
+    list_for_each(link, &core->peer_list)
+    {
+        const struct peer *peer = OWNER_OF(link, struct peer, link);
+
+        count += peer->resolution != NULL;
+        must(peer->resolution == NULL || !peer->resolution->in_flight);
     }
     return count;
 }
@@ -1088,15 +1175,23 @@ static bool conns_are_gone(void)
     return !control_is_busy() && sim_open_fds(world.sim) == 0;
 }
 
+static bool letters_are_read(void)
+{
+    for (unsigned i = 0; i < worker_count; i++)
+        if (atomic_load(&members[i].worker.mailbox.last) != NULL)
+            return false;
+    return true;
+}
+
 static bool all_is_done(void)
 {
-    return users_are_done() && cores_are_empty() && !control_is_busy();
+    return users_are_done() && strays_are_done() && cores_are_empty() && !control_is_busy();
 }
 
 /* Nobody has done anything: if nobody can, it gets as late as somebody waits for. */
 static void jump(void)
 {
-    uint64_t world_us = MIN(sessions_next_us(), users_next_us());
+    uint64_t world_us = MIN(MIN(sessions_next_us(), users_next_us()), strays_next_us());
     uint64_t next_us = MIN(sim_next_us(world.sim), world_us);
     uint64_t now_us = world_now_us();
 
@@ -1118,6 +1213,7 @@ static void jump(void)
 static void round_step(void)
 {
     users_step();
+    strays_step();
     sessions_step();
     control_step();
     members_step();
@@ -1149,6 +1245,7 @@ static bool control_is_idle(void)
 static void explain(void)
 {
     users_explain();
+    strays_explain();
     sessions_explain();
     for (unsigned i = 0; i < worker_count; i++) {
         const struct member *member = &members[i];
@@ -1233,6 +1330,8 @@ static void begin(uint64_t seed)
     world.heals = !happens(3);
     world.rounds_of_schema = happens(2) ? 40 : 200;
     world.loses_statements = world.is_tracked && happens(4);
+    world.changes_peer_id = happens(3);
+    world.was_standby = happens(2);
     world.is_crowded = happens(8);
     world.has_dropped = world.is_crowded;
     draw_accounts();
@@ -1262,9 +1361,18 @@ static void begin(uint64_t seed)
     snapshot = make_snapshot(true);
     start_workers(256u << sim_below(world.sim, 6), 16u << sim_below(world.sim, 4));
     sessions_begin();
+    strays_begin();
     users_begin(1 + (unsigned)sim_below(world.sim, USERS_MAX));
     world_log("seed %llu: %u workers, auth %s\n%s", (unsigned long long)seed, worker_count,
               auth_type, config_text);
+}
+
+static bool no_cancel_is_open(void)
+{
+    for (unsigned i = 0; i < worker_count; i++)
+        if (workers[i]->core.cancels.used_count > 0)
+            return false;
+    return true;
 }
 
 /* Faults stop, orders are taken back. */
@@ -1290,6 +1398,8 @@ static void calm_down(void)
         sim_advance(world.sim, 20);
     }
     run_until(sessions_are_well, 20, "a backend does not end");
+    run_until(no_cancel_is_open, 1000, "a cancel request does not end");
+    sim_advance(world.sim, 100000); /* a failed lookup is forgotten */
 }
 
 /* As control does it: SHUTDOWN WAIT_FOR_CLIENTS or WAIT_FOR_SERVERS. */
@@ -1316,6 +1426,7 @@ static void end(void)
         assert(order_command(COMMAND_KILL, databases[i].name));
     run_until(conns_are_gone, 1000, "connections do not end");
     sessions_end();
+    strays_end();
     check_home();
     for (unsigned i = 0; i < worker_count; i++)
         worker_release(workers[i]);
@@ -1347,18 +1458,20 @@ static uint64_t run(uint64_t seed)
     users_finish(world.is_shut_down                         ? 0
                  : world.is_tracked && world.changes_schema ? SCRIPTS_FOR_SCHEMA
                                                             : SCRIPTS_AFTER_CHAOS);
+    strays_finish(world.is_shut_down ? 0 : (unsigned)sim_below(world.sim, 8));
     run_until(all_is_done, 20, "not all clients come to their end");
+    run_until(letters_are_read, 20, "letters are not read");
+    check_welcomes();
     end();
     sim_note(world.sim, world.answers);
     trace = sim_trace(world.sim);
     if (getenv("SIM_VERBOSE") != NULL)
         printf("answers %llu, transactions %llu, cancels that hit %llu, FATAL %llu, owners %u, "
-               "looked up "
-               "%llu, lent %llu, passed over %llu, parses %llu, binds %llu, refused %llu, stale "
-               "%llu, healed %llu\n",
+               "looked up %llu, lent %llu, passed over %llu, strays arrived %llu, parses %llu, "
+               "binds %llu, refused %llu, stale %llu, healed %llu\n",
                world.answers, world.transactions, world.cancels_hit, world.fatals, world.owner_last,
-               world.looked_up, world.lent, world.passed_over, world.parses, world.binds,
-               world.bind_errors, world.stale_errors, world.healed);
+               world.looked_up, world.lent, world.passed_over, world.strays_arrived, world.parses,
+               world.binds, world.bind_errors, world.stale_errors, world.healed);
     sim_destroy(world.sim);
     return trace;
 }

@@ -201,6 +201,9 @@ struct world {
     unsigned owner_last;
     bool is_logged; /* SIM_LOG */
     unsigned long long answers, transactions, cancels_hit, fatals, lent, passed_over, looked_up;
+    bool was_standby, is_promoted; /* PostgreSQL */
+    bool changes_peer_id;          /* RELOADs do: what was ours once need not be */
+    unsigned long long strays_arrived;
     unsigned long long parses, binds, bind_errors, stale_errors, healed;
 };
 

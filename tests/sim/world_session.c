@@ -34,6 +34,7 @@ struct session {
     bool is_over;
     bool is_asleep;
     bool skips_to_sync;
+    bool is_told_standby;
     bool in_copy, copy_is_extended;
     bool copy_has_read; /* at least one message */
     enum login_step login_step;
@@ -70,9 +71,15 @@ static void flush(struct session *session)
     session->flushed_bytes = heap_bytes(&session->out);
 }
 
+static void put_parameter(struct session *session, const char *name, const char *value);
+
 static void put_ready(struct session *session)
 {
     session->in_batch = false;
+    if (session->is_told_standby && world.is_promoted) {
+        session->is_told_standby = false;
+        put_parameter(session, "in_hot_standby", "off");
+    }
     put_message(&session->out, 'Z', &session->status, 1);
     flush(session);
 }
@@ -461,7 +468,6 @@ static void put_tag(struct session *session, const char *tag)
     put_message(&session->out, 'C', tag, strlen(tag) + 1);
 }
 
-static void put_parameter(struct session *session, const char *name, const char *value);
 
 static void discard_all(struct session *session)
 {
@@ -592,7 +598,9 @@ static void welcome(struct session *session)
     session->login_step = LOGIN_NOTHING;
     session->status = 'I';
     put_authentication(&session->out, AUTHENTICATION_OK, NULL, 0);
+    session->is_told_standby = world.was_standby && !world.is_promoted;
     put_parameter(session, "server_version", "15.4");
+    put_parameter(session, "in_hot_standby", session->is_told_standby ? "on" : "off");
     put_parameter(session, "client_encoding", "UTF8");
     put_parameter(session, "DateStyle", "ISO, MDY");
     put_parameter(session, "TimeZone", "UTC");
@@ -1120,6 +1128,10 @@ static void session_begins(void *context, struct sim_peer *peer)
 
 void sessions_step(void)
 {
+    if (world.was_standby && !world.is_promoted && world.is_chaos && happens(200)) {
+        world.is_promoted = true;
+        world_log("promoted");
+    }
     if (world.changes_schema && happens(world.rounds_of_schema)) {
         world.schema_version++;
         world.disturbances++;

@@ -2,6 +2,7 @@
 
 #include "world_session.h"
 
+#include "pool/peer.h"
 #include "pool/core.h"
 
 #include "crypto/md5.h"
@@ -1851,6 +1852,7 @@ static struct sim_peer *send_cancel(struct user *user)
 {
     static const uint8_t rest[8000];
     uint8_t packet[16];
+    uint8_t key[8];
     struct writer writer;
     struct sim_peer *peer = sim_connect(world.sim, (struct sockaddr *)&world.listen_address,
                                         sizeof(world.listen_address));
@@ -1865,7 +1867,10 @@ static struct sim_peer *send_cancel(struct user *user)
         (void)sim_peer_write(peer, packet, writer.bytes);
     }
     writer_init(&writer, packet, sizeof(packet));
-    message_cancel_request(&writer, user->key);
+    memcpy(key, user->key, sizeof(key));
+    if (happens(2)) /* by way of another process */
+        key[7] = (uint8_t)((key[7] & ~PEER_HOPS_MAX) | sim_below(world.sim, PEER_HOPS_MAX + 1));
+    message_cancel_request(&writer, key);
     if (sim_peer_write(peer, packet, sizeof(packet)) < sizeof(packet)) {
         sim_peer_close(peer);
         return NULL;
