@@ -236,6 +236,21 @@ def test_found_secret_serves_new_servers_after_a_reload(t):
         assert c.pid() != first
 
 
+@ours
+def test_auth_file_knows_better_after_a_reload(t):
+    pooler = looking_up(t, "plain", auth_query=f"select $1::text, '{PASSWORD}'::text")
+    same(who(pooler, "u_scram"), "u_scram")
+    pooler.userlist["u_scram"] = "another"
+    pooler.write()
+    with pooler.console(password=PASSWORD) as console:
+        same(console.do("reload"), "RELOAD")
+        same(console.do("reconnect"), "RECONNECT")
+    with refused("password authentication failed"):
+        pooler.connect(user="u_scram", password=PASSWORD)
+    with refused('password authentication failed for user "u_scram"'):
+        pooler.connect(user="u_scram", password="another")
+
+
 def test_users_of_auth_file_are_not_looked_up(t):
     pooler = looking_up(t, userlist={**LIST, "u_scram": "", "other": "of the file"})
     with refused("SASL authentication failed"):
