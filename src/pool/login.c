@@ -135,7 +135,6 @@ void login_received_late(struct client *client, const uint8_t *data, size_t byte
 struct parameters {
     struct client *client;
     bool in_options;
-    bool is_replication;
     const char *extra_float_digits; /* was asked for, and is not ignored */
 };
 
@@ -173,6 +172,15 @@ static bool take_options(struct parameters *parameters, const char *options)
     char scratch[1024];
     bool form_is_bad;
 
+    if (login->handover.replication != REPLICATION_NONE) {
+        /* The server will look at them: its session is this client's alone. */
+        if (strlen(options) < sizeof(login->handover.options)) {
+            strcpy(login->handover.options, options);
+            return true;
+        }
+        strcpy(login->error, "startup parameters are too long");
+        return false;
+    }
     if (startup_options(options, scratch, sizeof(scratch), each_parameter, &inner, &form_is_bad))
         return true;
     if (form_is_bad)
@@ -210,17 +218,8 @@ static bool each_parameter(void *context, const char *name, const char *value)
         }
         if (strcmp(name, "options") == 0)
             return take_options(parameters, value);
-        if (strcmp(name, "replication") == 0) {
-            parameters->is_replication = strcasecmp(value, "database") == 0 ||
-                                         strcasecmp(value, "true") == 0 ||
-                                         strcasecmp(value, "on") == 0 ||
-                                         strcasecmp(value, "yes") == 0 || strcmp(value, "1") == 0;
-            if (!parameters->is_replication)
-                return true;
-            strcpy(login->error,
-                   "replication connections are not supported by this version of pgsplice");
-            return false;
-        }
+        if (strcmp(name, "replication") == 0)
+            return true; /* see find_replication */
         if (strncmp(name, "_pq_.", 5) == 0) {
             size_t bytes = strlen(name) + 1;
 
@@ -251,21 +250,35 @@ static bool each_parameter(void *context, const char *name, const char *value)
     return false;
 }
 
-/* "NAME - HOST:PORT", as application_name_add_host asks for. */
+/* It decides what the other parameters mean, and may come after them. */
+static bool find_replication(void *context, const char *name, const char *value)
+{
+    enum startup_replication *replication = context;
+
+    if (strcmp(name, "replication") == 0)
+        *replication = startup_replication(value);
+    return true;
+}
+
+/* "NAME - HOST:PORT" or "NAME - unix(PID@HOSTNAME):PORT", as application_name_add_host asks for. */
 static bool add_host(struct client *client)
 {
     struct login *login = client->login;
     const char *name = login->param_values[PARAM_APPLICATION_NAME];
+    const struct core *core = client_core(client);
     char host[64];
     char value[256];
 
+    if (name == NULL)
+        name = "app";
     peer_name_host(&client->peer, host);
-    if (client->peer.port != 0)
-        snprintf(value, sizeof(value), "%.120s - %s:%u", name != NULL ? name : "app", host,
-                 client->peer.port);
+    if (client->peer.family == AF_UNIX)
+        snprintf(value, sizeof(value), "%.120s - unix(%u@%s):%d", name, client->peer.pid,
+                 core->host_name, core->snapshot->settings.listen_port);
     else
-        snprintf(value, sizeof(value), "%.120s - unix(%u):%d", name != NULL ? name : "app",
-                 client->peer.pid, client_core(client)->snapshot->settings.listen_port);
+        snprintf(value, sizeof(value),
+                 client->peer.family == AF_INET6 ? "%.120s - [%s]:%u" : "%.120s - %s:%u", name,
+                 host, client->peer.port);
     return keep_value(login, PARAM_APPLICATION_NAME, value);
 }
 
@@ -388,6 +401,17 @@ static void enter_pool(struct client *client, const struct handover *handover,
                               handover->leftover_bytes)) {
         client_close_silently(client, "out of memory");
         return;
+    }
+    client->replication = (uint8_t)handover->replication;
+    if (handover->options[0] != '\0') {
+        size_t bytes = strlen(handover->options) + 1;
+
+        client->options = buffer_park(client->conn.loop->buffers, bytes);
+        if (client->options == NULL) {
+            client_close_silently(client, "out of memory");
+            return;
+        }
+        memcpy(client->options->data, handover->options, bytes);
     }
     client_enter_pool(client, pool, values);
 }
@@ -673,8 +697,9 @@ static void log_attempt(const struct client *client)
     const struct handover *handover = &client->login->handover;
 
     if (client_core(client)->snapshot->settings.log_connections)
-        client_log(client, LEVEL_LOG, "login attempt: db=%s user=%s tls=no replication=no",
-                   handover->database, handover->user);
+        client_log(client, LEVEL_LOG, "login attempt: db=%s user=%s tls=no replication=%s",
+                   handover->database, handover->user,
+                   startup_replication_value(handover->replication));
 }
 
 /* ---- users who are not in auth_file ---- */
@@ -790,7 +815,9 @@ static void startup_received(struct client *client, const struct startup_packet 
 
     login->snapshot = core->snapshot;
     snapshot_reference(login->snapshot);
-    if (!startup_parameters(packet, each_parameter, &parameters, &layout_is_bad)) {
+    if (!startup_parameters(packet, find_replication, &login->handover.replication,
+                            &layout_is_bad) ||
+        !startup_parameters(packet, each_parameter, &parameters, &layout_is_bad)) {
         fail(client, layout_is_bad
                          ? "invalid startup packet layout: expected terminator as last byte"
                          : login->error);

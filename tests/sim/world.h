@@ -66,7 +66,8 @@ enum kind {
     KIND_SLEEP,
     KIND_COPY_IN,
     KIND_COPY_OUT,
-    KIND_MARK, /* leaves something in the session that the next client must not find */
+    KIND_COPY_BOTH, /* replication only: rows and COPY data at the same time */
+    KIND_MARK,      /* leaves something in the session that the next client must not find */
 };
 
 /* KIND_SLEEP after the chaos: so long that a cancel request always comes before its end, and less
@@ -146,6 +147,7 @@ const char *login_secret(unsigned login);
 /* Who an owner is: what PostgreSQL must see when it is asked by it. */
 struct owner {
     uint8_t database, login;
+    bool is_replication; /* has a session of its own, as long as it lives */
 };
 enum { OWNERS_MAX = 4096 };
 
@@ -173,6 +175,7 @@ struct world {
     bool avoids_known;
     bool is_session_mode; /* of all pools, for the whole run: a session is reset between clients */
     bool is_shut_down;    /* all must leave */
+    bool has_replication; /* some clients ask for it */
     bool is_shared_mode;  /* the opposite: no pool has session mode, ever */
     unsigned chaos_owner_last; /* owners above it have begun after the chaos */
     /* Prepared statements with names: as PostgreSQL has them, since clients keep their sessions, or
