@@ -451,14 +451,25 @@ class Console:
                         for key, value in row.items()}
         return {}
 
-    def wait_pool(self, database="app", user="app", seconds=5.0, **wanted):
-        """Waits until the pool's counters are these."""
-        last = {}
+    # A pool on several cores may ask the others for an idle server before it opens one (pool/lending.h).
+    SETTLED_SECONDS = 0.1
+
+    def wait_pool(self, database="app", user="app", seconds=5.0, settled=False, **wanted):
+        """Waits until the pool's counters are these. `settled`: and stay, with no server on its way: what waits
+        then is not about to be served. Without it a pool that is still opening servers may look the same."""
+        last, since = {}, None
+        if settled:
+            wanted = {"sv_login": 0, "sv_idle": 0, **wanted}
 
         def reached():
+            nonlocal since
             last.clear()
             last.update(self.pool(database, user))
-            return bool(last) and all(last.get(key) == value for key, value in wanted.items())
+            if not last or any(last.get(key) != value for key, value in wanted.items()):
+                since = None
+                return False
+            since = since or time.monotonic()
+            return not settled or time.monotonic() - since >= self.SETTLED_SECONDS
         try:
             eventually(reached, f"pool {wanted}", seconds)
         except AssertionError:

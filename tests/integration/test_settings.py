@@ -15,7 +15,7 @@ import time
 import harness
 import pgwire
 import tables
-from harness import covers, eventually, ours, refused, reload_shows_nothing, same, within
+from harness import covers, eventually, matches, ours, refused, reload_shows_nothing, same, within
 from pgwire import extended, query
 
 
@@ -57,6 +57,38 @@ def test_what_has_no_effect_is_accepted_and_said_once(t):
     pooler = t.pooler(**given)
     for key in idle:
         same(len(re.findall(rf"WARNING {key} has no effect: ", pooler.log())), 1, key)
+    pooler.usable()
+
+
+def by_restart_only(table):
+    keys = tables.own_keys() if table == "pgsplice" else tables.keys(table)
+    return [key for key in keys if not tables.is_reloadable(table, key)]
+
+
+@ours
+def test_what_needs_a_restart_keeps_its_value_at_a_reload_and_is_named(t):
+    pooler = t.pooler(extra=own(worker_threads=1))
+    other = {"disable_pqexec": 1, "job_name": "other", "listen_addr": "127.0.0.1,127.0.0.2", "listen_backlog": 77,
+             "listen_port": harness.free_port(t.slot), "pidfile": f"{pooler.folder}/other.pid", "pkt_buf": 8192,
+             "resolv_conf": f"{pooler.folder}/resolv.conf", "so_reuseport": 1, "track_extra_parameters": "search_path",
+             "unix_socket_dir": t.folder, "unix_socket_group": harness.OS_USER, "unix_socket_mode": "0700",
+             "user": "nobody"}
+    own_others = {"worker_threads": 2, "cpu_affinity": max(os.sched_getaffinity(0)), "incoming_cpu": 1,
+                  "huge_pages": "on", "receive_buffer_bytes": 2048, "receive_buffer_count_max": 32}
+    same((sorted(other), sorted(own_others)),
+         (sorted(by_restart_only("settings")), sorted(by_restart_only("pgsplice"))))
+    with pooler.console() as console:
+        before = console.table("show config")
+        same({row["key"]: row["changeable"] for row in before},
+             {key: "yes" if tables.is_reloadable(table, key) else "no"
+              for table in ("settings", "pgsplice")
+              for key in (tables.own_keys() if table == "pgsplice" else tables.keys(table))})
+        pooler.extra = own(**own_others)
+        pooler.change(reload=False, **other)
+        same(console.do("reload"), "RELOAD")
+        same(console.table("show config"), before)
+    said = re.findall(r"WARNING (\w+) keeps its value: only a restart changes it in \S+:\d+", pooler.log())
+    same(sorted(said), sorted([*other, *own_others]))
     pooler.usable()
 
 
@@ -124,6 +156,47 @@ def test_conffile_names_the_file_that_a_reload_reads(t):
     with pooler.console() as console:
         same(console.do("reload"), "RELOAD")
         same(console.config("max_client_conn"), "77")
+
+
+def does_not_start(pooler):
+    """What it says before it ends with status 1."""
+    process = pooler.launch()
+    eventually(lambda: process.poll() is not None or "process up" in pooler.stderr(), "it starts or ends", 10)
+    same(process.poll(), 1)
+    return pooler.stderr()
+
+
+# Until TLS is there: who wants it must not be served without.
+
+@covers("settings", "client_tls_sslmode")
+@reload_shows_nothing
+@ours
+def test_client_tls_sslmode_require_is_refused_without_tls(t):
+    for mode in ("require", "verify-ca", "verify-full"):
+        matches("client_tls_sslmode require, verify-ca and verify-full are not supported by this version yet in .*:[0-9]+",
+                does_not_start(t.pooler(start=False, client_tls_sslmode=mode)))
+
+
+@covers("settings", "server_tls_sslmode")
+@reload_shows_nothing
+@ours
+def test_server_tls_sslmode_require_is_refused_without_tls(t):
+    for mode in ("require", "verify-ca", "verify-full"):
+        matches("server_tls_sslmode require, verify-ca and verify-full are not supported by this version yet in .*:[0-9]+",
+                does_not_start(t.pooler(start=False, server_tls_sslmode=mode)))
+
+
+@ours
+def test_reload_that_wants_tls_changes_nothing(t):
+    pooler = t.pooler(max_client_conn=50)
+    for key in ("client_tls_sslmode", "server_tls_sslmode"):
+        pooler.change(reload=False, max_client_conn=60, **{key: "require"})
+        with pooler.console() as console, refused():
+            console.do("reload")
+        pooler.change(reload=False, **{key: None})
+        with pooler.console() as console:
+            same((console.config("max_client_conn"), console.config(key) in ("disable", "prefer")), ("50", True))
+    pooler.usable()
 
 
 # ---- limits and times ---------------------------------------------------------------------------
@@ -533,10 +606,25 @@ def test_huge_pages_on_does_not_start_without_them(t):
     with open("/proc/meminfo") as file:
         if not re.search(r"HugePages_Free:\s+0\b", file.read()):
             raise harness.Skip("there are huge pages")
-    pooler = t.pooler(start=False, extra=own(huge_pages="on", worker_threads=1))
-    try:
-        done = pooler.run_to_end(seconds=3)
-    except subprocess.TimeoutExpired:
-        raise AssertionError("it started")
-    same(done.returncode, 1)
-    assert "huge" in done.stderr, done.stderr
+    matches("huge", does_not_start(t.pooler(start=False, extra=own(huge_pages="on", worker_threads=1))))
+
+
+def buffers_after_a_login(t, **settings):
+    """The row of SHOW MEM for receive buffers: size, and how many there are."""
+    pooler = t.pooler(extra=own(worker_threads=1, **settings))
+    with pooler.connect() as c, pooler.console() as console:
+        same(c.value("select repeat('x', 100000)"), "x" * 100000)
+        row = next(row for row in console.table("show mem") if row["name"] == "iobuf_cache")
+        return int(row["size"]), int(row["used"]) + int(row["free"])
+
+
+@covers("pgsplice", "receive_buffer_bytes")
+@ours
+def test_receive_buffer_bytes_is_the_size_of_each(t):
+    same(buffers_after_a_login(t, receive_buffer_bytes=4096)[0], 4096)
+
+
+@covers("pgsplice", "receive_buffer_count_max")
+@ours
+def test_receive_buffer_count_max_is_the_most_of_a_worker(t):
+    same(buffers_after_a_login(t, receive_buffer_count_max=16)[1], 16)
