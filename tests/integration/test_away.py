@@ -100,7 +100,7 @@ def test_twenty_cold_servers_take_about_as_long_as_one(t):
             same(c.results().rows[0][1], "slept")
         took = time.monotonic() - asked - 1
         same(relay.accepted, 20)
-        assert took < 0.4 * 2.5, f"nineteen more took {took:.2f} s, one {asked - started:.2f} s"
+        assert took < 0.4 * 3, f"nineteen more took {took:.2f} s, one {asked - started:.2f} s"
 
 
 @ours
@@ -172,7 +172,7 @@ def test_pauses_between_attempts_double_up_to_server_login_retry_max(t):
     # attempts are made three times a second, or when the pause is over
     for i, pause in enumerate((0.4, 0.8, 1.5, 1.5)):
         gap = times[i + 1] - times[i]
-        assert pause <= gap + 0.01 and gap < pause + 0.8, f"pause {i} was {gap:.2f} s, wanted {pause}"
+        assert pause <= gap + 0.01 and gap < pause + 1.4, f"pause {i} was {gap:.2f} s, wanted {pause}"
     pooler.wait_log(r"WARNING pool app/app: connecting to the server failed: .*; next attempt in 0.4 s")
 
 
@@ -184,10 +184,15 @@ def test_pauses_start_again_when_the_server_was_there(t):
         times.append(time.monotonic())
         if len(times) == 4:
             server.welcome()
+            gate.wait(10)
+    gate = threading.Event()
     fake = t.fake_server(script)
     pooler = t.pooler(databases={"app": t.fake_entry(fake)}, server_login_retry=0.2, pool_mode="transaction",
                       extra=splice("server_login_retry_max = 10\nworker_threads = 1\n"))
-    with pooler.connect(timeout=15) as c:
+    with pooler.connect(timeout=15) as c, pooler.console() as console:
+        console.wait_pool(sv_idle=1)
+        gate.set()
+        console.wait_pool(sv_idle=0)
         c.send(query("select 1"))
         eventually(lambda: len(times) >= 7, "three more attempts", 10)
         assert times[5] - times[4] < 0.9, times
