@@ -40,7 +40,9 @@ static void print_usage(void)
 static void print_version(void)
 {
     printf("pgsplice " PGSPLICE_VERSION "\n"
-           "io_uring: liburing\nadns: getaddrinfo\ntls: no\nsystemd: yes\n");
+           "io_uring: liburing\nadns: getaddrinfo\ntls: no\nsystemd: yes\n"
+           "pam: %s\nldap: %s\n",
+           BUILD_HAS_PAM ? "yes" : "no", BUILD_HAS_LDAP ? "yes" : "no");
 }
 
 /* The exit status when the program should end at once, -1: go on. */

@@ -156,6 +156,7 @@ struct settings {
     bool cache_unnamed_statements;
     bool heal_statements;
     bool track_sql_prepare;
+    bool console_old_columns;
     bool incoming_cpu;            /* connections are accepted where their packets arrive */
     int huge_pages;               /* enum huge_pages */
     uint64_t busy_poll_us;        /* how long a worker spins before it sleeps; 0: not at all */

@@ -34,7 +34,7 @@ void control_console_open(struct letter *letter, void *context);
 /* The loop. Returns the exit status. */
 int control_run(const struct control_options *options);
 
-/* ---- for console.c ---- */
+/* ---- for the console ---- */
 
 enum control_mode { CONTROL_ACTIVE, CONTROL_PAUSED, CONTROL_SUSPENDED };
 

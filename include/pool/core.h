@@ -25,9 +25,10 @@ struct server;
 struct pool;
 struct core;
 
-/* What a job needs, and so which threads take it: JOB_HASH burns CPU; JOB_OS_USER (of a struct login)
- * asks NSS, which may take long. */
-enum job_kind { JOB_HASH, JOB_OS_USER };
+/* What a job needs, and so which threads take it: JOB_HASH burns CPU; the others wait for somebody
+ * outside, for long perhaps: JOB_OS_USER (of a struct login) for NSS, JOB_PAM and JOB_LDAP as
+ * password_check.h says. */
+enum job_kind { JOB_HASH, JOB_OS_USER, JOB_PAM, JOB_LDAP };
 
 /* Work that blocks or burns CPU: a helper thread calls `run`, then `letter` is posted to core
  * `core_index`, whose `open` looks at the result. Belongs to the helper in between: its owner must

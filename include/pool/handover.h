@@ -30,6 +30,9 @@ struct handover {
     /* SCRAM keys learned from the client's login, for the server's. */
     bool has_scram_keys;
     uint8_t client_key[32], server_key[32];
+    /* What PAM or LDAP found to be the client's password, for the server's login; NULL: none. Lies
+     * in the sender's login. */
+    const char *password;
     /* Tracked parameters that the client asked for: for each a length (0xffff: none) and the bytes
      * with their closing zero. */
     uint16_t params_bytes;

@@ -95,7 +95,9 @@ struct pool {
     /* Keys for the SCRAM login at the server. */
     bool has_client_key; /* learned from a client's own login */
     uint8_t client_key[32], server_key[32];
-    bool has_salted_password; /* made from a plain password by a helper, for this salt */
+    struct buffer *client_password; /* of the last client that PAM or LDAP let in; NULL: none */
+    unsigned client_password_count; /* how often it has changed */
+    bool has_salted_password;       /* made from a plain password by a helper, for this salt */
     uint8_t salted_password[32];
     uint8_t salt[64];
     uint8_t salt_bytes;
@@ -125,6 +127,10 @@ void pool_release_all(struct core *core);
 
 /* Takes the configuration of the core's snapshot again. */
 void pool_update_settings(struct pool *pool);
+
+/* The password that servers of this pool are to be opened with, before that of auth_file; NULL: no
+ * more. A new one is tried at once though an old one has failed. False: no memory. */
+must_check bool pool_keep_password(struct pool *pool, const char *password);
 
 /* A client that has logged in enters the pool: it is welcomed, or waits for the first server. */
 void pool_client_enters(struct pool *pool, struct client *client);

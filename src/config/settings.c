@@ -1,6 +1,7 @@
 #include "config/settings.h"
 
 #include "base/assert.h"
+#include "config/ldap_options.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -14,8 +15,6 @@
 #define SIZE_MAX_SENSIBLE 100000 /* connections of one pool */
 #define COUNT_MAX_SENSIBLE 10000000
 #define SECONDS_MAX_SENSIBLE 1000000000 /* thirty years */
-
-enum { LDAP_OPTIONS_BYTES_MAX = 1023 }; /* PgBouncer's */
 
 static const struct setting_name auth_type_names[] = {
     {"any", AUTH_ANY},   {"trust", AUTH_TRUST}, {"plain", AUTH_PLAIN},
@@ -82,10 +81,14 @@ static enum log_level judge_auth_type(const struct setting *setting, int64_t val
         *why = "auth_type cert is not supported by this version yet";
         return LEVEL_ERROR;
     case AUTH_LDAP:
-        *why = "auth_type ldap is not supported by this version yet";
+        if (BUILD_HAS_LDAP)
+            return LEVEL_LOG;
+        *why = "auth_type ldap is not supported by this build (made with WITH_LDAP=0)";
         return LEVEL_ERROR;
     case AUTH_PAM:
-        *why = "auth_type pam is not supported by this version yet";
+        if (BUILD_HAS_PAM)
+            return LEVEL_LOG;
+        *why = "auth_type pam is not supported by this build (made with WITH_PAM=0)";
         return LEVEL_ERROR;
     default:
         return LEVEL_LOG;
@@ -161,10 +164,10 @@ const struct setting settings_table[] = {
     STRING(SETTING_PATH, auth_file, NULL, RELOAD, "File with the names and secrets of users; read at start and on RELOAD."),
     STRING(SETTING_PATH, auth_hba_file, "", RELOAD, "HBA rules for auth_type hba."),
     STRING(SETTING_PATH, auth_ident_file, NULL, RELOAD, "Name maps for map= in HBA rules; read only with auth_type hba."),
-    STRING(SETTING_STRING, auth_ldap_options, NULL, RELOAD, "Options for auth_type ldap.", .unused_reason = LATER("auth_type ldap is")),
+    STRING(SETTING_STRING, auth_ldap_options, NULL, RELOAD, "Options for auth_type ldap, as behind `ldap` in an HBA file."),
     STRING(SETTING_STRING, auth_query, "SELECT rolname, CASE WHEN rolvaliduntil < now() THEN NULL ELSE rolpassword END FROM pg_authid WHERE rolname=$1 AND rolcanlogin", RELOAD,
         "Query that returns name and secret of a user who is not in auth_file.", .unused_reason = auth_query_later),
-    ONE_OF(auth_type, auth_type_names, "md5", RELOAD, "How clients prove who they are.", .judge = judge_auth_type, .unused_reason = "cert, ldap and pam are not supported by this version yet and refused"),
+    ONE_OF(auth_type, auth_type_names, "md5", RELOAD, "How clients prove who they are.", .judge = judge_auth_type, .unused_reason = "cert is not supported by this version yet and refused"),
     STRING(SETTING_STRING, auth_user, NULL, RELOAD, "User who runs auth_query.", .unused_reason = auth_query_later),
     SECONDS(autodb_idle_timeout, "3600", RELOAD, "A database made from the `*` entry is forgotten after so long without connections; 0: never."),
     SECONDS(cancel_wait_timeout, "10", RELOAD, "A cancel request that could not be forwarded for so long is dropped; 0: never."),
@@ -271,6 +274,7 @@ const struct setting settings_table[] = {
     {SPLICE(cache_unnamed_statements), SETTING_BOOL, AT(cache_unnamed_statements), "1", 0, 1, RELOAD, .meaning = "Where statements are tracked: a text that comes again without a name is kept prepared on the server."},
     {SPLICE(heal_statements), SETTING_BOOL, AT(heal_statements), "1", 0, 1, RELOAD, .meaning = "Where statements are tracked: one whose result has changed is prepared again unseen although its client has run it before."},
     {SPLICE(track_sql_prepare), SETTING_BOOL, AT(track_sql_prepare), "0", 0, 1, RELOAD, .meaning = "Where statements are tracked: those of PREPARE in SQL are, too."},
+    {SPLICE(console_old_columns), SETTING_BOOL, AT(console_old_columns), "0", 0, 1, RELOAD, .meaning = "SHOW STATS ends with total_requests and SHOW DATABASES with reserve_pool, for programs that want these names of old PgBouncers."},
     {SPLICE(server_login_retry_max), SETTING_TIME_US, AT(server_login_retry_max_us), "32", 0, SECONDS_MAX_SENSIBLE, RELOAD, .meaning = "Longest pause after repeated failures to connect to a server."},
 };
 /* clang-format on */
@@ -562,17 +566,28 @@ static bool cut_note(const char *value, char *text, size_t text_bytes)
     return true;
 }
 
+/* What it means is kept by the snapshot; here it is only looked for mistakes. */
+static bool try_ldap_options(struct parse *parse, const char *value)
+{
+    struct arena *arena = arena_new();
+    char error[LDAP_OPTIONS_ERROR_BYTES];
+    bool good = ldap_options_parse(value, arena, error) != NULL;
+
+    if (!good)
+        config_mistake(parse->report, parse->place, "%s: %s", parse->setting->name, error);
+    arena_free(arena);
+    return good;
+}
+
 static bool parse_string(struct parse *parse, const char *value, struct settings *settings)
 {
     const struct setting *setting = parse->setting;
     const char **field = setting_string(setting, settings);
 
     assert(field != NULL);
-    if (setting->offset == AT(auth_ldap_options) && strlen(value) > LDAP_OPTIONS_BYTES_MAX) {
-        config_mistake(parse->report, parse->place, "%s is longer than %d bytes", setting->name,
-                       LDAP_OPTIONS_BYTES_MAX);
+    if (setting->offset == AT(auth_ldap_options) && *value != '\0' &&
+        !try_ldap_options(parse, value))
         return false;
-    }
     if (setting->offset == AT(auth_dbname) && strcmp(value, "pgbouncer") == 0) {
         config_mistake(parse->report, parse->place,
                        "auth_dbname: \"pgbouncer\" is the console, not a database");

@@ -184,12 +184,16 @@ static void log_helpers(void)
 {
     struct helper_counts counts = helper_counts();
 
-    log_write(LEVEL_DEBUG,
-              "helpers: %llu hashes made, %llu cancelled, %llu refused; %llu names looked up, %llu "
-              "cancelled, %llu refused; %llu OS users looked up, %llu cancelled, %llu refused",
-              counts.hashes.run, counts.hashes.cancelled, counts.hashes.refused, counts.names.run,
-              counts.names.cancelled, counts.names.refused, counts.users.run,
-              counts.users.cancelled, counts.users.refused);
+    log_write(
+        LEVEL_DEBUG,
+        "helpers: %llu hashes made, %llu cancelled, %llu refused; %llu names looked up, %llu "
+        "cancelled, %llu refused; %llu OS users looked up, %llu cancelled, %llu refused; %llu "
+        "passwords checked by PAM, %llu cancelled, %llu refused; %llu by LDAP, %llu "
+        "cancelled, %llu refused",
+        counts.hashes.run, counts.hashes.cancelled, counts.hashes.refused, counts.names.run,
+        counts.names.cancelled, counts.names.refused, counts.users.run, counts.users.cancelled,
+        counts.users.refused, counts.pam.run, counts.pam.cancelled, counts.pam.refused,
+        counts.ldap.run, counts.ldap.cancelled, counts.ldap.refused);
 }
 
 static void stats_gathered(struct request *request)

@@ -7,6 +7,7 @@
 #include "pool/lending.h"
 #include "pool/heal.h"
 #include "pool/login.h"
+#include "pool/login_auth.h"
 #include "pool/peer.h"
 #include "pool/rewrite.h"
 #include "pool/server.h"
@@ -125,6 +126,9 @@ static uint64_t client_deadline(const struct client *client, const char **reason
     switch (client->state) {
     case CLIENT_LOGIN:
     case CLIENT_MOVING:
+        if (client->login != NULL && client->login->phase == LOGIN_REFUSED)
+            CONSIDER(client->login->refused_us, client->login->refusal_delay_us,
+                     LOGIN_PAM_REFUSED_TEXT);
         CONSIDER(client->connect_us, settings->client_login_timeout_us, "client_login_timeout");
         break;
     case CLIENT_WELCOME:
@@ -1166,6 +1170,9 @@ static const struct conn_events client_events = {
 static const char *client_state_text(const struct client *client)
 {
     switch (client->state) {
+    case CLIENT_LOGIN:
+    case CLIENT_MOVING:
+        return "login";
     case CLIENT_CANCEL:
         return client->cancel != NULL && client->cancel->peer != NULL && !client->cancel->is_sent
                    ? "waiting_cancel_req"
@@ -1213,5 +1220,9 @@ void client_fill_row(const struct client *client, struct socket_row *row, uint64
     snprintf(row->application_name, sizeof(row->application_name), "%s",
              application_name != NULL ? application_name : "");
     row->prepared_count = client_statements_count(client);
+    row->packet_remain = client->frame.body_left;
+    row->packet_avail =
+        client->parked.bytes + (client->login != NULL ? client->login->input_bytes : 0);
+    row->send_avail = client->conn.out.bytes;
     row->id = client->id;
 }

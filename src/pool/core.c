@@ -108,6 +108,14 @@ void core_accept(struct core *core, int fd)
 
 /* ---- configuration ---- */
 
+/* Clients may still come whose password PAM or LDAP checks. */
+static bool core_takes_passwords(const struct core *core)
+{
+    enum auth_type auth_type = core->snapshot->settings.auth_type;
+
+    return auth_type == AUTH_PAM || auth_type == AUTH_LDAP || auth_type == AUTH_HBA;
+}
+
 void core_set_snapshot(struct core *core, struct snapshot *snapshot)
 {
     struct snapshot *old = core->snapshot;
@@ -153,6 +161,8 @@ void core_set_snapshot(struct core *core, struct snapshot *snapshot)
             strcmp(user_before->secret, pool->user_config->secret) != 0)
             pool->has_client_key = false;
         pool_try_now(pool);
+        if (!core_takes_passwords(core))
+            (void)!pool_keep_password(pool, NULL);
         if (database_config_moved(before, after))
             pool_retire_servers(pool, "database configuration changed");
         pool_resume(pool);
@@ -449,12 +459,13 @@ static void report_peers(struct core *core, struct report *report)
     }
 }
 
-static void report_clients(struct core *core, struct report *report)
+static void report_clients(struct core *core, struct report *report, enum client_state from,
+                           enum client_state to)
 {
     for (; report->cursor < core->clients.touched_count; report->cursor++) {
         struct client *client = slab_at(&core->clients, report->cursor);
 
-        if (client->state < CLIENT_CANCEL || client->state >= CLIENT_CLOSING)
+        if (client->state < from || client->state > to)
             continue;
         if (report->row_count == report->row_max) {
             report->more = true;
@@ -503,6 +514,56 @@ static void report_servers(struct core *core, struct report *report)
     }
 }
 
+/* Under PgBouncer's names where it has such objects, too. */
+static void report_memory(struct core *core, struct report *report)
+{
+    const struct buffer_pool *buffers = core->loop.buffers;
+    const struct statement_store *store = &core->statements;
+    const struct {
+        const char *name;
+        const struct slab *slab;
+    } slabs[] = {
+        {"pool_cache", &core->pools},
+        {"credentials_cache", &core->scram_cache},
+        {"server_cache", &core->servers},
+        {"client_cache", &core->clients},
+        {"server_prepared_statement_cache", &store->prepared},
+        {"login_cache", &core->logins},
+        {"server_login_cache", &core->server_logins},
+        {"cancel_cache", &core->cancels},
+        {"name_lookup_cache", &core->resolutions},
+        {"span_cache", &core->loop.spans},
+        {"statement_cache", &store->statements},
+        {"client_statements_cache", &store->client_statements},
+        {"server_statements_cache", &store->server_statements},
+        {"short_name_cache", &store->short_names},
+        {"long_name_cache", &store->long_names},
+        {"expectation_cache", &store->expectations},
+        {"parked_buffer_128_cache", &buffers->parked[0]},
+        {"parked_buffer_1k_cache", &buffers->parked[1]},
+        {"parked_buffer_4k_cache", &buffers->parked[2]},
+        {"parked_buffer_16k_cache", &buffers->parked[3]},
+        {"parked_buffer_64k_cache", &buffers->parked[4]},
+    };
+    struct memory_row *row = report->rows.memory;
+
+    assert(report->row_max > COUNT_OF(slabs));
+    *row = (struct memory_row){.object_bytes = buffers->receive_bytes,
+                               .used_count = buffers->receive_used,
+                               .free_count = buffers->receive_count - buffers->receive_used};
+    strcpy(row->name, "iobuf_cache");
+    for (size_t i = 0; i < COUNT_OF(slabs); i++) {
+        const struct slab *slab = slabs[i].slab;
+
+        row++;
+        *row = (struct memory_row){.object_bytes = (uint32_t)slab->object_bytes,
+                                   .used_count = slab->used_count,
+                                   .free_count = slab->touched_count - slab->used_count};
+        strcpy(row->name, slabs[i].name);
+    }
+    report->row_count = COUNT_OF(slabs) + 1;
+}
+
 /* A pool is counted once: on the first of the cores that have a shard of it. */
 static bool pool_is_first_shard(const struct pool *pool)
 {
@@ -524,10 +585,10 @@ static void report_counts(struct core *core, struct report *report)
         counts->pools += pool_is_first_shard(pool);
         counts->clients += pool->client_count;
         counts->servers += pool->server_count + pool->lent_count;
-        counts->free_servers += pool->idle_count;
     }
     list_for_each(link, &core->login_list) counts->login_clients++;
     counts->free_clients = core->clients.touched_count - core->clients.used_count;
+    counts->free_servers = core->servers.touched_count - core->servers.used_count;
     counts->busy_servers =
         core_busy_servers(core, report->database[0] != '\0' ? report->database : NULL);
     counts->connections = (unsigned)core->loop.conn_count;
@@ -548,13 +609,19 @@ void report_open(struct letter *letter, void *context)
         report_peers(core, report);
         break;
     case REPORT_CLIENTS:
-        report_clients(core, report);
+        report_clients(core, report, CLIENT_CANCEL, CLIENT_ACTIVE);
+        break;
+    case REPORT_LOGINS:
+        report_clients(core, report, CLIENT_LOGIN, CLIENT_MOVING);
         break;
     case REPORT_SERVERS:
         report_servers(core, report);
         break;
     case REPORT_STATEMENTS:
         report_statements(core, report);
+        break;
+    case REPORT_MEMORY:
+        report_memory(core, report);
         break;
     case REPORT_COUNTS:
         report_counts(core, report);

@@ -131,6 +131,7 @@ struct parameters {
     struct client *client;
     bool in_options;
     bool is_replication;
+    const char *extra_float_digits; /* was asked for, and is not ignored */
 };
 
 /* Keeps the value of a tracked parameter. */
@@ -145,6 +146,17 @@ static bool keep_value(struct login *login, unsigned index, const char *value)
     memcpy(handover->params + handover->params_bytes, value, bytes);
     handover->params_bytes = (uint16_t)(handover->params_bytes + bytes);
     return true;
+}
+
+static void unsupported(const struct parameters *parameters, const char *name, const char *value)
+{
+    const char *where = parameters->in_options ? " in options" : "";
+    struct login *login = parameters->client->login;
+
+    client_log(parameters->client, LEVEL_WARNING, "unsupported startup parameter%s: %s=%s", where,
+               name, value);
+    snprintf(login->error, sizeof(login->error), "unsupported startup parameter%s: %.100s", where,
+             name);
 }
 
 static bool each_parameter(void *context, const char *name, const char *value);
@@ -226,10 +238,11 @@ static bool each_parameter(void *context, const char *name, const char *value)
     if (list_contains(ignored, name, false) ||
         (parameters->in_options && list_contains(ignored, "options", false)))
         return true;
-    client_log(client, LEVEL_WARNING, "unsupported startup parameter%s: %s=%s",
-               parameters->in_options ? " in options" : "", name, value);
-    snprintf(login->error, sizeof(login->error), "unsupported startup parameter%s: %.100s",
-             parameters->in_options ? " in options" : "", name);
+    if (!parameters->in_options && strcmp(name, "extra_float_digits") == 0) {
+        parameters->extra_float_digits = value;
+        return true;
+    }
+    unsupported(parameters, name, value);
     return false;
 }
 
@@ -328,6 +341,11 @@ static void enter_pool(struct client *client, const struct handover *handover,
         pool->has_client_key = true;
         memcpy(pool->client_key, handover->client_key, sizeof(pool->client_key));
         memcpy(pool->server_key, handover->server_key, sizeof(pool->server_key));
+    }
+    if (handover->password != NULL && database->user == NULL &&
+        !pool_keep_password(pool, handover->password)) {
+        client_close_silently(client, "out of memory");
+        return;
     }
     if (handover->leftover_bytes > 0 &&
         !span_queue_push_copy(&client->parked, client->conn.loop, handover->leftover,
@@ -527,6 +545,7 @@ void login_authenticated(struct client *client)
 
     login->phase = LOGIN_DONE;
     if (login->is_console) {
+        pack_values(client);
         move(client, HANDOVER_CONSOLE, core->index);
         return;
     }
@@ -627,6 +646,15 @@ static void startup_received(struct client *client, const struct startup_packet 
                          : login->error);
         return;
     }
+    login->is_console = strcmp(login->handover.database[0] != '\0' ? login->handover.database
+                                                                   : login->handover.user,
+                               "pgbouncer") == 0;
+    if (parameters.extra_float_digits != NULL && !login->is_console) {
+        /* JDBC asks for it everywhere; the console has no floats. */
+        unsupported(&parameters, "extra_float_digits", parameters.extra_float_digits);
+        fail(client, login->error);
+        return;
+    }
     /* All of it is copied; what follows may hand over what came behind it. */
     input_consume(login, packet->packet_bytes);
     if (login->handover.user[0] == '\0') {
@@ -644,7 +672,6 @@ static void startup_received(struct client *client, const struct startup_packet 
         fail(client, "startup parameters are too long");
         return;
     }
-    login->is_console = strcmp(login->handover.database, "pgbouncer") == 0;
     login->user = snapshot_find_user(login->snapshot, login->handover.user);
     login->secret_text = login->user != NULL ? login->user->secret : "";
     if (!login->is_console && usage_count(&core->usage->client_count) > settings->max_client_conn) {

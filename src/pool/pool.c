@@ -1,6 +1,7 @@
 /* pool.c - who waits, who is free, who may open. */
 #include "pool/pool.h"
 
+#include "crypto/secret.h"
 #include "pool/client.h"
 #include "pool/lending.h"
 #include "pool/peer.h"
@@ -49,6 +50,33 @@ void pool_update_settings(struct pool *pool)
     pool->user_config = snapshot_find_user(snapshot, pool->user_name);
     snapshot_pool_settings(snapshot, pool->database, pool->user_config, &pool->settings);
     pool->identity = database_config_identity(pool->database);
+}
+
+bool pool_keep_password(struct pool *pool, const char *password)
+{
+    struct core *core = pool->core;
+    struct buffer *old = pool->client_password;
+    struct buffer *new = NULL;
+    size_t bytes = password != NULL ? strlen(password) + 1 : 0;
+
+    if (old == NULL ? password == NULL
+                    : password != NULL && strcmp((const char *)old->data, password) == 0)
+        return true;
+    if (password != NULL) {
+        new = buffer_park(core->loop.buffers, bytes);
+        if (new == NULL)
+            return false;
+        memcpy(new->data, password, bytes);
+    }
+    if (old != NULL) {
+        secret_wipe(old->data, strlen((const char *)old->data));
+        buffer_release(core->loop.buffers, old);
+    }
+    pool->client_password = new;
+    pool->client_password_count++;
+    pool->has_salted_password = false;
+    pool->retry_at_us = 0;
+    return true;
 }
 
 static void pool_give(struct pool *pool)
@@ -142,6 +170,7 @@ static void pool_forget(struct pool *pool)
         else
             slab_give(&core->resolutions, pool->resolution);
     }
+    (void)!pool_keep_password(pool, NULL);
     explicit_bzero(pool->client_key, sizeof(pool->client_key));
     explicit_bzero(pool->salted_password, sizeof(pool->salted_password));
     pool_give(pool);

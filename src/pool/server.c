@@ -1372,5 +1372,7 @@ void server_fill_row(const struct server *server, struct socket_row *row, uint64
     snprintf(row->application_name, sizeof(row->application_name), "%s",
              application_name != NULL ? application_name : "");
     row->prepared_count = server_statements_count(server);
+    row->packet_remain = server->frame.body_left;
+    row->send_avail = server->conn.out.bytes;
     row->id = server->id;
 }

@@ -7,12 +7,14 @@
 #include <stdio.h>
 #include <string.h>
 
-/* The configured password of the pool's server user: the entry's, else the auth_file's. NULL: none.
- */
+/* The password of the pool's server user: the entry's, else what PAM or LDAP has let a client in
+ * with, else the auth_file's. NULL: none. */
 static const char *pool_password(const struct pool *pool)
 {
     if (pool->database->password != NULL && pool->database->password[0] != '\0')
         return pool->database->password;
+    if (pool->client_password != NULL && pool->database->user == NULL)
+        return (const char *)pool->client_password->data;
     if (pool->user_config != NULL && pool->user_config->secret[0] != '\0')
         return pool->user_config->secret;
     return NULL;
@@ -35,6 +37,7 @@ void server_login_start(struct server *server)
     struct writer writer;
     size_t begin;
 
+    server->login->client_password_count = server->pool->client_password_count;
     writer_init(&writer, packet, sizeof(packet));
     begin = message_begin(&writer, 0);
     writer_put_u32(&writer, 3 << 16);
@@ -118,15 +121,21 @@ static void salted_made(struct letter *letter, void *context)
     struct server_login *login = OWNER_OF(letter, struct server_login, job.letter);
     struct server *server = login->server;
 
+    const char *password;
+    bool is_current;
+
     login->job_in_flight = false;
-    secret_wipe(login->password, sizeof(login->password));
     if (server == NULL) {
         login_free(context, login);
         return;
     }
     assert(login->job.was_run);
-    /* Kept for the pool's next logins: the server gives a user the same salt each time. */
-    server->pool->has_salted_password = true;
+    /* Kept for the pool's next logins: the server gives a user the same salt each time. Unless the
+     * pool has got another password meanwhile. */
+    password = pool_password(server->pool);
+    is_current = password != NULL && strcmp(password, login->password) == 0;
+    secret_wipe(login->password, sizeof(login->password));
+    server->pool->has_salted_password = is_current;
     memcpy(server->pool->salted_password, login->salted_password, SCRAM_KEY_BYTES);
     memcpy(server->pool->salt, login->scram.salt, login->scram.salt_bytes);
     server->pool->salt_bytes = login->scram.salt_bytes;
@@ -362,6 +371,12 @@ static void error_response(struct server *server, const uint8_t *body, size_t by
 
     if (!error_fields_read(body, bytes, &fields)) {
         server_login_fail(server, "bad pkt header");
+        return;
+    }
+    if (server->login->client_password_count != pool->client_password_count) {
+        /* Most likely about a password that is outdated: what a client has proved meanwhile is
+         * tried before anybody is told. */
+        server_close(server, "login failed, and there is another password");
         return;
     }
     /* Said once, not for each attempt: pool_server_failed logs a change of it. */

@@ -136,10 +136,9 @@ static void note_limits(const struct snapshot *made)
 
     limits.clients = larger(limits.clients, settings->max_client_conn);
     for (size_t i = 0; i < made->peer_count; i++)
-        limits.peer_requests =
-            larger(limits.peer_requests, made->peers[i].pool_size >= 0
-                                             ? made->peers[i].pool_size
-                                             : settings->default_pool_size);
+        limits.peer_requests = larger(limits.peer_requests, made->peers[i].pool_size >= 0
+                                                                ? made->peers[i].pool_size
+                                                                : settings->default_pool_size);
     for (unsigned i = 0; i < LOGINS; i++) {
         const struct user_config *user = snapshot_find_user(made, login_names[i].name);
 
@@ -175,7 +174,8 @@ static struct snapshot *make_snapshot(bool is_whole)
 {
     static const char *const modes[] = {"transaction", "transaction", "session", "statement"};
     struct sim *sim = world.sim;
-    unsigned peer_id = is_whole || !world.changes_peer_id ? PEER_OURS : (unsigned)sim_below(sim, 2) * 5;
+    unsigned peer_id =
+        is_whole || !world.changes_peer_id ? PEER_OURS : (unsigned)sim_below(sim, 2) * 5;
     const char *mode = fixed_mode != NULL ? fixed_mode : modes[sim_below(sim, COUNT_OF(modes))];
     struct snapshot *made;
 
@@ -228,9 +228,10 @@ static struct snapshot *make_snapshot(bool is_whole)
              1 + (unsigned)sim_below(sim, 3), pick(" min_pool_size=1", ""), PEER_OURS,
              PEER_PORT + PEER_OURS, is_whole || !happens(6) ? "" : "; ", PEER_LITERAL,
              PEER_PORT + PEER_LITERAL, pick("1", "3"), is_whole || !happens(6) ? "" : "; ",
-             PEER_NAMED, PEER_PORT + PEER_NAMED, pick("2", "0"), pick("4", "0"), peer_id, auth_type, scram_iterations, mode, 1 + (unsigned)sim_below(sim, 4),
-             pick("1", "0"), pick("0.1", "5"), pick("0.05", "3600"), pick("0.05", "600"),
-             pick("0", "30"), pick("1", "0"), pick("1", "0"), pick("0.1", "15"), pick("0.5", "120"),
+             PEER_NAMED, PEER_PORT + PEER_NAMED, pick("2", "0"), pick("4", "0"), peer_id, auth_type,
+             scram_iterations, mode, 1 + (unsigned)sim_below(sim, 4), pick("1", "0"),
+             pick("0.1", "5"), pick("0.05", "3600"), pick("0.05", "600"), pick("0", "30"),
+             pick("1", "0"), pick("1", "0"), pick("0.1", "15"), pick("0.5", "120"),
              pick("0.3", "0"), pick("6", "100"), pick("2", "0"), pick("3", "0"), pick("5", "0"),
              pick("4", "0"), pick("0.05", "10"), world.prepared_max,
              happens(4) ? 0 : 1 + (unsigned)sim_below(sim, WORKERS_SIM_MAX), pick("1", "10"),
@@ -433,7 +434,8 @@ static void request_answered(struct request *request)
                        strcmp(rows[i].user, rows[k].user) != 0);
         }
     } else if (!request->is_command &&
-               (request->kind == REPORT_CLIENTS || request->kind == REPORT_SERVERS)) {
+               (request->kind == REPORT_CLIENTS || request->kind == REPORT_LOGINS ||
+                request->kind == REPORT_SERVERS)) {
         struct socket_row *rows = request->rows;
         size_t count = merge_sockets(rows, request->row_count);
 
@@ -489,6 +491,7 @@ static void order_reload(bool is_whole)
 static void order_report(void)
 {
     static const enum report_kind kinds[] = {REPORT_POOLS,  REPORT_CLIENTS,   REPORT_SERVERS,
+                                             REPORT_LOGINS, REPORT_MEMORY,    REPORT_STATEMENTS,
                                              REPORT_COUNTS, REPORT_UNSETTLED, REPORT_UNSETTLED};
     struct request *request = request_take();
 
@@ -1422,10 +1425,11 @@ static uint64_t run(uint64_t seed)
     if (getenv("SIM_VERBOSE") != NULL)
         printf(
             "answers %llu, transactions %llu, cancels that hit %llu, FATAL %llu, owners %u, lent "
-            "%llu, passed over %llu, strays arrived %llu, parses %llu, binds %llu, refused %llu, stale %llu, healed %llu\n",
+            "%llu, passed over %llu, strays arrived %llu, parses %llu, binds %llu, refused %llu, "
+            "stale %llu, healed %llu\n",
             world.answers, world.transactions, world.cancels_hit, world.fatals, world.owner_last,
-            world.lent, world.passed_over, world.strays_arrived, world.parses, world.binds, world.bind_errors,
-            world.stale_errors, world.healed);
+            world.lent, world.passed_over, world.strays_arrived, world.parses, world.binds,
+            world.bind_errors, world.stale_errors, world.healed);
     sim_destroy(world.sim);
     return trace;
 }
