@@ -488,6 +488,7 @@ def test_dead_server_is_named_once_however_many_ask_for_it(t):
                 c.send(pgwire.startup({"user": "app", "database": "app"}))
             for c in clients:
                 same(c.fatal().text, "query_wait_timeout")
+    pooler.wait_log("WARNING pool app/app: connecting to the server failed: connect failed: Connection refused")
     assert len(lines_about(pooler, r"S-0x|pool app/app")) <= 6, lines_about(pooler, r"S-0x|pool app/app")
 
 
