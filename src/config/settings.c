@@ -164,7 +164,7 @@ const struct setting settings_table[] = {
     STRING(SETTING_PATH, auth_file, NULL, RELOAD, "File with the names and secrets of users; read at start and on RELOAD."),
     STRING(SETTING_PATH, auth_hba_file, "", RELOAD, "HBA rules for auth_type hba."),
     STRING(SETTING_PATH, auth_ident_file, NULL, RELOAD, "Name maps for map= in HBA rules; read only with auth_type hba."),
-    STRING(SETTING_STRING, auth_ldap_options, NULL, RELOAD, "Options for auth_type ldap, as behind `ldap` in an HBA file."),
+    STRING(SETTING_STRING, auth_ldap_options, NULL, RELOAD, "Options for auth_type ldap, as behind `ldap` in an HBA file.", .is_secret = true),
     STRING(SETTING_STRING, auth_query, "SELECT rolname, CASE WHEN rolvaliduntil < now() THEN NULL ELSE rolpassword END FROM pg_authid WHERE rolname=$1 AND rolcanlogin", RELOAD,
         "Query that returns name and secret of a user who is not in auth_file.", .unused_reason = auth_query_later),
     ONE_OF(auth_type, auth_type_names, "md5", RELOAD, "How clients prove who they are.", .judge = judge_auth_type, .unused_reason = "cert is not supported by this version yet and refused"),

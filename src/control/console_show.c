@@ -452,10 +452,13 @@ static void show_config(struct session *session)
     for (size_t i = 0; i < settings_count; i++) {
         char text[64];
         struct show_row row;
+        const char *value = setting_format(&settings_table[i], &control_snapshot()->settings, text);
 
+        if (settings_table[i].is_secret && value != NULL && *value != '\0')
+            value = "***";
         show_row_begin(&row, &session->output, session->table);
         show_text(&row, settings_table[i].name);
-        show_text(&row, setting_format(&settings_table[i], &control_snapshot()->settings, text));
+        show_text(&row, value);
         show_text(&row, settings_table[i].default_text);
         show_text(&row, settings_table[i].on_reload ? "yes" : "no");
         show_row_end(&row);
