@@ -222,7 +222,7 @@ const struct setting settings_table[] = {
     STRING(SETTING_PATH, resolv_conf, "", RESTART, "Configuration of the name service.", .unused_reason = "the system's resolver is used, with the system's file"),
     NUMBER(SETTING_INT, sbuf_loopcnt, "5", 0, INT_MAX, RELOAD, "Buffers that PgBouncer reads from one socket before the next.", .unused_reason = "the kernel delivers buffers without such a loop"),
     NUMBER(SETTING_INT, scram_iterations, "4096", 1, COUNT_MAX_SENSIBLE, RELOAD, "Iterations of SCRAM secrets made from plain ones."),
-    SECONDS(server_check_delay, "30", RELOAD, "A server that was idle longer is checked before it is used; 0: always."),
+    SECONDS(server_check_delay, "30", RELOAD, "A server that was idle longer is checked before it is used; 0: each one, when it goes back."),
     STRING(SETTING_STRING, server_check_query, "<empty>", RELOAD, "Query of that check; empty: no check, `<empty>`: a query without text."),
     SECONDS(server_connect_timeout, "15", RELOAD, "Time for connecting and logging in to a server; 0: no limit."),
     BOOLEAN(server_fast_close, "0", RELOAD, "Session mode: servers that have to be closed go at the end of the transaction."),

@@ -161,7 +161,7 @@ static void show_socket(struct session *session, const struct socket_row *socket
     show_text(&row, socket->is_server ? "S" : "C");
     show_text(&row, socket->user);
     show_text(&row, socket->database);
-    show_text(&row, "none");
+    show_text(&row, socket->replication);
     if (is_sockets) {
         snprintf(text, sizeof(text), "%s_%s", socket->is_server ? "sv" : "cl",
                  strcmp(socket->state, "new") == 0                          ? "login"
@@ -209,6 +209,7 @@ static void show_sessions(struct session *session)
         socklen_t local_bytes = sizeof(local);
         struct peer_name name;
         struct socket_row row = {
+            .replication = "none",
             .database = "pgbouncer",
             .state = other->is_busy ? "active" : "idle",
             .port = other->peer.family == AF_UNIX
