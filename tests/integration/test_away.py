@@ -83,7 +83,7 @@ def fails(pooler, text, sqlstate, user="app", database="app"):
 
 @ours
 def test_twenty_cold_servers_take_about_as_long_as_one(t):
-    relay, pooler = relayed(t, 0.4, extra=splice("worker_threads = 1\n"))
+    relay, pooler = relayed(t, 1, extra=splice("worker_threads = 1\n"))
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(pooler.open()) for _ in range(20)]
         started = time.monotonic()
@@ -97,10 +97,10 @@ def test_twenty_cold_servers_take_about_as_long_as_one(t):
         for c in clients:
             c.send(query("select pg_sleep(1), 'slept'"))
         for c in clients:
-            same(c.results().rows[0][1], "slept")
+            same(c.results(10).rows[0][1], "slept")
         took = time.monotonic() - asked - 1
         same(relay.accepted, 20)
-        assert took < 0.4 * 3, f"nineteen more took {took:.2f} s, one {asked - started:.2f} s"
+        assert took < 2.5, f"nineteen more took {took:.2f} s, one {asked - started:.2f} s"
 
 
 @ours
