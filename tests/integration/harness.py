@@ -84,8 +84,7 @@ class Variant:
         if not self.must_fail:
             self.function(test)
             return
-        global patience
-        patience = pgwire.patience = 0.3  # it will wait for what does not come
+        pgwire.patience = 0.3  # it will wait for what does not come
         try:
             self.function(test)
         except Skip:
@@ -98,9 +97,6 @@ class Variant:
 
     def strips(self, table):
         return self.key if table == self.table else None
-
-
-patience = 1.0
 
 
 def without_option(entry, key):
@@ -140,7 +136,7 @@ def refused(pattern=None, sqlstate=None, severity=None):
 
 def eventually(condition, what, seconds=5.0):
     """Asks until the answer is true, and gives it back."""
-    end = time.monotonic() + seconds * patience
+    end = time.monotonic() + pgwire.patient(seconds)
     pause = 0.002
     while True:
         answer = condition()
