@@ -20,7 +20,7 @@ patience = 1.0
 def patient(seconds):
     """How long to wait for what should come within so many seconds: less in a test that has to fail (harness.Variant),
     but long enough to see what takes a second."""
-    return min(seconds, max(1.5, seconds * patience))
+    return min(seconds, max(2.0, seconds * patience))
 
 PROTOCOL_3_0 = 0x00030000
 PROTOCOL_3_2 = 0x00030002
