@@ -17,7 +17,7 @@ CPPFLAGS  += -Iinclude -D_GNU_SOURCE -DPGSPLICE_VERSION='"$(VERSION)"'
 CFLAGS    += -std=gnu11 $(OPTIMIZE) $(WARNINGS) $(SANITIZE) -fno-strict-aliasing -fstack-protector-strong \
              -pthread -MMD -MP
 LDFLAGS   += $(SANITIZE) -pthread
-LDLIBS    ?= -luring -lwolfssl -linih -lidn
+LDLIBS    ?= -luring -lwolfssl -linih -lidn -lcares
 
 # V=1 shows the commands.
 Q := $(if $(V),,@)

@@ -4,6 +4,7 @@
 #include "control/helper.h"
 #include "control/log_writer.h"
 #include "control/process.h"
+#include "control/resolver.h"
 #include "crypto/random.h"
 #include "worker/thread.h"
 
@@ -40,7 +41,8 @@ static void print_usage(void)
 static void print_version(void)
 {
     printf("pgsplice " PGSPLICE_VERSION "\n"
-           "io_uring: liburing\nadns: getaddrinfo\ntls: no\nsystemd: yes\n");
+           "io_uring: liburing\nadns: %s\ntls: no\nsystemd: yes\n",
+           resolver_version());
 }
 
 /* The exit status when the program should end at once, -1: go on. */
@@ -213,7 +215,7 @@ static void start_workers(struct snapshot *snapshot, unsigned worker_count, cons
             .listener_count = listener_count,
             .post_control = control_post,
             .post_job = helper_post,
-            .resolver_open = helper_resolver_open,
+            .resolver_open = control_resolver_open,
             .console_open = control_console_open,
         };
         struct thread *thread;
@@ -335,8 +337,8 @@ int main(int argc, char **argv)
         give_up();
     thread_release_all();
     log_write(LEVEL_LOG,
-              "process up: pgsplice " PGSPLICE_VERSION ", liburing (io_uring), adns: getaddrinfo, "
-              "tls: no");
+              "process up: pgsplice " PGSPLICE_VERSION ", liburing (io_uring), adns: %s, tls: no",
+              resolver_version());
     if (arguments.is_daemon)
         process_daemon_ready();
     control_options.worker_count = worker_count;

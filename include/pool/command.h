@@ -19,6 +19,7 @@ enum command_kind {
     COMMAND_KILL,
     COMMAND_KILL_CLIENT, /* `id`; answers `found` */
     COMMAND_SHUTDOWN,    /* `shutdown` */
+    COMMAND_HOST,        /* `host`: an address of it is gone */
 };
 
 struct command {
@@ -32,7 +33,8 @@ struct command {
     enum shutdown_mode shutdown;
     uint64_t id;
     bool found;
-    void *owner; /* control's */
+    const struct host_news *host; /* control's, until all have answered */
+    void *owner;                  /* control's */
 };
 
 /* The context is the core; runs the command and posts it back to control. */

@@ -17,7 +17,7 @@
 #include <string.h>
 #include <sys/un.h>
 
-enum { POOLS_MAX = 65536, SPANS_PER_CONN = 64, SCRAM_CACHE_MAX = 65536, RESOLUTIONS_MAX = 4096 };
+enum { POOLS_MAX = 65536, SPANS_PER_CONN = 64, SCRAM_CACHE_MAX = 65536 };
 
 bool core_init(struct core *core, const struct core_options *options)
 {
@@ -48,7 +48,7 @@ bool core_init(struct core *core, const struct core_options *options)
         slab_init(&core->server_logins, "server logins", sizeof(struct server_login), conns) &&
         slab_init(&core->pools, "pools", sizeof(struct pool), POOLS_MAX) &&
         slab_init(&core->cancels, "cancels", sizeof(struct cancel), conns) &&
-        slab_init(&core->resolutions, "resolutions", sizeof(struct resolution), RESOLUTIONS_MAX) &&
+        slab_init(&core->names, "host names", sizeof(struct host_name), HOST_NAMES_MAX) &&
         slab_init(&core->scram_cache, "scram keys", login_scram_entry_bytes(), SCRAM_CACHE_MAX) &&
         statement_store_init(&core->statements, conns, options->mock_key)) {
         core->params.key = core->statements.key;
@@ -77,7 +77,7 @@ void core_release(struct core *core)
     slab_release(&core->server_logins);
     slab_release(&core->pools);
     slab_release(&core->cancels);
-    slab_release(&core->resolutions);
+    slab_release(&core->names);
     slab_release(&core->scram_cache);
     statement_store_release(&core->statements);
     conn_loop_release(&core->loop);
@@ -109,6 +109,7 @@ void core_set_snapshot(struct core *core, struct snapshot *snapshot)
 
     core->snapshot = snapshot;
     login_forget_keys(core);
+    host_forget_answers(core);
     list_for_each_safe(link, &core->pool_list)
     {
         struct pool *pool = OWNER_OF(link, struct pool, link);
@@ -399,6 +400,9 @@ void command_open(struct letter *letter, void *context)
         break;
     case COMMAND_SHUTDOWN:
         core_shutdown(core, command->shutdown);
+        break;
+    case COMMAND_HOST:
+        host_changed(core, command->host);
         break;
     }
     letter->open = command->answered;

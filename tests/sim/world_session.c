@@ -787,9 +787,9 @@ static void session_message(struct session *session, char type, const uint8_t *b
             break;
         case 'c':
             session->in_copy = false;
-            put_complete(session, &(struct question){session->sleep_owner, session->sleep_number,
-                                                     session->sleep_statement,
-                                                     session->sleep_version});
+            put_complete(session,
+                         &(struct question){session->sleep_owner, session->sleep_number,
+                                            session->sleep_statement, session->sleep_version});
             if (!session->copy_is_extended)
                 put_ready(session);
             break;
@@ -1024,9 +1024,10 @@ void sessions_begin(void)
 {
     id_last = 0;
     for (unsigned i = 0; i < SERVER_ADDRESSES; i++) {
-        world.server_addresses[i] =
-            (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons((uint16_t)(5432 + i))};
-        world.server_addresses[i].sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+        /* 127.0.0.1:5432, 127.0.0.1:5433, 127.0.0.2:5432 */
+        world.server_addresses[i] = (struct sockaddr_in){
+            .sin_family = AF_INET, .sin_port = htons((uint16_t)(5432 + i % 2))};
+        world.server_addresses[i].sin_addr.s_addr = htonl(INADDR_LOOPBACK + i / 2);
         sim_serve(world.sim, (struct sockaddr *)&world.server_addresses[i],
                   sizeof(world.server_addresses[i]), session_begins, NULL);
     }
