@@ -258,6 +258,35 @@ void resolver_ask(void *context, struct dns_question *question)
 
 /* ---- life ---- */
 
+static bool has_port(const char *server)
+{
+    const char *colon = strchr(server, ':');
+
+    return strstr(server, "]:") != NULL || (colon != NULL && strchr(colon + 1, ':') == NULL);
+}
+
+/* c-ares reads ports in `nameserver` lines from 1.20 on only; before that it drops such lines. */
+static void set_ports(ares_channel channel)
+{
+    FILE *file = fopen(resolver.path != NULL ? resolver.path : "/etc/resolv.conf", "re");
+    char line[256], server[128], list[1024] = "";
+    bool is_needed = false;
+    size_t used = 0;
+
+    if (file == NULL)
+        return;
+    while (fgets(line, sizeof(line), file) != NULL)
+        if (sscanf(line, " nameserver %127s", server) == 1 &&
+            used + strlen(server) + 2 < sizeof(list)) {
+            is_needed = is_needed || has_port(server);
+            used +=
+                (size_t)snprintf(list + used, sizeof(list) - used, used > 0 ? ",%s" : "%s", server);
+        }
+    fclose(file);
+    if (is_needed && ares_set_servers_ports_csv(channel, list) != ARES_SUCCESS)
+        log_write(LEVEL_WARNING, "cannot use the name servers %s", list);
+}
+
 static bool make_channel(ares_channel *channel, const char *lookups)
 {
     struct ares_options options = {.lookups = (char *)lookups,
@@ -269,9 +298,12 @@ static bool make_channel(ares_channel *channel, const char *lookups)
     if (resolver.path != NULL)
         mask |= ARES_OPT_RESOLVCONF;
     status = ares_init_options(channel, &options, mask);
-    if (status != ARES_SUCCESS)
+    if (status != ARES_SUCCESS) {
         log_write(LEVEL_ERROR, "cannot set up name lookups: %s", ares_strerror(status));
-    return status == ARES_SUCCESS;
+        return false;
+    }
+    set_ports(*channel);
+    return true;
 }
 
 static void check_path(void)

@@ -6,7 +6,7 @@ import sys
 
 ROWS = [{"base"}, {"io", "config", "wire", "crypto"}, {"conn"}, {"pool"}, {"worker"}, {"control"}]
 LEVEL = {folder: level for level, row in enumerate(ROWS) for folder in row}
-LIBRARIES = {"liburing.h": {"src/io/ring_uring.c"}, "ini.h": {"src/config/ini.c"}}
+LIBRARIES = {"ares.h": {"src/control/resolver.c"}, "liburing.h": {"src/io/ring_uring.c"}, "ini.h": {"src/config/ini.c"}}
 
 mistakes = []
 for path in sorted([*pathlib.Path("src").rglob("*.[ch]"), *pathlib.Path("include").rglob("*.h")]):
