@@ -85,6 +85,9 @@ $(BUILD)/tests/ring/contract_sim: $(BUILD)/tests/ring/test_contract.o $(BUILD)/t
 $(BUILD)/tests/sim/test_conn_pair: $(BUILD)/tests/sim/test_conn_pair.o $(SIM_RING_OBJECT) $(LOW_OBJECTS)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
+$(BUILD)/tests/sim/test_hba_login: $(BUILD)/tests/sim/test_hba_login.o $(SIM_RING_OBJECT) $(LIB)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
 $(BUILD)/tests/sim/test_login: $(BUILD)/tests/sim/test_login.o $(SIM_RING_OBJECT) $(LIB)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
@@ -134,7 +137,7 @@ check: ## all tests: unit, ring contract, simulation, integration, layers, sanit
 	@$(MAKE) --no-print-directory unit ring
 	@$(MAKE) --no-print-directory -j$$(nproc) sim BUILD=$(BUILD)/sim OPTIMIZE="-O2 -g -DASSERT_SLOW"
 	@$(MAKE) --no-print-directory -j$$(nproc) asan-unit
-	@$(MAKE) --no-print-directory tidy integration
+	@$(MAKE) --no-print-directory tidy man integration
 
 .PHONY: asan-unit
 asan-unit: ## the unit tests with address and undefined sanitizers
@@ -211,13 +214,25 @@ reference: $(BUILD)/settings_reference ## makes conf/SETTINGS.md anew from the s
 $(BUILD)/settings_reference: $(BUILD)/tests/tools/settings_reference.o $(LIB)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
+# The manual page of settings: prose by hand, lists from the tables.
+$(BUILD)/pgsplice.ini.5: conf/pgsplice.ini.5.in $(BUILD)/settings_reference
+	$(Q)$(BUILD)/settings_reference --mdoc > $@.lists
+	$(Q)sed -e '/^SETTINGS$$/{r $@.lists' -e 'd}' $< > $@
+	$(Q)rm $@.lists
+
+.PHONY: man
+man: $(BUILD)/pgsplice.ini.5 ## the manual pages, in the build folder
+
+DOC := $(DESTDIR)$(PREFIX)/share/doc/pgsplice
+MAN := $(DESTDIR)$(PREFIX)/share/man
+
 .PHONY: install
-install: $(BUILD)/pgsplice ## into DESTDIR and PREFIX
+install: $(BUILD)/pgsplice $(BUILD)/pgsplice.ini.5 ## into DESTDIR and PREFIX: program, manual pages, samples
 	install -D -m 755 $(BUILD)/pgsplice $(DESTDIR)$(PREFIX)/bin/pgsplice
-	install -D -m 644 conf/pgsplice.ini $(DESTDIR)$(PREFIX)/share/doc/pgsplice/pgsplice.ini
-	install -D -m 644 conf/userlist.txt $(DESTDIR)$(PREFIX)/share/doc/pgsplice/userlist.txt
-	install -D -m 644 conf/SETTINGS.md $(DESTDIR)$(PREFIX)/share/doc/pgsplice/SETTINGS.md
-	install -D -m 644 README.md $(DESTDIR)$(PREFIX)/share/doc/pgsplice/README.md
+	install -D -m 644 conf/pgsplice.8 $(MAN)/man8/pgsplice.8
+	install -D -m 644 $(BUILD)/pgsplice.ini.5 $(MAN)/man5/pgsplice.ini.5
+	install -D -m 644 -t $(DOC) README.md $(filter-out %.8 %.in,$(wildcard conf/*.*))
+	install -D -m 644 -t $(DOC)/examples $(wildcard conf/examples/*)
 
 .PHONY: format
 format: ## clang-format over the sources

@@ -31,6 +31,9 @@ enum auth_type {
     AUTH_LDAP,
     AUTH_PAM,
     AUTH_SCRAM_SHA_256,
+    /* Only in HBA lines: no auth_type. */
+    AUTH_PEER,
+    AUTH_REJECT,
 };
 
 /* client_tls_sslmode and server_tls_sslmode */

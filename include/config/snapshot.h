@@ -9,11 +9,12 @@
  * A load is all or nothing: with one mistake in any file no snapshot is made and the old one stays.
  * All mistakes are reported (LEVEL_ERROR), not only the first. One kind of LEVEL_ERROR does not
  * fail the load, as in PgBouncer: an auth_file that is missing or broken (users before the broken
- * line count). */
+ * line count). auth_hba_file and auth_ident_file are read when auth_type is hba; they must be there. */
 #ifndef CONFIG_SNAPSHOT_H
 #define CONFIG_SNAPSHOT_H
 
 #include "config/file.h"
+#include "config/hba.h"
 #include "config/settings.h"
 
 #include <stdatomic.h>
@@ -70,6 +71,7 @@ struct snapshot {
     size_t user_count;
     const struct peer_config *peers; /* sorted by id */
     size_t peer_count;
+    struct hba hba; /* empty unless auth_type is hba */
     /* below: snapshot.c only */
     atomic_uint references;
     void *arena;
@@ -89,7 +91,7 @@ struct pool_settings {
         idle_transaction_timeout_us, transaction_timeout_us, client_idle_timeout_us;
 };
 
-/* Reads `path` and what it names (includes, auth_file). Every mistake and warning goes to `report`
+/* Reads `path` and what it names (includes, auth_file, HBA and ident files). Every mistake and warning goes to `report`
  * (level, text with file and line). Returns NULL when there was a mistake, else a snapshot with one
  * reference. */
 struct snapshot *snapshot_load(const char *path, log_report *report, void *context) must_check;
@@ -112,7 +114,8 @@ void snapshot_release(struct snapshot *snapshot);
 
 /* A copy of `base` with one [pgbouncer] or [pgsplice] setting changed (console SET): NULL when the
  * key or the value is wrong. A setting that only a restart changes is checked and then left as it
- * is, as PgBouncer does. Users, databases and peers are those of `base`. */
+ * is, as PgBouncer does. Users, databases and peers are those of `base`; HBA rules too, unless the
+ * setting is about them: then their files are read (control, as for a load). */
 struct snapshot *snapshot_with_setting(const struct snapshot *base, const char *name,
                                        const char *value) must_check;
 

@@ -90,6 +90,8 @@ int ring_local_address(struct ring *ring, int fd, struct sockaddr_storage *addre
 uint32_t ring_peer_pid(struct ring *ring, int fd);
 /* The process at the other end of a unix socket runs as our own user. */
 bool ring_peer_is_same_user(struct ring *ring, int fd);
+/* The user that it ran as when it connected. False: not known. */
+bool ring_peer_uid(struct ring *ring, int fd, uint32_t *uid) must_check;
 /* Options of a TCP socket (keepalive, buffer sizes, TCP_NODELAY); failures are ignored. */
 void ring_set_option(struct ring *ring, int fd, int level, int option, int value);
 

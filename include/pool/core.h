@@ -26,13 +26,18 @@ struct server;
 struct pool;
 struct core;
 
+/* What a job needs, and so which threads take it: JOB_HASH burns CPU; JOB_OS_USER (of a struct login)
+ * asks NSS, which may take long. */
+enum job_kind { JOB_HASH, JOB_OS_USER };
+
 /* Work that blocks or burns CPU: a helper thread calls `run`, then `letter` is posted to core
  * `core_index`, whose `open` looks at the result. Belongs to the helper in between: its owner must
  * outlive it. A job that was cancelled comes back too, since only its letter says that its memory
  * is free; whether it ran before the helper saw the flag, `was_run` tells. */
 struct job {
-    struct letter letter; /* back to the core, and on the way there */
-    void (*run)(struct job *job);
+    struct letter letter;         /* back to the core, and on the way there */
+    void (*run)(struct job *job); /* of a JOB_HASH; of other kinds the helpers know it */
+    enum job_kind kind;
     unsigned core_index;
     atomic_bool is_cancelled; /* the owner's, at any moment: nobody wants the result (any more) */
     bool was_run;             /* the helper's */

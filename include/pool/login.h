@@ -3,7 +3,7 @@
  *
  *   startup -> password (plain, md5) -----------> done
  *           -> keys -> sasl first -> sasl final -> done     keys, check: a helper thread is at work
- *           -> check (a plain password against a SCRAM secret) -> done
+ *           -> check (a plain password against a SCRAM secret, or the name of an OS user) -> done
  *
  * A client in login costs no server and has a byte budget (LOGIN_BYTES_MAX) and
  * client_login_timeout. The order of checks is PgBouncer's (tests/compat/protocol_behaviour.md):
@@ -22,6 +22,7 @@
 enum {
     LOGIN_BYTES_MAX = 128 * 1024,   /* all that a client may send before it is authenticated */
     LOGIN_MESSAGE_BYTES_MAX = 4096, /* a password or SASL message */
+    OS_USER_BYTES_MAX = 256,
 };
 
 enum login_phase {
@@ -30,7 +31,7 @@ enum login_phase {
     LOGIN_KEYS, /* SCRAM keys of a plain password are being made */
     LOGIN_SASL_FIRST,
     LOGIN_SASL_FINAL,
-    LOGIN_CHECK, /* a helper checks a plain password */
+    LOGIN_CHECK, /* a helper checks a plain password, or looks an OS user up */
     LOGIN_DONE,
 };
 
@@ -45,7 +46,8 @@ struct login {
     const struct user_config *user; /* NULL: unknown */
     const char *secret_text;        /* that the client must know, in any form; "": nothing fits */
     uint8_t phase;
-    uint8_t method; /* enum auth_type that is carried out */
+    uint8_t method;              /* enum auth_type that is carried out: with HBA, that of `rule` */
+    const struct hba_rule *rule; /* auth_type hba; of the login's snapshot */
     bool wants_negotiation;
     bool is_admin, is_console;
     uint8_t md5_salt[4];
@@ -57,6 +59,8 @@ struct login {
     struct scram_server scram;
     char password[LOGIN_MESSAGE_BYTES_MAX]; /* LOGIN_CHECK, for the helper */
     uint8_t salted[SCRAM_KEY_BYTES];
+    uint32_t peer_uid;               /* method peer: for the helper */
+    char os_user[OS_USER_BYTES_MAX]; /* from the helper; "": there is no such user */
     uint16_t unknown_options_bytes;
     char unknown_options[1024]; /* `_pq_.` names for NegotiateProtocolVersion */
     unsigned unknown_options_count;

@@ -1,8 +1,8 @@
-/* login_auth.h - how a client proves who it is: auth_type, from the request for a password or SASL
- * to login_authenticated() or the client's end.
+/* login_auth.h - how a client proves who it is: auth_type, or the HBA line that matches; from the
+ * request for a password or SASL to login_authenticated() or the client's end.
  *
- * Knows the login's user and secret_text, nothing of databases and pools. What costs time (PBKDF2)
- * is a job; the client may be gone when it is back. Keys of plain secrets are kept for each core
+ * Knows the login's user and secret_text, nothing of databases and pools. What costs time (PBKDF2,
+ * the name of an OS user) is a job; the client may be gone when it is back. Keys of plain secrets are kept for each core
  * (core.scram_entries). Texts of errors: tests/compat/errors.tsv. Thread: the core's. */
 #ifndef POOL_LOGIN_AUTH_H
 #define POOL_LOGIN_AUTH_H

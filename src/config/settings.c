@@ -81,9 +81,6 @@ static enum log_level judge_auth_type(const struct setting *setting, int64_t val
     case AUTH_CERT:
         *why = "auth_type cert is not supported by this version yet";
         return LEVEL_ERROR;
-    case AUTH_HBA:
-        *why = "auth_type hba is not supported by this version yet";
-        return LEVEL_ERROR;
     case AUTH_LDAP:
         *why = "auth_type ldap is not supported by this version yet";
         return LEVEL_ERROR;
@@ -137,7 +134,6 @@ static enum log_level judge_power_of_two(const struct setting *setting, int64_t 
 
 #define LATER(what) what " not supported by this version yet"
 static const char tls_later[] = LATER("TLS is");
-static const char hba_later[] = LATER("auth_type hba is");
 static const char auth_query_later[] = LATER("auth_query is");
 
 /* clang-format off */
@@ -163,12 +159,12 @@ const struct setting settings_table[] = {
     BOOLEAN(application_name_add_host, "0", RELOAD, "Adds the client's host and port to application_name at login."),
     STRING(SETTING_STRING, auth_dbname, NULL, RELOAD, "Database in which auth_query runs.", .unused_reason = auth_query_later),
     STRING(SETTING_PATH, auth_file, NULL, RELOAD, "File with the names and secrets of users; read at start and on RELOAD."),
-    STRING(SETTING_PATH, auth_hba_file, "", RELOAD, "HBA rules for auth_type hba.", .unused_reason = hba_later),
-    STRING(SETTING_PATH, auth_ident_file, NULL, RELOAD, "Name maps for map= in HBA rules.", .unused_reason = hba_later),
+    STRING(SETTING_PATH, auth_hba_file, "", RELOAD, "HBA rules for auth_type hba."),
+    STRING(SETTING_PATH, auth_ident_file, NULL, RELOAD, "Name maps for map= in HBA rules; read only with auth_type hba."),
     STRING(SETTING_STRING, auth_ldap_options, NULL, RELOAD, "Options for auth_type ldap.", .unused_reason = LATER("auth_type ldap is")),
     STRING(SETTING_STRING, auth_query, "SELECT rolname, CASE WHEN rolvaliduntil < now() THEN NULL ELSE rolpassword END FROM pg_authid WHERE rolname=$1 AND rolcanlogin", RELOAD,
         "Query that returns name and secret of a user who is not in auth_file.", .unused_reason = auth_query_later),
-    ONE_OF(auth_type, auth_type_names, "md5", RELOAD, "How clients prove who they are.", .judge = judge_auth_type, .unused_reason = "cert, hba, ldap and pam are not supported by this version yet and refused"),
+    ONE_OF(auth_type, auth_type_names, "md5", RELOAD, "How clients prove who they are.", .judge = judge_auth_type, .unused_reason = "cert, ldap and pam are not supported by this version yet and refused"),
     STRING(SETTING_STRING, auth_user, NULL, RELOAD, "User who runs auth_query.", .unused_reason = auth_query_later),
     SECONDS(autodb_idle_timeout, "3600", RELOAD, "A database made from the `*` entry is forgotten after so long without connections; 0: never."),
     SECONDS(cancel_wait_timeout, "10", RELOAD, "A cancel request that could not be forwarded for so long is dropped; 0: never."),

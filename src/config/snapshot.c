@@ -267,6 +267,38 @@ static void read_auth_file(struct loader *loader, const struct snapshot *running
     config_say(&loader->report, LEVEL_ERROR, &place, "%s (the rest of the file is not read)", what);
 }
 
+/* Where a setting of [pgbouncer] stands; NULL: in no file (SET). */
+static const struct config_place *place_of(const struct config_place *places, const char *name)
+{
+    return places != NULL ? &places[setting_find("pgbouncer", name) - settings_table] : NULL;
+}
+
+/* For auth_type hba only, as in PgBouncer. */
+static void read_hba(config_open *open, void *open_context, struct arena *arena,
+                     struct config_report *report, const struct config_place *places,
+                     struct snapshot *draft)
+{
+    const struct settings *settings = &draft->settings;
+    struct hba_input input = {
+        .open = open,
+        .open_context = open_context,
+        .arena = arena,
+        .report = report,
+        .hba_path = settings->auth_hba_file,
+        .ident_path = settings->auth_ident_file,
+        .hba_place = place_of(places, "auth_hba_file"),
+        .ident_place = place_of(places, "auth_ident_file"),
+    };
+
+    draft->hba = (struct hba){0};
+    if (settings->auth_type != AUTH_HBA)
+        return;
+    if (input.hba_path == NULL || *input.hba_path == '\0')
+        config_mistake(report, place_of(places, "auth_type"), "auth_type hba needs auth_hba_file");
+    else
+        hba_read(&input, &draft->hba);
+}
+
 /* ---- from what was read to sorted arrays ---- */
 
 static void finish_databases(struct loader *loader)
@@ -491,6 +523,7 @@ static struct snapshot *copy_draft(const struct snapshot *draft)
     }
     snapshot->peers = peers;
     snapshot->peer_count = draft->peer_count;
+    hba_copy(arena, &snapshot->hba, &draft->hba);
     return snapshot;
 }
 
@@ -527,6 +560,8 @@ struct snapshot *snapshot_load_through(config_open *open, void *open_context, co
     if (!loader.has_pgbouncer && loader.report.mistake_count == 0)
         config_mistake(&loader.report, &whole_file, "there is no section [pgbouncer]");
     read_auth_file(&loader, running);
+    read_hba(open, open_context, loader.scratch, &loader.report, loader.setting_places,
+             &loader.draft);
     say_unused_entries(&loader);
     say_unused_settings(&loader);
     finish_databases(&loader);
@@ -567,10 +602,26 @@ void snapshot_release(struct snapshot *snapshot)
         arena_free(snapshot->arena);
 }
 
+/* SET has no other place where a file's mistakes could be told. */
+static void say_in_log(void *context, enum log_level level, const char *text)
+{
+    (void)context;
+    log_write(level, "%s", text);
+}
+
+static bool is_about_hba(const struct setting *setting)
+{
+    return strcmp(setting->name, "auth_type") == 0 || strcmp(setting->name, "auth_hba_file") == 0 ||
+           strcmp(setting->name, "auth_ident_file") == 0;
+}
+
 struct snapshot *snapshot_with_setting(const struct snapshot *base, const char *name,
                                        const char *value)
 {
     struct config_report report = {.report = NULL};
+    struct config_report file_report = {.report = say_in_log};
+    struct arena *scratch;
+    struct snapshot *snapshot = NULL;
     struct snapshot draft = {
         .settings = base->settings,
         .databases = base->databases,
@@ -580,6 +631,7 @@ struct snapshot *snapshot_with_setting(const struct snapshot *base, const char *
         .user_count = base->user_count,
         .peers = base->peers,
         .peer_count = base->peer_count,
+        .hba = base->hba,
     };
     const struct setting *setting = setting_find("pgbouncer", name);
 
@@ -589,7 +641,13 @@ struct snapshot *snapshot_with_setting(const struct snapshot *base, const char *
         return NULL;
     if (!setting->on_reload)
         setting_copy(setting, &draft.settings, &base->settings);
-    return copy_draft(&draft);
+    scratch = arena_new();
+    if (is_about_hba(setting))
+        read_hba(config_file_open, NULL, scratch, &file_report, NULL, &draft);
+    if (file_report.mistake_count == 0)
+        snapshot = copy_draft(&draft);
+    arena_free(scratch);
+    return snapshot;
 }
 
 static int compare_database_name(const void *name, const void *database)

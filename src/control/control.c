@@ -226,8 +226,11 @@ static void log_helpers(void)
 {
     struct helper_counts counts = helper_counts();
 
-    log_write(LEVEL_DEBUG, "helpers: %llu hashes made, %llu cancelled, %llu refused",
-              counts.hashes.run, counts.hashes.cancelled, counts.hashes.refused);
+    log_write(LEVEL_DEBUG,
+              "helpers: %llu hashes made, %llu cancelled, %llu refused; %llu OS users looked up, "
+              "%llu cancelled, %llu refused",
+              counts.hashes.run, counts.hashes.cancelled, counts.hashes.refused, counts.users.run,
+              counts.users.cancelled, counts.users.refused);
 }
 
 static void stats_gathered(struct request *request)

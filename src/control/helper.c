@@ -1,8 +1,10 @@
 #include "control/helper.h"
 
 #include "base/clock.h"
+#include "pool/login.h"
 #include "worker/thread.h"
 
+#include <pwd.h>
 #include <sched.h>
 #include <semaphore.h>
 #include <signal.h>
@@ -11,11 +13,15 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-enum { LATE_NICE = 10 };
+enum {
+    LATE_NICE = 10,
+    OS_USER_STRINGS_BYTES =
+        64 * 1024, /* all fields of an entry of the user database, on the stack */
+};
 
-enum helper_kind { HELPER_HASH, HELPER_LATE, HELPER_KINDS };
+enum helper_kind { HELPER_HASH, HELPER_LATE, HELPER_USERS, HELPER_KINDS };
 
-static struct job_queue hash_queue;
+static struct job_queue hash_queue, user_queue;
 
 /* `nice` of a kind that is idle does not count. */
 static const struct {
@@ -29,6 +35,7 @@ static const struct {
     [HELPER_HASH] = {"hash", &hash_queue, HELPER_HASH_THREADS, 0, 0, true},
     [HELPER_LATE] = {"hash-late", &hash_queue, HELPER_LATE_THREADS, HELPER_PATIENCE_US, LATE_NICE,
                      false},
+    [HELPER_USERS] = {"os-users", &user_queue, HELPER_USER_THREADS, 0, 0, false},
 };
 
 struct helper {
@@ -38,7 +45,7 @@ struct helper {
     char error[RING_ERROR_BYTES];
 };
 
-static struct helper helpers[HELPER_HASH_THREADS + HELPER_LATE_THREADS];
+static struct helper helpers[HELPER_HASH_THREADS + HELPER_LATE_THREADS + HELPER_USER_THREADS];
 static _Atomic uint64_t refusal_said_us; /* when the log last told of a full queue; 0: never */
 
 /* Priorities are only lowered, which anybody may. On Linux a thread has a niceness of its own. */
@@ -94,6 +101,7 @@ bool helper_start(void)
     bool started = true;
 
     job_queue_init(&hash_queue, HELPER_HASH_WAITING_MAX);
+    job_queue_init(&user_queue, HELPER_USER_WAITING_MAX);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     for (enum helper_kind kind = 0; kind < HELPER_KINDS; kind++)
@@ -119,15 +127,38 @@ static void say_refusal(const struct job_queue *queue, const char *what)
                   what, queue->waiting_count_max, job_queue_counts(queue).refused);
 }
 
+/* The job of a struct login: peer_uid -> os_user. */
+static void os_user_run(struct job *job)
+{
+    struct login *login = OWNER_OF(job, struct login, job);
+    struct passwd entry, *found = NULL;
+    char strings[OS_USER_STRINGS_BYTES];
+    int error = getpwuid_r(login->peer_uid, &entry, strings, sizeof(strings), &found);
+
+    login->os_user[0] = '\0';
+    if (found == NULL)
+        log_write(LEVEL_WARNING, "OS user %u has no name: %s", login->peer_uid,
+                  error != 0 ? strerror(error) : "there is no such user");
+    else if (strlen(found->pw_name) < sizeof(login->os_user))
+        strcpy(login->os_user, found->pw_name);
+}
+
 bool helper_post(struct job *job)
 {
-    if (job_queue_post(&hash_queue, job))
+    struct job_queue *queue = &hash_queue;
+
+    if (job->kind == JOB_OS_USER) {
+        queue = &user_queue;
+        job->run = os_user_run;
+    }
+    if (job_queue_post(queue, job))
         return true;
-    say_refusal(&hash_queue, "logins");
+    say_refusal(queue, "logins");
     return false;
 }
 
 struct helper_counts helper_counts(void)
 {
-    return (struct helper_counts){.hashes = job_queue_counts(&hash_queue)};
+    return (struct helper_counts){.hashes = job_queue_counts(&hash_queue),
+                                  .users = job_queue_counts(&user_queue)};
 }

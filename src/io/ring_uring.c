@@ -412,6 +412,19 @@ bool ring_peer_is_same_user(struct ring *ring, int fd)
            credentials.uid == geteuid();
 }
 
+bool ring_peer_uid(struct ring *ring, int fd, uint32_t *uid)
+{
+    struct ucred credentials;
+    socklen_t bytes = sizeof(credentials);
+
+    (void)ring;
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &bytes) < 0 ||
+        credentials.uid == (uid_t)-1)
+        return false;
+    *uid = credentials.uid;
+    return true;
+}
+
 void ring_set_option(struct ring *ring, int fd, int level, int option, int value)
 {
     (void)ring;

@@ -108,6 +108,7 @@ void core_set_snapshot(struct core *core, struct snapshot *snapshot)
     struct snapshot *old = core->snapshot;
 
     core->snapshot = snapshot;
+    ring_set_busy_poll(core->loop.ring, snapshot->settings.busy_poll_us);
     login_forget_keys(core);
     host_forget_answers(core);
     list_for_each_safe(link, &core->pool_list)

@@ -216,6 +216,86 @@ static void scram_begin(struct client *client)
     }
 }
 
+/* ---- HBA ---- */
+
+/* Where TLS comes in: a client that has it says so here, and method cert looks at its certificate. */
+static bool has_tls(const struct client *client)
+{
+    (void)client;
+    return false;
+}
+
+static void log_hba(const struct client *client, const char *what)
+{
+    const struct handover *handover = &client->login->handover;
+    char host[64];
+
+    peer_name_host(&client->peer, host);
+    client_log(client, LEVEL_LOG, "%s host \"%s\", user \"%s\", database \"%s\", SSL %s", what,
+               client->peer.family == AF_UNIX ? "[local]" : host, handover->user,
+               handover->database, has_tls(client) ? "on" : "off");
+}
+
+/* auth_type hba: the first line that matches says how. False: closed. */
+static bool hba_decide(struct client *client)
+{
+    struct login *login = client->login;
+    const struct hba_question question = {
+        .database = login->handover.database,
+        .user = login->handover.user,
+        .family = client->peer.family,
+        .address = client->peer.address,
+        .has_tls = has_tls(client),
+    };
+
+    login->rule = hba_find(&login->snapshot->hba, &question);
+    if (login->rule == NULL) {
+        log_hba(client, "no pg_hba.conf entry for");
+        fail(client, "no authentication method is found");
+        return false;
+    }
+    login->method = (uint8_t)login->rule->method;
+    return true;
+}
+
+static void peer_named(struct letter *letter, void *context)
+{
+    struct login *login = OWNER_OF(letter, struct login, job.letter);
+
+    assert(login->job.was_run || login->client == NULL);
+    login->job_in_flight = false;
+    if (login->client == NULL)
+        login_free(context, login);
+    else if (login->os_user[0] != '\0' &&
+             hba_allows_peer(login->rule, login->os_user, login->handover.user))
+        login_authenticated(login->client);
+    else
+        fail(login->client, "unix socket login rejected");
+}
+
+/* Who is at the other end of the socket, says the kernel; what he is called, says NSS, and that may
+ * take long. */
+static void peer_begin(struct client *client)
+{
+    struct core *core = client_core(client);
+    struct login *login = client->login;
+
+    if (login->user == NULL || client->peer.family != AF_UNIX ||
+        !ring_peer_uid(core->loop.ring, client->conn.fd, &login->peer_uid)) {
+        fail(client, "unix socket login rejected");
+        return;
+    }
+    login->phase = LOGIN_CHECK;
+    login->job = (struct job){
+        .letter.open = peer_named,
+        .kind = JOB_OS_USER,
+        .core_index = core->index,
+    };
+    login->job_in_flight = core->ports->post_job(core, &login->job);
+    if (!login->job_in_flight)
+        client_close_error(client, JOB_REFUSED_TEXT, JOB_REFUSED_SQLSTATE);
+}
+
 void login_auth_begin(struct client *client)
 {
     struct core *core = client_core(client);
@@ -224,7 +304,9 @@ void login_auth_begin(struct client *client)
     struct scram_secret parsed;
     const struct database_config *database;
 
-    login->method = (uint8_t)core->snapshot->settings.auth_type;
+    login->method = (uint8_t)login->snapshot->settings.auth_type;
+    if (login->method == AUTH_HBA && !hba_decide(client))
+        return;
     switch (login->method) {
     case AUTH_ANY:
         database = snapshot_find_database(core->snapshot, login->handover.database);
@@ -254,6 +336,21 @@ void login_auth_begin(struct client *client)
         break;
     case AUTH_SCRAM_SHA_256:
         scram_begin(client);
+        break;
+    case AUTH_REJECT:
+        log_hba(client, "pg_hba.conf rejects connection for");
+        fail(client, "login rejected");
+        break;
+    case AUTH_PEER:
+        peer_begin(client);
+        break;
+    case AUTH_CERT:
+        client_log(client, LEVEL_ERROR, "TLS connection required");
+        fail(client, "certificate authentication failed");
+        break;
+    case AUTH_LDAP:
+        /* Its options: login->rule->options. */
+        fail(client, "ldap is not supported by this build");
         break;
     default:
         /* The configuration refuses what is not built in. */

@@ -3,6 +3,7 @@
 A test names the keys that it covers (harness.covers), and the runner proves it: without the key the test fails, with
 the key added by a RELOAD it passes where a reload is enough. What has a topic of its own is tested there."""
 
+import ctypes
 import glob
 import importlib
 import os
@@ -14,7 +15,7 @@ import time
 import harness
 import pgwire
 import tables
-from harness import covers, eventually, ours, refused, same, within
+from harness import covers, eventually, ours, refused, reload_shows_nothing, same, within
 from pgwire import extended, query
 
 
@@ -461,3 +462,81 @@ def test_pool_shards_is_on_how_many_workers_a_pool_is(t):
         same(len(rows), 4)
     for c in clients:
         c.terminate()
+
+
+@covers("pgsplice", "busy_poll")
+@ours
+def test_busy_poll_looks_for_work_before_it_sleeps(t):
+    pooler = t.pooler(pool_mode="transaction", extra=own(busy_poll="200ms", worker_threads=1))
+    ticks = os.sysconf("SC_CLK_TCK")
+
+    def seconds_of_cpu():
+        with open(f"/proc/{pooler.process.pid}/stat") as file:
+            words = file.read().rsplit(")", 1)[1].split()
+        return (int(words[11]) + int(words[12])) / ticks
+    with pooler.connect() as c:
+        before = seconds_of_cpu()
+
+        def has_polled():
+            c.value("select 1")
+            time.sleep(0.05)  # what it does meanwhile is the question
+            return seconds_of_cpu() - before > 0.5
+        eventually(has_polled, "half a second of CPU time for a few queries", 10)
+
+
+def socket_option(pid, inode, level, option):
+    """An option of a socket of another process, by a copy of its descriptor (pidfd_getfd, Linux 5.6)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    pidfd = os.pidfd_open(pid)
+    try:
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            try:
+                if os.readlink(f"/proc/{pid}/fd/{name}") != f"socket:[{inode}]":
+                    continue
+            except FileNotFoundError:
+                continue
+            copy = libc.syscall(438, pidfd, int(name), 0)
+            if copy < 0:
+                raise harness.Skip(f"pidfd_getfd: {os.strerror(ctypes.get_errno())}")
+            with socket.socket(fileno=copy) as copied:
+                return copied.getsockopt(level, option)
+    finally:
+        os.close(pidfd)
+    raise AssertionError(f"no descriptor of socket {inode}")
+
+
+def listening_inodes(port):
+    """The inodes of the TCP sockets that listen on a port of 127.0.0.1."""
+    found = []
+    with open("/proc/net/tcp") as file:
+        for line in list(file)[1:]:
+            words = line.split()
+            if words[1] == f"0100007F:{port:04X}" and words[3] == "0A":
+                found.append(int(words[9]))
+    return found
+
+
+@covers("pgsplice", "incoming_cpu")
+@ours
+def test_incoming_cpu_is_set_on_the_listeners_of_pinned_workers(t):
+    cpus = sorted(os.sched_getaffinity(0))[:2]
+    pooler = t.pooler(extra=own(incoming_cpu=1, worker_threads=len(cpus), cpu_affinity=",".join(map(str, cpus))))
+    incoming_cpu = 49
+    same(sorted(socket_option(pooler.process.pid, inode, socket.SOL_SOCKET, incoming_cpu)
+                for inode in listening_inodes(pooler.port)), cpus)
+
+
+@covers("pgsplice", "huge_pages")
+@reload_shows_nothing
+@ours
+def test_huge_pages_on_does_not_start_without_them(t):
+    with open("/proc/meminfo") as file:
+        if not re.search(r"HugePages_Free:\s+0\b", file.read()):
+            raise harness.Skip("there are huge pages")
+    pooler = t.pooler(start=False, extra=own(huge_pages="on", worker_threads=1))
+    try:
+        done = pooler.run_to_end(seconds=3)
+    except subprocess.TimeoutExpired:
+        raise AssertionError("it started")
+    same(done.returncode, 1)
+    assert "huge" in done.stderr, done.stderr

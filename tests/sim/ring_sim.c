@@ -52,6 +52,7 @@ struct stream {
     bool is_reset;
     struct address pooler_address; /* of the pooler's end */
     struct address world_address;
+    uint32_t world_uid; /* who runs the world's end of a unix socket */
 };
 
 struct sim_peer {
@@ -522,6 +523,11 @@ void sim_peer_set_address(struct sim_peer *peer, const struct sockaddr *address,
     address_set(&peer->stream->world_address, address, address_bytes);
 }
 
+void sim_peer_set_uid(struct sim_peer *peer, uint32_t uid)
+{
+    peer->stream->world_uid = uid;
+}
+
 static struct server *server_find(struct sim *sim, const struct sockaddr *address, socklen_t bytes)
 {
     list_for_each(link, &sim->servers)
@@ -906,6 +912,16 @@ uint32_t ring_peer_pid(struct ring *ring, int fd)
 bool ring_peer_is_same_user(struct ring *ring, int fd)
 {
     return file_at(ring->sim, fd)->family == AF_UNIX;
+}
+
+bool ring_peer_uid(struct ring *ring, int fd, uint32_t *uid)
+{
+    struct file *file = file_at(ring->sim, fd);
+
+    if (file->family != AF_UNIX || file->stream == NULL || file->stream->is_reset)
+        return false;
+    *uid = file->stream->world_uid;
+    return true;
 }
 
 void ring_set_option(struct ring *ring, int fd, int level, int option, int value)

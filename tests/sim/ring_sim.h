@@ -89,6 +89,8 @@ struct sim_peer *sim_connect(struct sim *sim, const struct sockaddr *address,
 /* The client's own address, until now; ring_peer_address tells it. */
 void sim_peer_set_address(struct sim_peer *peer, const struct sockaddr *address,
                           socklen_t address_bytes);
+/* The OS user that it runs as (0); ring_peer_uid tells it for unix sockets. */
+void sim_peer_set_uid(struct sim_peer *peer, uint32_t uid);
 
 /* Whoever connects to `address` is given to `connected`, from inside ring_turn: it should only take
  * a note. */

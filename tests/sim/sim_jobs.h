@@ -18,8 +18,9 @@ struct sim_jobs {
     struct sim *sim;
     struct mailbox *mailbox; /* of the one core */
     unsigned refused_per_mille;
-    uint64_t delay_us_max; /* of each of its two steps */
-    unsigned count_max;    /* more are refused; at most SIM_JOBS_MAX */
+    uint64_t delay_us_max;                /* of each of its two steps */
+    unsigned count_max;                   /* more are refused; at most SIM_JOBS_MAX */
+    void (*run_os_user)(struct job *job); /* of a JOB_OS_USER */
     unsigned long long run, cancelled, refused;
     /* the jobs' own */
     unsigned count;
@@ -45,6 +46,8 @@ static inline bool sim_jobs_post(struct sim_jobs *jobs, struct job *job)
         jobs->refused++;
         return false;
     }
+    if (job->kind == JOB_OS_USER)
+        job->run = jobs->run_os_user;
     jobs->jobs[jobs->count++] = (struct sim_job){.job = job, .next_us = sim_jobs_later(jobs)};
     return true;
 }
