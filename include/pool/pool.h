@@ -135,6 +135,8 @@ void pool_server_gone(struct pool *pool);
 void pool_launch(struct pool *pool);
 /* The same, whatever others show. */
 void pool_launch_now(struct pool *pool);
+/* The addresses that the pool has waited for are there: they may hold in this turn only. */
+void pool_host_known(struct pool *pool);
 /* Publishes the welcome again for shards that want it. */
 void pool_repeat_welcome(struct pool *pool);
 /* What another shard has learned: a welcome, a failure, an end of failures. */

@@ -511,8 +511,10 @@ int control_run(const struct control_options *options)
     stats_init(&control.stats, clock_now_us());
     control.stats_begun_us = clock_now_us();
     dns_init(&control.dns, &dns_ports, NULL, &control.snapshot->settings, clock_now_us());
-    if (!resolver_start(control.snapshot->settings.resolv_conf))
+    if (!resolver_start(control.snapshot->settings.resolv_conf)) {
+        log_writer_flush();
         return 1;
+    }
     notify_ready();
     while (!control.is_done) {
         size_t count = 3;

@@ -240,7 +240,7 @@ void resolution_returned(struct letter *letter, void *context)
         struct pool *pool = OWNER_OF(list_front(&waiting), struct pool, name_link);
 
         list_remove(&pool->name_link);
-        pool_launch(pool);
+        pool_host_known(pool);
     }
 }
 

@@ -868,6 +868,13 @@ static void keep_minimum(struct pool *pool)
         usage_give(&pool->set->login_count);
 }
 
+void pool_host_known(struct pool *pool)
+{
+    if (!pool->core->loop.is_suspended)
+        keep_minimum(pool);
+    pool_launch(pool);
+}
+
 /* No shard of it has anything. */
 static bool is_empty_everywhere(const struct pool *pool)
 {

@@ -176,7 +176,7 @@ static struct snapshot *make_snapshot(bool is_whole)
     snprintf(config_text, sizeof(config_text),
              "[databases]\n"
              "shop = host=127.0.0.1 port=5432 pool_size=%u reserve_pool_size=%u%s\n"
-             "%sstore = host=127.0.0.1 port=5433 dbname=warehouse%s\n"
+             "%sstore = host=%s port=5433 dbname=warehouse%s\n"
              "fixed = host=%s port=5432 user=alice pool_size=%u%s load_balance_hosts=%s\n"
              "[users]\n"
              "bob = max_user_connections=%s max_user_client_connections=%s\n"
@@ -216,12 +216,12 @@ static struct snapshot *make_snapshot(bool is_whole)
              "heal_statements = %u\n",
              1 + (unsigned)sim_below(sim, 5), (unsigned)sim_below(sim, 3),
              pick(" connect_query='select 1'", ""), is_whole || !happens(6) ? "" : "; ",
-             pick(" max_db_connections=2", ""), hosts[sim_below(sim, COUNT_OF(hosts))],
-             1 + (unsigned)sim_below(sim, 3), pick(" min_pool_size=1", ""),
-             pick("disable", "round-robin"), pick("2", "0"), pick("4", "0"), auth_type,
-             scram_iterations, mode, 1 + (unsigned)sim_below(sim, 4), pick("1", "0"),
-             pick("0.1", "5"), pick("0.05", "3600"), pick("0.05", "600"), pick("0", "30"),
-             pick("1", "0"), pick("1", "0"), pick("0.1", "15"), pick("0.5", "120"),
+             hosts[sim_below(sim, COUNT_OF(hosts))], pick(" max_db_connections=2", ""),
+             hosts[sim_below(sim, COUNT_OF(hosts))], 1 + (unsigned)sim_below(sim, 3),
+             pick(" min_pool_size=1", ""), pick("disable", "round-robin"), pick("2", "0"),
+             pick("4", "0"), auth_type, scram_iterations, mode, 1 + (unsigned)sim_below(sim, 4),
+             pick("1", "0"), pick("0.1", "5"), pick("0.05", "3600"), pick("0.05", "600"),
+             pick("0", "30"), pick("1", "0"), pick("1", "0"), pick("0.1", "15"), pick("0.5", "120"),
              pick("0.3", "0"), pick("6", "100"), pick("2", "0"), pick("3", "0"), pick("5", "0"),
              pick("4", "0"), pick("0.05", "10"), world.prepared_max, pick("1", "15"),
              pick("0", "0.01"), pick("0.1", "0"), is_whole ? "0" : pick("0.02", "0"),

@@ -1024,7 +1024,7 @@ void sessions_begin(void)
 {
     id_last = 0;
     for (unsigned i = 0; i < SERVER_ADDRESSES; i++) {
-        /* 127.0.0.1:5432, 127.0.0.1:5433, 127.0.0.2:5432 */
+        /* Both ports of 127.0.0.1 and of 127.0.0.2. */
         world.server_addresses[i] = (struct sockaddr_in){
             .sin_family = AF_INET, .sin_port = htons((uint16_t)(5432 + i % 2))};
         world.server_addresses[i].sin_addr.s_addr = htonl(INADDR_LOOPBACK + i / 2);
