@@ -52,7 +52,6 @@ MUTANTS = [
     # Names.
     ("server_of_a_gone_address_survives_a_loan", "pool/server.c", "!host_is_current(pool, &server->address)) {", "false) {"),
     ("gone_address_is_not_noticed", "pool/host.c", "            pool_retire_moved(pool);\n", "            ;\n"),
-    ("name_is_asked_for_twice", "pool/host.c", "    if (name->in_flight)\n        return;\n", ""),
     ("answer_comes_and_goes_unheard", "pool/host.c", "    name->in_flight = false;\n", ""),
     ("limit_of_the_database_leaks", "pool/pool.c",
      "    if (!take_limit(pool, true, for_client)) {\n        usage_give(&pool->database_usage->server_count);\n",
