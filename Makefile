@@ -9,15 +9,23 @@ DESTDIR ?=
 
 VERSION := 0.1.0
 
+# Ways to check passwords that cost a library each; 0 leaves it out (in a BUILD folder of its own).
+WITH_PAM  ?= 1
+WITH_LDAP ?= 1
+
 OPTIMIZE  ?= -O2 -g
 SANITIZE  ?=
 WARNINGS  := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wvla \
              -Wno-sign-conversion -Wpointer-arith -Wundef -Werror
-CPPFLAGS  += -Iinclude -D_GNU_SOURCE -DPGSPLICE_VERSION='"$(VERSION)"'
+CPPFLAGS  += -Iinclude -D_GNU_SOURCE -DPGSPLICE_VERSION='"$(VERSION)"' \
+             -DBUILD_HAS_PAM=$(WITH_PAM) -DBUILD_HAS_LDAP=$(WITH_LDAP)
 CFLAGS    += -std=gnu11 $(OPTIMIZE) $(WARNINGS) $(SANITIZE) -fno-strict-aliasing -fstack-protector-strong \
              -pthread -MMD -MP
 LDFLAGS   += $(SANITIZE) -pthread
-LDLIBS    ?= -luring -lwolfssl -linih -lidn -lcares
+LDLIBS    ?= -luring -lwolfssl -linih -lidn -lsystemd -lcares $(PAM_LIBS) $(LDAP_LIBS)
+
+PAM_LIBS  := $(if $(filter 1,$(WITH_PAM)),-lpam)
+LDAP_LIBS := $(if $(filter 1,$(WITH_LDAP)),-lldap -llber)
 
 # V=1 shows the commands.
 Q := $(if $(V),,@)
@@ -26,7 +34,8 @@ Q := $(if $(V),,@)
 # tests/sim. So it is not in the library.
 SOURCES     := $(wildcard src/*/*.c)
 RING_SOURCE := src/io/ring_uring.c
-LIB_SOURCES := $(filter-out $(RING_SOURCE),$(SOURCES))
+LIB_SOURCES := $(filter-out $(RING_SOURCE) $(if $(PAM_LIBS),,src/control/pam_check.c) \
+                 $(if $(LDAP_LIBS),,src/control/ldap_check.c),$(SOURCES))
 LIB_OBJECTS := $(LIB_SOURCES:%.c=$(BUILD)/%.o)
 RING_OBJECT := $(RING_SOURCE:%.c=$(BUILD)/%.o)
 LIB         := $(BUILD)/libpgsplice.a
@@ -179,6 +188,7 @@ $(BUILD)/fuzz/bin/%: tests/fuzz/%.c $(FUZZ_SOURCES)
 	    -DASSERT_SLOW -o $@ $^ -lwolfssl -linih -lidn
 
 $(BUILD)/fuzz/bin/fuzz_statements: $(filter src/io/% src/conn/% src/pool/%,$(LIB_SOURCES))
+$(BUILD)/fuzz/bin/fuzz_console: src/control/console_command.c src/control/console_message.c src/control/show.c
 
 .PHONY: fuzz
 fuzz: ## each fuzz target for FUZZ_SECONDS

@@ -3,7 +3,7 @@
 
     bench/bench.py --pgsplice build/pgsplice --out build/bench [--rounds N] [--seconds S] [--quick] [--only a,b]
 
-Sections: matrix prepared latency idle logins keys copy heap cores atomics lending. Writes results.md, results.csv and tps.svg into --out.
+Sections: matrix prepared latency idle logins keys copy heap cores atomics lending cold. Writes results.md, results.csv and tps.svg into --out.
 Machines are noisy: what counts is the ratio of two figures of the same round. See bench/README.md.
 """
 import argparse
@@ -11,6 +11,7 @@ import csv
 import glob
 import os
 import pwd
+import select
 import shutil
 import signal
 import socket
@@ -115,9 +116,9 @@ class Bench:
                    cwd=self.folder)
 
     def start(self, what, mode="transaction", auth="trust", busy_poll=None, preload=None, secrets=None, entry="",
-              workers=1, more="", binary=None, pool=20):
+              workers=1, more="", binary=None, pool=20, server_port=None):
         """A pooler of its own; returns (Process, port, stop). `secrets`: of its users; `entry`: more of [databases];
-        `more`: of [pgsplice]; `pool`: default_pool_size."""
+        `more`: of [pgsplice]; `pool`: default_pool_size; `server_port`: where PostgreSQL is, if not straight."""
         port = free_port()
         name = f"{what}-{port}"
         ini = os.path.join(self.folder, name + ".ini")
@@ -127,7 +128,7 @@ class Bench:
             for user, secret in (secrets or {"postgres": "", "bench": secret}).items():
                 file.write(f'"{user}" "{secret}"\n')
         with open(ini, "w") as file:
-            file.write(f"[databases]\n* = host=127.0.0.1 port={self.pg_port} {entry}\n[pgbouncer]\n"
+            file.write(f"[databases]\n* = host=127.0.0.1 port={server_port or self.pg_port} {entry}\n[pgbouncer]\n"
                        f"listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
                        f"auth_type = {auth}\nauth_file = {users}\npool_mode = {mode}\n"
                        f"default_pool_size = {pool}\nmax_client_conn = 12000\nlisten_backlog = 1024\n"
@@ -625,6 +626,102 @@ class Bench:
             self.judge(f"median wait for a server that idles on another worker, {what}, us", value, 50, True)
 
 
+    def cold(self):
+        """Servers that have to be opened first, where a login takes 100 ms. Each client opens a transaction and keeps
+        it, so each of them needs a server of its own."""
+        self.say(f"\n## Cold servers: a login takes {COLD_DELAY * 1000:.0f} ms, each client needs a server of its own\n")
+        self.say("Time until all clients have their first answer. Nothing known: a fresh pooler, which does not know yet what to tell "
+                 "clients at their login, either. Pool known: it has had one client before.\n")
+        self.say("| what | nothing known, 1 client | 20 clients | pool known, 1 client | 20 clients |")
+        self.say("|---|---|---|---|---|")
+        relay = SlowLogins(self.pg_port, COLD_DELAY)
+        found = {}
+        for round_number in range(self.options.rounds):
+            order = ["postgresql", "pgbouncer", "pgsplice"]
+            for what in order if round_number % 2 == 0 else reversed(order):
+                times = []
+                for is_known in (False, True):
+                    for clients in (1, 20):
+                        if what == "postgresql":
+                            times.append(first_answers(relay.port, clients))
+                            continue
+                        _, port, stop = self.start(what, server_port=relay.port, pool=30)
+                        if is_known:
+                            holder = Connection(port)
+                            holder.query("begin")
+                        times.append(first_answers(port, clients))
+                        stop()
+                found.setdefault(what, []).append(times)
+        values = {what: [median(column) for column in zip(*rounds)] for what, rounds in found.items()}
+        for what in ("postgresql", "pgbouncer", "pgsplice"):
+            self.record("cold", what, one_ms=values[what][0], twenty_ms=values[what][1], known_one_ms=values[what][2],
+                        known_twenty_ms=values[what][3])
+            self.say(f"| {what} | " + " | ".join(f"{value:.0f} ms" for value in values[what]) + " |")
+        self.say()
+        self.judge("20 cold servers/one, pgsplice", values["pgsplice"][3] / values["pgsplice"][2], 1.5, True)
+
+
+COLD_DELAY = 0.1
+
+
+class SlowLogins:
+    """Stands before PostgreSQL and keeps the first bytes of each connection for a while. A process of its own: its
+    work is not the measuring one's."""
+
+    def __init__(self, target, delay):
+        self.target = target
+        self.delay = delay
+        listener = socket.create_server(("127.0.0.1", 0), backlog=200)
+        self.port = listener.getsockname()[1]
+        parent = os.getpid()
+        if os.fork() == 0:
+            threading.Thread(target=self.end_with, args=(parent,), daemon=True).start()
+            while True:
+                taken, _ = listener.accept()
+                threading.Thread(target=self.serve, args=(taken,), daemon=True).start()
+        listener.close()
+
+    @staticmethod
+    def end_with(parent):
+        while os.getppid() == parent:
+            time.sleep(0.2)
+        os._exit(0)
+
+    def serve(self, taken):
+        time.sleep(self.delay)
+        with taken, socket.create_connection(("127.0.0.1", self.target)) as server:
+            server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            taken.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            while True:
+                for ready in select.select([taken, server], [], [])[0]:
+                    data = ready.recv(65536)
+                    if not data:
+                        return
+                    (server if ready is taken else taken).sendall(data)
+
+
+def first_answers(port, clients):
+    """Milliseconds until so many new clients, all at once, are inside a transaction."""
+    open_ones = []
+
+    def client():
+        connection = Connection(port)
+        connection.query("begin")
+        open_ones.append(connection)
+    threads = [threading.Thread(target=client) for _ in range(clients)]
+    began = time.monotonic()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    took = (time.monotonic() - began) * 1000
+    if len(open_ones) < clients:
+        raise SystemExit("not all clients were served")
+    for connection in open_ones:
+        connection.socket.close()
+    return took
+
+
 class Connection:
     """A client that is just enough for one query at a time."""
 
@@ -743,7 +840,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3)
     parser.add_argument("--quick", action="store_true", help="one short round: to see that it works")
-    parser.add_argument("--only", default="matrix,prepared,latency,idle,logins,keys,copy,heap,cores,atomics,lending")
+    parser.add_argument("--only", default="matrix,prepared,latency,idle,logins,keys,copy,heap,cores,atomics,lending,cold")
     options = parser.parse_args()
     if options.quick:
         options.rounds, options.seconds = 1, 1

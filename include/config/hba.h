@@ -10,7 +10,8 @@
  * scram-sha-256, cert, peer, or ldap with its options up to the end of the line.
  *
  * As in PgBouncer, a line that cannot be read is a warning and left out: host names, samehost,
- * samerole, +name, /regex, unknown methods and options among them. What cannot be opened is a
+ * samerole, +name, /regex, unknown methods and options among them. One whose options of ldap are not
+ * understood stays, with a warning, and lets nobody in. What cannot be opened is a
  * mistake, and the load fails: a line that is missing may be one that rejects.
  *
  * The first rule that matches decides. Matching is a pure function and costs a few comparisons for
@@ -21,15 +22,16 @@
 
 #include "config/file.h"
 #include "config/ident.h"
+#include "config/ldap_options.h"
 #include "config/settings.h"
 
 enum {
     HBA_RULES_MAX =
         10000, /* compared one by one by a worker: 0.1 ms; 0.5 to 2 with 99 names each */
-    HBA_NAMES_MAX = 1000000,     /* of all rules */
-    HBA_LIST_DEPTH_MAX = 10,     /* `@file` in `@file` */
-    HBA_LIST_COUNT_MAX = 1000,   /* opened in one load */
-    HBA_OPTIONS_BYTES_MAX = 1023 /* of an ldap line */
+    HBA_NAMES_MAX = 1000000,                       /* of all rules */
+    HBA_LIST_DEPTH_MAX = 10,                       /* `@file` in `@file` */
+    HBA_LIST_COUNT_MAX = 1000,                     /* opened in one load */
+    HBA_OPTIONS_BYTES_MAX = LDAP_OPTIONS_BYTES_MAX /* of an ldap line */
 };
 
 enum hba_transport { HBA_LOCAL, HBA_HOST, HBA_HOSTSSL, HBA_HOSTNOSSL };
@@ -56,8 +58,9 @@ struct hba_rule {
     struct hba_names databases, users;
     struct hba_address address; /* not of local */
     enum auth_type method;
-    const struct ident_map *map; /* of peer and cert; NULL: none */
-    const char *options;         /* of ldap, as they stand in the file; else NULL */
+    const struct ident_map *map;     /* of peer and cert; NULL: none */
+    const char *options;             /* of ldap, as they stand in the file; else NULL */
+    const struct ldap_options *ldap; /* the same, read; NULL: not understood, nobody is let in */
 };
 
 struct hba {

@@ -15,6 +15,7 @@
 
 #include "config/file.h"
 #include "config/hba.h"
+#include "config/ldap_options.h"
 #include "config/settings.h"
 
 #include <stdatomic.h>
@@ -71,7 +72,8 @@ struct snapshot {
     size_t user_count;
     const struct peer_config *peers; /* sorted by id */
     size_t peer_count;
-    struct hba hba; /* empty unless auth_type is hba */
+    struct hba hba;                  /* empty unless auth_type is hba */
+    const struct ldap_options *ldap; /* auth_ldap_options, read; NULL: there are none */
     /* below: snapshot.c only */
     atomic_uint references;
     void *arena;

@@ -17,10 +17,13 @@ enum { CONSOLE_SESSIONS_MAX = 256 };
 size_t console_poll_fill(struct pollfd *fds, size_t count_max);
 void console_poll_events(const struct pollfd *fds, size_t count);
 
-/* True: the key is that of a console session (its PAUSE ends). */
+/* True: the key is that of a console session. An administrator's ends PAUSE and SUSPEND. */
 bool console_cancel(const uint8_t key[8]);
 /* Everything is at rest, or RESUME came first: SUSPEND is answered. */
 void console_suspended(void);
+
+/* The process after us waits to be told that we accept nobody any more. */
+bool console_owes_takeover(void);
 
 /* By PAUSE db or KILL; by DISABLE db. */
 bool console_is_paused(const char *database);

@@ -1,7 +1,7 @@
-/* helper.h - threads for what burns CPU (PBKDF2) or blocks (names of OS users).
+/* helper.h - threads for what burns CPU (PBKDF2) or blocks (names of OS users, PAM, LDAP).
  *
- * They keep no state: a job goes in, a result goes back by letter to the core that asked. Hashing and
- * OS users have a queue and threads each, so that neither holds up the other. A job whose
+ * They keep no state: a job goes in, a result goes back by letter to the core that asked. Hashing,
+ * OS users, PAM and LDAP have a queue and threads each, so that none holds up the others. A job whose
  * asker has gone (job_set_cancelled) comes back without having run. Posting takes no lock.
  *
  * A worker is pinned to each core, and a PBKDF2 of 2 ms between two of its turns would be seen by
@@ -18,8 +18,10 @@ enum {
     HELPER_HASH_THREADS = 2,
     HELPER_LATE_THREADS = 1,
     HELPER_PATIENCE_US = 200 * 1000, /* a hundred hashes on a free core */
-    /* A lookup that hangs takes no CPU: one may hang before others have to wait. */
     HELPER_USER_THREADS = 2,
+    HELPER_PAM_THREADS = 1, /* see pam_check.h */
+    /* A server that is silent costs PASSWORD_CHECK_TIMEOUT_MAX_S for each login. */
+    HELPER_LDAP_THREADS = 8,
 
     /* Jobs of 2 ms (4,096 rounds): 8 s of one core, 4 s of two. That is well within
      * client_login_timeout, so that thousands of users who come back at the same moment are all
@@ -28,17 +30,19 @@ enum {
     HELPER_HASH_WAITING_MAX = 4096,
     /* Logins by peer: so many mean that NSS does not answer. */
     HELPER_USER_WAITING_MAX = 4096,
+    /* Logins. Where they wait too long client_login_timeout takes them out. */
+    HELPER_PAM_WAITING_MAX = 4096,
+    HELPER_LDAP_WAITING_MAX = 4096,
 };
 
 must_check bool helper_start(void);
-/* Any thread: `job->run` in a helper of its kind, then the letter to core `job->core_index`. False:
+/* Any thread: the job in a helper of its kind, then the letter to core `job->core_index`. False:
  * too many wait; the job is the caller's still, and no letter will come. Said in the log, at most
  * once a second. */
 must_check bool helper_post(struct job *job);
-
 /* What the helpers did since the start. Any thread. */
 struct helper_counts {
-    struct job_counts hashes, users;
+    struct job_counts hashes, users, pam, ldap;
 };
 struct helper_counts helper_counts(void);
 

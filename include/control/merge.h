@@ -18,4 +18,7 @@ size_t merge_sockets(struct socket_row *rows, size_t count);
 /* One row for each name, the most used first: counts are summed, the text is that of whoever knows it. */
 size_t merge_statements(struct statement_row *rows, size_t count);
 
+/* One row for each name, in the order in which they came: counts are summed. */
+size_t merge_memory(struct memory_row *rows, size_t count);
+
 #endif

@@ -49,7 +49,7 @@ struct request {
     char database[DATABASE_NAME_BYTES_MAX]; /* of REPORT_COUNTS: see report.h */
 
     /* The answer. */
-    void *rows; /* struct pool_row, socket_row or statement_row, in the order of workers */
+    void *rows; /* struct pool_row, socket_row ..., in the order of workers */
     size_t row_count;
     struct core_counts counts; /* summed */
     bool found;                /* by any worker */

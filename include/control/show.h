@@ -12,6 +12,9 @@ enum { TYPE_BYTEA = 17, TYPE_INT8 = 20, TYPE_INT4 = 23, TYPE_TEXT = 25, TYPE_NUM
 struct output {
     uint8_t *data;
     size_t bytes, bytes_max;
+    /* Of rows and their descriptions from now on. */
+    uint32_t binary_columns; /* a bit for each column whose values go out in binary */
+    bool has_old_columns;    /* tables end with their old_column */
 };
 
 /* Room for `bytes` more; the program ends when there is no memory (control may). */
@@ -29,7 +32,10 @@ enum { SHOW_COLUMNS_MAX = 32 };
 struct show_table {
     const char *name; /* as the command names it, upper case */
     bool admin_only;
+    const char *value; /* of what drivers ask for: its one row's only value; else NULL */
     struct show_column columns[SHOW_COLUMNS_MAX]; /* ends with a NULL name */
+    /* What PgBouncer once showed and some program still wants (console_old_columns). */
+    struct show_column old_column;
 };
 
 extern const struct show_table show_tables[];
@@ -38,9 +44,11 @@ extern const size_t show_table_count;
 /* Without case; NULL: no such table. */
 const struct show_table *show_find(const char *name);
 
+unsigned show_column_count(const struct output *output, const struct show_table *table);
 void show_row_description(struct output *output, const struct show_table *table);
 
-/* A row: begin, one call for each column in order, end (which asserts the number). */
+/* A row: begin, one call for each column in order (the old one, too), end (which asserts the
+ * number). Values are text; where binary is asked for they are converted here. */
 struct show_row {
     struct output *output;
     const struct show_table *table;

@@ -20,6 +20,7 @@ enum command_kind {
     COMMAND_KILL_CLIENT, /* `id`; answers `found` */
     COMMAND_SHUTDOWN,    /* `shutdown` */
     COMMAND_HOST,        /* `host`: an address of it is gone */
+    COMMAND_CANCEL,      /* `cancel_key`, of a request that another process got; answers `found` */
 };
 
 struct command {
@@ -32,6 +33,7 @@ struct command {
     struct snapshot *snapshot;
     enum shutdown_mode shutdown;
     uint64_t id;
+    uint8_t cancel_key[8];
     bool found;
     const struct host_news *host; /* control's, until all have answered */
     void *owner;                  /* control's */

@@ -26,9 +26,10 @@ struct server;
 struct pool;
 struct core;
 
-/* What a job needs, and so which threads take it: JOB_HASH burns CPU; JOB_OS_USER (of a struct login)
- * asks NSS, which may take long. */
-enum job_kind { JOB_HASH, JOB_OS_USER };
+/* What a job needs, and so which threads take it: JOB_HASH burns CPU; the others wait for somebody
+ * outside, for long perhaps: JOB_OS_USER (of a struct login) for NSS, JOB_PAM and JOB_LDAP as
+ * password_check.h says. */
+enum job_kind { JOB_HASH, JOB_OS_USER, JOB_PAM, JOB_LDAP };
 
 /* Work that blocks or burns CPU: a helper thread calls `run`, then `letter` is posted to core
  * `core_index`, whose `open` looks at the result. Belongs to the helper in between: its owner must
@@ -64,7 +65,14 @@ struct core_ports {
     letter_open *console_open;
 };
 
-enum shutdown_mode { SHUTDOWN_NONE, SHUTDOWN_WAIT_FOR_CLIENTS, SHUTDOWN_WAIT_FOR_SERVERS };
+enum shutdown_mode {
+    SHUTDOWN_NONE,
+    SHUTDOWN_WAIT_FOR_CLIENTS,
+    SHUTDOWN_WAIT_FOR_SERVERS,
+    /* Another process accepts now (-R). As WAIT_FOR_CLIENTS, but who was accepted before may log in:
+     * a client must not notice which of the two it has met. */
+    SHUTDOWN_TAKEOVER,
+};
 
 enum { POOL_BUCKETS = 1024, KEY_BUCKETS = 16384, DATABASE_FLAGS_MAX = 256 };
 
@@ -74,6 +82,7 @@ struct eviction {
     struct letter letter;
     const struct usage *usage;
     const struct shard_set *set; /* whose waiter asks: its own idle servers are lent instead */
+    bool of_set;                 /* but for replication, which has no use for them */
     unsigned from_core;
     bool in_flight, has_evicted;
 };
@@ -88,6 +97,7 @@ struct core_options {
     const struct param_names *param_names;
     const uint8_t *mock_key;   /* 32 random bytes of this process: salts of unknown users, names of
                                   statements */
+    const char *host_name;     /* of this machine, for application_name_add_host */
     struct snapshot *snapshot; /* one reference is the core's from now on */
     const struct core_ports *ports;
     void *ports_context;
@@ -104,19 +114,25 @@ struct core {
     const struct core_ports *ports;
     void *ports_context;
     const uint8_t *mock_key;
+    const char *host_name;
     unsigned index, count;
 
-    struct slab clients, logins, servers, server_logins, pools, cancels, names, scram_cache;
+    struct slab clients, logins, servers, server_logins, pools, cancels, names, peers,
+        scram_cache;
     struct statement_store statements;
     struct list pool_list;     /* all pools of this core */
     struct list login_list;    /* clients that have no pool yet, cancel requests too */
     struct list cancel_list;   /* cancel requests on their way */
+    struct list peer_list;     /* peers that requests were sent on to, ever */
     struct list scram_entries; /* keys made from plain passwords; see login.c */
     struct pool *pool_buckets[POOL_BUCKETS];
     struct host_name *name_buckets[HOST_NAME_BUCKETS]; /* host.c only */
     uint32_t
         key_buckets[KEY_BUCKETS]; /* cancel key -> client's slab index + 1, chained in client */
 
+    /* peer_id has changed: clients may have keys that do not name this process, but are its. So what
+     * names another one is looked for here first. */
+    bool has_other_keys;
     uint64_t id_last;
     /* RECONNECTs and KILLs so far: all cores see the same ones in the same order, so the number means
      * the same on all of them. */
@@ -146,6 +162,13 @@ void core_release(struct core *core);
 void core_end_turn(struct core *core);
 /* When the next turn is due though nothing happens; UINT64_MAX: never. */
 uint64_t core_next_us(const struct core *core);
+
+/* Nobody is let in any more. */
+static inline bool core_refuses_logins(const struct core *core)
+{
+    return core->shutdown == SHUTDOWN_WAIT_FOR_CLIENTS ||
+           core->shutdown == SHUTDOWN_WAIT_FOR_SERVERS;
+}
 
 /* Takes over one reference of `snapshot`: pools that are gone lose their clients, moved ones retire
  * their servers, the rest get their new limits. */
@@ -192,6 +215,10 @@ void core_tune_socket(struct core *core, int fd, int family);
 
 /* Length of a unix address, abstract ones ("@name", first byte 0) included. */
 socklen_t unix_address_bytes(const struct sockaddr_storage *address);
+
+/* A literal address, or the directory of a unix socket ("@": an abstract one). False: a name. */
+must_check bool address_from_text(const char *host, uint16_t port,
+                                  struct sockaddr_storage *address);
 
 void peer_name_from(struct peer_name *name, const struct sockaddr_storage *address);
 /* "127.0.0.1", "::1", "unix"; without brackets. */

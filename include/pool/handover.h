@@ -1,5 +1,5 @@
 /* handover.h - a session that goes from the core that accepted it to where it belongs: another core
- * (its pool's, or the one that knows a cancel key), or control (the console).
+ * (its pool's, or the one that knows a cancel key or sends it on to a peer), or control (the console).
  *
  * The struct is part of the sender's login (slab); it is the receiver's from the post on, which
  * takes the descriptor and what it needs, and posts the letter back with handover_returned, so that
@@ -8,16 +8,22 @@
 #define POOL_HANDOVER_H
 
 #include "pool/core.h"
+#include "wire/startup.h"
 
 enum handover_kind { HANDOVER_CLIENT, HANDOVER_CANCEL, HANDOVER_CONSOLE };
 
-enum { HANDOVER_LEFTOVER_BYTES = 2048, HANDOVER_PARAMS_BYTES = 2048 };
+enum {
+    HANDOVER_LEFTOVER_BYTES = 2048,
+    HANDOVER_PARAMS_BYTES = 2048,
+    HANDOVER_OPTIONS_BYTES = 1024,
+};
 
 struct handover {
     struct letter letter;
     enum handover_kind kind;
     unsigned from_core, to_core;
     unsigned hop_count;  /* of a cancel: how many cores have looked for the key */
+    bool is_for_peer;    /* of a cancel: not ours, to be sent on */
     int fd;              /* quiet: no op, nothing queued */
     struct shard *shard; /* of a client: where it is counted already */
     struct peer_name peer;
@@ -29,10 +35,15 @@ struct handover {
     /* SCRAM keys learned from the client's login, for the server's. */
     bool has_scram_keys;
     uint8_t client_key[32], server_key[32];
+    /* What PAM or LDAP found to be the client's password, for the server's login; NULL: none. Lies
+     * in the sender's login. */
+    const char *password;
     /* Tracked parameters that the client asked for: for each a length (0xffff: none) and the bytes
      * with their closing zero. */
     uint16_t params_bytes;
     uint8_t params[HANDOVER_PARAMS_BYTES];
+    enum startup_replication replication;
+    char options[HANDOVER_OPTIONS_BYTES]; /* with replication: as the client sent them */
     /* What the client has sent after its login. */
     uint32_t leftover_bytes;
     uint8_t leftover[HANDOVER_LEFTOVER_BYTES];

@@ -61,11 +61,18 @@ struct host_news {
     struct host_answer answer;
 };
 
+/* Who waits for the addresses of a name. */
+struct host_waiter {
+    struct list link; /* of one name's waiters, or of none */
+    void (*known)(
+        struct host_waiter *waiter); /* the answer is there, and holds in this turn at least */
+};
+
 /* What a core knows of a name. */
 struct host_name {
     struct host_name *bucket_next;
     struct resolution resolution;
-    struct list waiting_pools; /* pool.name_link */
+    struct list waiters;
     bool in_flight, has_failed;
     uint64_t until_us; /* of the last answer */
     uint64_t used_us;
@@ -73,6 +80,14 @@ struct host_name {
     unsigned address_count;
     struct host_address addresses[HOST_ADDRESSES_MAX]; /* of the last lookup that found some */
 };
+
+/* HOST_ASKED: `waiter` is called when the answer is there, and should look again. */
+enum host_state { HOST_KNOWN, HOST_ASKED, HOST_UNKNOWN };
+enum host_state host_look_up(struct core *core, const char *name, struct host_waiter *waiter,
+                             const struct host_name **found);
+/* With a port. */
+void host_socket_address(const struct host_address *from, uint16_t port,
+                         struct sockaddr_storage *to);
 
 /* True: host_take may be called, in this turn of the core. False: a name has to be looked up first,
  * and the pool is launched again when the answer is there; or the pool has failed, and knows it. */

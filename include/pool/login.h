@@ -3,7 +3,9 @@
  *
  *   startup -> password (plain, md5) -----------> done
  *           -> keys -> sasl first -> sasl final -> done     keys, check: a helper thread is at work
- *           -> check (a plain password against a SCRAM secret, or the name of an OS user) -> done
+ *           -> check (a plain password: against a SCRAM secret, by PAM, by LDAP; or the name of an
+ *              OS user) -> done
+ *                       -> refused (PAM: told later)
  *
  * A client in login costs no server and has a byte budget (LOGIN_BYTES_MAX) and
  * client_login_timeout. The order of checks is PgBouncer's (tests/compat/protocol_behaviour.md):
@@ -18,6 +20,7 @@
 #include "crypto/scram.h"
 #include "pool/client.h"
 #include "pool/handover.h"
+#include "pool/password_check.h"
 
 enum {
     LOGIN_BYTES_MAX = 128 * 1024,   /* all that a client may send before it is authenticated */
@@ -31,20 +34,22 @@ enum login_phase {
     LOGIN_KEYS, /* SCRAM keys of a plain password are being made */
     LOGIN_SASL_FIRST,
     LOGIN_SASL_FINAL,
-    LOGIN_CHECK, /* a helper checks a plain password, or looks an OS user up */
+    LOGIN_CHECK,   /* a helper checks a plain password, or looks an OS user up */
+    LOGIN_REFUSED, /* it was wrong, and the client is told at refused_us + refusal_delay_us */
     LOGIN_DONE,
 };
 
 struct login {
     struct handover handover;
-    struct job job; /* LOGIN_CHECK */
-    bool job_in_flight;
+    struct password_check check;     /* LOGIN_CHECK */
+    bool job_in_flight;              /* check.job */
     struct client *client;           /* NULL: gone, or moved */
     struct scram_entry *scram_entry; /* whose keys it waits for */
     struct list key_link;
-    struct snapshot *snapshot;      /* one reference: `user` is of it */
-    const struct user_config *user; /* NULL: unknown */
-    const char *secret_text;        /* that the client must know, in any form; "": nothing fits */
+    struct snapshot *snapshot;       /* one reference: `user` is of it */
+    const struct user_config *user;  /* NULL: unknown */
+    const char *secret_text;         /* that the client must know, in any form; "": nothing fits */
+    const struct ldap_options *ldap; /* of `snapshot`, for AUTH_LDAP; NULL: there are none */
     uint8_t phase;
     uint8_t method;              /* enum auth_type that is carried out: with HBA, that of `rule` */
     const struct hba_rule *rule; /* auth_type hba; of the login's snapshot */
@@ -57,7 +62,8 @@ struct login {
     uint32_t input_bytes;
     struct scram_secret secret;
     struct scram_server scram;
-    char password[LOGIN_MESSAGE_BYTES_MAX]; /* LOGIN_CHECK, for the helper */
+    char password[LOGIN_MESSAGE_BYTES_MAX]; /* LOGIN_CHECK, for the helper and for the pool */
+    uint64_t refused_us, refusal_delay_us;  /* LOGIN_REFUSED */
     uint8_t salted[SCRAM_KEY_BYTES];
     uint32_t peer_uid;               /* method peer: for the helper */
     char os_user[OS_USER_BYTES_MAX]; /* from the helper; "": there is no such user */

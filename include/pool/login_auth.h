@@ -1,13 +1,15 @@
 /* login_auth.h - how a client proves who it is: auth_type, or the HBA line that matches; from the
  * request for a password or SASL to login_authenticated() or the client's end.
  *
- * Knows the login's user and secret_text, nothing of databases and pools. What costs time (PBKDF2,
- * the name of an OS user) is a job; the client may be gone when it is back. Keys of plain secrets are kept for each core
+ * Knows the login's user and secret_text, nothing of databases and pools (but that forced users and
+ * auth_user bar some methods). What costs time (PBKDF2, the name of an OS user, PAM, LDAP) is a job; the client may be gone when it is back. Keys of plain secrets are kept for each core
  * (core.scram_entries). Texts of errors: tests/compat/errors.tsv. Thread: the core's. */
 #ifndef POOL_LOGIN_AUTH_H
 #define POOL_LOGIN_AUTH_H
 
 #include "pool/login.h"
+
+#define LOGIN_PAM_REFUSED_TEXT "PAM authentication failed"
 
 /* Asks for what auth_type asks for; may be done at once (trust), or close the client. */
 void login_auth_begin(struct client *client);

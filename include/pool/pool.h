@@ -13,6 +13,8 @@
 #include "pool/core.h"
 #include "pool/report.h"
 
+struct peer;
+
 /* Counts servers that are connecting or logging in, too. */
 enum { POOL_WELCOME_BYTES = 2048, POOL_ERROR_BYTES = 256 };
 
@@ -33,11 +35,12 @@ struct pool {
     char database_name[DATABASE_NAME_BYTES_MAX];
     char user_name[USER_NAME_BYTES_MAX]; /* towards the server */
 
-    struct list idle_clients;    /* logged in, no exchange */
-    struct list active_clients;  /* linked to a server */
-    struct list waiting_clients; /* want a server, oldest first */
-    struct list welcome_clients; /* wait for the pool's first server login, oldest first */
-    unsigned client_count, waiting_count, welcome_count;
+    struct list idle_clients;        /* logged in, no exchange */
+    struct list active_clients;      /* linked to a server */
+    struct list waiting_clients;     /* want a server, oldest first */
+    struct list welcome_clients;     /* wait for the pool's first server login, oldest first */
+    struct list replication_clients; /* have no welcome yet, oldest first; see replication.h */
+    unsigned client_count, waiting_count, welcome_count, replication_count;
 
     struct list idle_servers;     /* the next to be taken first */
     struct list active_servers;   /* have a client */
@@ -46,6 +49,7 @@ struct pool {
     struct list canceled_servers; /* free, but a cancel request is on its way to them */
     struct list lending_servers;  /* promised to another shard; their receive is ending */
     unsigned server_count, idle_count, login_count, tested_count;
+    unsigned replication_login_count; /* of login_count: will serve one client only */
     unsigned lent_count;  /* sent off, and not yet heard of: in no list, in server_count no more */
     unsigned asked_count; /* servers that others were asked for, those on their way included */
     uint64_t compared_us; /* lending_gives_way */
@@ -58,6 +62,9 @@ struct pool {
     /* Cached from the first login: what every client is told. */
     bool has_welcome;
     uint64_t welcome_generation;   /* of the server that said it */
+    uint64_t welcome_us;           /* when that was, or when a change of it was told */
+    bool welcome_has_changed;      /* a server that is still logging in says something else */
+    uint64_t asked_standby_us;     /* when a server was last asked whether it still is one */
     struct buffer *default_params; /* tracked values as a fresh server reports them */
     uint16_t welcome_bytes;
     uint8_t welcome[POOL_WELCOME_BYTES]; /* ParameterStatus of untracked parameters */
@@ -69,7 +76,8 @@ struct pool {
     uint64_t retry_at_us, retry_pause_us;
     char last_error[POOL_ERROR_BYTES];
     char last_sqlstate[6];
-    bool is_launching; /* guards pool_launch and loops over servers against themselves */
+    bool is_replication_denied; /* a client with replication waits for a place */
+    bool is_launching;          /* guards pool_launch and loops over servers against themselves */
     unsigned welcome_seen, failure_seen; /* versions of the bulletins */
     bool is_starved;                     /* its bit in the shard set */
     unsigned cancel_count;               /* cancel requests under way */
@@ -77,14 +85,16 @@ struct pool {
     /* Keys for the SCRAM login at the server. */
     bool has_client_key; /* learned from a client's own login */
     uint8_t client_key[32], server_key[32];
-    bool has_salted_password; /* made from a plain password by a helper, for this salt */
+    struct buffer *client_password; /* of the last client that PAM or LDAP let in; NULL: none */
+    unsigned client_password_count; /* how often it has changed */
+    bool has_salted_password;       /* made from a plain password by a helper, for this salt */
     uint8_t salted_password[32];
     uint8_t salt[64];
     uint8_t salt_bytes;
     uint32_t salt_iterations;
 
     /* The host that the next connection goes to: host.c only. */
-    struct list name_link; /* waits for the addresses of a name */
+    struct host_waiter name_waiter;
     bool has_turn;
     unsigned turn; /* of the last connection, or has_turn: of the next one */
 
@@ -108,6 +118,10 @@ void pool_release_all(struct core *core);
 /* Takes the configuration of the core's snapshot again. */
 void pool_update_settings(struct pool *pool);
 
+/* The password that servers of this pool are to be opened with, before that of auth_file; NULL: no
+ * more. A new one is tried at once though an old one has failed. False: no memory. */
+must_check bool pool_keep_password(struct pool *pool, const char *password);
+
 /* A client that has logged in enters the pool: it is welcomed, or waits for the first server. */
 void pool_client_enters(struct pool *pool, struct client *client);
 
@@ -125,8 +139,13 @@ void pool_client_leaves(struct pool *pool, struct client *client);
 void pool_server_free(struct pool *pool, struct server *server);
 /* A server's login has succeeded for the first time or again: the welcome is made. */
 void pool_server_logged_in(struct pool *pool, struct server *server);
+/* A running server says that in_hot_standby has changed: its host was promoted. No client can SET
+ * that, so it holds for all of them, and for those who come. */
+void pool_standby_told(struct pool *pool, const struct server *server, const char *value);
 /* `said_error`: the server answered with an ErrorResponse of `sqlstate`. */
 void pool_server_failed(struct pool *pool, const char *text, const char *sqlstate, bool said_error);
+/* RELOAD, RECONNECT: somebody has mended something. The next attempt waits for no pause, on no shard. */
+void pool_try_now(struct pool *pool);
 /* A server is gone for good: its place may be taken. */
 void pool_server_gone(struct pool *pool);
 
@@ -135,10 +154,10 @@ void pool_server_gone(struct pool *pool);
 void pool_launch(struct pool *pool);
 /* The same, whatever others show. */
 void pool_launch_now(struct pool *pool);
-/* The addresses that the pool has waited for are there: they may hold in this turn only. */
-void pool_host_known(struct pool *pool);
 /* Publishes the welcome again for shards that want it. */
 void pool_repeat_welcome(struct pool *pool);
+/* Another shard wants to know whether the host is a standby still, and has no server to ask. */
+void pool_answer_standby(struct pool *pool);
 /* What another shard has learned: a welcome, a failure, an end of failures. */
 void pool_read_news(struct pool *pool);
 /* The next server's welcome is to be kept: there is none yet, or it is older than a RECONNECT that
@@ -159,6 +178,10 @@ void pool_retire_moved(struct pool *pool);
 void pool_close_clients(struct pool *pool, const char *message);
 
 void pool_fill_row(const struct pool *pool, struct pool_row *row, uint64_t now_us);
+
+/* server_check_delay: idle for so long that it is checked before its next use. With 0 it was checked when it went
+ * back, so only what has been idle since the last upkeep but one. */
+bool pool_must_check(const struct pool *pool, uint64_t idle_since_us);
 
 /* True while no exchange may start. */
 static inline bool pool_is_stopped(const struct pool *pool)

@@ -36,7 +36,8 @@ struct socket_row {
     bool is_server;
     char user[USER_NAME_BYTES_MAX];
     char database[DATABASE_NAME_BYTES_MAX];
-    const char *state; /* static text: active, idle, waiting, used, tested, new ... */
+    const char *state;       /* static text: active, idle, waiting, used, tested, new ... */
+    const char *replication; /* the same: none, logical, physical */
     char address[64];
     unsigned port;
     char local_address[64];
@@ -49,6 +50,9 @@ struct socket_row {
     uint32_t remote_pid;
     char application_name[128];
     unsigned prepared_count; /* of a client: its names; of a server: what it has */
+    uint32_t packet_remain;  /* bytes of the message at hand that have not come yet */
+    uint32_t packet_avail;   /* bytes that have come and are not looked at yet */
+    uint32_t send_avail;     /* bytes that wait for the peer to take them */
     uint64_t id;
 };
 
@@ -64,18 +68,28 @@ struct statement_row {
     unsigned client_count, server_count;
 };
 
+/* Objects of one size that a core has. */
+struct memory_row {
+    char name[32];
+    uint32_t object_bytes;
+    uint64_t used_count, free_count; /* free: were used once, and are kept */
+};
+
 enum report_kind {
     REPORT_POOLS,
+    REPORT_PEERS, /* pool_row: pool_id is the peer's, and what concerns cancel requests */
     REPORT_CLIENTS,
+    REPORT_LOGINS, /* clients that have not logged in yet; rows as of REPORT_CLIENTS */
     REPORT_SERVERS,
     REPORT_STATEMENTS,
+    REPORT_MEMORY,
     REPORT_COUNTS,
     REPORT_UNSETTLED, /* during SUSPEND: `unsettled` only */
 };
 
 struct core_counts {
     unsigned pools, clients, login_clients, free_clients;
-    unsigned servers, free_servers; /* idle */
+    unsigned servers, free_servers; /* free ones, as of clients: objects, not connections */
     unsigned busy_servers;          /* keep a PAUSE from being complete */
     unsigned connections;           /* conns that are not gone, listeners apart */
     unsigned unsettled;             /* keep a SUSPEND from being complete */
@@ -95,6 +109,7 @@ struct report {
         struct pool_row *pools;
         struct socket_row *sockets;
         struct statement_row *statements;
+        struct memory_row *memory;
     } rows;
     struct core_counts counts;
     char database[DATABASE_NAME_BYTES_MAX]; /* of REPORT_COUNTS: busy servers of this one only; "":

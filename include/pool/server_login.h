@@ -18,6 +18,7 @@ struct server_login {
     uint8_t sasl_step; /* 0: none, 1: first sent, 2: final sent, 3: verified */
     bool is_authenticated;
     bool has_key;
+    unsigned client_password_count; /* the pool's when it began */
     /* For the helper: copied, since the configuration may change meanwhile. */
     char password[1024];
     uint8_t salted_password[32];

@@ -43,6 +43,7 @@ must_check bool bulletin_read(const struct bulletin *bulletin, const _Atomic uin
 /* What a server told at its login, for the clients of all shards. */
 struct welcome_news {
     uint64_t generation, identity; /* of the server, see server.h */
+    uint64_t made_us;              /* a newer one replaces an older one */
     uint16_t welcome_bytes, params_bytes;
     uint8_t welcome[SHARD_WELCOME_BYTES]; /* ParameterStatus messages */
     uint8_t params[SHARD_WELCOME_BYTES];  /* tracked values, each with its zero; "\xff": none */
@@ -102,6 +103,8 @@ struct shard_set {
      * older server counts no more. */
     _Atomic uint64_t generation;
 
+    atomic_uint told_count;   /* clients that were closed because of the failure that goes on */
+    atomic_bool asks_standby; /* whoever has an idle server may ask it whether it still is one */
     struct bulletin welcome, failure;
     _Atomic uint64_t welcome_words[WELCOME_WORDS];
     _Atomic uint64_t failure_words[FAILURE_WORDS];

@@ -364,12 +364,18 @@ static bool read_ldap_options(struct hba_reader *reader, struct hba_line *line,
                               struct hba_rule *rule)
 {
     struct hba_word rest = hba_line_rest(line);
+    char error[LDAP_OPTIONS_ERROR_BYTES];
 
     if (rest.kind == HBA_WORD_BROKEN)
         return refuse(reader, "a NUL byte");
     if (rest.bytes > HBA_OPTIONS_BYTES_MAX)
         return refuse(reader, "ldap options are longer than %d bytes", HBA_OPTIONS_BYTES_MAX);
     rule->options = copy_word(reader, &rest);
+    rule->ldap = ldap_options_parse(rule->options, reader->input->arena, error);
+    /* Without the line a later one might let in whom this one asks for a password. */
+    if (rule->ldap == NULL)
+        config_say(reader->input->report, LEVEL_WARNING, &reader->place,
+                   "this line lets nobody in: ldap: %s", error);
     return true;
 }
 
@@ -478,6 +484,7 @@ static void copy_names(struct arena *arena, struct hba_names *to, const struct h
 void hba_copy(struct arena *arena, struct hba *to, const struct hba *from)
 {
     struct hba_rule *rules = arena_alloc(arena, from->rule_count * sizeof(*rules));
+    char error[LDAP_OPTIONS_ERROR_BYTES];
 
     ident_copy(arena, &to->ident, &from->ident);
     for (size_t i = 0; i < from->rule_count; i++) {
@@ -487,6 +494,10 @@ void hba_copy(struct arena *arena, struct hba *to, const struct hba *from)
         if (rules[i].map != NULL)
             rules[i].map = &to->ident.maps[rules[i].map - from->ident.maps];
         rules[i].options = arena_copy_string(arena, rules[i].options);
+        if (rules[i].ldap != NULL) {
+            rules[i].ldap = ldap_options_parse(rules[i].options, arena, error);
+            assert(rules[i].ldap != NULL); /* it was understood before */
+        }
     }
     to->rules = rules;
     to->rule_count = from->rule_count;

@@ -1,6 +1,7 @@
 #include "config/settings.h"
 
 #include "base/assert.h"
+#include "config/ldap_options.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -14,8 +15,6 @@
 #define SIZE_MAX_SENSIBLE 100000 /* connections of one pool */
 #define COUNT_MAX_SENSIBLE 10000000
 #define SECONDS_MAX_SENSIBLE 1000000000 /* thirty years */
-
-enum { LDAP_OPTIONS_BYTES_MAX = 1023 }; /* PgBouncer's */
 
 static const struct setting_name auth_type_names[] = {
     {"any", AUTH_ANY},   {"trust", AUTH_TRUST}, {"plain", AUTH_PLAIN},
@@ -82,10 +81,14 @@ static enum log_level judge_auth_type(const struct setting *setting, int64_t val
         *why = "auth_type cert is not supported by this version yet";
         return LEVEL_ERROR;
     case AUTH_LDAP:
-        *why = "auth_type ldap is not supported by this version yet";
+        if (BUILD_HAS_LDAP)
+            return LEVEL_LOG;
+        *why = "auth_type ldap is not supported by this build (made with WITH_LDAP=0)";
         return LEVEL_ERROR;
     case AUTH_PAM:
-        *why = "auth_type pam is not supported by this version yet";
+        if (BUILD_HAS_PAM)
+            return LEVEL_LOG;
+        *why = "auth_type pam is not supported by this build (made with WITH_PAM=0)";
         return LEVEL_ERROR;
     default:
         return LEVEL_LOG;
@@ -161,10 +164,10 @@ const struct setting settings_table[] = {
     STRING(SETTING_PATH, auth_file, NULL, RELOAD, "File with the names and secrets of users; read at start and on RELOAD."),
     STRING(SETTING_PATH, auth_hba_file, "", RELOAD, "HBA rules for auth_type hba."),
     STRING(SETTING_PATH, auth_ident_file, NULL, RELOAD, "Name maps for map= in HBA rules; read only with auth_type hba."),
-    STRING(SETTING_STRING, auth_ldap_options, NULL, RELOAD, "Options for auth_type ldap.", .unused_reason = LATER("auth_type ldap is")),
+    STRING(SETTING_STRING, auth_ldap_options, NULL, RELOAD, "Options for auth_type ldap, as behind `ldap` in an HBA file.", .is_secret = true),
     STRING(SETTING_STRING, auth_query, "SELECT rolname, CASE WHEN rolvaliduntil < now() THEN NULL ELSE rolpassword END FROM pg_authid WHERE rolname=$1 AND rolcanlogin", RELOAD,
         "Query that returns name and secret of a user who is not in auth_file.", .unused_reason = auth_query_later),
-    ONE_OF(auth_type, auth_type_names, "md5", RELOAD, "How clients prove who they are.", .judge = judge_auth_type, .unused_reason = "cert, ldap and pam are not supported by this version yet and refused"),
+    ONE_OF(auth_type, auth_type_names, "md5", RELOAD, "How clients prove who they are.", .judge = judge_auth_type, .unused_reason = "cert is not supported by this version yet and refused"),
     STRING(SETTING_STRING, auth_user, NULL, RELOAD, "User who runs auth_query.", .unused_reason = auth_query_later),
     SECONDS(autodb_idle_timeout, "3600", RELOAD, "A database made from the `*` entry is forgotten after so long without connections; 0: never."),
     SECONDS(cancel_wait_timeout, "10", RELOAD, "A cancel request that could not be forwarded for so long is dropped; 0: never."),
@@ -206,7 +209,7 @@ const struct setting settings_table[] = {
     NUMBER(SETTING_INT, max_user_client_connections, "0", -1, COUNT_MAX_SENSIBLE, RELOAD, "Client connections of one user over all databases; 0: no limit."),
     NUMBER(SETTING_INT, max_user_connections, "0", -1, COUNT_MAX_SENSIBLE, RELOAD, "Server connections of one user over all databases; 0: no limit."),
     NUMBER(SETTING_INT, min_pool_size, "0", 0, SIZE_MAX_SENSIBLE, RELOAD, "Server connections that are kept open in a pool."),
-    NUMBER(SETTING_INT, peer_id, "0", 0, 65535, RELOAD, "Number of this process among its peers; 0: no peers.", .unused_reason = LATER("peering is")),
+    NUMBER(SETTING_INT, peer_id, "0", 0, 65535, RELOAD, "Number of this process among its peers; 0: no peers."),
     STRING(SETTING_PATH, pidfile, "", RESTART, "File for the process id; needed to run in the background."),
     NUMBER(SETTING_INT, pkt_buf, "4096", 0, INT_MAX, RESTART, "Size of PgBouncer's packet buffer.", .unused_reason = "there is no packet buffer; see receive_buffer_bytes in [pgsplice]"),
     ONE_OF(pool_mode, pool_mode_names, "session", RELOAD, "When a server goes back to its pool."),
@@ -219,7 +222,7 @@ const struct setting settings_table[] = {
     STRING(SETTING_PATH, resolv_conf, "", RESTART, "File like /etc/resolv.conf to be read instead; RELOAD reads it again. A `nameserver` may have a port (`127.0.0.1:5353`)."),
     NUMBER(SETTING_INT, sbuf_loopcnt, "5", 0, INT_MAX, RELOAD, "Buffers that PgBouncer reads from one socket before the next.", .unused_reason = "the kernel delivers buffers without such a loop"),
     NUMBER(SETTING_INT, scram_iterations, "4096", 1, COUNT_MAX_SENSIBLE, RELOAD, "Iterations of SCRAM secrets made from plain ones."),
-    SECONDS(server_check_delay, "30", RELOAD, "A server that was idle longer is checked before it is used; 0: always."),
+    SECONDS(server_check_delay, "30", RELOAD, "A server that was idle longer is checked before it is used; 0: each one, when it goes back."),
     STRING(SETTING_STRING, server_check_query, "<empty>", RELOAD, "Query of that check; empty: no check, `<empty>`: a query without text."),
     SECONDS(server_connect_timeout, "15", RELOAD, "Time for connecting and logging in to a server; 0: no limit."),
     BOOLEAN(server_fast_close, "0", RELOAD, "Session mode: servers that have to be closed go at the end of the transaction."),
@@ -267,10 +270,11 @@ const struct setting settings_table[] = {
     {SPLICE(receive_buffer_bytes), SETTING_INT, AT(receive_buffer_bytes), "16384", 1024, 65536, RESTART, .meaning = "Size of a receive buffer."},
     {SPLICE(receive_buffer_count_max), SETTING_INT, AT(receive_buffer_count_max), "4096", 16, 32768, RESTART, .meaning = "Most receive buffers of a worker; a power of two.", .judge = judge_power_of_two},
     {SPLICE(pool_shards), SETTING_INT, AT(pool_shards), "0", 0, 64, RELOAD, .meaning = "Workers that serve the clients of one pool; 0: one for each 4 of pool_size. Clients that are connected stay where they are."},
-    {SPLICE(server_connect_parallel), SETTING_INT, AT(server_connect_parallel), "10", 1, SIZE_MAX_SENSIBLE, RELOAD, .meaning = "Connections to servers that one pool may open at a time."},
+    {SPLICE(server_connect_parallel), SETTING_INT, AT(server_connect_parallel), "20", 1, SIZE_MAX_SENSIBLE, RELOAD, .meaning = "Connections to servers that one pool may open at a time."},
     {SPLICE(cache_unnamed_statements), SETTING_BOOL, AT(cache_unnamed_statements), "1", 0, 1, RELOAD, .meaning = "Where statements are tracked: a text that comes again without a name is kept prepared on the server."},
     {SPLICE(heal_statements), SETTING_BOOL, AT(heal_statements), "1", 0, 1, RELOAD, .meaning = "Where statements are tracked: one whose result has changed is prepared again unseen although its client has run it before."},
     {SPLICE(track_sql_prepare), SETTING_BOOL, AT(track_sql_prepare), "0", 0, 1, RELOAD, .meaning = "Where statements are tracked: those of PREPARE in SQL are, too."},
+    {SPLICE(console_old_columns), SETTING_BOOL, AT(console_old_columns), "0", 0, 1, RELOAD, .meaning = "SHOW STATS ends with total_requests and SHOW DATABASES with reserve_pool, for programs that want these names of old PgBouncers."},
     {SPLICE(server_login_retry_max), SETTING_TIME_US, AT(server_login_retry_max_us), "32", 0, SECONDS_MAX_SENSIBLE, RELOAD, .meaning = "Longest pause after repeated failures to connect to a server."},
 };
 /* clang-format on */
@@ -562,17 +566,28 @@ static bool cut_note(const char *value, char *text, size_t text_bytes)
     return true;
 }
 
+/* What it means is kept by the snapshot; here it is only looked for mistakes. */
+static bool try_ldap_options(struct parse *parse, const char *value)
+{
+    struct arena *arena = arena_new();
+    char error[LDAP_OPTIONS_ERROR_BYTES];
+    bool good = ldap_options_parse(value, arena, error) != NULL;
+
+    if (!good)
+        config_mistake(parse->report, parse->place, "%s: %s", parse->setting->name, error);
+    arena_free(arena);
+    return good;
+}
+
 static bool parse_string(struct parse *parse, const char *value, struct settings *settings)
 {
     const struct setting *setting = parse->setting;
     const char **field = setting_string(setting, settings);
 
     assert(field != NULL);
-    if (setting->offset == AT(auth_ldap_options) && strlen(value) > LDAP_OPTIONS_BYTES_MAX) {
-        config_mistake(parse->report, parse->place, "%s is longer than %d bytes", setting->name,
-                       LDAP_OPTIONS_BYTES_MAX);
+    if (setting->offset == AT(auth_ldap_options) && *value != '\0' &&
+        !try_ldap_options(parse, value))
         return false;
-    }
     if (setting->offset == AT(auth_dbname) && strcmp(value, "pgbouncer") == 0) {
         config_mistake(parse->report, parse->place,
                        "auth_dbname: \"pgbouncer\" is the console, not a database");

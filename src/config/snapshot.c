@@ -437,9 +437,26 @@ static void say_unused_entries(struct loader *loader)
             break;
         }
     }
-    if (loader->peers.count > 0)
+    if (loader->peers.count > 0 && loader->draft.settings.peer_id == 0)
         config_say(&loader->report, LEVEL_WARNING, &loader->peers.items[0].place,
-                   "[peers] has no effect: peering is not supported by this version yet");
+                   "[peers] has no effect without peer_id");
+}
+
+static bool has_text(const char *text)
+{
+    return text != NULL && *text != '\0';
+}
+
+/* No login would succeed; said at each of them, too. */
+static void say_missing_options(struct loader *loader)
+{
+    const struct settings *settings = &loader->draft.settings;
+    const struct setting *setting = setting_find("pgbouncer", "auth_type");
+
+    if (settings->auth_type == AUTH_LDAP && !has_text(settings->auth_ldap_options))
+        config_say(&loader->report, LEVEL_WARNING,
+                   &loader->setting_places[setting - settings_table],
+                   "auth_type ldap lets nobody in without auth_ldap_options");
 }
 
 static void keep_restart_settings(struct loader *loader, const struct snapshot *running)
@@ -493,6 +510,13 @@ static struct snapshot *copy_draft(const struct snapshot *draft)
 
         if (field != NULL)
             *field = arena_copy_string(arena, *field);
+    }
+
+    if (has_text(snapshot->settings.auth_ldap_options)) {
+        char error[LDAP_OPTIONS_ERROR_BYTES];
+
+        snapshot->ldap = ldap_options_parse(snapshot->settings.auth_ldap_options, arena, error);
+        assert(snapshot->ldap != NULL); /* setting_parse has tried it */
     }
 
     databases = arena_alloc(arena, draft->database_count * sizeof(*databases));
@@ -564,6 +588,7 @@ struct snapshot *snapshot_load_through(config_open *open, void *open_context, co
              &loader.draft);
     say_unused_entries(&loader);
     say_unused_settings(&loader);
+    say_missing_options(&loader);
     finish_databases(&loader);
     finish_users(&loader);
     finish_peers(&loader);

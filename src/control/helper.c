@@ -1,6 +1,8 @@
 #include "control/helper.h"
 
 #include "base/clock.h"
+#include "control/ldap_check.h"
+#include "control/pam_check.h"
 #include "pool/login.h"
 #include "worker/thread.h"
 
@@ -19,9 +21,16 @@ enum {
         64 * 1024, /* all fields of an entry of the user database, on the stack */
 };
 
-enum helper_kind { HELPER_HASH, HELPER_LATE, HELPER_USERS, HELPER_KINDS };
+enum helper_kind {
+    HELPER_HASH,
+    HELPER_LATE,
+    HELPER_USERS,
+    HELPER_PAM,
+    HELPER_LDAP,
+    HELPER_KINDS,
+};
 
-static struct job_queue hash_queue, user_queue;
+static struct job_queue hash_queue, user_queue, pam_queue, ldap_queue;
 
 /* `nice` of a kind that is idle does not count. */
 static const struct {
@@ -36,6 +45,10 @@ static const struct {
     [HELPER_LATE] = {"hash-late", &hash_queue, HELPER_LATE_THREADS, HELPER_PATIENCE_US, LATE_NICE,
                      false},
     [HELPER_USERS] = {"os-users", &user_queue, HELPER_USER_THREADS, 0, 0, false},
+    /* Modules hash passwords, and TLS takes milliseconds. */
+    [HELPER_PAM] = {"pam", &pam_queue, BUILD_HAS_PAM ? HELPER_PAM_THREADS : 0, 0, LATE_NICE, false},
+    [HELPER_LDAP] = {"ldap", &ldap_queue, BUILD_HAS_LDAP ? HELPER_LDAP_THREADS : 0, 0, LATE_NICE,
+                     false},
 };
 
 struct helper {
@@ -45,7 +58,8 @@ struct helper {
     char error[RING_ERROR_BYTES];
 };
 
-static struct helper helpers[HELPER_HASH_THREADS + HELPER_LATE_THREADS + HELPER_USER_THREADS];
+static struct helper helpers[HELPER_HASH_THREADS + HELPER_LATE_THREADS + HELPER_USER_THREADS +
+                             HELPER_PAM_THREADS + HELPER_LDAP_THREADS];
 static _Atomic uint64_t refusal_said_us; /* when the log last told of a full queue; 0: never */
 
 /* Priorities are only lowered, which anybody may. On Linux a thread has a niceness of its own. */
@@ -102,6 +116,11 @@ bool helper_start(void)
 
     job_queue_init(&hash_queue, HELPER_HASH_WAITING_MAX);
     job_queue_init(&user_queue, HELPER_USER_WAITING_MAX);
+    job_queue_init(&pam_queue, HELPER_PAM_WAITING_MAX);
+    job_queue_init(&ldap_queue, HELPER_LDAP_WAITING_MAX);
+#if BUILD_HAS_LDAP
+    ldap_check_start();
+#endif
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     for (enum helper_kind kind = 0; kind < HELPER_KINDS; kind++)
@@ -130,7 +149,7 @@ static void say_refusal(const struct job_queue *queue, const char *what)
 /* The job of a struct login: peer_uid -> os_user. */
 static void os_user_run(struct job *job)
 {
-    struct login *login = OWNER_OF(job, struct login, job);
+    struct login *login = OWNER_OF(job, struct login, check.job);
     struct passwd entry, *found = NULL;
     char strings[OS_USER_STRINGS_BYTES];
     int error = getpwuid_r(login->peer_uid, &entry, strings, sizeof(strings), &found);
@@ -147,18 +166,40 @@ bool helper_post(struct job *job)
 {
     struct job_queue *queue = &hash_queue;
 
-    if (job->kind == JOB_OS_USER) {
+    /* The configuration allows no method that is not built in. */
+    switch (job->kind) {
+    case JOB_HASH:
+        break;
+    case JOB_OS_USER:
         queue = &user_queue;
         job->run = os_user_run;
+        break;
+    case JOB_PAM:
+#if BUILD_HAS_PAM
+        queue = &pam_queue;
+        job->run = pam_check_run;
+#endif
+        break;
+    case JOB_LDAP:
+#if BUILD_HAS_LDAP
+        queue = &ldap_queue;
+        job->run = ldap_check_run;
+#endif
+        break;
     }
+    assert(job->run != NULL);
     if (job_queue_post(queue, job))
         return true;
-    say_refusal(queue, "logins");
+    say_refusal(queue, queue == &pam_queue    ? "logins by PAM"
+                       : queue == &ldap_queue ? "logins by LDAP"
+                                              : "logins");
     return false;
 }
 
 struct helper_counts helper_counts(void)
 {
     return (struct helper_counts){.hashes = job_queue_counts(&hash_queue),
-                                  .users = job_queue_counts(&user_queue)};
+                                  .users = job_queue_counts(&user_queue),
+                                  .pam = job_queue_counts(&pam_queue),
+                                  .ldap = job_queue_counts(&ldap_queue)};
 }

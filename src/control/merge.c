@@ -155,3 +155,22 @@ size_t merge_statements(struct statement_row *rows, size_t count)
     qsort(rows, kept + 1, sizeof(*rows), compare_uses);
     return kept + 1;
 }
+
+size_t merge_memory(struct memory_row *rows, size_t count)
+{
+    size_t kept = 0;
+
+    for (size_t i = 0; i < count; i++) {
+        size_t k = 0;
+
+        while (k < kept && strcmp(rows[k].name, rows[i].name) != 0)
+            k++;
+        if (k == kept) {
+            rows[kept++] = rows[i];
+        } else {
+            rows[k].used_count += rows[i].used_count;
+            rows[k].free_count += rows[i].free_count;
+        }
+    }
+    return kept;
+}

@@ -41,9 +41,12 @@ static size_t row_bytes(const struct request *request)
 {
     switch (request->kind) {
     case REPORT_POOLS:
+    case REPORT_PEERS:
         return sizeof(struct pool_row);
     case REPORT_STATEMENTS:
         return sizeof(struct statement_row);
+    case REPORT_MEMORY:
+        return sizeof(struct memory_row);
     default:
         return sizeof(struct socket_row);
     }
@@ -51,8 +54,7 @@ static size_t row_bytes(const struct request *request)
 
 static bool has_rows(const struct request *request)
 {
-    return request->kind == REPORT_POOLS || request->kind == REPORT_CLIENTS ||
-           request->kind == REPORT_SERVERS || request->kind == REPORT_STATEMENTS;
+    return request->kind != REPORT_COUNTS && request->kind != REPORT_UNSETTLED;
 }
 
 static void post(struct errand *errand, struct letter *letter)
@@ -163,10 +165,12 @@ static void ask(struct errand *errand)
             assert(errand->rows != NULL);
         }
         report->row_max = REPORT_ROWS;
-        if (request->kind == REPORT_POOLS)
+        if (request->kind == REPORT_POOLS || request->kind == REPORT_PEERS)
             report->rows.pools = (struct pool_row *)errand->rows + errand->row_count;
         else if (request->kind == REPORT_STATEMENTS)
             report->rows.statements = (struct statement_row *)errand->rows + errand->row_count;
+        else if (request->kind == REPORT_MEMORY)
+            report->rows.memory = (struct memory_row *)errand->rows + errand->row_count;
         else
             report->rows.sockets = (struct socket_row *)errand->rows + errand->row_count;
     }

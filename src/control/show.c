@@ -11,31 +11,32 @@
 
 /* clang-format off */
 const struct show_table show_tables[] = {
-    {"HELP", false, {{NULL, 0}}},
-    {"VERSION", false, {
+    {.name = "HELP", .columns = {{NULL, 0}}},
+    {.name = "VERSION", .columns = {
         {"version", TYPE_TEXT}, {NULL, 0}}},
-    {"STATE", false, {
+    {.name = "STATE", .columns = {
         {"key", TYPE_TEXT}, {"value", TYPE_TEXT}, {NULL, 0}}},
-    {"CONFIG", false, {
+    {.name = "CONFIG", .columns = {
         {"key", TYPE_TEXT}, {"value", TYPE_TEXT}, {"default", TYPE_TEXT},
         {"changeable", TYPE_TEXT}, {NULL, 0}}},
-    {"DATABASES", false, {
+    {.name = "DATABASES", .columns = {
         {"name", TYPE_TEXT}, {"host", TYPE_TEXT}, {"port", TYPE_INT4}, {"database", TYPE_TEXT},
         {"force_user", TYPE_TEXT}, {"pool_size", TYPE_INT4}, {"min_pool_size", TYPE_INT4},
         {"reserve_pool_size", TYPE_INT4}, {"server_lifetime", TYPE_INT4}, {"pool_mode", TYPE_TEXT},
         {"load_balance_hosts", TYPE_TEXT}, {"max_connections", TYPE_INT4},
         {"current_connections", TYPE_INT4}, {"max_client_connections", TYPE_INT4},
-        {"current_client_connections", TYPE_INT4}, {"paused", TYPE_INT4}, {"disabled", TYPE_INT4}, {NULL, 0}}},
-    {"PEERS", false, {
+        {"current_client_connections", TYPE_INT4}, {"paused", TYPE_INT4}, {"disabled", TYPE_INT4}, {NULL, 0}},
+     .old_column = {"reserve_pool", TYPE_INT4}},
+    {.name = "PEERS", .columns = {
         {"peer_id", TYPE_INT4}, {"host", TYPE_TEXT}, {"port", TYPE_INT4}, {"pool_size", TYPE_INT4}, {NULL, 0}}},
-    {"LISTS", false, {
+    {.name = "LISTS", .columns = {
         {"list", TYPE_TEXT}, {"items", TYPE_INT4}, {NULL, 0}}},
-    {"USERS", false, {
+    {.name = "USERS", .columns = {
         {"name", TYPE_TEXT}, {"pool_size", TYPE_TEXT}, {"reserve_pool_size", TYPE_TEXT},
         {"pool_mode", TYPE_TEXT}, {"max_user_connections", TYPE_INT4},
         {"current_connections", TYPE_INT4}, {"max_user_client_connections", TYPE_INT4},
         {"current_client_connections", TYPE_INT4}, {NULL, 0}}},
-    {"POOLS", false, {
+    {.name = "POOLS", .columns = {
         {"database", TYPE_TEXT}, {"user", TYPE_TEXT}, {"cl_active", TYPE_INT4},
         {"cl_waiting", TYPE_INT4}, {"cl_active_cancel_req", TYPE_INT4},
         {"cl_waiting_cancel_req", TYPE_INT4}, {"sv_active", TYPE_INT4},
@@ -44,21 +45,21 @@ const struct show_table show_tables[] = {
         {"maxwait", TYPE_INT4}, {"maxwait_us", TYPE_INT4}, {"pool_mode", TYPE_TEXT},
         {"load_balance_hosts", TYPE_TEXT}, {NULL, 0}}},
     /* Not PgBouncer's: the shards of the pools. */
-    {"SHARDS", false, {
+    {.name = "SHARDS", .columns = {
         {"database", TYPE_TEXT}, {"user", TYPE_TEXT}, {"worker", TYPE_INT4},
         {"cl_active", TYPE_INT4}, {"cl_waiting", TYPE_INT4}, {"sv_active", TYPE_INT4},
         {"sv_idle", TYPE_INT4}, {"sv_starting", TYPE_INT4}, {"lent", TYPE_INT8},
         {"borrowed", TYPE_INT8}, {"maxwait_us", TYPE_INT8}, {NULL, 0}}},
     /* Not PgBouncer's: prepared statements that are tracked. */
-    {"PREPARED", true, {
+    {.name = "PREPARED", .admin_only = true, .columns = {
         {"name", TYPE_TEXT}, {"text", TYPE_TEXT}, {"parameter_types", TYPE_TEXT},
         {"bytes", TYPE_INT8}, {"uses", TYPE_INT8}, {"clients", TYPE_INT4}, {"servers", TYPE_INT4},
         {NULL, 0}}},
-    {"PEER_POOLS", false, {
+    {.name = "PEER_POOLS", .columns = {
         {"peer_id", TYPE_INT4}, {"cl_active_cancel_req", TYPE_INT4},
         {"cl_waiting_cancel_req", TYPE_INT4}, {"sv_active_cancel", TYPE_INT4},
         {"sv_login", TYPE_INT4}, {NULL, 0}}},
-    {"CLIENTS", false, {
+    {.name = "CLIENTS", .columns = {
         {"type", TYPE_TEXT}, {"user", TYPE_TEXT}, {"database", TYPE_TEXT},
         {"replication", TYPE_TEXT}, {"state", TYPE_TEXT}, {"addr", TYPE_TEXT}, {"port", TYPE_INT4},
         {"local_addr", TYPE_TEXT}, {"local_port", TYPE_INT4}, {"connect_time", TYPE_TEXT},
@@ -66,7 +67,7 @@ const struct show_table show_tables[] = {
         {"close_needed", TYPE_INT4}, {"ptr", TYPE_TEXT}, {"link", TYPE_TEXT},
         {"remote_pid", TYPE_INT4}, {"tls", TYPE_TEXT}, {"application_name", TYPE_TEXT},
         {"prepared_statements", TYPE_INT4}, {"id", TYPE_INT4}, {NULL, 0}}},
-    {"SERVERS", false, {
+    {.name = "SERVERS", .columns = {
         {"type", TYPE_TEXT}, {"user", TYPE_TEXT}, {"database", TYPE_TEXT},
         {"replication", TYPE_TEXT}, {"state", TYPE_TEXT}, {"addr", TYPE_TEXT}, {"port", TYPE_INT4},
         {"local_addr", TYPE_TEXT}, {"local_port", TYPE_INT4}, {"connect_time", TYPE_TEXT},
@@ -74,7 +75,7 @@ const struct show_table show_tables[] = {
         {"close_needed", TYPE_INT4}, {"ptr", TYPE_TEXT}, {"link", TYPE_TEXT},
         {"remote_pid", TYPE_INT4}, {"tls", TYPE_TEXT}, {"application_name", TYPE_TEXT},
         {"prepared_statements", TYPE_INT4}, {"id", TYPE_INT4}, {NULL, 0}}},
-    {"SOCKETS", false, {
+    {.name = "SOCKETS", .columns = {
         {"type", TYPE_TEXT}, {"user", TYPE_TEXT}, {"database", TYPE_TEXT},
         {"replication", TYPE_TEXT}, {"state", TYPE_TEXT}, {"addr", TYPE_TEXT}, {"port", TYPE_INT4},
         {"local_addr", TYPE_TEXT}, {"local_port", TYPE_INT4}, {"connect_time", TYPE_TEXT},
@@ -84,7 +85,7 @@ const struct show_table show_tables[] = {
         {"prepared_statements", TYPE_INT4}, {"id", TYPE_INT4}, {"recv_pos", TYPE_INT4},
         {"pkt_pos", TYPE_INT4}, {"pkt_remain", TYPE_INT4}, {"send_pos", TYPE_INT4},
         {"send_remain", TYPE_INT4}, {"pkt_avail", TYPE_INT4}, {"send_avail", TYPE_INT4}, {NULL, 0}}},
-    {"ACTIVE_SOCKETS", false, {
+    {.name = "ACTIVE_SOCKETS", .columns = {
         {"type", TYPE_TEXT}, {"user", TYPE_TEXT}, {"database", TYPE_TEXT},
         {"replication", TYPE_TEXT}, {"state", TYPE_TEXT}, {"addr", TYPE_TEXT}, {"port", TYPE_INT4},
         {"local_addr", TYPE_TEXT}, {"local_port", TYPE_INT4}, {"connect_time", TYPE_TEXT},
@@ -94,13 +95,13 @@ const struct show_table show_tables[] = {
         {"prepared_statements", TYPE_INT4}, {"id", TYPE_INT4}, {"recv_pos", TYPE_INT4},
         {"pkt_pos", TYPE_INT4}, {"pkt_remain", TYPE_INT4}, {"send_pos", TYPE_INT4},
         {"send_remain", TYPE_INT4}, {"pkt_avail", TYPE_INT4}, {"send_avail", TYPE_INT4}, {NULL, 0}}},
-    {"FDS", true, {
+    {.name = "FDS", .admin_only = true, .columns = {
         {"fd", TYPE_INT4}, {"task", TYPE_TEXT}, {"user", TYPE_TEXT}, {"database", TYPE_TEXT},
         {"addr", TYPE_TEXT}, {"port", TYPE_INT4}, {"cancel", TYPE_INT8}, {"link", TYPE_INT4},
         {"client_encoding", TYPE_TEXT}, {"std_strings", TYPE_TEXT}, {"datestyle", TYPE_TEXT},
         {"timezone", TYPE_TEXT}, {"password", TYPE_TEXT}, {"scram_client_key", TYPE_BYTEA},
         {"scram_server_key", TYPE_BYTEA}, {NULL, 0}}},
-    {"STATS", false, {
+    {.name = "STATS", .columns = {
         {"database", TYPE_TEXT}, {"total_server_assignment_count", TYPE_NUMERIC},
         {"total_xact_count", TYPE_NUMERIC}, {"total_query_count", TYPE_NUMERIC},
         {"total_received", TYPE_NUMERIC}, {"total_sent", TYPE_NUMERIC},
@@ -112,36 +113,42 @@ const struct show_table show_tables[] = {
         {"avg_recv", TYPE_NUMERIC}, {"avg_sent", TYPE_NUMERIC}, {"avg_xact_time", TYPE_NUMERIC},
         {"avg_query_time", TYPE_NUMERIC}, {"avg_wait_time", TYPE_NUMERIC},
         {"avg_client_parse_count", TYPE_NUMERIC}, {"avg_server_parse_count", TYPE_NUMERIC},
-        {"avg_bind_count", TYPE_NUMERIC}, {"avg_client_login_count", TYPE_NUMERIC}, {NULL, 0}}},
-    {"STATS_TOTALS", false, {
+        {"avg_bind_count", TYPE_NUMERIC}, {"avg_client_login_count", TYPE_NUMERIC}, {NULL, 0}},
+     .old_column = {"total_requests", TYPE_NUMERIC}},
+    {.name = "STATS_TOTALS", .columns = {
         {"database", TYPE_TEXT}, {"server_assignment_count", TYPE_NUMERIC},
         {"xact_count", TYPE_NUMERIC}, {"query_count", TYPE_NUMERIC},
         {"bytes_received", TYPE_NUMERIC}, {"bytes_sent", TYPE_NUMERIC},
         {"xact_time", TYPE_NUMERIC}, {"query_time", TYPE_NUMERIC}, {"wait_time", TYPE_NUMERIC},
         {"client_parse_count", TYPE_NUMERIC}, {"server_parse_count", TYPE_NUMERIC},
         {"bind_count", TYPE_NUMERIC}, {"client_login_count", TYPE_NUMERIC}, {NULL, 0}}},
-    {"STATS_AVERAGES", false, {
+    {.name = "STATS_AVERAGES", .columns = {
         {"database", TYPE_TEXT}, {"server_assignment_count", TYPE_NUMERIC},
         {"xact_count", TYPE_NUMERIC}, {"query_count", TYPE_NUMERIC},
         {"bytes_received", TYPE_NUMERIC}, {"bytes_sent", TYPE_NUMERIC},
         {"xact_time", TYPE_NUMERIC}, {"query_time", TYPE_NUMERIC}, {"wait_time", TYPE_NUMERIC},
         {"avg_client_parse_count", TYPE_NUMERIC}, {"avg_server_parse_count", TYPE_NUMERIC},
         {"avg_bind_count", TYPE_NUMERIC}, {"avg_client_login_count", TYPE_NUMERIC}, {NULL, 0}}},
-    {"TOTALS", false, {
+    {.name = "TOTALS", .columns = {
         {"name", TYPE_TEXT}, {"value", TYPE_NUMERIC}, {NULL, 0}}},
-    {"MEM", false, {
+    {.name = "MEM", .columns = {
         {"name", TYPE_TEXT}, {"size", TYPE_INT4}, {"used", TYPE_INT4}, {"free", TYPE_INT4},
         {"memtotal", TYPE_INT4}, {NULL, 0}}},
-    {"DNS_HOSTS", false, {
+    {.name = "DNS_HOSTS", .columns = {
         {"hostname", TYPE_TEXT}, {"ttl", TYPE_INT8}, {"addrs", TYPE_TEXT}, {NULL, 0}}},
-    {"DNS_ZONES", false, {
+    {.name = "DNS_ZONES", .columns = {
         {"zonename", TYPE_TEXT}, {"serial", TYPE_INT8}, {"count", TYPE_INT4}, {NULL, 0}}},
     /* What drivers ask for at connect. */
-    {"client_encoding", false, {{"client_encoding", TYPE_TEXT}, {NULL, 0}}},
-    {"default_transaction_isolation", false, {{"default_transaction_isolation", TYPE_TEXT}, {NULL, 0}}},
-    {"standard_conforming_strings", false, {{"standard_conforming_strings", TYPE_TEXT}, {NULL, 0}}},
-    {"datestyle", false, {{"datestyle", TYPE_TEXT}, {NULL, 0}}},
-    {"timezone", false, {{"timezone", TYPE_TEXT}, {NULL, 0}}},
+    {.name = "client_encoding", .value = "UTF-8",
+     .columns = {{"client_encoding", TYPE_TEXT}, {NULL, 0}}},
+    {.name = "default_transaction_isolation", .value = "read committed",
+     .columns = {{"default_transaction_isolation", TYPE_TEXT}, {NULL, 0}}},
+    {.name = "standard_conforming_strings", .value = "on",
+     .columns = {{"standard_conforming_strings", TYPE_TEXT}, {NULL, 0}}},
+    {.name = "datestyle", .value = "ISO",
+     .columns = {{"datestyle", TYPE_TEXT}, {NULL, 0}}},
+    {.name = "timezone", .value = "GMT",
+     .columns = {{"timezone", TYPE_TEXT}, {NULL, 0}}},
 };
 /* clang-format on */
 const size_t show_table_count = COUNT_OF(show_tables);
@@ -200,7 +207,7 @@ const struct show_table *show_find(const char *name)
     return NULL;
 }
 
-static unsigned column_count(const struct show_table *table)
+static unsigned own_column_count(const struct show_table *table)
 {
     unsigned count = 0;
 
@@ -209,14 +216,30 @@ static unsigned column_count(const struct show_table *table)
     return count;
 }
 
+unsigned show_column_count(const struct output *output, const struct show_table *table)
+{
+    return own_column_count(table) + (output->has_old_columns && table->old_column.name != NULL);
+}
+
+static const struct show_column *column_at(const struct show_table *table, unsigned index)
+{
+    return index < own_column_count(table) ? &table->columns[index] : &table->old_column;
+}
+
+static bool is_binary(const struct output *output, unsigned index)
+{
+    assert(index < 32);
+    return (output->binary_columns >> index & 1) != 0;
+}
+
 void show_row_description(struct output *output, const struct show_table *table)
 {
     size_t position = begin(output, 'T');
-    unsigned count = column_count(table);
+    unsigned count = show_column_count(output, table);
 
     put_u16(output, count);
     for (unsigned i = 0; i < count; i++) {
-        const struct show_column *column = &table->columns[i];
+        const struct show_column *column = column_at(table, i);
 
         output_put(output, column->name, strlen(column->name) + 1);
         put_u32(output, 0);
@@ -224,7 +247,7 @@ void show_row_description(struct output *output, const struct show_table *table)
         put_u32(output, (uint32_t)column->type);
         put_u16(output, column->type == TYPE_INT4 ? 4 : column->type == TYPE_INT8 ? 8 : 0xffff);
         put_u32(output, 0xffffffff);
-        put_u16(output, 0);
+        put_u16(output, is_binary(output, i));
     }
     end(output, position);
 }
@@ -232,19 +255,86 @@ void show_row_description(struct output *output, const struct show_table *table)
 void show_row_begin(struct show_row *row, struct output *output, const struct show_table *table)
 {
     *row = (struct show_row){.output = output, .table = table, .begin = begin(output, 'D')};
-    put_u16(output, column_count(table));
+    put_u16(output, show_column_count(output, table));
+}
+
+/* A whole number as PostgreSQL's numeric: base 10,000, the first digit's weight, no zeros at the
+ * end. */
+static void put_numeric(struct output *output, int64_t number)
+{
+    uint64_t left = number < 0 ? -(uint64_t)number : (uint64_t)number;
+    uint16_t digits[5]; /* the lowest first */
+    unsigned count = 0, zeros = 0;
+
+    for (; left > 0; left /= 10000)
+        digits[count++] = (uint16_t)(left % 10000);
+    while (zeros < count && digits[zeros] == 0)
+        zeros++;
+    put_u32(output, 8 + 2 * (count - zeros));
+    put_u16(output, count - zeros);
+    put_u16(output, count > 0 ? count - 1 : 0);
+    put_u16(output, number < 0 ? 0x4000 : 0);
+    put_u16(output, 0);
+    for (unsigned i = count; i-- > zeros;)
+        put_u16(output, digits[i]);
+}
+
+/* Hex digits behind a \x. */
+static void put_bytea(struct output *output, const char *text)
+{
+    size_t bytes = (strlen(text) - 2) / 2;
+
+    assert(text[0] == '\\' && text[1] == 'x' && strlen(text) % 2 == 0);
+    put_u32(output, (uint32_t)bytes);
+    for (size_t i = 0; i < bytes; i++) {
+        const char hex[] = {text[2 + 2 * i], text[3 + 2 * i], '\0'};
+        uint8_t byte = (uint8_t)strtoul(hex, NULL, 16);
+
+        output_put(output, &byte, 1);
+    }
+}
+
+static void put_binary(struct output *output, int type, const char *text)
+{
+    int64_t number = strtoll(text, NULL, 10);
+
+    switch (type) {
+    case TYPE_INT4:
+        put_u32(output, 4);
+        put_u32(output, (uint32_t)number);
+        break;
+    case TYPE_INT8:
+        put_u32(output, 8);
+        put_u32(output, (uint32_t)((uint64_t)number >> 32));
+        put_u32(output, (uint32_t)number);
+        break;
+    case TYPE_NUMERIC:
+        put_numeric(output, number);
+        break;
+    default:
+        assert(type == TYPE_BYTEA);
+        put_bytea(output, text);
+    }
 }
 
 void show_text(struct show_row *row, const char *text)
 {
-    assert(row->table->columns[row->count].name != NULL);
-    row->count++;
+    struct output *output = row->output;
+    unsigned index = row->count++;
+    int type;
+
+    assert(index < own_column_count(row->table) + (row->table->old_column.name != NULL));
+    if (index >= show_column_count(output, row->table))
+        return; /* an old one that was not asked for */
+    type = column_at(row->table, index)->type;
     if (text == NULL) {
-        put_u32(row->output, 0xffffffff);
-        return;
+        put_u32(output, 0xffffffff);
+    } else if (is_binary(output, index) && type != TYPE_TEXT) {
+        put_binary(output, type, text);
+    } else {
+        put_u32(output, (uint32_t)strlen(text));
+        output_put(output, text, strlen(text));
     }
-    put_u32(row->output, (uint32_t)strlen(text));
-    output_put(row->output, text, strlen(text));
 }
 
 void show_number(struct show_row *row, int64_t number)
@@ -257,7 +347,7 @@ void show_number(struct show_row *row, int64_t number)
 
 void show_row_end(struct show_row *row)
 {
-    assert(row->table->columns[row->count].name == NULL);
+    assert(row->count == own_column_count(row->table) + (row->table->old_column.name != NULL));
     end(row->output, row->begin);
 }
 

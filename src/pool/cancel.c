@@ -1,5 +1,7 @@
 #include "pool/cancel.h"
 
+#include "pool/peer.h"
+
 #include <netinet/in.h>
 #include <string.h>
 
@@ -9,22 +11,32 @@ static void cancel_finish(struct cancel *cancel, bool delivered, const char *rea
 {
     struct client *requester = cancel->requester;
     struct server *server = cancel->server;
+    struct peer *peer = cancel->peer;
+    bool was_waiting = cancel->is_waiting;
+    bool was_connecting = cancel->is_connecting;
+    bool was_sent = cancel->is_sent;
 
     if (!cancel->is_open)
         return;
     cancel->is_open = false;
     cancel->requester = NULL;
     cancel->server = NULL;
+    cancel->peer = NULL;
     timer_stop(&cancel->timer);
     list_remove(&cancel->link);
-    conn_close(&cancel->conn, false);
+    if (was_waiting)
+        peer->waiting_count--;
+    if (cancel->conn.state == CONN_GONE)
+        slab_give(&peer->core->cancels, cancel);
+    else
+        conn_close(&cancel->conn, false);
     if (requester != NULL) {
         requester->cancel = NULL;
         client_close_silently(requester, reason);
     }
     if (server != NULL) {
         /* It may still be delivered: whoever got this server next would be hit. */
-        if (cancel->is_sent && !delivered && !server->close_needed) {
+        if (was_sent && !delivered && !server->close_needed) {
             server->close_needed = true;
             server->close_reason = reason;
         }
@@ -32,20 +44,81 @@ static void cancel_finish(struct cancel *cancel, bool delivered, const char *rea
         server->pool->cancel_count--;
         server_cancel_ended(server);
     }
+    if (peer != NULL && !was_waiting)
+        peer_request_ended(peer, was_connecting);
+}
+
+void cancel_drop(struct cancel *cancel, const char *reason)
+{
+    cancel_finish(cancel, false, reason);
 }
 
 static void cancel_timer_fired(struct timer *timer, uint64_t now_us)
 {
-    (void)now_us;
-    cancel_finish(OWNER_OF(timer, struct cancel, timer), false, "cancel_wait_timeout");
+    struct cancel *cancel = OWNER_OF(timer, struct cancel, timer);
+    const char *reason = "cancel_wait_timeout";
+
+    if (cancel->peer != NULL && !cancel->is_waiting) {
+        peer_failed(cancel, cancel->is_connecting ? "connect timeout" : "no answer");
+        if (cancel->deadline_us == 0 || now_us < cancel->deadline_us)
+            reason = "failed to send cancel request";
+    }
+    cancel_finish(cancel, false, reason);
+}
+
+/* What is left of cancel_wait_timeout; on the wire no longer than server_connect_timeout. */
+static void arm_for_peer(struct cancel *cancel)
+{
+    struct core *core = cancel->peer->core;
+    uint64_t connect_us = core->snapshot->settings.server_connect_timeout_us;
+    uint64_t deadline_us = cancel->deadline_us;
+
+    if (!cancel->is_waiting && connect_us > 0 &&
+        (deadline_us == 0 || core->loop.now_us + connect_us < deadline_us))
+        deadline_us = core->loop.now_us + connect_us;
+    if (deadline_us > 0)
+        timer_set(&core->timers, &cancel->timer, deadline_us);
+}
+
+static void send_request(struct cancel *cancel, const uint8_t key[8])
+{
+    uint8_t packet[16];
+    struct writer writer;
+
+    writer_init(&writer, packet, sizeof(packet));
+    message_cancel_request(&writer, key);
+    assert(!writer.overflow);
+    if (!conn_push_copy(&cancel->conn, packet, writer.bytes)) {
+        cancel_finish(cancel, false, "failed to send cancel request");
+        return;
+    }
+    cancel->is_sent = true;
+    conn_resume(&cancel->conn);
+}
+
+static void connected_to_peer(struct cancel *cancel, int error)
+{
+    if (error == 0) {
+        core_tune_socket(cancel->peer->core, cancel->conn.fd, cancel->family);
+        cancel->is_connecting = false;
+        peer_connected(cancel);
+        send_request(cancel, cancel->key);
+    } else if (cancel->address_tries > 0) {
+        conn_close(&cancel->conn, false); /* the next address: cancel_gone */
+    } else {
+        peer_failed(cancel, strerror(error));
+        cancel_finish(cancel, false, "failed to send cancel request");
+    }
 }
 
 static void cancel_connected(struct conn *conn, int error)
 {
     struct cancel *cancel = OWNER_OF(conn, struct cancel, conn);
-    uint8_t packet[16];
-    struct writer writer;
 
+    if (cancel->peer != NULL) {
+        connected_to_peer(cancel, error);
+        return;
+    }
     if (error != 0) {
         cancel_finish(cancel, false, "failed to send cancel request");
         return;
@@ -55,15 +128,7 @@ static void cancel_connected(struct conn *conn, int error)
         cancel_finish(cancel, false, "not sending cancel request for client that is now idle");
         return;
     }
-    writer_init(&writer, packet, sizeof(packet));
-    message_cancel_request(&writer, cancel->server->key);
-    assert(!writer.overflow);
-    if (!conn_push_copy(conn, packet, writer.bytes)) {
-        cancel_finish(cancel, false, "failed to send cancel request");
-        return;
-    }
-    cancel->is_sent = true;
-    conn_resume(conn);
+    send_request(cancel, cancel->server->key);
 }
 
 static void cancel_received(struct conn *conn, struct buffer *buffer, uint32_t bytes)
@@ -89,7 +154,11 @@ static void cancel_gone(struct conn *conn)
 {
     struct cancel *cancel = OWNER_OF(conn, struct cancel, conn);
 
-    assert(!cancel->is_open);
+    if (cancel->is_open) {
+        assert(cancel->peer != NULL);
+        peer_connect_again(cancel);
+        return;
+    }
     slab_give(&core_of_loop(conn->loop)->cancels, cancel);
 }
 
@@ -101,32 +170,12 @@ static const struct conn_events cancel_events = {
     .gone = cancel_gone,
 };
 
-bool cancel_start(struct client *requester, const uint8_t key[8])
+static int connect_to(struct cancel *cancel, struct conn_loop *loop,
+                      const struct sockaddr_storage *address)
 {
-    struct core *core = client_core(requester);
-    struct client *target = client_find_key(core, key);
-    struct server *server;
-    struct cancel *cancel;
     socklen_t address_bytes;
 
-    if (target == NULL)
-        return false;
-    server = target->server;
-    if (server == NULL) {
-        client_close_silently(requester, "cancel request for idle client");
-        return true;
-    }
-    if (server->state == SERVER_PREPARING) {
-        client_close_silently(requester, "ignoring cancel request for server that is setting vars");
-        return true;
-    }
-    cancel = slab_take(&core->cancels);
-    if (cancel == NULL) {
-        client_close_silently(requester, "out of memory");
-        return true;
-    }
-    memset(cancel, 0, sizeof(*cancel));
-    switch (server->address.ss_family) {
+    switch (address->ss_family) {
     case AF_INET:
         address_bytes = sizeof(struct sockaddr_in);
         break;
@@ -134,20 +183,54 @@ bool cancel_start(struct client *requester, const uint8_t key[8])
         address_bytes = sizeof(struct sockaddr_in6);
         break;
     default:
-        address_bytes = unix_address_bytes(&server->address);
+        address_bytes = unix_address_bytes(address);
         break;
     }
-    if (conn_connect(&cancel->conn, &core->loop, (const struct sockaddr *)&server->address,
-                     address_bytes, &cancel_events) < 0) {
+    return conn_connect(&cancel->conn, loop, (const struct sockaddr *)address, address_bytes,
+                        &cancel_events);
+}
+
+/* Nothing comes of it. */
+static void refuse(struct client *requester, const char *reason)
+{
+    if (requester != NULL)
+        client_close_silently(requester, reason);
+}
+
+bool cancel_start(struct core *core, struct client *requester, const uint8_t key[8])
+{
+    struct client *target = client_find_key(core, key);
+    struct server *server;
+    struct cancel *cancel;
+
+    if (target == NULL)
+        return false;
+    server = target->server;
+    if (server == NULL) {
+        refuse(requester, "cancel request for idle client");
+        return true;
+    }
+    if (server->state == SERVER_PREPARING) {
+        refuse(requester, "ignoring cancel request for server that is setting vars");
+        return true;
+    }
+    cancel = slab_take(&core->cancels);
+    if (cancel == NULL) {
+        refuse(requester, "out of memory");
+        return true;
+    }
+    memset(cancel, 0, sizeof(*cancel));
+    if (connect_to(cancel, &core->loop, &server->address) < 0) {
         slab_give(&core->cancels, cancel);
-        client_close_silently(requester, "failed to send cancel request");
+        refuse(requester, "failed to send cancel request");
         return true;
     }
     cancel->is_open = true;
     cancel->requester = requester;
     cancel->server = server;
     cancel->client_id = target->id;
-    requester->cancel = cancel;
+    if (requester != NULL)
+        requester->cancel = cancel;
     list_init(&cancel->link);
     list_push_back(&core->cancel_list, &cancel->link);
     timer_init(&cancel->timer, cancel_timer_fired);
@@ -157,6 +240,57 @@ bool cancel_start(struct client *requester, const uint8_t key[8])
     server->pool->cancel_count++;
     server_cancel_began(server);
     return true;
+}
+
+bool cancel_wait_for_peer(struct client *requester, struct peer *peer, const uint8_t key[8])
+{
+    struct core *core = peer->core;
+    struct cancel *cancel = slab_take(&core->cancels);
+    uint64_t timeout_us = core->snapshot->settings.cancel_wait_timeout_us;
+
+    if (cancel == NULL) {
+        client_close_silently(requester, "out of memory");
+        return false;
+    }
+    memset(cancel, 0, sizeof(*cancel));
+    cancel->conn.state = CONN_GONE;
+    cancel->is_open = true;
+    cancel->is_waiting = true;
+    cancel->requester = requester;
+    cancel->peer = peer;
+    memcpy(cancel->key, key, sizeof(cancel->key));
+    requester->cancel = cancel;
+    list_init(&cancel->link);
+    list_push_back(&peer->waiting, &cancel->link);
+    peer->waiting_count++;
+    timer_init(&cancel->timer, cancel_timer_fired);
+    if (timeout_us > 0)
+        cancel->deadline_us = core->loop.now_us + timeout_us;
+    arm_for_peer(cancel);
+    return true;
+}
+
+void cancel_go_to_peer(struct cancel *cancel, const struct sockaddr_storage *address)
+{
+    struct core *core = cancel->peer->core;
+    int error;
+
+    cancel->is_waiting = false;
+    cancel->is_connecting = true;
+    cancel->family = address->ss_family;
+    list_remove(&cancel->link);
+    list_push_back(&core->cancel_list, &cancel->link);
+    error = connect_to(cancel, &core->loop, address);
+    if (error < 0 && cancel->address_tries > 0) { /* no IPv6 here, for example */
+        peer_connect_again(cancel);
+        return;
+    }
+    if (error < 0) {
+        peer_failed(cancel, strerror(-error));
+        cancel_finish(cancel, false, "failed to send cancel request");
+        return;
+    }
+    arm_for_peer(cancel);
 }
 
 void cancel_requester_gone(struct cancel *cancel)

@@ -7,6 +7,9 @@
 #include "pool/lending.h"
 #include "pool/heal.h"
 #include "pool/login.h"
+#include "pool/login_auth.h"
+#include "pool/peer.h"
+#include "pool/replication.h"
 #include "pool/rewrite.h"
 #include "pool/server.h"
 #include "pool/suspend.h"
@@ -21,7 +24,7 @@ static const unsigned client_may_become[CLIENT_STATES] = {
         BIT(CLIENT_MOVING) | BIT(CLIENT_CANCEL) | BIT(CLIENT_WELCOME) | BIT(CLIENT_CLOSING),
     [CLIENT_MOVING] = BIT(CLIENT_FREE) | BIT(CLIENT_CLOSING),
     [CLIENT_CANCEL] = BIT(CLIENT_MOVING) | BIT(CLIENT_CLOSING),
-    [CLIENT_WELCOME] = BIT(CLIENT_IDLE) | BIT(CLIENT_CLOSING),
+    [CLIENT_WELCOME] = BIT(CLIENT_IDLE) | BIT(CLIENT_ACTIVE) | BIT(CLIENT_CLOSING),
     [CLIENT_IDLE] =
         BIT(CLIENT_WAITING) | BIT(CLIENT_PREPARING) | BIT(CLIENT_ACTIVE) | BIT(CLIENT_CLOSING),
     [CLIENT_WAITING] = BIT(CLIENT_PREPARING) | BIT(CLIENT_ACTIVE) | BIT(CLIENT_CLOSING),
@@ -69,8 +72,10 @@ void client_become(struct client *client, enum client_state state)
     list_remove(&client->link);
     if (client->state == CLIENT_WAITING)
         pool->waiting_count--;
-    if (client->state == CLIENT_WELCOME)
+    if (client->state == CLIENT_WELCOME && client->replication == REPLICATION_NONE)
         pool->welcome_count--;
+    else if (client->state == CLIENT_WELCOME)
+        pool->replication_count--;
     was_waiting = client->state == CLIENT_WAITING;
     client->state = (uint8_t)state;
     client->state_since_us = core->loop.now_us;
@@ -80,8 +85,13 @@ void client_become(struct client *client, enum client_state state)
         list_push_back(&core->login_list, &client->link);
         break;
     case CLIENT_WELCOME:
-        pool->welcome_count++;
-        list_push_back(&pool->welcome_clients, &client->link);
+        if (client->replication == REPLICATION_NONE) {
+            pool->welcome_count++;
+            list_push_back(&pool->welcome_clients, &client->link);
+        } else {
+            pool->replication_count++;
+            list_push_back(&pool->replication_clients, &client->link);
+        }
         break;
     case CLIENT_IDLE:
         list_push_back(&pool->idle_clients, &client->link);
@@ -124,11 +134,16 @@ static uint64_t client_deadline(const struct client *client, const char **reason
     switch (client->state) {
     case CLIENT_LOGIN:
     case CLIENT_MOVING:
+        if (client->login != NULL && client->login->phase == LOGIN_REFUSED)
+            CONSIDER(client->login->refused_us, client->login->refusal_delay_us,
+                     LOGIN_PAM_REFUSED_TEXT);
         CONSIDER(client->connect_us, settings->client_login_timeout_us, "client_login_timeout");
         break;
     case CLIENT_WELCOME:
-        CONSIDER(client->state_since_us, settings->client_login_timeout_us,
-                 "client_login_timeout (server down)");
+        /* One with replication waits for a place among the servers: none of them is said to be down. */
+        if (client->replication == REPLICATION_NONE)
+            CONSIDER(client->state_since_us, settings->client_login_timeout_us,
+                     "client_login_timeout (server down)");
         CONSIDER(client->state_since_us, limits->query_wait_timeout_us, "query_wait_timeout");
         break;
     case CLIENT_IDLE:
@@ -144,6 +159,9 @@ static uint64_t client_deadline(const struct client *client, const char **reason
                      "notify");
         break;
     case CLIENT_ACTIVE:
+        /* A stream is no query that takes long, and its server nobody else's (replication.h). */
+        if (client->replication != REPLICATION_NONE)
+            break;
         CONSIDER(client->query_since_us, limits->query_timeout_us, "query timeout");
         CONSIDER(client->xact_since_us, limits->transaction_timeout_us, "transaction timeout");
         if (client->query_since_us == 0 && client->xact_since_us != 0)
@@ -204,10 +222,10 @@ static void client_timer_fired(struct timer *timer, uint64_t now_us)
         client_arm_timer(client);
         return;
     }
-    if (client->server != NULL)
-        server_close(client->server, reason); /* which tells the client */
-    else if (client->state == CLIENT_WAITING || client->state == CLIENT_WELCOME)
+    if (client->state == CLIENT_WAITING || client->state == CLIENT_WELCOME)
         pool_client_timed_out(client->pool, client, reason);
+    else if (client->server != NULL)
+        server_close(client->server, reason); /* which tells the client */
     else
         client_close_error(client, reason, NULL);
 }
@@ -295,9 +313,12 @@ void client_enter_pool(struct client *client, struct pool *pool, const char *con
 
 static uint32_t key_bucket(const uint8_t key[8])
 {
+    uint8_t bytes[8];
     uint64_t value;
 
-    memcpy(&value, key, sizeof(value));
+    memcpy(bytes, key, sizeof(bytes));
+    bytes[7] |= PEER_HOPS_MAX; /* as cancel_key_is_same */
+    memcpy(&value, bytes, sizeof(value));
     return (uint32_t)((value * UINT64_C(0x9e3779b97f4a7c15)) >> 50) % KEY_BUCKETS;
 }
 
@@ -308,7 +329,7 @@ static void key_make(struct client *client)
 
     do {
         core->ports->random(core, client->key, sizeof(client->key));
-        client->key[0] &= 0x7f; /* the process id is positive */
+        cancel_key_mark(client->key, core->snapshot->settings.peer_id);
     } while (client_find_key(core, client->key) != NULL);
     bucket = &core->key_buckets[key_bucket(client->key)];
     client->key_next = *bucket;
@@ -339,7 +360,7 @@ struct client *client_find_key(struct core *core, const uint8_t key[8])
     while (index != 0) {
         struct client *client = slab_at(&core->clients, index - 1);
 
-        if (memcmp(client->key, key, 8) == 0)
+        if (cancel_key_is_same(client->key, key))
             return client;
         index = client->key_next;
     }
@@ -348,15 +369,51 @@ struct client *client_find_key(struct core *core, const uint8_t key[8])
 
 /* ---- welcome ---- */
 
+/* The client's parameters are known, and those of its server that are not tracked. */
+static void send_welcome(struct client *client, const uint8_t *statuses, size_t bytes,
+                         enum client_state next)
+{
+    struct core *core = client_core(client);
+    const struct settings *settings = &core->snapshot->settings;
+    uint8_t message[POOL_WELCOME_BYTES + 8 * 1024];
+    struct writer writer;
+
+    key_make(client);
+    writer_init(&writer, message, sizeof(message));
+    message_authentication(&writer, AUTHENTICATION_OK, NULL, 0);
+    writer_put(&writer, statuses, bytes);
+    for (unsigned i = 0; i < core->params.names->count; i++)
+        if (params_value(client->params, i) != NULL)
+            message_parameter_status(&writer, core->params.names->names[i],
+                                     params_value(client->params, i));
+    message_backend_key_data(&writer, client->key);
+    if (settings->login_notify_message != NULL && settings->login_notify_message[0] != '\0') {
+        struct pg_error notice = {.severity = SEVERITY_NOTICE,
+                                  .message = settings->login_notify_message};
+
+        message_error(&writer, &notice);
+    }
+    message_ready_for_query(&writer, 'I');
+    client->pool->stats.client_login_count++;
+    client->is_authenticated = true;
+    client_log(client, LEVEL_DEBUG, "logged in");
+    client_become(client, next);
+    if (writer.overflow || !conn_push_copy(&client->conn, message, writer.bytes)) {
+        client_close_error(client, "failed to send welcome message", NULL);
+        return;
+    }
+    client_arm_timer(client);
+    conn_resume(&client->conn);
+    if (client->parked.first != NULL)
+        client_replay(client);
+}
+
 void client_welcome(struct client *client)
 {
     struct core *core = client_core(client);
     struct pool *pool = client->pool;
-    const struct settings *settings = &core->snapshot->settings;
     const char *values[PARAMS_COUNT_MAX];
-    uint8_t message[POOL_WELCOME_BYTES + 8 * 1024];
     struct buffer *params;
-    struct writer writer;
 
     assert(client->state == CLIENT_WELCOME);
     assert(pool->has_welcome);
@@ -372,35 +429,17 @@ void client_welcome(struct client *client)
     }
     params_release(&core->params, client->params);
     client->params = params;
-    key_make(client);
+    send_welcome(client, pool->welcome, pool->welcome_bytes, CLIENT_IDLE);
+}
 
-    writer_init(&writer, message, sizeof(message));
-    message_authentication(&writer, AUTHENTICATION_OK, NULL, 0);
-    writer_put(&writer, pool->welcome, pool->welcome_bytes);
-    for (unsigned i = 0; i < core->params.names->count; i++)
-        if (params_value(params, i) != NULL)
-            message_parameter_status(&writer, core->params.names->names[i],
-                                     params_value(params, i));
-    message_backend_key_data(&writer, client->key);
-    if (settings->login_notify_message != NULL && settings->login_notify_message[0] != '\0') {
-        struct pg_error notice = {.severity = SEVERITY_NOTICE,
-                                  .message = settings->login_notify_message};
-
-        message_error(&writer, &notice);
-    }
-    message_ready_for_query(&writer, 'I');
-    pool->stats.client_login_count++;
-    client->is_authenticated = true;
-    client_log(client, LEVEL_DEBUG, "logged in");
-    client_become(client, CLIENT_IDLE);
-    if (writer.overflow || !conn_push_copy(&client->conn, message, writer.bytes)) {
-        client_close_error(client, "failed to send welcome message", NULL);
-        return;
-    }
-    client_arm_timer(client);
-    conn_resume(&client->conn);
-    if (client->parked.first != NULL)
-        client_replay(client);
+void client_welcome_linked(struct client *client, const uint8_t *statuses, size_t bytes)
+{
+    assert(client->state == CLIENT_WELCOME);
+    assert(client->server != NULL);
+    params_release(&client_core(client)->params, client->params);
+    client->params =
+        client->server->params != NULL ? buffer_reference(client->server->params) : NULL;
+    send_welcome(client, statuses, bytes, CLIENT_ACTIVE);
 }
 
 /* ---- what the client sends ---- */
@@ -939,8 +978,10 @@ static void client_received(struct conn *conn, struct buffer *buffer, uint32_t b
         }
         assert(client->parked.first == NULL);
         client_scan(client, buffer, 0, bytes);
-        /* A slow reader that goes on asking: its answers must not pile up here. */
-        if (unlikely(client->state != CLIENT_CLOSING && conn_is_full(conn)))
+        /* A slow reader that goes on asking: its answers must not pile up here. A replica that is slow
+         * must be able to say that it is alive; what it says is not answered. */
+        if (unlikely(client->state != CLIENT_CLOSING && client->replication == REPLICATION_NONE &&
+                     conn_is_full(conn)))
             conn_pause(conn);
         break;
     case CLIENT_WAITING:
@@ -1025,6 +1066,9 @@ static void client_leave(struct client *client, const char *server_reason)
     timer_stop(&client->timer);
     if (client->cancel != NULL)
         cancel_requester_gone(client->cancel);
+    /* It must not be given another server in place of its own that was logging in. */
+    if (client->state == CLIENT_WELCOME)
+        list_remove(&client->link);
     if (server != NULL)
         server_drop_client(server, server_reason);
     if (client->login != NULL)
@@ -1034,6 +1078,9 @@ static void client_leave(struct client *client, const char *server_reason)
     client_statements_release(client);
     params_release(&core->params, client->params);
     client->params = NULL;
+    if (client->options != NULL)
+        buffer_release(core->loop.buffers, client->options);
+    client->options = NULL;
     if (client->counts_as_client)
         usage_give(&core->usage->client_count);
     if (client->counts_in_database) {
@@ -1059,16 +1106,21 @@ static void log_closing(const struct client *client, const char *reason)
                    (unsigned long long)((core->loop.now_us - client->connect_us) / US_PER_S));
 }
 
-void client_close_pg_error(struct client *client, const struct pg_error *error)
+void client_close_pg_error(struct client *client, const struct pg_error *error,
+                           enum log_level level)
 {
     uint8_t message[2048];
     struct writer writer;
 
     if (client->state == CLIENT_CLOSING)
         return;
+    if (client->state == CLIENT_CANCEL) { /* which are never answered */
+        client_close_silently(client, error->message);
+        return;
+    }
     log_closing(client, error->message);
     if (client_core(client)->snapshot->settings.log_pooler_errors)
-        client_log(client, LEVEL_WARNING, "pooler error: %s", error->message);
+        client_log(client, level, "pooler error: %s", error->message);
     writer_init(&writer, message, sizeof(message));
     message_error(&writer, error);
     client_leave(client, "client disconnected with query in progress");
@@ -1085,7 +1137,7 @@ void client_close_error(struct client *client, const char *message, const char *
         .message = message,
     };
 
-    client_close_pg_error(client, &error);
+    client_close_pg_error(client, &error, LEVEL_WARNING);
 }
 
 void client_close_silently(struct client *client, const char *reason)
@@ -1157,8 +1209,13 @@ static const struct conn_events client_events = {
 static const char *client_state_text(const struct client *client)
 {
     switch (client->state) {
+    case CLIENT_LOGIN:
+    case CLIENT_MOVING:
+        return "login";
     case CLIENT_CANCEL:
-        return "active_cancel_req";
+        return client->cancel != NULL && client->cancel->peer != NULL && !client->cancel->is_sent
+                   ? "waiting_cancel_req"
+                   : "active_cancel_req";
     case CLIENT_WELCOME:
     case CLIENT_WAITING:
     case CLIENT_PREPARING:
@@ -1178,7 +1235,8 @@ void client_fill_row(const struct client *client, struct socket_row *row, uint64
     const char *application_name =
         client->params != NULL ? params_value(client->params, PARAM_APPLICATION_NAME) : NULL;
 
-    *row = (struct socket_row){.state = client_state_text(client)};
+    *row = (struct socket_row){.state = client_state_text(client),
+                               .replication = replication_text(client->replication)};
     snprintf(row->user, sizeof(row->user), "%s", client_user(client));
     snprintf(row->database, sizeof(row->database), "%.63s", client_database_name(client));
     peer_name_host(&client->peer, row->address);
@@ -1202,5 +1260,9 @@ void client_fill_row(const struct client *client, struct socket_row *row, uint64
     snprintf(row->application_name, sizeof(row->application_name), "%s",
              application_name != NULL ? application_name : "");
     row->prepared_count = client_statements_count(client);
+    row->packet_remain = client->frame.body_left;
+    row->packet_avail =
+        client->parked.bytes + (client->login != NULL ? client->login->input_bytes : 0);
+    row->send_avail = client->conn.out.bytes;
     row->id = client->id;
 }

@@ -5,6 +5,7 @@
 #include "pool/command.h"
 #include "pool/login.h"
 #include "pool/login_auth.h"
+#include "pool/peer.h"
 #include "pool/server.h"
 #include "pool/server_login.h"
 #include "pool/server_statements.h"
@@ -30,11 +31,13 @@ bool core_init(struct core *core, const struct core_options *options)
     core->ports = options->ports;
     core->ports_context = options->ports_context;
     core->mock_key = options->mock_key;
+    core->host_name = options->host_name != NULL ? options->host_name : "localhost";
     core->index = options->index;
     core->count = options->count;
     list_init(&core->pool_list);
     list_init(&core->login_list);
     list_init(&core->cancel_list);
+    list_init(&core->peer_list);
     list_init(&core->scram_entries);
     timers_init(&core->timers, options->now_us);
     param_table_init(&core->params, options->param_names, options->buffers);
@@ -49,6 +52,7 @@ bool core_init(struct core *core, const struct core_options *options)
         slab_init(&core->pools, "pools", sizeof(struct pool), POOLS_MAX) &&
         slab_init(&core->cancels, "cancels", sizeof(struct cancel), conns) &&
         slab_init(&core->names, "host names", sizeof(struct host_name), HOST_NAMES_MAX) &&
+        slab_init(&core->peers, "peers", sizeof(struct peer), PEERS_MAX) &&
         slab_init(&core->scram_cache, "scram keys", login_scram_entry_bytes(), SCRAM_CACHE_MAX) &&
         statement_store_init(&core->statements, conns, options->mock_key)) {
         core->params.key = core->statements.key;
@@ -71,6 +75,7 @@ void core_release(struct core *core)
 {
     login_forget_keys(core);
     pool_release_all(core);
+    peer_release_all(core);
     slab_release(&core->clients);
     slab_release(&core->logins);
     slab_release(&core->servers);
@@ -78,6 +83,7 @@ void core_release(struct core *core)
     slab_release(&core->pools);
     slab_release(&core->cancels);
     slab_release(&core->names);
+    slab_release(&core->peers);
     slab_release(&core->scram_cache);
     statement_store_release(&core->statements);
     conn_loop_release(&core->loop);
@@ -103,14 +109,25 @@ void core_accept(struct core *core, int fd)
 
 /* ---- configuration ---- */
 
+/* Clients may still come whose password PAM or LDAP checks. */
+static bool core_takes_passwords(const struct core *core)
+{
+    enum auth_type auth_type = core->snapshot->settings.auth_type;
+
+    return auth_type == AUTH_PAM || auth_type == AUTH_LDAP || auth_type == AUTH_HBA;
+}
+
 void core_set_snapshot(struct core *core, struct snapshot *snapshot)
 {
     struct snapshot *old = core->snapshot;
 
     core->snapshot = snapshot;
+    core->has_other_keys =
+        core->has_other_keys || old->settings.peer_id != snapshot->settings.peer_id;
     ring_set_busy_poll(core->loop.ring, snapshot->settings.busy_poll_us);
     login_forget_keys(core);
     host_forget_answers(core);
+    peer_update_all(core);
     list_for_each_safe(link, &core->pool_list)
     {
         struct pool *pool = OWNER_OF(link, struct pool, link);
@@ -145,7 +162,9 @@ void core_set_snapshot(struct core *core, struct snapshot *snapshot)
         if (user_before == NULL || pool->user_config == NULL ||
             strcmp(user_before->secret, pool->user_config->secret) != 0)
             pool->has_client_key = false;
-        pool->retry_at_us = 0;
+        pool_try_now(pool);
+        if (!core_takes_passwords(core))
+            (void)!pool_keep_password(pool, NULL);
         if (database_config_moved(before, after))
             pool_retire_servers(pool, "database configuration changed");
         pool_resume(pool);
@@ -250,6 +269,7 @@ static void new_generation(struct pool *pool)
 static void act_reconnect(struct pool *pool)
 {
     new_generation(pool);
+    pool_try_now(pool);
     pool_retire_servers(pool, "close_needed");
 }
 
@@ -321,6 +341,9 @@ static void act_fail_waiting(struct pool *pool)
 {
     while (!list_is_empty(&pool->waiting_clients))
         client_close_error(OWNER_OF(list_front(&pool->waiting_clients), struct client, link),
+                           "server shutting down", NULL);
+    while (!list_is_empty(&pool->replication_clients))
+        client_close_error(OWNER_OF(list_front(&pool->replication_clients), struct client, link),
                            "server shutting down", NULL);
     while (!list_is_empty(&pool->welcome_clients))
         client_close_error(OWNER_OF(list_front(&pool->welcome_clients), struct client, link),
@@ -405,6 +428,9 @@ void command_open(struct letter *letter, void *context)
     case COMMAND_HOST:
         host_changed(core, command->host);
         break;
+    case COMMAND_CANCEL:
+        command->found = cancel_start(core, NULL, command->cancel_key);
+        break;
     }
     letter->open = command->answered;
     core->ports->post_control(core, letter);
@@ -432,12 +458,25 @@ static void report_pools(struct core *core, struct report *report)
     }
 }
 
-static void report_clients(struct core *core, struct report *report)
+static void report_peers(struct core *core, struct report *report)
+{
+    for (; report->cursor < core->peers.touched_count; report->cursor++) {
+        if (report->row_count == report->row_max) {
+            report->more = true;
+            return;
+        }
+        peer_fill_row(slab_at(&core->peers, report->cursor),
+                      &report->rows.pools[report->row_count++]);
+    }
+}
+
+static void report_clients(struct core *core, struct report *report, enum client_state from,
+                           enum client_state to)
 {
     for (; report->cursor < core->clients.touched_count; report->cursor++) {
         struct client *client = slab_at(&core->clients, report->cursor);
 
-        if (client->state < CLIENT_CANCEL || client->state >= CLIENT_CLOSING)
+        if (client->state < from || client->state > to)
             continue;
         if (report->row_count == report->row_max) {
             report->more = true;
@@ -486,6 +525,56 @@ static void report_servers(struct core *core, struct report *report)
     }
 }
 
+/* Under PgBouncer's names where it has such objects, too. */
+static void report_memory(struct core *core, struct report *report)
+{
+    const struct buffer_pool *buffers = core->loop.buffers;
+    const struct statement_store *store = &core->statements;
+    const struct {
+        const char *name;
+        const struct slab *slab;
+    } slabs[] = {
+        {"pool_cache", &core->pools},
+        {"credentials_cache", &core->scram_cache},
+        {"server_cache", &core->servers},
+        {"client_cache", &core->clients},
+        {"server_prepared_statement_cache", &store->prepared},
+        {"login_cache", &core->logins},
+        {"server_login_cache", &core->server_logins},
+        {"cancel_cache", &core->cancels},
+        {"name_lookup_cache", &core->names},
+        {"span_cache", &core->loop.spans},
+        {"statement_cache", &store->statements},
+        {"client_statements_cache", &store->client_statements},
+        {"server_statements_cache", &store->server_statements},
+        {"short_name_cache", &store->short_names},
+        {"long_name_cache", &store->long_names},
+        {"expectation_cache", &store->expectations},
+        {"parked_buffer_128_cache", &buffers->parked[0]},
+        {"parked_buffer_1k_cache", &buffers->parked[1]},
+        {"parked_buffer_4k_cache", &buffers->parked[2]},
+        {"parked_buffer_16k_cache", &buffers->parked[3]},
+        {"parked_buffer_64k_cache", &buffers->parked[4]},
+    };
+    struct memory_row *row = report->rows.memory;
+
+    assert(report->row_max > COUNT_OF(slabs));
+    *row = (struct memory_row){.object_bytes = buffers->receive_bytes,
+                               .used_count = buffers->receive_used,
+                               .free_count = buffers->receive_count - buffers->receive_used};
+    strcpy(row->name, "iobuf_cache");
+    for (size_t i = 0; i < COUNT_OF(slabs); i++) {
+        const struct slab *slab = slabs[i].slab;
+
+        row++;
+        *row = (struct memory_row){.object_bytes = (uint32_t)slab->object_bytes,
+                                   .used_count = slab->used_count,
+                                   .free_count = slab->touched_count - slab->used_count};
+        strcpy(row->name, slabs[i].name);
+    }
+    report->row_count = COUNT_OF(slabs) + 1;
+}
+
 /* A pool is counted once: on the first of the cores that have a shard of it. */
 static bool pool_is_first_shard(const struct pool *pool)
 {
@@ -507,10 +596,10 @@ static void report_counts(struct core *core, struct report *report)
         counts->pools += pool_is_first_shard(pool);
         counts->clients += pool->client_count;
         counts->servers += pool->server_count + pool->lent_count;
-        counts->free_servers += pool->idle_count;
     }
     list_for_each(link, &core->login_list) counts->login_clients++;
     counts->free_clients = core->clients.touched_count - core->clients.used_count;
+    counts->free_servers = core->servers.touched_count - core->servers.used_count;
     counts->busy_servers =
         core_busy_servers(core, report->database[0] != '\0' ? report->database : NULL);
     counts->connections = (unsigned)core->loop.conn_count;
@@ -527,14 +616,23 @@ void report_open(struct letter *letter, void *context)
     case REPORT_POOLS:
         report_pools(core, report);
         break;
+    case REPORT_PEERS:
+        report_peers(core, report);
+        break;
     case REPORT_CLIENTS:
-        report_clients(core, report);
+        report_clients(core, report, CLIENT_CANCEL, CLIENT_ACTIVE);
+        break;
+    case REPORT_LOGINS:
+        report_clients(core, report, CLIENT_LOGIN, CLIENT_MOVING);
         break;
     case REPORT_SERVERS:
         report_servers(core, report);
         break;
     case REPORT_STATEMENTS:
         report_statements(core, report);
+        break;
+    case REPORT_MEMORY:
+        report_memory(core, report);
         break;
     case REPORT_COUNTS:
         report_counts(core, report);
@@ -569,6 +667,36 @@ void peer_name_host(const struct peer_name *name, char text[64])
     strcpy(text, "unix");
     if (name->family == AF_INET || name->family == AF_INET6)
         (void)inet_ntop(name->family, name->address, text, 64);
+}
+
+bool address_from_text(const char *host, uint16_t port, struct sockaddr_storage *address)
+{
+    struct sockaddr_in *v4 = (struct sockaddr_in *)address;
+    struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)address;
+    struct sockaddr_un *un = (struct sockaddr_un *)address;
+
+    memset(address, 0, sizeof(*address));
+    if (host[0] == '/' || host[0] == '@') {
+        int bytes = snprintf(un->sun_path, sizeof(un->sun_path), "%s/.s.PGSQL.%u", host, port);
+
+        if (bytes < 0 || (size_t)bytes >= sizeof(un->sun_path))
+            return false;
+        if (host[0] == '@')
+            un->sun_path[0] = '\0';
+        un->sun_family = AF_UNIX;
+        return true;
+    }
+    if (inet_pton(AF_INET, host, &v4->sin_addr) == 1) {
+        v4->sin_family = AF_INET;
+        v4->sin_port = htons(port);
+        return true;
+    }
+    if (inet_pton(AF_INET6, host, &v6->sin6_addr) == 1) {
+        v6->sin6_family = AF_INET6;
+        v6->sin6_port = htons(port);
+        return true;
+    }
+    return false;
 }
 
 socklen_t unix_address_bytes(const struct sockaddr_storage *address)

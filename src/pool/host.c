@@ -1,12 +1,11 @@
 #include "pool/host.h"
 
 #include "pool/pool.h"
+#include "pool/replication.h"
 
-#include <arpa/inet.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/un.h>
 
 /* ---- the list of an entry ---- */
 
@@ -56,36 +55,13 @@ enum literal { LITERAL, LITERAL_BAD, LITERAL_NOT };
 static enum literal literal_address(const char *host, uint16_t port,
                                     struct sockaddr_storage *address)
 {
-    struct sockaddr_in *v4 = (struct sockaddr_in *)address;
-    struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)address;
-    struct sockaddr_un *un = (struct sockaddr_un *)address;
-
-    memset(address, 0, sizeof(*address));
-    if (host[0] == '/' || host[0] == '@') {
-        int bytes = snprintf(un->sun_path, sizeof(un->sun_path), "%s/.s.PGSQL.%u", host, port);
-
-        if (bytes < 0 || (size_t)bytes >= sizeof(un->sun_path))
-            return LITERAL_BAD;
-        if (host[0] == '@')
-            un->sun_path[0] = '\0';
-        un->sun_family = AF_UNIX;
+    if (address_from_text(host, port, address))
         return LITERAL;
-    }
-    if (inet_pton(AF_INET, host, &v4->sin_addr) == 1) {
-        v4->sin_family = AF_INET;
-        v4->sin_port = htons(port);
-        return LITERAL;
-    }
-    if (inet_pton(AF_INET6, host, &v6->sin6_addr) == 1) {
-        v6->sin6_family = AF_INET6;
-        v6->sin6_port = htons(port);
-        return LITERAL;
-    }
-    return LITERAL_NOT;
+    return host[0] == '/' || host[0] == '@' ? LITERAL_BAD : LITERAL_NOT;
 }
 
-static void socket_address(const struct host_address *from, uint16_t port,
-                           struct sockaddr_storage *to)
+void host_socket_address(const struct host_address *from, uint16_t port,
+                         struct sockaddr_storage *to)
 {
     struct sockaddr_in *v4 = (struct sockaddr_in *)to;
     struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)to;
@@ -159,7 +135,7 @@ static struct host_name *name_find_or_make(struct core *core, const char *name)
     if (made == NULL)
         return NULL;
     memset(made, 0, sizeof(*made));
-    list_init(&made->waiting_pools);
+    list_init(&made->waiters);
     snprintf(made->resolution.name, sizeof(made->resolution.name), "%s", name);
     made->used_us = core->loop.now_us;
     made->turn = core->index; /* the cores do not all begin with the same address */
@@ -235,28 +211,43 @@ void resolution_returned(struct letter *letter, void *context)
     learn(core, name, &resolution->answer);
     /* Who is launched may ask again, and even make this name give way to another one. */
     list_init(&waiting);
-    list_append_all(&waiting, &name->waiting_pools);
+    list_append_all(&waiting, &name->waiters);
     while (!list_is_empty(&waiting)) {
-        struct pool *pool = OWNER_OF(list_front(&waiting), struct pool, name_link);
+        struct host_waiter *waiter = OWNER_OF(list_front(&waiting), struct host_waiter, link);
 
-        list_remove(&pool->name_link);
-        pool_host_known(pool);
+        list_remove(&waiter->link);
+        waiter->known(waiter);
     }
 }
 
-static void ask(struct pool *pool, struct host_name *name)
+static void ask(struct core *core, struct host_name *name, struct host_waiter *waiter)
 {
-    struct core *core = pool->core;
     struct resolution *resolution = &name->resolution;
 
-    list_remove(&pool->name_link);
-    list_push_back(&name->waiting_pools, &pool->name_link);
+    list_remove(&waiter->link);
+    list_push_back(&name->waiters, &waiter->link);
     if (name->in_flight)
         return;
     name->in_flight = true;
     resolution->core_index = core->index;
     resolution->letter.open = core->ports->resolver_open;
     core->ports->post_control(core, &resolution->letter);
+}
+
+enum host_state host_look_up(struct core *core, const char *name, struct host_waiter *waiter,
+                             const struct host_name **found)
+{
+    struct host_name *known = name_find_or_make(core, name);
+
+    *found = known;
+    if (known == NULL)
+        return HOST_UNKNOWN;
+    known->used_us = core->loop.now_us;
+    if (known->until_us < core->loop.now_us) {
+        ask(core, known, waiter);
+        return HOST_ASKED;
+    }
+    return known->has_failed ? HOST_UNKNOWN : HOST_KNOWN;
 }
 
 /* ---- whose turn it is ---- */
@@ -285,10 +276,9 @@ void host_failed(struct pool *pool, unsigned turn)
 /* NULL: it may be used. */
 static const char *look_at(struct pool *pool, bool *must_wait)
 {
-    struct core *core = pool->core;
     struct sockaddr_storage address;
     char host[HOST_NAME_BYTES_MAX];
-    struct host_name *name;
+    const struct host_name *name;
 
     *must_wait = false;
     if (!host_of_turn(hosts_of(pool), pool->turn, host))
@@ -301,16 +291,15 @@ static const char *look_at(struct pool *pool, bool *must_wait)
     case LITERAL_NOT:
         break;
     }
-    name = name_find_or_make(core, host);
-    if (name == NULL)
-        return "server DNS lookup failed";
-    name->used_us = core->loop.now_us;
-    if (name->until_us < core->loop.now_us) {
-        ask(pool, name);
+    switch (host_look_up(pool->core, host, &pool->name_waiter, &name)) {
+    case HOST_KNOWN:
+        return NULL;
+    case HOST_ASKED:
         *must_wait = true;
         return NULL;
+    default:
+        return "server DNS lookup failed";
     }
-    return name->has_failed ? "server DNS lookup failed" : NULL;
 }
 
 bool host_prepare(struct pool *pool)
@@ -326,8 +315,10 @@ bool host_prepare(struct pool *pool)
         pool->has_turn = false;
         host_failed(pool, pool->turn);
         pool_server_failed(pool, error, NULL, false);
-        if (pool->unreachable_count == 0)
-            return false;
+        if (pool->unreachable_count > 0)
+            continue;
+        replication_fail_waiters(pool, error);
+        return false;
     }
 }
 
@@ -344,8 +335,8 @@ unsigned host_take(struct pool *pool, struct sockaddr_storage *address)
 
         assert(name != NULL);
         assert(name->address_count > 0);
-        socket_address(&name->addresses[name->turn++ % name->address_count], pool->database->port,
-                       address);
+        host_socket_address(&name->addresses[name->turn++ % name->address_count],
+                            pool->database->port, address);
     }
     return pool->turn;
 }
@@ -402,7 +393,7 @@ bool host_is_current(const struct pool *pool, const struct sockaddr_storage *add
     for (unsigned i = 0; i < name->address_count; i++) {
         struct sockaddr_storage known;
 
-        socket_address(&name->addresses[i], pool->database->port, &known);
+        host_socket_address(&name->addresses[i], pool->database->port, &known);
         if (memcmp(&known, address, sizeof(known)) == 0)
             return true;
     }

@@ -206,6 +206,7 @@ static void poke_open(struct letter *letter, void *context)
         return;
     pool_read_news(pool);
     pool_repeat_welcome(pool);
+    pool_answer_standby(pool);
     lending_serve(pool);
     /* Who has put off opening a server because of one of ours, and did not get it, opens one now.
      */

@@ -3,6 +3,7 @@
 #include "crypto/secret.h"
 #include "pool/cancel.h"
 #include "pool/login_auth.h"
+#include "pool/peer.h"
 #include "wire/startup.h"
 
 #include <stdio.h>
@@ -129,7 +130,7 @@ void login_received_late(struct client *client, const uint8_t *data, size_t byte
 struct parameters {
     struct client *client;
     bool in_options;
-    bool is_replication;
+    const char *extra_float_digits; /* was asked for, and is not ignored */
 };
 
 /* Keeps the value of a tracked parameter. */
@@ -146,6 +147,17 @@ static bool keep_value(struct login *login, unsigned index, const char *value)
     return true;
 }
 
+static void unsupported(const struct parameters *parameters, const char *name, const char *value)
+{
+    const char *where = parameters->in_options ? " in options" : "";
+    struct login *login = parameters->client->login;
+
+    client_log(parameters->client, LEVEL_WARNING, "unsupported startup parameter%s: %s=%s", where,
+               name, value);
+    snprintf(login->error, sizeof(login->error), "unsupported startup parameter%s: %.100s", where,
+             name);
+}
+
 static bool each_parameter(void *context, const char *name, const char *value);
 
 static bool take_options(struct parameters *parameters, const char *options)
@@ -155,6 +167,15 @@ static bool take_options(struct parameters *parameters, const char *options)
     char scratch[1024];
     bool form_is_bad;
 
+    if (login->handover.replication != REPLICATION_NONE) {
+        /* The server will look at them: its session is this client's alone. */
+        if (strlen(options) < sizeof(login->handover.options)) {
+            strcpy(login->handover.options, options);
+            return true;
+        }
+        strcpy(login->error, "startup parameters are too long");
+        return false;
+    }
     if (startup_options(options, scratch, sizeof(scratch), each_parameter, &inner, &form_is_bad))
         return true;
     if (form_is_bad)
@@ -192,17 +213,8 @@ static bool each_parameter(void *context, const char *name, const char *value)
         }
         if (strcmp(name, "options") == 0)
             return take_options(parameters, value);
-        if (strcmp(name, "replication") == 0) {
-            parameters->is_replication = strcasecmp(value, "database") == 0 ||
-                                         strcasecmp(value, "true") == 0 ||
-                                         strcasecmp(value, "on") == 0 ||
-                                         strcasecmp(value, "yes") == 0 || strcmp(value, "1") == 0;
-            if (!parameters->is_replication)
-                return true;
-            strcpy(login->error,
-                   "replication connections are not supported by this version of pgsplice");
-            return false;
-        }
+        if (strcmp(name, "replication") == 0)
+            return true; /* see find_replication */
         if (strncmp(name, "_pq_.", 5) == 0) {
             size_t bytes = strlen(name) + 1;
 
@@ -225,28 +237,43 @@ static bool each_parameter(void *context, const char *name, const char *value)
     if (list_contains(ignored, name, false) ||
         (parameters->in_options && list_contains(ignored, "options", false)))
         return true;
-    client_log(client, LEVEL_WARNING, "unsupported startup parameter%s: %s=%s",
-               parameters->in_options ? " in options" : "", name, value);
-    snprintf(login->error, sizeof(login->error), "unsupported startup parameter%s: %.100s",
-             parameters->in_options ? " in options" : "", name);
+    if (!parameters->in_options && strcmp(name, "extra_float_digits") == 0) {
+        parameters->extra_float_digits = value;
+        return true;
+    }
+    unsupported(parameters, name, value);
     return false;
 }
 
-/* "NAME - HOST:PORT", as application_name_add_host asks for. */
+/* It decides what the other parameters mean, and may come after them. */
+static bool find_replication(void *context, const char *name, const char *value)
+{
+    enum startup_replication *replication = context;
+
+    if (strcmp(name, "replication") == 0)
+        *replication = startup_replication(value);
+    return true;
+}
+
+/* "NAME - HOST:PORT" or "NAME - unix(PID@HOSTNAME):PORT", as application_name_add_host asks for. */
 static bool add_host(struct client *client)
 {
     struct login *login = client->login;
     const char *name = login->param_values[PARAM_APPLICATION_NAME];
+    const struct core *core = client_core(client);
     char host[64];
     char value[256];
 
+    if (name == NULL)
+        name = "app";
     peer_name_host(&client->peer, host);
-    if (client->peer.port != 0)
-        snprintf(value, sizeof(value), "%.120s - %s:%u", name != NULL ? name : "app", host,
-                 client->peer.port);
+    if (client->peer.family == AF_UNIX)
+        snprintf(value, sizeof(value), "%.120s - unix(%u@%s):%d", name, client->peer.pid,
+                 core->host_name, core->snapshot->settings.listen_port);
     else
-        snprintf(value, sizeof(value), "%.120s - unix(%u):%d", name != NULL ? name : "app",
-                 client->peer.pid, client_core(client)->snapshot->settings.listen_port);
+        snprintf(value, sizeof(value),
+                 client->peer.family == AF_INET6 ? "%.120s - [%s]:%u" : "%.120s - %s:%u", name,
+                 host, client->peer.port);
     return keep_value(login, PARAM_APPLICATION_NAME, value);
 }
 
@@ -328,11 +355,27 @@ static void enter_pool(struct client *client, const struct handover *handover,
         memcpy(pool->client_key, handover->client_key, sizeof(pool->client_key));
         memcpy(pool->server_key, handover->server_key, sizeof(pool->server_key));
     }
+    if (handover->password != NULL && database->user == NULL &&
+        !pool_keep_password(pool, handover->password)) {
+        client_close_silently(client, "out of memory");
+        return;
+    }
     if (handover->leftover_bytes > 0 &&
         !span_queue_push_copy(&client->parked, client->conn.loop, handover->leftover,
                               handover->leftover_bytes)) {
         client_close_silently(client, "out of memory");
         return;
+    }
+    client->replication = (uint8_t)handover->replication;
+    if (handover->options[0] != '\0') {
+        size_t bytes = strlen(handover->options) + 1;
+
+        client->options = buffer_park(client->conn.loop->buffers, bytes);
+        if (client->options == NULL) {
+            client_close_silently(client, "out of memory");
+            return;
+        }
+        memcpy(client->options->data, handover->options, bytes);
     }
     client_enter_pool(client, pool, values);
 }
@@ -381,8 +424,9 @@ void login_moved(struct client *client)
     struct login *login = client->login;
     struct handover *handover = &login->handover;
     /* Control has the console's sessions, and their cancel keys. */
-    bool is_console = handover->kind == HANDOVER_CONSOLE ||
-                      (handover->kind == HANDOVER_CANCEL && core->count == 1);
+    bool is_console =
+        handover->kind == HANDOVER_CONSOLE ||
+        (handover->kind == HANDOVER_CANCEL && core->count == 1 && !handover->is_for_peer);
 
     handover->fd = conn_detach(&client->conn);
     timer_stop(&client->timer);
@@ -419,7 +463,7 @@ static void adopt_cancel(struct core *core, struct handover *handover)
 {
     struct client *client;
 
-    if (client_find_key(core, handover->cancel_key) == NULL) {
+    if (!handover->is_for_peer && client_find_key(core, handover->cancel_key) == NULL) {
         if (++handover->hop_count < core->count) {
             core->ports->post_core(core, (core->index + 1) % core->count, &handover->letter);
             return;
@@ -432,7 +476,9 @@ static void adopt_cancel(struct core *core, struct handover *handover)
         if (client != NULL) {
             client_become(client, CLIENT_CANCEL);
             conn_resume(&client->conn);
-            if (!cancel_start(client, handover->cancel_key))
+            if (handover->is_for_peer)
+                peer_forward(client, handover->cancel_key);
+            else if (!cancel_start(core, client, handover->cancel_key))
                 client_close_silently(client, "failed cancel request");
             handover_give_back(core, handover);
             return;
@@ -482,7 +528,7 @@ void handover_open(struct letter *letter, void *context)
 
         snprintf(text, sizeof(text), "no such database: %s", handover->database);
         fail(client, text);
-    } else if (core->shutdown != SHUTDOWN_NONE) {
+    } else if (core_refuses_logins(core)) {
         /* It began after the login: nobody would welcome the client any more (simulation). */
         fail(client, "pooler is shutting down");
     } else {
@@ -523,6 +569,7 @@ void login_authenticated(struct client *client)
 
     login->phase = LOGIN_DONE;
     if (login->is_console) {
+        pack_values(client);
         move(client, HANDOVER_CONSOLE, core->index);
         return;
     }
@@ -537,7 +584,7 @@ void login_authenticated(struct client *client)
         fail(client, text);
         return;
     }
-    if (core->shutdown != SHUTDOWN_NONE) {
+    if (core_refuses_logins(core)) {
         fail(client, "pooler is shutting down");
         return;
     }
@@ -617,10 +664,21 @@ static void startup_received(struct client *client, const struct startup_packet 
 
     login->snapshot = core->snapshot;
     snapshot_reference(login->snapshot);
-    if (!startup_parameters(packet, each_parameter, &parameters, &layout_is_bad)) {
+    if (!startup_parameters(packet, find_replication, &login->handover.replication,
+                            &layout_is_bad) ||
+        !startup_parameters(packet, each_parameter, &parameters, &layout_is_bad)) {
         fail(client, layout_is_bad
                          ? "invalid startup packet layout: expected terminator as last byte"
                          : login->error);
+        return;
+    }
+    login->is_console = strcmp(login->handover.database[0] != '\0' ? login->handover.database
+                                                                   : login->handover.user,
+                               "pgbouncer") == 0;
+    if (parameters.extra_float_digits != NULL && !login->is_console) {
+        /* JDBC asks for it everywhere; the console has no floats. */
+        unsupported(&parameters, "extra_float_digits", parameters.extra_float_digits);
+        fail(client, login->error);
         return;
     }
     /* All of it is copied; what follows may hand over what came behind it. */
@@ -640,7 +698,6 @@ static void startup_received(struct client *client, const struct startup_packet 
         fail(client, "startup parameters are too long");
         return;
     }
-    login->is_console = strcmp(login->handover.database, "pgbouncer") == 0;
     login->user = snapshot_find_user(login->snapshot, login->handover.user);
     login->secret_text = login->user != NULL ? login->user->secret : "";
     if (!login->is_console && usage_count(&core->usage->client_count) > settings->max_client_conn) {
@@ -654,12 +711,42 @@ static void startup_received(struct client *client, const struct startup_packet 
     if (login->is_console && !console_may_enter(client, &without_password))
         return;
     if (settings->log_connections)
-        client_log(client, LEVEL_LOG, "login attempt: db=%s user=%s tls=no replication=no",
-                   login->handover.database, login->handover.user);
+        client_log(client, LEVEL_LOG, "login attempt: db=%s user=%s tls=no replication=%s",
+                   login->handover.database, login->handover.user,
+                   startup_replication_value(login->handover.replication));
     if (without_password)
         login_authenticated(client);
     else
         login_auth_begin(client);
+}
+
+/* Whose query it is, this core knows, or another one, or control (a console session), or a peer. */
+static void cancel_requested(struct client *client)
+{
+    struct core *core = client_core(client);
+    struct handover *handover = &client->login->handover;
+    const uint8_t *key = handover->cancel_key;
+    bool is_here = client_find_key(core, key) != NULL;
+    unsigned to_core = (core->index + 1) % core->count;
+
+    if (!is_here && cancel_key_is_foreign(key, core->snapshot->settings.peer_id) &&
+        !core->has_other_keys) {
+        handover->is_for_peer = true;
+        to_core = peer_core(key, core->count);
+    }
+    if (!is_here && (!handover->is_for_peer || to_core != core->index)) {
+        client->login->input_bytes = 0;
+        handover->hop_count = 1;
+        move(client, HANDOVER_CANCEL, to_core);
+        return;
+    }
+    client_become(client, CLIENT_CANCEL);
+    if (!is_here)
+        peer_forward(client, key);
+    else if (!cancel_start(core, client, key))
+        client_close_silently(client, "failed cancel request");
+    if (client->login != NULL)
+        login_end(client);
 }
 
 /* True: something was consumed, look again. */
@@ -688,18 +775,7 @@ static bool process_startup(struct client *client)
         return false;
     case STARTUP_CANCEL_REQUEST:
         memcpy(login->handover.cancel_key, packet.body, 8);
-        if (client_find_key(client_core(client), login->handover.cancel_key) != NULL) {
-            client_become(client, CLIENT_CANCEL);
-            if (!cancel_start(client, login->handover.cancel_key))
-                client_close_silently(client, "failed cancel request");
-            else if (client->login != NULL)
-                login_end(client);
-        } else {
-            login->input_bytes = 0;
-            login->handover.hop_count = 1;
-            move(client, HANDOVER_CANCEL,
-                 (client_core(client)->index + 1) % client_core(client)->count);
-        }
+        cancel_requested(client);
         return false;
     case STARTUP_VERSION_3:
         startup_received(client, &packet);

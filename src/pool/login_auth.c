@@ -216,6 +216,38 @@ static void scram_begin(struct client *client)
     }
 }
 
+/* PAM and LDAP say whether a password is right, not what a user's secret is. */
+static bool has_auth_user(const struct client *client)
+{
+    const struct snapshot *snapshot = client_core(client)->snapshot;
+    const struct database_config *database =
+        snapshot_find_database(snapshot, client->login->handover.database);
+    const char *name = database != NULL && database->auth_user != NULL
+                           ? database->auth_user
+                           : snapshot->settings.auth_user;
+
+    return !client->login->is_console && name != NULL && name[0] != '\0';
+}
+
+/* A helper has to find something out first; `done` opens its letter. */
+static void check_post(struct client *client, enum job_kind kind, void (*run)(struct job *job),
+                       letter_open *done)
+{
+    struct core *core = client_core(client);
+    struct login *login = client->login;
+
+    login->phase = LOGIN_CHECK;
+    login->check.job = (struct job){
+        .letter.open = done,
+        .run = run,
+        .kind = kind,
+        .core_index = core->index,
+    };
+    login->job_in_flight = core->ports->post_job(core, &login->check.job);
+    if (!login->job_in_flight)
+        client_close_error(client, JOB_REFUSED_TEXT, JOB_REFUSED_SQLSTATE);
+}
+
 /* ---- HBA ---- */
 
 /* Where TLS comes in: a client that has it says so here, and method cert looks at its certificate. */
@@ -239,6 +271,11 @@ static void log_hba(const struct client *client, const char *what)
 /* auth_type hba: the first line that matches says how. False: closed. */
 static bool hba_decide(struct client *client)
 {
+    static const enum hba_replication replications[] = {
+        [REPLICATION_NONE] = HBA_NO_REPLICATION,
+        [REPLICATION_LOGICAL] = HBA_LOGICAL,
+        [REPLICATION_PHYSICAL] = HBA_PHYSICAL,
+    };
     struct login *login = client->login;
     const struct hba_question question = {
         .database = login->handover.database,
@@ -246,6 +283,7 @@ static bool hba_decide(struct client *client)
         .family = client->peer.family,
         .address = client->peer.address,
         .has_tls = has_tls(client),
+        .replication = replications[login->handover.replication],
     };
 
     login->rule = hba_find(&login->snapshot->hba, &question);
@@ -260,9 +298,9 @@ static bool hba_decide(struct client *client)
 
 static void peer_named(struct letter *letter, void *context)
 {
-    struct login *login = OWNER_OF(letter, struct login, job.letter);
+    struct login *login = OWNER_OF(letter, struct login, check.job.letter);
 
-    assert(login->job.was_run || login->client == NULL);
+    assert(login->check.job.was_run || login->client == NULL);
     login->job_in_flight = false;
     if (login->client == NULL)
         login_free(context, login);
@@ -285,15 +323,7 @@ static void peer_begin(struct client *client)
         fail(client, "unix socket login rejected");
         return;
     }
-    login->phase = LOGIN_CHECK;
-    login->job = (struct job){
-        .letter.open = peer_named,
-        .kind = JOB_OS_USER,
-        .core_index = core->index,
-    };
-    login->job_in_flight = core->ports->post_job(core, &login->job);
-    if (!login->job_in_flight)
-        client_close_error(client, JOB_REFUSED_TEXT, JOB_REFUSED_SQLSTATE);
+    check_post(client, JOB_OS_USER, NULL, peer_named);
 }
 
 void login_auth_begin(struct client *client)
@@ -349,8 +379,20 @@ void login_auth_begin(struct client *client)
         fail(client, "certificate authentication failed");
         break;
     case AUTH_LDAP:
-        /* Its options: login->rule->options. */
-        fail(client, "ldap is not supported by this build");
+    case AUTH_PAM:
+        login->ldap = login->rule != NULL ? login->rule->ldap : login->snapshot->ldap;
+        if (login->method == AUTH_LDAP && !BUILD_HAS_LDAP) {
+            fail(client, "ldap is not supported by this build");
+        } else if (has_auth_user(client)) {
+            fail(client, "bouncer config error");
+        } else if (login->method == AUTH_LDAP && login->ldap == NULL) {
+            /* A rule's are there, but not understood. */
+            fail(client,
+                 login->rule != NULL ? "LDAP authentication failed" : "auth_ldap_options is null");
+        } else {
+            login->phase = LOGIN_PASSWORD;
+            send_authentication(client, AUTHENTICATION_CLEARTEXT, NULL, 0);
+        }
         break;
     default:
         /* The configuration refuses what is not built in. */
@@ -359,12 +401,71 @@ void login_auth_begin(struct client *client)
     }
 }
 
+/* ---- a plain password, checked by a helper ---- */
+
+static void outside_refused(struct client *client)
+{
+    struct login *login = client->login;
+    const struct password_check *check = &login->check;
+
+    client_log(client, LEVEL_WARNING, "%s", check->reason);
+    secret_wipe(login->password, sizeof(login->password));
+    if (check->job.kind == JOB_LDAP) {
+        fail(client, "LDAP authentication failed");
+    } else if (check->delay_us == 0) {
+        fail(client, LOGIN_PAM_REFUSED_TEXT);
+    } else {
+        /* No helper sleeps for it: others would have to wait, too. */
+        login->phase = LOGIN_REFUSED;
+        login->refused_us = client_core(client)->loop.now_us;
+        login->refusal_delay_us = check->delay_us;
+        client_arm_timer(client);
+    }
+}
+
+static void outside_done(struct letter *letter, void *context)
+{
+    struct login *login = OWNER_OF(letter, struct login, check.job.letter);
+
+    assert(login->check.job.was_run || login->client == NULL);
+    login->job_in_flight = false;
+    if (login->client == NULL) {
+        login_free(context, login);
+    } else if (!login->check.is_right) {
+        outside_refused(login->client);
+    } else {
+        login->handover.password = login->password;
+        login_authenticated(login->client);
+    }
+}
+
+/* Asks PAM or LDAP. */
+static void outside_ask(struct client *client, const char *password, size_t bytes)
+{
+    struct login *login = client->login;
+    struct password_check *check = &login->check;
+    uint64_t login_timeout_us = login->snapshot->settings.client_login_timeout_us;
+
+    memcpy(login->password, password, bytes);
+    check->user = login->handover.user;
+    check->password = login->password;
+    check->ldap = login->ldap;
+    check->timeout_us = PASSWORD_CHECK_TIMEOUT_MAX_S * US_PER_S;
+    if (login_timeout_us > 0)
+        check->timeout_us = MIN(check->timeout_us, login_timeout_us);
+    check->is_right = false;
+    check->delay_us = 0;
+    check->reason[0] = '\0';
+    peer_name_host(&client->peer, check->host);
+    check_post(client, login->method == AUTH_PAM ? JOB_PAM : JOB_LDAP, NULL, outside_done);
+}
+
 static void check_done(struct letter *letter, void *context)
 {
-    struct login *login = OWNER_OF(letter, struct login, job.letter);
-    bool same = login->job.was_run && scram_secret_check(&login->secret, login->salted);
+    struct login *login = OWNER_OF(letter, struct login, check.job.letter);
+    bool same = login->check.job.was_run && scram_secret_check(&login->secret, login->salted);
 
-    assert(login->job.was_run || login->client == NULL);
+    assert(login->check.job.was_run || login->client == NULL);
     login->job_in_flight = false;
     secret_wipe(login->password, sizeof(login->password));
     secret_wipe(login->salted, sizeof(login->salted));
@@ -378,7 +479,7 @@ static void check_done(struct letter *letter, void *context)
 
 static void check_run(struct job *job)
 {
-    struct login *login = OWNER_OF(job, struct login, job);
+    struct login *login = OWNER_OF(job, struct login, check.job);
 
     scram_salted_password(login->password, strlen(login->password), login->secret.salt,
                           login->secret.salt_bytes, login->secret.iterations, login->salted);
@@ -387,7 +488,6 @@ static void check_run(struct job *job)
 /* A PasswordMessage, zero-terminated. */
 static void password_received(struct client *client, const char *password, size_t bytes)
 {
-    struct core *core = client_core(client);
     struct login *login = client->login;
     const char *secret = login->secret_text;
     bool right = false;
@@ -398,6 +498,10 @@ static void password_received(struct client *client, const char *password, size_
     }
     if (bytes == 1) {
         fail(client, "empty password returned by client");
+        return;
+    }
+    if (login->method == AUTH_PAM || login->method == AUTH_LDAP) {
+        outside_ask(client, password, bytes);
         return;
     }
     if (login->method == AUTH_MD5) {
@@ -411,16 +515,8 @@ static void password_received(struct client *client, const char *password, size_
         right = secret[0] != '\0' && md5_check_answer(secret, login->md5_salt, password, bytes - 1);
         secret_wipe(made, sizeof(made));
     } else if (secret[0] != '\0' && scram_secret_parse(&login->secret, secret)) {
-        login->phase = LOGIN_CHECK;
         memcpy(login->password, password, bytes);
-        login->job = (struct job){
-            .letter.open = check_done,
-            .run = check_run,
-            .core_index = core->index,
-        };
-        login->job_in_flight = core->ports->post_job(core, &login->job);
-        if (!login->job_in_flight)
-            client_close_error(client, JOB_REFUSED_TEXT, JOB_REFUSED_SQLSTATE);
+        check_post(client, JOB_HASH, check_run, check_done);
         return;
     } else if (md5_is_secret(secret)) {
         char made[MD5_TEXT_BYTES];
@@ -502,7 +598,7 @@ bool login_auth_leave(struct login *login)
     if (login->scram_entry != NULL)
         scram_waiter_leaves(login);
     if (login->job_in_flight)
-        job_set_cancelled(&login->job, true);
+        job_set_cancelled(&login->check.job, true);
     return login->job_in_flight;
 }
 

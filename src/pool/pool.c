@@ -1,9 +1,12 @@
 /* pool.c - who waits, who is free, who may open. */
 #include "pool/pool.h"
 
+#include "crypto/secret.h"
 #include "pool/client.h"
 #include "pool/host.h"
 #include "pool/lending.h"
+#include "pool/peer.h"
+#include "pool/replication.h"
 #include "pool/server.h"
 
 #include <stdio.h>
@@ -13,6 +16,9 @@ enum { MAINTENANCE_US = 333 * 1000 };
 
 static void maintenance_fired(struct timer *timer, uint64_t now_us);
 static void arm_maintenance(struct pool *pool);
+static void host_known(struct host_waiter *waiter);
+static void tell_welcome(struct pool *pool);
+static void open_spare(struct pool *pool, int count);
 
 static uint32_t pool_hash(const char *database, const char *user)
 {
@@ -44,6 +50,33 @@ void pool_update_settings(struct pool *pool)
     pool->user_config = snapshot_find_user(snapshot, pool->user_name);
     snapshot_pool_settings(snapshot, pool->database, pool->user_config, &pool->settings);
     pool->identity = database_config_identity(pool->database);
+}
+
+bool pool_keep_password(struct pool *pool, const char *password)
+{
+    struct core *core = pool->core;
+    struct buffer *old = pool->client_password;
+    struct buffer *new = NULL;
+    size_t bytes = password != NULL ? strlen(password) + 1 : 0;
+
+    if (old == NULL ? password == NULL
+                    : password != NULL && strcmp((const char *)old->data, password) == 0)
+        return true;
+    if (password != NULL) {
+        new = buffer_park(core->loop.buffers, bytes);
+        if (new == NULL)
+            return false;
+        memcpy(new->data, password, bytes);
+    }
+    if (old != NULL) {
+        secret_wipe(old->data, strlen((const char *)old->data));
+        buffer_release(core->loop.buffers, old);
+    }
+    pool->client_password = new;
+    pool->client_password_count++;
+    pool->has_salted_password = false;
+    pool->retry_at_us = 0;
+    return true;
 }
 
 static void pool_give(struct pool *pool)
@@ -93,13 +126,15 @@ struct pool *pool_find_or_make(struct core *core, const struct database_config *
     list_init(&pool->active_clients);
     list_init(&pool->waiting_clients);
     list_init(&pool->welcome_clients);
+    list_init(&pool->replication_clients);
     list_init(&pool->idle_servers);
     list_init(&pool->active_servers);
     list_init(&pool->tested_servers);
     list_init(&pool->login_servers);
     list_init(&pool->canceled_servers);
     list_init(&pool->lending_servers);
-    list_init(&pool->name_link);
+    list_init(&pool->name_waiter.link);
+    pool->name_waiter.known = host_known;
     timer_init(&pool->timer, maintenance_fired);
     pool_update_settings(pool);
     pool->is_paused = core_database_is_paused(core, database_name);
@@ -131,7 +166,8 @@ static void pool_forget(struct pool *pool)
     timer_stop(&pool->timer);
     list_remove(&pool->link);
     params_release(&core->params, pool->default_params);
-    list_remove(&pool->name_link);
+    list_remove(&pool->name_waiter.link);
+    (void)!pool_keep_password(pool, NULL);
     explicit_bzero(pool->client_key, sizeof(pool->client_key));
     explicit_bzero(pool->salted_password, sizeof(pool->salted_password));
     pool_give(pool);
@@ -173,21 +209,99 @@ static void arm_maintenance(struct pool *pool)
         timer_set(&pool->core->timers, &pool->timer, pool->core->loop.now_us + MAINTENANCE_US);
 }
 
-/* ---- clients ---- */
+/* ---- a host that is a standby, and may be promoted ---- */
 
-void pool_client_enters(struct pool *pool, struct client *client)
+enum { ASK_STANDBY_US = 1000 * 1000 };
+
+/* The value of one ParameterStatus of the welcome, and where that message begins and ends. NULL: it is
+ * not in it. */
+static const char *welcome_find(const struct pool *pool, const char *wanted, size_t *begin,
+                                size_t *end)
 {
-    pool->empty_since_us = 0;
-    arm_maintenance(pool);
-    if (!pool->has_welcome)
-        pool_read_news(pool);
-    if (client->state != CLIENT_WELCOME)
-        return;
-    if (pool->has_welcome)
-        client_welcome(client);
-    else
-        pool_launch(pool);
+    struct reader reader;
+
+    reader_init(&reader, pool->welcome, pool->welcome_bytes);
+    while (reader_left(&reader) > 0) {
+        const char *name;
+        const char *value;
+
+        *begin = pool->welcome_bytes - reader_left(&reader);
+        (void)reader_get(&reader, FRAME_HEADER_BYTES);
+        name = reader_get_string(&reader);
+        value = reader_get_string(&reader);
+        assert(name != NULL && value != NULL); /* made by message_parameter_status */
+        *end = pool->welcome_bytes - reader_left(&reader);
+        if (strcmp(name, wanted) == 0)
+            return value;
+    }
+    return NULL;
 }
+
+void pool_standby_told(struct pool *pool, const struct server *server, const char *value)
+{
+    static const char name[] = "in_hot_standby";
+    uint8_t welcome[POOL_WELCOME_BYTES];
+    struct writer writer;
+    size_t begin, end;
+    const char *before;
+
+    if (!pool->has_welcome || pool->welcome_has_changed || pool->is_retired ||
+        server->close_needed || server->generation < pool->welcome_generation ||
+        server->identity != pool->identity)
+        return;
+    before = welcome_find(pool, name, &begin, &end);
+    if (before == NULL || strcmp(before, value) == 0)
+        return;
+    writer_init(&writer, welcome, sizeof(welcome));
+    writer_put(&writer, pool->welcome, begin);
+    message_parameter_status(&writer, name, value);
+    writer_put(&writer, pool->welcome + end, pool->welcome_bytes - end);
+    if (writer.overflow)
+        return;
+    memcpy(pool->welcome, welcome, writer.bytes);
+    pool->welcome_bytes = (uint16_t)writer.bytes;
+    pool->welcome_us = MAX(pool->core->loop.now_us, pool->welcome_us + 1);
+    log_write(LEVEL_LOG, "pool %s/%s: the server says that in_hot_standby is %s now",
+              pool->database_name, pool->user_name, value);
+    tell_welcome(pool);
+}
+
+/* PostgreSQL tells of its promotion with its next answer. Clients that look at the welcome and go away
+ * because it is a standby's (target_session_attrs) ask nothing, so we do, now and then. */
+static void ask_standby(struct pool *pool)
+{
+    uint64_t now_us = pool->core->loop.now_us;
+    struct list *idle = list_front(&pool->idle_servers);
+    const char *value;
+    size_t begin, end;
+
+    if (now_us - pool->asked_standby_us < ASK_STANDBY_US || pool_is_stopped(pool) ||
+        pool->is_launching)
+        return;
+    value = welcome_find(pool, "in_hot_standby", &begin, &end);
+    if (value == NULL || strcmp(value, "on") != 0)
+        return;
+    pool->asked_standby_us = now_us;
+    if (idle != NULL) {
+        server_start_check(OWNER_OF(idle, struct server, link));
+    } else if (usage_count(&pool->set->server_count) == 0) {
+        open_spare(pool, 1);
+    } else if (pool->core->count > 1) {
+        atomic_store(&pool->set->asks_standby, true);
+        lending_poke_all(pool);
+    }
+}
+
+void pool_answer_standby(struct pool *pool)
+{
+    struct list *idle = list_front(&pool->idle_servers);
+
+    if (idle != NULL && !pool_is_stopped(pool) && !pool->is_launching &&
+        atomic_load(&pool->set->asks_standby) && atomic_exchange(&pool->set->asks_standby, false))
+        server_start_check(OWNER_OF(idle, struct server, link));
+}
+
+/* ---- clients ---- */
 
 static void error_hint(const struct pool *pool, char hint[128])
 {
@@ -200,20 +314,87 @@ static void error_hint(const struct pool *pool, char hint[128])
         snprintf(hint, 128, "A new attempt to connect to the server is under way.");
 }
 
-void pool_client_timed_out(struct pool *pool, struct client *client, const char *reason)
+/* It ends because the server cannot be had: it hears what that said, or what was tried, and when the
+ * next attempt is. The log says it of the first client. */
+static void close_for_failure(struct pool *pool, struct client *client, const char *message,
+                              const char *sqlstate, const char *what)
 {
     char detail[POOL_ERROR_BYTES + 64];
     char hint[128];
-    struct pg_error error = {.severity = SEVERITY_FATAL, .message = reason};
+    struct pg_error error = {
+        .severity = SEVERITY_FATAL,
+        .message = message,
+        .sqlstate = sqlstate,
+        .detail = detail,
+        .hint = hint,
+    };
 
-    if (pool->last_login_failed) {
-        snprintf(detail, sizeof(detail), "The last connection to the server failed: %s",
-                 pool->last_error);
-        error_hint(pool, hint);
-        error.detail = detail;
-        error.hint = hint;
+    snprintf(detail, sizeof(detail), "%s: %s", what, pool->last_error);
+    error_hint(pool, hint);
+    client_close_pg_error(client, &error,
+                          atomic_fetch_add(&pool->set->told_count, 1) == 0 ? LEVEL_WARNING
+                                                                           : LEVEL_DEBUG);
+}
+
+void pool_client_timed_out(struct pool *pool, struct client *client, const char *reason)
+{
+    if (pool->last_login_failed)
+        close_for_failure(pool, client, reason, NULL, "The last connection to the server failed");
+    else
+        client_close_error(client, reason, NULL);
+}
+
+static void close_with_servers_error(struct pool *pool, struct client *client)
+{
+    close_for_failure(pool, client, pool->last_error,
+                      pool->last_sqlstate[0] != '\0' ? pool->last_sqlstate : NULL,
+                      "The server said");
+}
+
+/* The server has refused, and nothing has been tried since: nobody waits for what is known. Who logs in
+ * hears it as without a pooler. True: the client is closed. */
+static bool refuse_at_once(struct pool *pool, struct client *client)
+{
+    char message[POOL_ERROR_BYTES + 128];
+
+    if (!pool->last_login_failed || !pool->server_said_error ||
+        usage_count(&pool->set->server_count) > 0 || pool->retry_at_us <= pool->core->loop.now_us)
+        return false;
+    if (client->state == CLIENT_WELCOME) {
+        close_with_servers_error(pool, client);
+        return true;
     }
-    client_close_pg_error(client, &error);
+    snprintf(message, sizeof(message),
+             "server login has been failing, cached error: %s (server_login_retry)",
+             pool->last_error);
+    close_for_failure(pool, client, message, NULL, "The server said");
+    return true;
+}
+
+void pool_client_enters(struct pool *pool, struct client *client)
+{
+    pool->empty_since_us = 0;
+    arm_maintenance(pool);
+    if (!pool->has_welcome)
+        pool_read_news(pool);
+    if (client->state != CLIENT_WELCOME)
+        return;
+    if (pool->has_welcome && client->replication == REPLICATION_NONE) {
+        client_welcome(client);
+        ask_standby(pool);
+    } else if (!refuse_at_once(pool, client)) {
+        pool_launch(pool);
+    }
+}
+
+bool pool_must_check(const struct pool *pool, uint64_t idle_since_us)
+{
+    const struct settings *settings = &pool->core->snapshot->settings;
+    uint64_t delay_us =
+        settings->server_check_delay_us > 0 ? settings->server_check_delay_us : MAINTENANCE_US;
+
+    return pool->core->loop.now_us - idle_since_us > delay_us &&
+           settings->server_check_query != NULL && settings->server_check_query[0] != '\0';
 }
 
 bool pool_want_server(struct pool *pool, struct client *client)
@@ -224,11 +405,8 @@ bool pool_want_server(struct pool *pool, struct client *client)
     assert(client->state == CLIENT_IDLE);
     if (likely(link != NULL && list_is_empty(&pool->waiting_clients) && !pool_is_stopped(pool))) {
         struct server *server = OWNER_OF(link, struct server, link);
-        const struct settings *settings = &core->snapshot->settings;
 
-        if (likely(core->loop.now_us - server->idle_since_us <= settings->server_check_delay_us ||
-                   settings->server_check_query == NULL ||
-                   settings->server_check_query[0] == '\0')) {
+        if (likely(!pool_must_check(pool, server->idle_since_us))) {
             if (likely(server_link(server, client)))
                 return true;
             if (client->state == CLIENT_IDLE) {
@@ -240,22 +418,8 @@ bool pool_want_server(struct pool *pool, struct client *client)
         }
         /* Else it is tested (pool_launch), and goes to the first waiter. */
     }
-    if (pool->last_login_failed && pool->server_said_error &&
-        usage_count(&pool->set->server_count) == 0 && pool->retry_at_us > core->loop.now_us) {
-        char message[POOL_ERROR_BYTES + 128];
-        char detail[POOL_ERROR_BYTES + 64];
-        char hint[128];
-        struct pg_error error = {
-            .severity = SEVERITY_FATAL, .message = message, .detail = detail, .hint = hint};
-
-        snprintf(message, sizeof(message),
-                 "server login has been failing, cached error: %s (server_login_retry)",
-                 pool->last_error);
-        snprintf(detail, sizeof(detail), "The server said: %s", pool->last_error);
-        error_hint(pool, hint);
-        client_close_pg_error(client, &error);
+    if (refuse_at_once(pool, client))
         return false;
-    }
     client->wait_since_us = core->loop.now_us;
     client->is_notified = false;
     client_become(client, CLIENT_WAITING);
@@ -299,6 +463,17 @@ static bool lifetime_is_over(struct pool *pool, const struct server *server)
            atomic_compare_exchange_strong(&pool->set->last_lifetime_us, &last_us, now_us);
 }
 
+/* A client with replication has waited longer than the first one that could use what is free. */
+static bool replication_is_next(const struct pool *pool)
+{
+    const struct client *client = replication_first_waiter(pool);
+    const struct list *waiter = list_front(&pool->waiting_clients);
+
+    return client != NULL &&
+           (waiter == NULL ||
+            client->state_since_us <= OWNER_OF(waiter, const struct client, link)->wait_since_us);
+}
+
 void pool_server_free(struct pool *pool, struct server *server)
 {
     struct list *waiter;
@@ -319,6 +494,10 @@ void pool_server_free(struct pool *pool, struct server *server)
     }
     if (lifetime_is_over(pool, server)) {
         server_close(server, "server lifetime over");
+        return;
+    }
+    if (unlikely(pool->is_replication_denied) && replication_is_next(pool)) {
+        server_close(server, "evicted");
         return;
     }
     waiter = list_front(&pool->waiting_clients);
@@ -384,6 +563,7 @@ static void tell_welcome(struct pool *pool)
     struct welcome_news news = {
         .generation = pool->welcome_generation,
         .identity = pool->identity,
+        .made_us = pool->welcome_us,
         .welcome_bytes = pool->welcome_bytes,
     };
     const char *values[PARAMS_COUNT_MAX];
@@ -435,11 +615,17 @@ static void read_welcome(struct pool *pool)
     const char *values[PARAMS_COUNT_MAX];
     struct buffer *defaults;
 
-    if (pool->has_welcome || pool->is_retired ||
+    if ((pool->has_welcome && atomic_load(&set->welcome.version) == pool->welcome_seen) ||
+        pool->is_retired ||
         !bulletin_read(&set->welcome, set->welcome_words, &news, sizeof(news),
                        &pool->welcome_seen) ||
         news.generation < atomic_load(&set->generation) || news.identity != pool->identity)
         return;
+    if (pool->has_welcome && news.made_us <= pool->welcome_us) {
+        if (news.made_us < pool->welcome_us)
+            tell_welcome(pool); /* two of them wrote at once, and the older one was the last */
+        return;
+    }
     params_unpack(params, news.params, news.params_bytes, values);
     defaults = params_intern(params, values);
     if (defaults == NULL)
@@ -449,6 +635,7 @@ static void read_welcome(struct pool *pool)
     memcpy(pool->welcome, news.welcome, news.welcome_bytes);
     pool->welcome_bytes = news.welcome_bytes;
     pool->welcome_generation = news.generation;
+    pool->welcome_us = news.made_us;
     pool->has_welcome = true;
     welcome_all(pool);
 }
@@ -493,17 +680,20 @@ void pool_server_logged_in(struct pool *pool, struct server *server)
     bool had_failed;
 
     if (pool->last_login_failed)
-        log_write(LEVEL_LOG, "pool %s/%s: the server can be reached again", pool->database_name,
-                  pool->user_name);
+        log_write(LEVEL_LOG,
+                  "pool %s/%s: the server can be reached again; clients closed meanwhile: %u",
+                  pool->database_name, pool->user_name, atomic_exchange(&pool->set->told_count, 0));
     had_failed = pool->last_login_failed;
     forget_failure(pool);
     if (had_failed)
         tell_failure(pool);
     /* Not of one that has to go: a RELOAD or RECONNECT came while its connect_query ran (simulation
      * seed 408). */
-    if (pool_needs_welcome(pool) && !server->close_needed) {
+    if ((pool_needs_welcome(pool) || pool->welcome_has_changed) && !server->close_needed) {
         pool->has_welcome = true;
+        pool->welcome_has_changed = false;
         pool->welcome_generation = server->generation;
+        pool->welcome_us = core->loop.now_us;
         params_release(&core->params, pool->default_params);
         pool->default_params = server->params != NULL ? buffer_reference(server->params) : NULL;
         tell_welcome(pool);
@@ -546,21 +736,31 @@ void pool_server_failed(struct pool *pool, const char *text, const char *sqlstat
     fail_waiters(pool);
 }
 
+void pool_try_now(struct pool *pool)
+{
+    pool->retry_at_us = 0;
+    if (pool->last_login_failed)
+        tell_failure(pool);
+}
+
 /* Only an answer of the server fails those who wait, and only when no server is left that could
  * serve. */
 static void fail_waiters(struct pool *pool)
 {
+    struct client *waiter;
+
     if (!pool->last_login_failed || !pool->server_said_error ||
         usage_count(&pool->set->ready_count) > 0)
         return;
+    while ((waiter = replication_first_waiter(pool)) != NULL)
+        close_with_servers_error(pool, waiter);
     for (int i = 0; i < 2; i++) {
         struct list *list = i == 0 ? &pool->welcome_clients : &pool->waiting_clients;
 
         while (!list_is_empty(list)) {
             struct client *client = OWNER_OF(list_front(list), struct client, link);
 
-            client_close_error(client, pool->last_error,
-                               pool->last_sqlstate[0] != '\0' ? pool->last_sqlstate : NULL);
+            close_with_servers_error(pool, client);
         }
     }
 }
@@ -582,8 +782,10 @@ void pool_server_gone(struct pool *pool)
 /* ---- opening ---- */
 
 /* Room for one more server in the database's or the user's limit: the idle one of another pool that
- * has been idle longest gives way. */
-static bool evict_idle(struct core *core, const struct usage *usage, const struct shard_set *set)
+ * has been idle longest gives way. `of_set`: or of this pool, whose idle ones will not do
+ * (replication). Without `usage`: of this pool only. */
+static bool evict_idle(struct core *core, const struct usage *usage, const struct shard_set *set,
+                       bool of_set)
 {
     struct server *oldest = NULL;
 
@@ -591,7 +793,9 @@ static bool evict_idle(struct core *core, const struct usage *usage, const struc
     {
         struct pool *other = OWNER_OF(link, struct pool, link);
 
-        if ((other->user_usage != usage && other->database_usage != usage) || other->set == set)
+        if (usage != NULL && other->user_usage != usage && other->database_usage != usage)
+            continue;
+        if (usage == NULL ? other->set != set : other->set == set && !of_set)
             continue;
         list_for_each(server_link, &other->idle_servers)
         {
@@ -614,7 +818,7 @@ static void eviction_open(struct letter *letter, void *context)
     struct core *core = context;
 
     if (core->index != eviction->from_core) {
-        eviction->has_evicted = evict_idle(core, eviction->usage, eviction->set);
+        eviction->has_evicted = evict_idle(core, eviction->usage, eviction->set, eviction->of_set);
         core->ports->post_core(
             core, eviction->has_evicted ? eviction->from_core : (core->index + 1) % core->count,
             letter);
@@ -627,7 +831,7 @@ static void eviction_open(struct letter *letter, void *context)
 }
 
 static void evict_elsewhere(struct core *core, const struct usage *usage,
-                            const struct shard_set *set)
+                            const struct shard_set *set, bool of_set)
 {
     struct eviction *eviction = &core->eviction;
 
@@ -637,13 +841,14 @@ static void evict_elsewhere(struct core *core, const struct usage *usage,
         .letter.open = eviction_open,
         .usage = usage,
         .set = set,
+        .of_set = of_set,
         .from_core = core->index,
         .in_flight = true,
     };
     core->ports->post_core(core, (core->index + 1) % core->count, &eviction->letter);
 }
 
-static bool take_limit(struct pool *pool, bool of_user, bool for_client)
+static bool take_limit(struct pool *pool, bool of_user, bool for_client, bool of_set)
 {
     struct usage *usage = of_user ? pool->user_usage : pool->database_usage;
     atomic_int *count = &usage->server_count;
@@ -653,30 +858,38 @@ static bool take_limit(struct pool *pool, bool of_user, bool for_client)
         return true;
     if (!for_client)
         return false;
-    if (evict_idle(pool->core, usage, pool->set))
-        return usage_take(count, limit);
-    evict_elsewhere(pool->core, usage, pool->set);
+    /* More than one, where a RELOAD has lowered the limit. */
+    while (evict_idle(pool->core, usage, pool->set, of_set))
+        if (usage_take(count, limit))
+            return true;
+    evict_elsewhere(pool->core, usage, pool->set, of_set);
     return false;
 }
 
 /* The rest of what one more server needs, its place in the pool being taken already. False: that place
- * is given back. */
-static bool launch_one(struct pool *pool, bool for_client)
+ * is given back. `owner`: whose alone it will be (replication), else NULL. */
+static bool launch_one(struct pool *pool, bool for_client, struct client *owner)
 {
     struct sockaddr_storage address;
+    bool is_ready = true;
     unsigned attempts;
 
-    if (!take_limit(pool, false, for_client))
+    if (!take_limit(pool, false, for_client, owner != NULL))
         goto no_place;
-    if (!take_limit(pool, true, for_client)) {
+    if (!take_limit(pool, true, for_client, owner != NULL)) {
         usage_give(&pool->database_usage->server_count);
         goto no_place;
     }
     attempts = host_attempts(pool);
-    for (unsigned tries = 0; tries < attempts && host_prepare(pool); tries++) {
-        unsigned turn = host_take(pool, &address);
-        struct server *server = server_launch(pool, &address);
+    for (unsigned tries = 0; tries < attempts; tries++) {
+        struct server *server;
+        unsigned turn;
 
+        is_ready = host_prepare(pool);
+        if (!is_ready)
+            break;
+        turn = host_take(pool, &address);
+        server = server_launch(pool, &address, owner);
         if (server != NULL) {
             server->host_turn = turn;
             return true;
@@ -687,8 +900,12 @@ static bool launch_one(struct pool *pool, bool for_client)
     usage_give(&pool->user_usage->server_count);
     usage_give(&pool->set->login_count);
     usage_give(&pool->set->server_count);
-    if (pool->has_turn)
-        return false; /* the next host is being looked up */
+    if (!is_ready)
+        return false; /* the next host is being looked up, or its name has failed */
+    if (owner != NULL) {
+        client_close_error(owner, "connect failed", NULL);
+        return false;
+    }
     pool->unreachable_count = attempts;
     pool_server_failed(pool, "cannot connect", NULL, false);
     return false;
@@ -740,17 +957,62 @@ static bool take_place(struct pool *pool)
     return true;
 }
 
+/* A place for a server that one client alone will have: instead of an idle one, if need be. */
+static bool take_place_of_idle(struct pool *pool)
+{
+    struct shard_set *set = pool->set;
+
+    if (usage_count(&set->login_count) >= login_limit(pool))
+        return false;
+    while (!usage_take(&set->server_count, pool->settings.pool_size)) {
+        pool->is_replication_denied = true;
+        /* More than one, where a RELOAD has made the pool smaller. */
+        if (evict_idle(pool->core, NULL, set, true))
+            continue;
+        if (shard_has_siblings(set))
+            evict_elsewhere(pool->core, NULL, set, true);
+        return false;
+    }
+    if (usage_take(&set->login_count, login_limit(pool)))
+        return true;
+    usage_give(&set->server_count);
+    return false;
+}
+
 /* Asked again after the bit is set: whoever gives a place back in between either sees the bit, or we
  * see the place. */
-static bool take_place_or_starve(struct pool *pool)
+static bool take_place_or_starve(struct pool *pool, bool (*take)(struct pool *pool))
 {
-    if (take_place(pool))
+    if (take(pool))
         return true;
     if (pool->core->count == 1 || pool->is_starved)
         return false;
     pool->is_starved = true;
     atomic_fetch_or(&pool->set->starved, UINT64_C(1) << pool->shard_index);
-    return take_place(pool);
+    return take(pool);
+}
+
+/* A server for each client that needs one of its own. True: the limits did not allow it. */
+static bool launch_replication(struct pool *pool)
+{
+    struct client *client;
+
+    pool->is_replication_denied = false;
+    if (likely(pool->replication_count == 0) || pool->is_retired || pool_is_stopped(pool) ||
+        pool->core->shutdown == SHUTDOWN_WAIT_FOR_SERVERS ||
+        (pool->last_login_failed && pool->retry_at_us > pool->core->loop.now_us))
+        return false;
+    while ((client = replication_first_waiter(pool)) != NULL && host_prepare(pool)) {
+        if (!take_place_or_starve(pool, take_place_of_idle))
+            return true;
+        if (launch_one(pool, true, client) || client->state != CLIENT_WELCOME) {
+            pool->is_replication_denied = false;
+            continue;
+        }
+        pool->is_replication_denied = true; /* max_db_connections, max_user_connections */
+        return true;
+    }
+    return false;
 }
 
 /* True: more would have been opened, had the pool's limits allowed it. */
@@ -773,15 +1035,16 @@ static bool launch(struct pool *pool, bool may_defer)
     while (pool->waiting_count > pool->tested_count && !list_is_empty(&pool->idle_servers))
         server_start_check(OWNER_OF(list_front(&pool->idle_servers), struct server, link));
     coming = lending_expected(pool);
-    if (wanted <= pool->login_count + pool->tested_count + coming)
+    coming += pool->login_count - pool->replication_login_count;
+    if (wanted <= pool->tested_count + coming)
         return false;
     if (may_defer && pool->waiting_count > 0)
         coming += lending_deferred(pool);
     if (pool->last_login_failed && pool->retry_at_us > core->loop.now_us)
         return false;
-    while (wanted > pool->login_count + pool->tested_count + coming && host_prepare(pool)) {
-        is_denied = !take_place_or_starve(pool);
-        if (is_denied || !launch_one(pool, true))
+    for (; wanted > pool->tested_count + coming && host_prepare(pool); coming++) {
+        is_denied = !take_place_or_starve(pool, take_place);
+        if (is_denied || !launch_one(pool, true, NULL))
             break;
     }
     return is_denied;
@@ -789,6 +1052,8 @@ static bool launch(struct pool *pool, bool may_defer)
 
 static void launch_guarded(struct pool *pool, bool may_defer)
 {
+    bool is_denied;
+
     if (pool->is_launching)
         return;
     /* It may have come when the configuration here was still another one (simulation seed 10149). */
@@ -798,7 +1063,8 @@ static void launch_guarded(struct pool *pool, bool may_defer)
             ask_for_welcome(pool);
     }
     pool->is_launching = true;
-    if (!launch(pool, may_defer) && pool->is_starved) {
+    is_denied = launch_replication(pool);
+    if (!launch(pool, may_defer) && !is_denied && pool->is_starved) {
         pool->is_starved = false;
         atomic_fetch_and(&pool->set->starved, ~(UINT64_C(1) << pool->shard_index));
     }
@@ -850,26 +1116,34 @@ static void retire_idle(struct pool *pool)
     pool->is_launching = false;
 }
 
-static void keep_minimum(struct pool *pool)
+/* A server that no client waits for, unless there are `count` of them. */
+static void open_spare(struct pool *pool, int count)
 {
     struct core *core = pool->core;
 
-    if (pool->settings.min_pool_size <= 0 ||
-        usage_count(&pool->set->server_count) >= pool->settings.min_pool_size || pool->is_retired ||
+    if (usage_count(&pool->set->server_count) >= count || pool->is_retired ||
         pool_is_stopped(pool) || core->shutdown != SHUTDOWN_NONE || pool->login_count > 0 ||
-        (pool->client_count == 0 && pool->database->user == NULL) ||
         (pool->last_login_failed && pool->retry_at_us > core->loop.now_us))
         return;
     if (!host_prepare(pool) || !usage_take(&pool->set->login_count, login_limit(pool)))
         return;
-    if (usage_take(&pool->set->server_count, pool->settings.min_pool_size))
-        (void)!launch_one(pool, false);
+    if (usage_take(&pool->set->server_count, count))
+        (void)!launch_one(pool, false, NULL);
     else
         usage_give(&pool->set->login_count);
 }
 
-void pool_host_known(struct pool *pool)
+static void keep_minimum(struct pool *pool)
 {
+    if (pool->settings.min_pool_size > 0 &&
+        (pool->client_count > 0 || pool->database->user != NULL))
+        open_spare(pool, pool->settings.min_pool_size);
+}
+
+static void host_known(struct host_waiter *waiter)
+{
+    struct pool *pool = OWNER_OF(waiter, struct pool, name_waiter);
+
     if (!pool->core->loop.is_suspended)
         keep_minimum(pool);
     pool_launch(pool);
@@ -959,6 +1233,10 @@ static void retire(struct pool *pool, const char *reason, bool only_moved)
 
             if (only_moved && host_is_current(pool, &server->address))
                 continue;
+            if (server->client != NULL && server->replication != REPLICATION_NONE) {
+                replication_retire(server);
+                continue;
+            }
             server->close_needed = true;
             server->close_reason = reason;
             if (i < 2)
@@ -970,6 +1248,7 @@ static void retire(struct pool *pool, const char *reason, bool only_moved)
 void pool_retire_servers(struct pool *pool, const char *reason)
 {
     pool->has_welcome = false;
+    pool->welcome_has_changed = false;
     retire(pool, reason, false);
     pool_launch(pool);
 }
@@ -982,7 +1261,8 @@ void pool_retire_moved(struct pool *pool)
 void pool_close_clients(struct pool *pool, const char *message)
 {
     struct list *const lists[] = {&pool->idle_clients, &pool->active_clients,
-                                  &pool->waiting_clients, &pool->welcome_clients};
+                                  &pool->waiting_clients, &pool->welcome_clients,
+                                  &pool->replication_clients};
 
     for (size_t i = 0; i < COUNT_OF(lists); i++)
         while (!list_is_empty(lists[i]))
@@ -994,11 +1274,12 @@ void pool_fill_row(const struct pool *pool, struct pool_row *row, uint64_t now_u
     const struct settings *settings = &pool->core->snapshot->settings;
     struct list *first = list_front(&pool->waiting_clients);
     struct list *first_welcome = list_front(&pool->welcome_clients);
+    struct list *first_replication = list_front(&pool->replication_clients);
 
     *row = (struct pool_row){0};
     strcpy(row->database, pool->database_name);
     strcpy(row->user, pool->user_name);
-    row->cl_waiting = pool->waiting_count + pool->welcome_count;
+    row->cl_waiting = pool->waiting_count + pool->welcome_count + pool->replication_count;
     row->cl_active = pool->client_count - row->cl_waiting;
     row->client_count = pool->client_count;
     list_for_each(link, &pool->active_servers) row->sv_active++;
@@ -1022,6 +1303,10 @@ void pool_fill_row(const struct pool *pool, struct pool_row *row, uint64_t now_u
     if (first_welcome != NULL)
         row->maxwait_us = MAX(
             row->maxwait_us, now_us - OWNER_OF(first_welcome, struct client, link)->state_since_us);
+    if (first_replication != NULL)
+        row->maxwait_us =
+            MAX(row->maxwait_us,
+                now_us - OWNER_OF(first_replication, struct client, link)->state_since_us);
     row->pool_mode = (int)pool->settings.pool_mode;
     row->is_paused = pool->is_paused;
     row->stats = pool->stats;

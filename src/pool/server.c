@@ -7,6 +7,7 @@
 #include "pool/heal.h"
 #include "pool/host.h"
 #include "pool/lending.h"
+#include "pool/replication.h"
 #include "pool/rewrite.h"
 #include "pool/server_login.h"
 #include "pool/statement_send.h"
@@ -17,6 +18,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/un.h>
 
 enum { GATHER_BYTES_MAX = 32 * 1024 };
 
@@ -73,9 +75,10 @@ static void server_become(struct server *server, enum server_state state)
     pool->tested_count -= server->state == SERVER_TESTED;
     if (server->state == SERVER_LOGIN) {
         pool->login_count--;
+        pool->replication_login_count -= server->replication != REPLICATION_NONE;
         usage_give(&pool->set->login_count);
         lending_permission_freed(pool);
-        server->is_ready = state != SERVER_CLOSING;
+        server->is_ready = state != SERVER_CLOSING && server->replication == REPLICATION_NONE;
         if (server->is_ready)
             atomic_fetch_add(&pool->set->ready_count, 1);
     } else if (server->is_ready && state == SERVER_CLOSING) {
@@ -123,18 +126,49 @@ static void server_become(struct server *server, enum server_state state)
 
 /* ---- opening ---- */
 
+void server_open_failed(struct server *server, const char *text, const char *sqlstate,
+                        bool said_error, const char *reason)
+{
+    if (server->replication != REPLICATION_NONE) {
+        replication_open_failed(server, text, sqlstate, said_error, reason);
+    } else {
+        server->is_unsaid = server->pool->last_login_failed;
+        pool_server_failed(server->pool, text, sqlstate, said_error);
+    }
+    server_close(server, reason);
+}
+
+/* `why` may be NULL. */
+static void not_reached(struct server *server, const char *reason, const char *why)
+{
+    const struct sockaddr_un *un = (const struct sockaddr_un *)&server->address;
+    struct peer_name name;
+    char host[64];
+    char text[POOL_ERROR_BYTES];
+    int bytes = snprintf(text, sizeof(text), why != NULL ? "%s: %s" : "%s", reason, why);
+
+    peer_name_from(&name, &server->address);
+    peer_name_host(&name, host);
+    if (name.family == AF_UNIX)
+        snprintf(text + bytes, sizeof(text) - (size_t)bytes, " (%s%.107s)",
+                 un->sun_path[0] == '\0' ? "@" : "", un->sun_path + (un->sun_path[0] == '\0'));
+    else
+        snprintf(text + bytes, sizeof(text) - (size_t)bytes,
+                 name.family == AF_INET6 ? " ([%s]:%u)" : " (%s:%u)", host, name.port);
+    server_open_failed(server, text, NULL, false, reason);
+}
+
 static void connect_timer_fired(struct timer *timer, uint64_t now_us)
 {
     struct server *server = OWNER_OF(timer, struct server, timer);
 
     (void)now_us;
-    if (server->state != SERVER_LOGIN)
-        return;
-    pool_server_failed(server->pool, "connect timeout", NULL, false);
-    server_close(server, "connect timeout");
+    if (server->state == SERVER_LOGIN)
+        not_reached(server, "connect timeout", NULL);
 }
 
-struct server *server_launch(struct pool *pool, const struct sockaddr_storage *address)
+struct server *server_launch(struct pool *pool, const struct sockaddr_storage *address,
+                             struct client *owner)
 {
     struct core *core = pool->core;
     const struct settings *settings = &core->snapshot->settings;
@@ -171,6 +205,13 @@ struct server *server_launch(struct pool *pool, const struct sockaddr_storage *a
     server->request_us = core->loop.now_us;
     server->status = 'I';
     server->counts_in_usage = true;
+    if (owner != NULL) {
+        assert(owner->server == NULL);
+        server->client = owner;
+        server->replication = owner->replication;
+        owner->server = server;
+        pool->replication_login_count++;
+    }
     list_init(&server->link);
     timer_init(&server->timer, connect_timer_fired);
     server->state = SERVER_LOGIN;
@@ -196,11 +237,11 @@ static void server_connected(struct conn *conn, int error)
     struct server *server = OWNER_OF(conn, struct server, conn);
     const struct settings *settings = &server_core(server)->snapshot->settings;
     struct sockaddr_storage local;
+    /* One attempt after the other while the server is away: said of the first. */
+    enum log_level level = server->pool->last_login_failed ? LEVEL_DEBUG : LEVEL_LOG;
 
     if (error != 0) {
-        server_log(server, LEVEL_WARNING, "connect failed: %s", strerror(error));
-        pool_server_failed(server->pool, "connect failed", NULL, false);
-        server_close(server, "connect failed");
+        not_reached(server, "connect failed", strerror(error));
         return;
     }
     core_tune_socket(server_core(server), conn->fd, server->address.ss_family);
@@ -212,9 +253,9 @@ static void server_connected(struct conn *conn, int error)
 
             peer_name_from(&name, &local);
             peer_name_host(&name, host);
-            server_log(server, LEVEL_LOG, "new connection to server (from %s:%u)", host, name.port);
+            server_log(server, level, "new connection to server (from %s:%u)", host, name.port);
         } else {
-            server_log(server, LEVEL_LOG, "new connection to server");
+            server_log(server, level, "new connection to server");
         }
     }
     server_login_start(server);
@@ -234,6 +275,13 @@ static bool push_query(struct server *server, const char *text)
            conn_push_copy(&server->conn, text, text_bytes);
 }
 
+static void push_terminate(struct server *server)
+{
+    static const uint8_t terminate[] = {'X', 0, 0, 0, 4};
+
+    (void)!conn_push_copy(&server->conn, terminate, sizeof(terminate));
+}
+
 static void start_test(struct server *server, enum server_test test, const char *query)
 {
     server->test = (uint8_t)test;
@@ -244,19 +292,24 @@ static void start_test(struct server *server, enum server_test test, const char 
         server_close(server, "out of memory");
 }
 
-void server_start_check(struct server *server)
+static void check(struct server *server)
 {
     const char *query = server_core(server)->snapshot->settings.server_check_query;
 
-    assert(server->state == SERVER_IDLE);
     if (query == NULL || strcmp(query, "<empty>") == 0 || query[0] == '\0')
         start_test(server, TEST_PROBE, "");
     else
         start_test(server, TEST_CHECK, query);
 }
 
+void server_start_check(struct server *server)
+{
+    assert(server->state == SERVER_IDLE);
+    check(server);
+}
+
 /* What is due before the next client: first the end of cancel requests (they must hit nothing
- * else), then the probe, then the reset. */
+ * else), then the probe, then the reset, or instead of it the check of server_check_delay = 0. */
 static void server_settle(struct server *server)
 {
     const struct settings *settings = &server_core(server)->snapshot->settings;
@@ -272,8 +325,11 @@ static void server_settle(struct server *server)
         start_test(server, TEST_PROBE, "");
     } else if (server->needs_reset && settings->server_reset_query != NULL &&
                settings->server_reset_query[0] != '\0') {
-        server->needs_reset = false;
+        server->needs_reset = server->needs_check = false;
         start_test(server, TEST_RESET, settings->server_reset_query);
+    } else if (server->needs_check) {
+        server->needs_check = false;
+        check(server);
     } else {
         server->needs_reset = false;
         exchange_reset(&server->exchange);
@@ -292,9 +348,12 @@ static void test_done(struct server *server)
         return; /* what came was owed to somebody else; ours is still to come */
     server->test = TEST_NONE;
     if (server->status != 'I' || (server->test_failed && test != TEST_CONNECT)) {
-        server_close(server, test == TEST_RESET     ? "reset query failed"
-                             : test == TEST_CONNECT ? "exec_on_connect query failed"
-                                                    : "test query failed");
+        /* As after a login that failed the next attempt has to wait (server_login_retry). */
+        if (test == TEST_CONNECT)
+            server_open_failed(server, "exec_on_connect query failed", NULL, false,
+                               "exec_on_connect query failed");
+        else
+            server_close(server, test == TEST_RESET ? "reset query failed" : "test query failed");
         return;
     }
     if (test == TEST_CONNECT)
@@ -386,7 +445,6 @@ fail:
 void server_arrived(struct server *server, uint64_t lender_generation)
 {
     struct pool *pool = server->pool;
-    const struct settings *settings = &server_core(server)->snapshot->settings;
     uint64_t idle_since_us = server->idle_since_us;
 
     server_become(server, SERVER_IDLE);
@@ -407,8 +465,7 @@ void server_arrived(struct server *server, uint64_t lender_generation)
     if (server->close_needed)
         server_close(server, server->close_reason);
     else if (pool->waiting_count > 0 && !pool_is_stopped(pool) && !pool->is_retired &&
-             server_core(server)->loop.now_us - idle_since_us > settings->server_check_delay_us &&
-             settings->server_check_query != NULL && settings->server_check_query[0] != '\0')
+             pool_must_check(pool, idle_since_us))
         server_start_check(server);
     else
         pool_server_free(pool, server);
@@ -457,6 +514,16 @@ bool server_link(struct server *server, struct client *client)
     if (!push_query(server, query))
         server_close(server, "out of memory");
     return false;
+}
+
+void server_begin_session(struct server *server)
+{
+    assert(server->state == SERVER_LOGIN);
+    assert(server->client != NULL);
+    server->has_served = true;
+    server->request_us = server_core(server)->loop.now_us;
+    server->pool->stats.server_assignment_count++;
+    server_become(server, SERVER_ACTIVE);
 }
 
 /* After SET: where both know a value, the server's spelling is the client's from now on. */
@@ -525,6 +592,9 @@ static void server_finish(struct server *server, bool session_over)
 
     server->needs_probe = server->exchange.is_uncertain;
     server->needs_reset = session_over || settings->server_reset_query_always;
+    server->needs_check = settings->server_check_delay_us == 0 &&
+                          settings->server_check_query != NULL &&
+                          settings->server_check_query[0] != '\0';
     conn_resume(&server->conn);
     server_settle(server);
 }
@@ -534,6 +604,17 @@ void server_drop_client(struct server *server, const char *reason)
     bool clean = server_is_clean(server);
     bool mid_answer = is_mid_answer(server);
 
+    if (server->replication != REPLICATION_NONE) {
+        const struct client *client = server->client;
+
+        /* It has not ended in the middle of something: PostgreSQL is told that this is no accident. */
+        if (server->state == SERVER_ACTIVE && client->frame.body_left == 0 &&
+            client->frame.held_count == 0 && !server->exchange.in_copy_in)
+            push_terminate(server);
+        clean = false;
+        reason = server->state == SERVER_LOGIN ? "replication client was closed"
+                                               : "replication client disconnected";
+    }
     server_unlink(server)->is_mid_answer = mid_answer;
     if (!clean) {
         server_close(server, reason);
@@ -598,7 +679,8 @@ static void active_ready(struct server *server)
         client->query_since_us = 0;
     }
     if (server->status != 'I') {
-        if (pool->settings.pool_mode == POOL_MODE_STATEMENT)
+        if (pool->settings.pool_mode == POOL_MODE_STATEMENT &&
+            server->replication == REPLICATION_NONE)
             server_close(server, "transaction blocks not allowed in statement pooling mode");
         else
             client_arm_timer(client);
@@ -614,7 +696,7 @@ static void active_ready(struct server *server)
         client_release_held(client);
         return;
     }
-    if (pool->settings.pool_mode == POOL_MODE_SESSION) {
+    if (pool->settings.pool_mode == POOL_MODE_SESSION || server->replication != REPLICATION_NONE) {
         if (server->close_needed && core->snapshot->settings.server_fast_close) {
             server_close(server, server->close_reason);
         } else {
@@ -651,8 +733,11 @@ static void parameter_status(struct server *server, const uint8_t *body, size_t 
         return;
     }
     index = param_names_find(core->params.names, name);
-    if (index < 0)
+    if (index < 0) {
+        if (strcmp(name, "in_hot_standby") == 0)
+            pool_standby_told(server->pool, server, value);
         return;
+    }
     set = params_with(&core->params, server->params, (unsigned)index, value);
     if (set == NULL) {
         server_close(server, "failed to store ParameterStatus");
@@ -941,6 +1026,10 @@ static void message_complete(struct server *server, uint8_t type, const uint8_t 
         if (!server_login_message(server, type, body, bytes))
             return;
         timer_stop(&server->timer);
+        if (server->replication != REPLICATION_NONE) {
+            replication_logged_in(server);
+            return;
+        }
         server_login_end(server);
         if (server->pool->database->connect_query != NULL) {
             start_test(server, TEST_CONNECT, server->pool->database->connect_query);
@@ -1194,9 +1283,11 @@ static void server_ended(struct conn *conn, int error)
 
     if (error != 0)
         server_log(server, LEVEL_DEBUG, "connection lost: %s", strerror(error));
-    if (server->state == SERVER_LOGIN)
-        pool_server_failed(server->pool, "server conn crashed?", NULL, false);
-    server_close(server, "server conn crashed?");
+    if (server->state == SERVER_LOGIN ||
+        (server->state == SERVER_TESTED && server->test == TEST_CONNECT))
+        not_reached(server, "server conn crashed?", error != 0 ? strerror(error) : NULL);
+    else
+        server_close(server, "server conn crashed?");
 }
 
 void server_close(struct server *server, const char *reason)
@@ -1211,7 +1302,8 @@ void server_close(struct server *server, const char *reason)
     if (server->state == SERVER_CLOSING)
         return;
     if (core->snapshot->settings.log_disconnections)
-        server_log(server, LEVEL_LOG, "closing because: %s (age=%llus)", reason,
+        server_log(server, server->is_unsaid ? LEVEL_DEBUG : LEVEL_LOG,
+                   "closing because: %s (age=%llus)", reason,
                    (unsigned long long)((core->loop.now_us - server->connect_us) / US_PER_S));
     timer_stop(&server->timer);
     server_become(server, SERVER_CLOSING);
@@ -1221,12 +1313,10 @@ void server_close(struct server *server, const char *reason)
         server_login_end(server);
     params_release(&core->params, server->params);
     server->params = NULL;
-    if (was_free) {
-        static const uint8_t terminate[] = {'X', 0, 0, 0, 4};
-
-        (void)!conn_push_copy(&server->conn, terminate, sizeof(terminate));
-    }
-    conn_close(&server->conn, was_free);
+    if (was_free)
+        push_terminate(server);
+    /* What a replica has said last is not lost: how far it has come. */
+    conn_close(&server->conn, was_free || server->replication != REPLICATION_NONE);
     usage_give(&pool->database_usage->server_count);
     usage_give(&pool->user_usage->server_count);
     assert(pool->server_count > 0);
@@ -1325,7 +1415,9 @@ void server_fill_row(const struct server *server, struct socket_row *row, uint64
     struct sockaddr_storage local;
     const char *application_name = params_value(server->params, PARAM_APPLICATION_NAME);
 
-    *row = (struct socket_row){.is_server = true, .state = server_state_text(server, now_us)};
+    *row = (struct socket_row){.is_server = true,
+                               .state = server_state_text(server, now_us),
+                               .replication = replication_text(server->replication)};
     snprintf(row->user, sizeof(row->user), "%s", server->pool->user_name);
     snprintf(row->database, sizeof(row->database), "%s", server->pool->database_name);
     peer_name_from(&name, &server->address);
@@ -1347,5 +1439,7 @@ void server_fill_row(const struct server *server, struct socket_row *row, uint64
     snprintf(row->application_name, sizeof(row->application_name), "%s",
              application_name != NULL ? application_name : "");
     row->prepared_count = server_statements_count(server);
+    row->packet_remain = server->frame.body_left;
+    row->send_avail = server->conn.out.bytes;
     row->id = server->id;
 }

@@ -3,16 +3,19 @@
 #include "crypto/md5.h"
 #include "crypto/secret.h"
 #include "pool/client.h"
+#include "pool/replication.h"
 
 #include <stdio.h>
 #include <string.h>
 
-/* The configured password of the pool's server user: the entry's, else the auth_file's. NULL: none.
- */
+/* The password of the pool's server user: the entry's, else what PAM or LDAP has let a client in
+ * with, else the auth_file's. NULL: none. */
 static const char *pool_password(const struct pool *pool)
 {
     if (pool->database->password != NULL && pool->database->password[0] != '\0')
         return pool->database->password;
+    if (pool->client_password != NULL && pool->database->user == NULL)
+        return (const char *)pool->client_password->data;
     if (pool->user_config != NULL && pool->user_config->secret[0] != '\0')
         return pool->user_config->secret;
     return NULL;
@@ -28,6 +31,28 @@ static void put_parameter(struct writer *writer, const char *name, const char *v
     writer_put_string(writer, value);
 }
 
+static void put_defaults(const struct database_config *database, struct writer *writer)
+{
+    put_parameter(writer, "client_encoding", database->client_encoding);
+    put_parameter(writer, "datestyle", database->datestyle);
+    put_parameter(writer, "timezone", database->timezone);
+    put_parameter(writer, "application_name", database->application_name);
+}
+
+/* All that its client asked for; before it, so that it gives way, what the entry says. */
+static void put_replication(const struct server *server, struct writer *writer)
+{
+    const struct client *client = server->client;
+    const struct param_names *names = server_core(server)->params.names;
+
+    put_defaults(server->pool->database, writer);
+    put_parameter(writer, "replication", startup_replication_value(server->replication));
+    for (unsigned i = 0; i < names->count; i++)
+        put_parameter(writer, names->names[i], params_value(client->params, i));
+    if (client->options != NULL)
+        put_parameter(writer, "options", (const char *)client->options->data);
+}
+
 void server_login_start(struct server *server)
 {
     const struct database_config *database = server->pool->database;
@@ -35,6 +60,7 @@ void server_login_start(struct server *server)
     struct writer writer;
     size_t begin;
 
+    server->login->client_password_count = server->pool->client_password_count;
     writer_init(&writer, packet, sizeof(packet));
     begin = message_begin(&writer, 0);
     writer_put_u32(&writer, 3 << 16);
@@ -43,10 +69,10 @@ void server_login_start(struct server *server)
                   database->is_auto && strcmp(database->dbname, "*") == 0
                       ? server->pool->database_name
                       : database->dbname);
-    put_parameter(&writer, "client_encoding", database->client_encoding);
-    put_parameter(&writer, "datestyle", database->datestyle);
-    put_parameter(&writer, "timezone", database->timezone);
-    put_parameter(&writer, "application_name", database->application_name);
+    if (server->replication != REPLICATION_NONE)
+        put_replication(server, &writer);
+    else
+        put_defaults(database, &writer);
     writer_put_u8(&writer, 0);
     message_end(&writer, begin);
     if (writer.overflow || !conn_push_copy(&server->conn, packet, writer.bytes))
@@ -76,8 +102,7 @@ void server_login_end(struct server *server)
 
 void server_login_fail(struct server *server, const char *text)
 {
-    pool_server_failed(server->pool, text, NULL, true);
-    server_close(server, "login failed");
+    server_open_failed(server, text, NULL, true, "login failed");
 }
 
 /* ---- authentication ---- */
@@ -119,15 +144,21 @@ static void salted_made(struct letter *letter, void *context)
     struct server_login *login = OWNER_OF(letter, struct server_login, job.letter);
     struct server *server = login->server;
 
+    const char *password;
+    bool is_current;
+
     login->job_in_flight = false;
-    secret_wipe(login->password, sizeof(login->password));
     if (server == NULL) {
         login_free(context, login);
         return;
     }
     assert(login->job.was_run);
-    /* Kept for the pool's next logins: the server gives a user the same salt each time. */
-    server->pool->has_salted_password = true;
+    /* Kept for the pool's next logins: the server gives a user the same salt each time. Unless the
+     * pool has got another password meanwhile. */
+    password = pool_password(server->pool);
+    is_current = password != NULL && strcmp(password, login->password) == 0;
+    secret_wipe(login->password, sizeof(login->password));
+    server->pool->has_salted_password = is_current;
     memcpy(server->pool->salted_password, login->salted_password, SCRAM_KEY_BYTES);
     memcpy(server->pool->salt, login->scram.salt, login->scram.salt_bytes);
     server->pool->salt_bytes = login->scram.salt_bytes;
@@ -227,8 +258,7 @@ static void sasl_challenge(struct server *server, const uint8_t *body, size_t by
     login->job_in_flight = core->ports->post_job(core, &login->job);
     if (!login->job_in_flight) {
         /* Not the server's word: who waits for it goes on waiting, and it is tried again. */
-        pool_server_failed(pool, JOB_REFUSED_TEXT, JOB_REFUSED_SQLSTATE, false);
-        server_close(server, "login failed");
+        server_open_failed(server, JOB_REFUSED_TEXT, JOB_REFUSED_SQLSTATE, false, "login failed");
     }
 }
 
@@ -366,13 +396,32 @@ static void error_response(struct server *server, const uint8_t *body, size_t by
         server_login_fail(server, "bad pkt header");
         return;
     }
+    if (server->login->client_password_count != pool->client_password_count) {
+        /* Most likely about a password that is outdated: what a client has proved meanwhile is
+         * tried before anybody is told. */
+        if (server->replication != REPLICATION_NONE)
+            replication_wait_again(server);
+        server_close(server, "login failed, and there is another password");
+        return;
+    }
     /* Said once, not for each attempt: pool_server_failed logs a change of it. */
     server_log(server, pool->last_login_failed ? LEVEL_DEBUG : LEVEL_WARNING,
                "server login failed: %s %s", fields.severity, fields.message);
     /* 57P03 cannot_connect_now: starting up or shutting down; clients go on waiting. */
-    pool_server_failed(pool, fields.message, fields.sqlstate,
-                       strcmp(fields.sqlstate, "57P03") != 0);
-    server_close(server, "login failed");
+    server_open_failed(server, fields.message, fields.sqlstate,
+                       strcmp(fields.sqlstate, "57P03") != 0, "login failed");
+}
+
+/* The host is another one than before, or has another role, another version: PgBouncer tells clients of
+ * the first one until RECONNECT. Not of a server that is older than the one whose welcome it is. */
+static bool welcome_differs(const struct server *server)
+{
+    const struct pool *pool = server->pool;
+    const struct server_login *login = server->login;
+
+    return server->generation >= pool->welcome_generation &&
+           (pool->welcome_bytes != login->welcome_bytes ||
+            memcmp(pool->welcome, login->welcome, login->welcome_bytes) != 0);
 }
 
 bool server_login_message(struct server *server, uint8_t type, const uint8_t *body, size_t bytes)
@@ -413,7 +462,9 @@ bool server_login_message(struct server *server, uint8_t type, const uint8_t *bo
             server_login_fail(server, "bad pkt header");
             return false;
         }
-        if (pool_needs_welcome(pool)) {
+        if (server->replication == REPLICATION_NONE &&
+            (pool_needs_welcome(pool) || welcome_differs(server))) {
+            pool->welcome_has_changed = pool->has_welcome;
             memcpy(pool->welcome, login->welcome, login->welcome_bytes);
             pool->welcome_bytes = login->welcome_bytes;
         }

@@ -391,7 +391,41 @@ public class DriveJdbc {
         }
     }
 
+    /* Each mode of queries; three times, so that prepareThreshold 2 prepares and asks for binary. */
+    static void console() throws SQLException {
+        String[][] modes = {{"prepareThreshold", "2"}, {"prepareThreshold", "-1"}, {"preferQueryMode", "simple"}};
+        for (String[] mode : modes)
+            try (Connection conn = connect(mode)) {
+                for (String command : System.getenv("DRIVE_COMMANDS").split("\n"))
+                    try (PreparedStatement statement = conn.prepareStatement(command)) {
+                        StringBuilder line = new StringBuilder();
+                        for (int turn = 0; turn < 3; turn++) {
+                            line.setLength(0);
+                            if (!statement.execute()) {
+                                line.append("done");
+                                continue;
+                            }
+                            ResultSet set = statement.getResultSet();
+                            int count = 0, columns = Math.min(5, set.getMetaData().getColumnCount());
+                            for (; set.next(); count++)
+                                for (int i = 1; i <= columns && count == 0; i++)
+                                    line.append(' ').append(set.getObject(i) == null ? "-" : set.getObject(i));
+                            line.insert(0, count);
+                        }
+                        say(command, line);
+                    } catch (SQLException error) {
+                        say(command, "error", error.getSQLState());
+                    }
+                if (!conn.isValid(5)) throw new SQLException("not valid");
+            }
+        System.out.println("end");
+    }
+
     public static void main(String[] arguments) throws Exception {
+        if (System.getenv("DRIVE_WAY").equals("console")) {
+            step = "console"; console();
+            return;
+        }
         List<Connection> conns = List.of(connect(), connect(), connect());
         Connection conn = conns.get(0), other = conns.get(1);
         String way = System.getenv("DRIVE_WAY");

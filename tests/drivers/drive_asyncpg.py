@@ -8,7 +8,7 @@ import os
 
 import asyncpg
 
-from steps import finish, rows, say, servers
+from steps import console_line, finish, rows, say, servers
 
 TEXT = "it's \"quoted\" \\ ä€🐘"
 
@@ -259,6 +259,25 @@ async def reconnect(conn):
     await again.close()
 
 
+async def console():
+    """Prepared and in binary; a row alone is an Execute with a limit."""
+    conn = await connect()
+    for _ in range(3):
+        for command in os.environ["DRIVE_COMMANDS"].split("\n"):
+            try:
+                found = await conn.fetch(command)
+            except asyncpg.PostgresError as error:
+                say("console", command, "error", error.sqlstate)
+                continue
+            if found:
+                assert await conn.fetchrow(command) == found[0]
+                console_line(command, [tuple(row) for row in found])
+            else:
+                say("console", command, "done")
+    await conn.close()
+    finish()
+
+
 async def main():
     conns = [await connect() for _ in range(3)]
     conn, other = conns[0], conns[1]
@@ -286,4 +305,4 @@ async def main():
     finish()
 
 
-asyncio.run(main())
+asyncio.run(console() if os.environ["DRIVE_WAY"] == "console" else main())

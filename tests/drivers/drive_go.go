@@ -381,7 +381,66 @@ func reconnect(db *sql.DB) {
 	say(value(db, "select $1::text || ' kept'", "d"))
 }
 
+func console() {
+	step = "console"
+	for _, how := range []string{"simple", "prepared"} {
+		db := open("")
+		conn, err := db.Conn(ctx)
+		must(err)
+		for _, command := range strings.Split(os.Getenv("DRIVE_COMMANDS"), "\n") {
+			line, count := "", 0
+			var found *sql.Rows
+			if how == "simple" {
+				found, err = conn.QueryContext(ctx, command)
+			} else {
+				var statement *sql.Stmt
+				if statement, err = conn.PrepareContext(ctx, command); err == nil {
+					found, err = statement.QueryContext(ctx)
+				}
+			}
+			for err == nil && found.Next() {
+				columns, _ := found.Columns()
+				values := make([]sql.NullString, len(columns))
+				places := make([]interface{}, len(columns))
+				for i := range values {
+					places[i] = &values[i]
+				}
+				err = found.Scan(places...)
+				for i := 0; i < len(values) && i < 5 && count == 0; i++ {
+					if values[i].Valid {
+						line += " " + values[i].String
+					} else {
+						line += " -"
+					}
+				}
+				count++
+			}
+			if err == nil {
+				err = found.Err()
+			}
+			var of *pq.Error
+			if errors.As(err, &of) {
+				say(command, "error", of.Code)
+			} else if must(err); count == 0 {
+				say(command, "done")
+			} else {
+				say(command, fmt.Sprint(count)+line)
+			}
+			if found != nil {
+				found.Close()
+			}
+		}
+		conn.Close()
+		db.Close()
+	}
+	fmt.Println("end")
+}
+
 func main() {
+	if os.Getenv("DRIVE_WAY") == "console" {
+		console()
+		return
+	}
 	db := open("")
 	binary := open("binary_parameters=yes")
 	conns := make([]*sql.Conn, 3)

@@ -230,6 +230,24 @@ async function reconnect(client) {
   await again.end();
 }
 
+async function consoleWay() {
+  const client = await connect();
+  for (const how of ['simple', 'named', 'unnamed']) {
+    for (const text of process.env.DRIVE_COMMANDS.split('\n')) {
+      try {
+        const asked = how === 'simple' ? text : how === 'named' ? { name: text.slice(0, 60), text } : { text, values: [] };
+        const found = (await client.query(asked)).rows;
+        if (found.length === 0) say('console', text, 'done');
+        else say('console', text, found.length, ...Object.values(found[0]).slice(0, 5).map((v) => (v === null ? '-' : v)));
+      } catch (error) {
+        say('console', text, 'error', error.code);
+      }
+    }
+  }
+  await client.end();
+  console.log('end');
+}
+
 async function main() {
   const clients = [await connect(), await connect(), await connect()];
   const [client, other] = clients;
@@ -255,4 +273,4 @@ async function main() {
   console.log(`# servers ${servers.size}\nend`);
 }
 
-main().catch((error) => { console.error(error); process.exit(1); });
+(process.env.DRIVE_WAY === 'console' ? consoleWay : main)().catch((error) => { console.error(error); process.exit(1); });

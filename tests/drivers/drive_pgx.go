@@ -14,6 +14,7 @@ import (
 
 	"github.com/jackc/pgconn"
 	"github.com/jackc/pgconn/stmtcache"
+	"github.com/jackc/pgtype"
 	"github.com/jackc/pgx/v4"
 	"github.com/jackc/pgx/v4/pgxpool"
 )
@@ -367,7 +368,56 @@ func listen(conn *pgx.Conn, other *pgx.Conn) {
 	say(heard.Channel, heard.Payload)
 }
 
+// A value as text; numeric comes as a struct.
+func shown(value interface{}) string {
+	if value == nil {
+		return "-"
+	}
+	if numeric, ok := value.(pgtype.Numeric); ok {
+		var number int64
+		must(numeric.AssignTo(&number))
+		return fmt.Sprint(number)
+	}
+	return fmt.Sprint(value)
+}
+
+func console() {
+	step = "console"
+	for _, mode := range []int{stmtcache.ModePrepare, stmtcache.ModeDescribe} {
+		conn := open(mode, 512)
+		for _, command := range strings.Split(os.Getenv("DRIVE_COMMANDS"), "\n") {
+			line, count := "", 0
+			found, err := conn.Query(ctx, command)
+			for err == nil && found.Next() {
+				var values []interface{}
+				values, err = found.Values()
+				for i := 0; i < len(values) && i < 5 && count == 0; i++ {
+					line += " " + shown(values[i])
+				}
+				count++
+			}
+			if err == nil {
+				err = found.Err()
+			}
+			var of *pgconn.PgError
+			if errors.As(err, &of) {
+				say(command, "error", of.Code)
+			} else if must(err); count == 0 {
+				say(command, "done")
+			} else {
+				say(command, fmt.Sprint(count)+line)
+			}
+		}
+		conn.Close(ctx)
+	}
+	fmt.Println("end")
+}
+
 func main() {
+	if os.Getenv("DRIVE_WAY") == "console" {
+		console()
+		return
+	}
 	conns := []*pgx.Conn{open(stmtcache.ModePrepare, 512), open(stmtcache.ModePrepare, 512), open(stmtcache.ModeDescribe, 512)}
 	conn, other := conns[0], conns[1]
 	way := os.Getenv("DRIVE_WAY")

@@ -9,7 +9,7 @@ import threading
 import psycopg
 from psycopg import errors, rows as row_makers, sql
 
-from steps import finish, rows, say, servers
+from steps import console_line, finish, rows, say, servers
 
 TEXT = "it's \"quoted\" \\ ä€🐘"
 
@@ -279,6 +279,27 @@ def reconnect(conn):
     again.close()
 
 
+def console():
+    """Simple, prepared, with values in binary."""
+    conn = connect()
+    for how in ({}, {"prepare": True}, {"binary": True}):
+        for command in os.environ["DRIVE_COMMANDS"].split("\n"):
+            try:
+                cursor = conn.cursor(binary=how.get("binary", False))
+                cursor.execute(command, prepare=how.get("prepare"))
+            except psycopg.Error as error:
+                say("console", command, "error", error.sqlstate)
+                continue
+            if cursor.description:
+                console_line(command, cursor.fetchall())
+            else:
+                say("console", command, "done")
+    with conn.pipeline():
+        both = [conn.execute("show version"), conn.execute("show state")]
+    assert [len(cursor.fetchall()) for cursor in both] == [1, 3]
+    finish()
+
+
 def main():
     conns = [connect() for _ in range(3)]
     conn, other = conns[0], conns[1]
@@ -306,4 +327,4 @@ def main():
     finish()
 
 
-main()
+console() if os.environ["DRIVE_WAY"] == "console" else main()

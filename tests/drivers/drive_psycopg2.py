@@ -10,7 +10,7 @@ import threading
 import psycopg2
 import psycopg2.extras
 
-from steps import finish, rows, say, servers
+from steps import console_line, finish, rows, say, servers
 
 TEXT = "it's \"quoted\" \\ ä€🐘"
 
@@ -224,6 +224,22 @@ def reconnect(conn):
     again.close()
 
 
+def console():
+    conn = connect()
+    for _ in range(3):
+        for command in os.environ["DRIVE_COMMANDS"].split("\n"):
+            try:
+                cursor = run(conn, command)
+            except psycopg2.Error as error:
+                say("console", command, "error", error.pgcode)
+                continue
+            if cursor.description:
+                console_line(command, cursor.fetchall())
+            else:
+                say("console", command, "done")
+    finish()
+
+
 def main():
     conns = [connect() for _ in range(3)]
     conn, other = conns[0], conns[1]
@@ -248,4 +264,4 @@ def main():
     finish()
 
 
-main()
+console() if os.environ["DRIVE_WAY"] == "console" else main()

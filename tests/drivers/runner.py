@@ -45,6 +45,13 @@ WAYS = {
     "workers": TRANSACTION,
     "off": {**TRANSACTION, "max_prepared_statements": 0},
 }
+# What the way `console` asks, each driver in each way it has of asking; what must come is made of the plain protocol's
+# answers. There is no `straight` for it.
+CONSOLE_COMMANDS = ["show version", "show state", "show lists", "show databases", "show pools", "show stats", "show totals",
+                    "SHOW CONFIG;", "show help", "set pool_mode = statement", "reload", "nonsense", "kill_client 999999",
+                    "show pools clients", "show timezone", "set application_name = x", "show users"]
+CONSOLE_DRIVERS = ("psycopg", "asyncpg", "psycopg2", "jdbc", "node-pg", "go", "pgx")
+
 # `off` shows that a difference is seen: without tracking most drivers must fail. Not run unless named.
 WAYS_RUN = [way for way in WAYS if way != "off"]
 OWN_SETTINGS = {"workers": "[pgsplice]\nworker_threads = 2\npool_shards = 2\n"}
@@ -235,10 +242,11 @@ class Bench:
 
     def __init__(self, postgres, folder):
         self.postgres, self.folder, self.slot = postgres, folder, 1
+        self.variant = None
 
 
 def run_program(run, port, database, folder):
-    env = {**os.environ, **run.driver.env, "PGHOST": "127.0.0.1", "PGPORT": str(port), "PGUSER": "u_scram",
+    env = {**os.environ, **run.driver.env, "DRIVE_COMMANDS": "\n".join(CONSOLE_COMMANDS), "PGHOST": "127.0.0.1", "PGPORT": str(port), "PGUSER": "u_scram",
            "PGPASSWORD": harness.PASSWORD, "PGDATABASE": database, "DRIVE_WAY": run.way,
            "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TZ": "UTC"}
     out, errors = os.path.join(folder, "transcript"), os.path.join(folder, "errors")
@@ -302,6 +310,47 @@ def run_way(driver, way, postgres, folder):
     return run
 
 
+def console_answers(pooler):
+    """A line for each command, as the programs write it."""
+    lines = []
+    with pooler.console(user="u_scram", password=harness.PASSWORD) as console:
+        for command in CONSOLE_COMMANDS:
+            try:
+                rows = console.client.query(command).rows
+                said = " ".join([str(len(rows)), *("-" if value is None else value for value in rows[0][:5])]) \
+                    if rows else "done"
+            except harness.pgwire.PgError as error:
+                said = f"error {error.sqlstate}"
+            lines.append(f"console {command} {said}")
+        console.client.terminate()  # until it has gone: it counts in some tables
+    return lines
+
+
+def run_console(driver, postgres, folder):
+    """(the report's line, whether all is well)"""
+    run = Run(driver, "console")
+    folder = os.path.join(folder, f"{driver.name}-console")
+    os.makedirs(folder, mode=0o755)
+    harness.give_to_os_user(folder)
+    pooler = harness.Pooler(Bench(postgres, folder), userlist={"u_scram": harness.PASSWORD}, name="p",
+                            admin_users="u_scram", auth_type="scram-sha-256", extra=OWN_SETTINGS_ELSE)
+    try:
+        wanted = console_answers(pooler)
+        run_program(run, pooler.port, "pgbouncer", folder)
+    finally:
+        pooler.process.kill()
+        pooler.process.wait()
+    label = f"{driver.name} console"
+    if run.problem:
+        return f"failed  {label}: {run.problem}\nthe end of the pooler's log:\n{pooler.log()[-LOG_TAIL:]}", False
+    seen = [line.rstrip() for line in run.lines[:-1]]
+    text = "\n".join(line for start in range(0, max(len(seen), 1), len(wanted)) for line in difflib.unified_diff(
+        [line.rstrip() for line in wanted], seen[start:start + len(wanted)], "plain", "console", n=0, lineterm=""))
+    if text:
+        return f"differs {label}\n    " + text.replace("\n", "\n    "), False
+    return f"same    {label} ({len(seen)} lines, {run.took:.1f} s)", True
+
+
 def allowed(driver, way, step, straight, pooled):
     for rule in ALLOWED:
         name, ways, rule_step, before, after, _ = rule
@@ -333,10 +382,17 @@ def compare(straight, pooled):
 
 def run_driver(driver, ways, postgres, folder, show):
     """The report's lines, whether all is well, and the rules that were used."""
+    report, well, used = [], True, []
+    if "console" in ways:
+        ways = [way for way in ways if way != "console"]
+        if driver.name in CONSOLE_DRIVERS:
+            line, well = run_console(driver, postgres, folder)
+            report.append(line)
+        if not ways:
+            return report, well, used
     straight = run_way(driver, "straight", postgres, folder)
     if straight.problem:
-        return [f"failed  {driver.name} straight: {straight.problem}"], False, []
-    report, well, used = [], True, []
+        return [*report, f"failed  {driver.name} straight: {straight.problem}"], False, []
     if show:
         report += ["    " + short(line) for line in straight.lines]
     if not ways:
@@ -361,7 +417,7 @@ def run_driver(driver, ways, postgres, folder, show):
 def main():
     options = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     options.add_argument("drivers", nargs="*", help="only these")
-    options.add_argument("--ways", default=",".join(WAYS_RUN), help="only these, with commas")
+    options.add_argument("--ways", default=",".join([*WAYS_RUN, "console"]), help="only these, with commas")
     options.add_argument("--jobs", type=int, default=2)
     options.add_argument("--show", action="store_true", help="print the straight transcripts")
     options.add_argument("--keep", action="store_true", help="keep transcripts, logs, configurations")
@@ -371,8 +427,8 @@ def main():
               driver.name in arguments.drivers]
     unknown = set(arguments.drivers) - {driver.name for driver in DRIVERS}
     ways = [way for way in arguments.ways.split(",") if way != "straight"]
-    if unknown or any(way not in WAYS for way in ways):
-        print(f"drivers: {' '.join(driver.name for driver in DRIVERS)}\nways: {' '.join(WAYS)}")
+    if unknown or any(way not in (*WAYS, "console") for way in ways):
+        print(f"drivers: {' '.join(driver.name for driver in DRIVERS)}\nways: {' '.join(WAYS)} console")
         return 1
     if arguments.list:
         print("\n".join(driver.name for driver in chosen))

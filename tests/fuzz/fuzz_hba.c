@@ -80,6 +80,7 @@ static void check_hba(const struct hba *hba)
                rule->address.family == AF_INET || rule->address.family == AF_INET6);
         assert((rule->method == AUTH_LDAP) == (rule->options != NULL));
         assert(rule->options == NULL || strlen(rule->options) <= HBA_OPTIONS_BYTES_MAX);
+        assert(rule->ldap == NULL || (rule->options != NULL && rule->ldap->uris[0] != '\0'));
         assert(rule->map == NULL || ident_find(&hba->ident, rule->map->name) == rule->map);
         if (rule->method == AUTH_PEER)
             (void)hba_allows_peer(rule, "root", "app");

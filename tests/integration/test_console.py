@@ -1,6 +1,6 @@
 """The admin console: what scripts, dashboards and drivers rely on."""
 
-import csv
+import collections
 import os
 import re
 import signal
@@ -8,24 +8,28 @@ import subprocess
 import time
 
 import pgwire
-from harness import TOP, Skip, as_os_user, eventually, matches, ours, refused, same, within
-from pgwire import bind, describe, execute, parse, query, sync
+import tables
+from harness import as_os_user, eventually, matches, ours, refused, same, slow, within
+from pgwire import query
 
-SHOW_COLUMNS = os.path.join(TOP, "tests", "compat", "show_columns.tsv")
-# What the first version answers. The others are skipped as long as they are an invalid command.
-DEMANDED = ("VERSION", "CONFIG", "DATABASES", "LISTS", "USERS", "POOLS", "CLIENTS", "SERVERS",
-            "STATS")
+
+# Rows of admin_commands.tsv that have a test, and which of its errors.
+COVERED = collections.defaultdict(set)
+
+
+def command_row(row, *errors):
+    COVERED[row].update(errors)
+    return lambda function: function
 
 
 # ---- SHOW ---------------------------------------------------------------------------------------
 
 def shows():
     found = {}
-    with open(SHOW_COLUMNS) as file:
-        for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE):
-            if row["column"] != "(no rows)":
-                column = (row["column"], int(row["type"].split()[0]))
-                found.setdefault(row["show"], []).append(column)
+    for row in tables.rows("show_columns"):
+        if row["column"] != "(no rows)":
+            column = (row["column"], int(row["type"].split()[0]))
+            found.setdefault(row["show"], []).append(column)
     return found
 
 
@@ -35,12 +39,7 @@ def make_show(name, columns):
         pooler = t.pooler(pool_mode="transaction")
         with pooler.connect() as c, pooler.console() as console:
             c.value("select 1")
-            try:
-                result = console.client.query(f"show {name.lower()}")
-            except pgwire.PgError as error:
-                if name not in DEMANDED and "invalid command" in error.text:
-                    raise Skip(f"SHOW {name} is not there yet")
-                raise
+            result = console.client.query(f"show {name.lower()}")
             same(result.columns, columns)
             same(result.tags, ["SHOW"])
             for row in result.rows:
@@ -56,6 +55,18 @@ for _name, _columns in shows().items():
     globals()[_test.__name__] = _test
 
 
+@ours
+def test_all_tables_over_the_unix_socket(t):
+    pooler = t.pooler(pool_mode="transaction")
+    with pooler.connect(host=pooler.folder) as c, pooler.console(host=pooler.folder) as console:
+        c.value("select 1")
+        for name, columns in shows().items():
+            same(console.client.query(f"show {name.lower()};").columns, columns, name)
+        row = next(r for r in console.table("show clients") if r["database"] == "pgbouncer")
+        same((row["user"], row["addr"], row["port"], row["local_addr"]), ("admin", "unix", str(pooler.port), "unix"))
+        assert int(row["remote_pid"]) == os.getpid()
+
+
 def test_show_version_is_a_name_and_a_number(t):
     with t.pooler().console() as console:
         rows = console.table("show version")
@@ -65,6 +76,7 @@ def test_show_version_is_a_name_and_a_number(t):
         same(rows[0]["version"], first)
 
 
+@command_row("SHOW HELP")
 def test_show_help_is_a_notice(t):
     with t.pooler().console() as console:
         result = console.client.query("show help")
@@ -75,6 +87,7 @@ def test_show_help_is_a_notice(t):
             assert word in notice["D"], notice["D"]
 
 
+@command_row("(any)")
 def test_words_are_read_in_any_case_and_spacing(t):
     with t.pooler().console() as console:
         for command in ("SHOW POOLS", "show pools;", "  Show\tPools \n;", "sHoW\nPoOlS"):
@@ -115,6 +128,27 @@ def test_console_survives_a_very_long_query(t):
         assert errors
     with pooler.console() as console:
         same(console.do("show version"), "SHOW")
+
+
+@ours
+@slow(30)
+def test_answers_that_nobody_reads_take_no_more_than_some_memory(t):
+    pooler = t.pooler()
+    with pooler.console() as console, pooler.console() as other:
+        same(other.do("show version"), "SHOW")
+        before = pooler.memory()
+        console.client.socket.setblocking(False)
+        commands, sent = query("show config") * 1000, 0
+        try:
+            while sent < 100000000:
+                sent += console.client.socket.send(commands)
+        except BlockingIOError:
+            pass
+        same(other.do("show version"), "SHOW")
+        assert pooler.memory() - before < 4 << 20, pooler.memory() - before
+        console.client.socket.setblocking(True)
+        for _ in range(500):  # more than was ready
+            same(console.client.results().tags, ["SHOW"])
 
 
 def test_pipelined_commands_are_answered_in_order(t):
@@ -292,8 +326,258 @@ def test_show_config_tells_the_defaults(t):
             same(rows[key]["default"], value, key)
 
 
+# ---- numbers ------------------------------------------------------------------------------------
+
+def counted(rows, *keys):
+    return collections.Counter(tuple(row[key] for key in keys) for row in rows)
+
+
+def each_way(t, **settings):
+    """A pooler with two workers, clients in many states."""
+    pooler = t.pooler(pool_mode="transaction", default_pool_size=2, users={"other": "pool_size=1"},
+                      extra="[pgsplice]\nworker_threads = 2\n", **settings)
+    busy = [pooler.connect() for _ in range(2)] + [pooler.connect(user="other", database="app2")]
+    for c in busy:
+        c.query("begin")
+    idle = [pooler.connect() for _ in range(3)] + [pooler.connect(database="app2")]
+    idle[-1].value("select 1")
+    waiting = [pooler.connect() for _ in range(2)] + [pooler.connect(user="other", database="app2")]
+    for c in waiting:
+        c.send(query("select 'waited'"))
+    return pooler, busy, idle, waiting
+
+
+@ours
+def test_the_tables_agree(t):
+    pooler, busy, idle, waiting = each_way(t)
+    with pooler.console() as console, pooler.console(user="stats"):
+        console.wait_pool(cl_active=5, cl_waiting=2, sv_active=2, sv_idle=0)
+        console.wait_pool("app2", "other", cl_active=1, cl_waiting=1, sv_active=1)
+        console.wait_pool("app2", "app", cl_active=1, cl_waiting=0, sv_active=0, sv_idle=1)
+        console.wait_pool("pgbouncer", "pgbouncer", cl_active=2)
+        pools = console.table("show pools")
+        clients = console.table("show clients")
+        servers = console.table("show servers")
+        same(counted(clients, "database", "user", "state"), collections.Counter({
+            ("app", "app", "active"): 2, ("app", "app", "idle"): 3, ("app", "app", "waiting"): 2,
+            ("app2", "other", "active"): 1, ("app2", "other", "waiting"): 1,
+            ("app2", "app", "idle"): 1,
+            ("pgbouncer", "admin", "active"): 1, ("pgbouncer", "stats", "idle"): 1}))
+        same(counted(servers, "database", "user", "state"), collections.Counter({
+            ("app", "app", "active"): 2, ("app2", "other", "active"): 1,
+            ("app2", "app", "idle"): 1}))
+        links = {row["ptr"]: row["link"] for row in clients + servers}
+        same({a: b for a, b in links.items() if b}, {b: a for a, b in links.items() if b})
+        for row in pools[:-1]:
+            mine = [c["state"] for c in clients
+                    if (c["database"], c["user"]) == (row["database"], row["user"])]
+            same((int(row["cl_active"]), int(row["cl_waiting"])),
+                 (mine.count("active") + mine.count("idle"), mine.count("waiting")), str(row))
+        databases = {row["name"]: row for row in console.table("show databases")}
+        same({name: (row["current_connections"], row["current_client_connections"])
+              for name, row in databases.items()},
+             {"app": ("2", "7"), "app2": ("2", "3"), "pgbouncer": ("0", "2")})
+        users = {row["name"]: row for row in console.table("show users")}
+        same({name: (users[name]["current_connections"], users[name]["current_client_connections"],
+                     users[name]["pool_size"]) for name in ("app", "other")},
+             {"app": ("3", "8", ""), "other": ("1", "2", "        1")})
+        def lists_now():
+            return {row["list"]: int(row["items"]) for row in console.table("show lists")}
+        # the harness's own probe may still be there
+        eventually(lambda: lists_now()["login_clients"] == 0, "nobody is in login")
+        lists = lists_now()
+        same((lists["databases"], lists["users"], lists["pools"], lists["used_clients"],
+              lists["used_servers"], lists["login_clients"]),
+             (len(databases), len(users), len(pools), len(clients), len(servers), 0))
+        sockets = console.table("show sockets")
+        same({row["id"] for row in sockets}, {row["id"] for row in clients + servers})
+        same(counted(sockets, "database", "state"), collections.Counter({
+            ("app", "cl_active"): 5, ("app", "cl_waiting"): 2, ("app2", "cl_active"): 2,
+            ("app2", "cl_waiting"): 1, ("app", "sv_active"): 2, ("app2", "sv_active"): 1,
+            ("app2", "sv_idle"): 1, ("pgbouncer", "cl_active"): 2}))
+        for c in busy:
+            c.query("commit")
+        for c in waiting:
+            same(c.results().value(), "waited")
+        console.wait_pool(cl_active=7, cl_waiting=0, sv_active=0, sv_idle=2)
+
+
+@ours
+def test_memory_is_what_connections_take(t):
+    pooler = t.pooler(pool_mode="transaction", extra="[pgsplice]\nworker_threads = 2\n")
+    with pooler.console() as console:
+        def memory():
+            rows = console.table("show mem")
+            for row in rows:
+                wanted = int(row["size"]) * (int(row["used"]) + int(row["free"]))
+                same(int(row["memtotal"]), min(wanted, 2 ** 31 - 1), str(row))
+            return {row["name"]: row for row in rows}
+        # the harness's own probe may still be there
+        eventually(lambda: memory()["client_cache"]["used"] == "0", "no client yet")
+        before = memory()
+        same(list(before)[:12],
+             ["user_cache", "credentials_cache", "db_cache", "peer_cache", "peer_pool_cache", "pool_cache",
+              "outstanding_request_cache", "server_cache", "client_cache", "iobuf_cache", "var_list_cache",
+              "server_prepared_statement_cache"])
+        same((before["user_cache"]["used"], before["db_cache"]["used"]), ("4", "2"))
+        same(before["server_cache"]["used"], "0")
+        clients = [pooler.connect() for _ in range(10)]
+        for c in clients:
+            c.batch(pgwire.parse("s", "select 1"))
+            c.query("begin")
+        during = memory()
+        same((during["client_cache"]["used"], during["server_cache"]["used"]), ("10", "10"))
+        assert int(during["iobuf_cache"]["memtotal"]) > 0
+        same(int(during["server_prepared_statement_cache"]["used"]), 10)
+        lists = {r["list"]: r["items"] for r in console.table("show lists")}
+        same((lists["free_clients"], lists["free_servers"]),
+             (during["client_cache"]["free"], during["server_cache"]["free"]))
+        for c in clients:
+            c.terminate()
+        eventually(lambda: memory()["client_cache"]["used"] == "0", "clients give their memory back")
+        after, lists = memory(), {r["list"]: r["items"] for r in console.table("show lists")}
+        assert int(after["client_cache"]["free"]) >= 10
+        same((lists["free_clients"], lists["free_servers"]),
+             (after["client_cache"]["free"], after["server_cache"]["free"]))
+
+
+@ours
+def test_sockets_tell_what_waits_in_them(t):
+    pooler = t.pooler(pool_mode="transaction", default_pool_size=1)
+    with pooler.console() as console, pooler.connect() as reader, pooler.connect() as waiter, \
+            pooler.connect(database="app2") as quiet, pooler.open() as early:
+        def socket_of(client, table="sockets"):
+            port = str(client.socket.getsockname()[1])
+            return next((r for r in console.table(f"show {table}") if r["port"] == port and r["type"] == "C"), None)
+        same({int(socket_of(quiet)[name]) for name in ("recv_pos", "pkt_pos", "pkt_remain", "send_pos",
+                                                        "send_remain", "pkt_avail", "send_avail")}, {0})
+        same(socket_of(quiet, "active_sockets"), None)
+        # a slow reader: what its server sends waits for it, and so does the next client's query
+        reader.send(query("select repeat('x', 1000) from generate_series(1, 100000)"))
+        eventually(lambda: int(socket_of(reader)["send_avail"]) > 100000, "bytes wait for a slow reader")
+        asked = query("select 'asked'")
+        waiter.send(asked)
+        eventually(lambda: socket_of(waiter)["state"] == "cl_waiting", "waits")
+        same(socket_of(waiter)["pkt_avail"], str(len(asked)))
+        # before its login
+        early.send(pgwire.startup({"user": "app"})[:10])
+        eventually(lambda: int(socket_of(early)["pkt_avail"]) == 10, "ten bytes of a startup packet")
+        row = socket_of(early)
+        same((row["state"], row["user"], row["database"]), ("cl_login", "(nouser)", "(nodb)"))
+        active = console.table("show active_sockets")
+        assert all(int(row["pkt_avail"]) + int(row["send_avail"]) > 0 for row in active), active
+        for client in (reader, waiter, early):
+            assert socket_of(client, "active_sockets") is not None
+        same(len(reader.results().rows), 100000)
+        same(waiter.results().value(), "asked")
+        # in the middle of a message
+        insert = query("select length('" + "y" * 40000 + "')")
+        quiet.send(insert[:1000])
+        eventually(lambda: int(socket_of(quiet)["pkt_remain"]) + int(socket_of(quiet)["pkt_avail"]) > 0, "half a message")
+        quiet.send(insert[1000:])
+        same(quiet.results().value(), "40000")
+        same(socket_of(quiet)["pkt_remain"], "0")
+
+
+@ours
+@slow(30)
+def test_statistics_agree(t):
+    pooler = t.pooler(pool_mode="transaction", stats_period=1)
+    clients = [pooler.connect(), pooler.connect(database="app2")]
+    with pooler.console() as console:
+        def averages():
+            return {row["database"]: row for row in console.table("show stats")}
+
+        def work():
+            for c in clients:
+                c.query("select 1")
+                c.batch(pgwire.parse("", "select 2") + pgwire.bind() + pgwire.execute())
+            return all(int(averages()[name]["avg_query_count"]) > 0 for name in ("app", "app2"))
+        eventually(work, "an average", 5)
+        # one table after the other: taken again until no period ended in between
+        def taken():
+            before = console.table("show stats")
+            rest = [console.table(f"show {name}") for name in ("stats_totals", "stats_averages", "totals")]
+            return console.table("show stats") == before and (before, *rest)
+        stats, totals, means, sums = eventually(taken, "one moment")
+        for row, total, mean in zip(stats, totals, means, strict=True):
+            values = list(row.values())
+            same(values[:13], list(total.values()))
+            same(values[:1] + values[13:], list(mean.values()))
+        wanted = [sum(int(list(row.values())[i]) for row in stats) for i in range(1, 13)]
+        same([int(row["value"]) for row in sums][:12], wanted)
+        same([row["name"] for row in sums],
+             [f"{kind}_{name}" for kind in ("total", "avg") for name in
+              ("server_assignment_count", "xact_count", "query_count", "client_bytes", "server_bytes",
+               "xact_time", "query_time", "wait_time", "ps_client_parse_count", "ps_server_parse_count",
+               "ps_bind_count", "client_login_count")])
+        per_second = [int(row["value"]) for row in sums][12:]
+        for i in (1, 2):
+            assert abs(per_second[i] - sum(int(list(row.values())[13 + i]) for row in stats)) <= 2, sums
+
+
+@ours
+def test_statistics_of_statements_and_bytes(t):
+    pooler = t.pooler(pool_mode="transaction", default_pool_size=1)
+    with pooler.connect() as c, pooler.connect() as other, pooler.console() as console:
+        def row():
+            found = next(r for r in console.table("show stats") if r["database"] == "app")
+            return {key: int(value) for key, value in found.items() if key != "database"}
+        before = row()
+        sent = 0
+        for client in (c, other):
+            for data in (pgwire.parse("s", "select 1 as one"), pgwire.bind("", "s") + pgwire.execute(),
+                         pgwire.bind("", "s") + pgwire.execute()):
+                sent += len(data) + len(pgwire.sync())
+                client.batch(data)
+        grown = {key: value - before[key] for key, value in row().items()}
+        same((grown["total_client_parse_count"], grown["total_server_parse_count"], grown["total_bind_count"]), (2, 1, 4))
+        same((grown["total_query_count"], grown["total_xact_count"], grown["total_server_assignment_count"]), (6, 6, 6))
+        same((grown["total_received"], grown["total_client_login_count"]), (sent, 0))
+        c.query("begin")
+        before = row()
+        other.send(query("select 1"))
+        console.wait_pool(cl_waiting=1)
+        eventually(lambda: int(console.pool()["maxwait_us"]) > 60000, "it has waited")
+        c.query("commit")
+        other.results()
+        grown = row()["total_wait_time"] - before["total_wait_time"]
+        assert 60000 <= grown < 5000000, grown
+
+
+@ours
+def test_show_config_has_the_order_of_the_page(t):
+    with t.pooler().console() as console:
+        keys = [row["key"] for row in console.table("show config")]
+        wanted = [row["setting"] for row in tables.rows("settings")]
+        same(keys[:len(wanted)], wanted)
+        rows = {row["key"]: row for row in console.table("show config")}
+        same((rows["unix_socket_mode"]["value"], rows["auth_query"]["default"] is not None), ("511", True))
+        same((rows["verbose"]["value"], rows["user"]["value"], rows["user"]["default"]), ("0", None, None))
+
+
+@ours
+def test_show_state_tells_of_everything_only(t):
+    with t.pooler().console() as console:
+        def state():
+            return [(r["key"], r["value"]) for r in console.table("show state")]
+        running = [("active", "yes"), ("paused", "no"), ("suspended", "no")]
+        same(state(), running)
+        console.do("pause app")
+        same(state(), running)
+        console.do("resume app")
+        console.do("pause")
+        same(state(), [("active", "no"), ("paused", "yes"), ("suspended", "no")])
+        console.do("resume")
+        console.do("suspend")
+        same(state(), [("active", "no"), ("paused", "no"), ("suspended", "yes")])
+        console.do("resume")
+        same(state(), running)
+
+
 # ---- rights -------------------------------------------------------------------------------------
 
+@command_row("(rights)")
 def test_strangers_are_not_allowed(t):
     pooler = t.pooler()
     with refused("not allowed", "08P01", "FATAL"):
@@ -348,6 +632,19 @@ def test_any_user_may_look_with_auth_type_any(t):
             console.do("reload")
 
 
+@ours
+def test_listed_users_keep_their_rights_with_auth_type_any(t):
+    pooler = t.pooler(auth_type="any", databases={"app": t.postgres.address(user="app")})
+    with pooler.console(user="admin") as console:
+        same(console.do("reload"), "RELOAD")
+    for user in ("stats", "nobody_we_know"):
+        with pooler.console(user=user) as console:
+            same(console.do("show lists"), "SHOW")
+            for command in ("reload", "show fds", "pause"):
+                with refused("admin access needed", "08P01", "ERROR"):
+                    console.do(command)
+
+
 def test_owner_of_the_process_is_admin_on_the_unix_socket(t):
     pooler = t.pooler(auth_type="md5", admin_users="", userlist={"app": "x"})
     done = subprocess.run(["psql", "-XAt", "-h", pooler.folder, "-p", str(pooler.port), "-U",
@@ -358,59 +655,20 @@ def test_owner_of_the_process_is_admin_on_the_unix_socket(t):
     assert "RELOAD" in done.stdout, done.stdout
 
 
-# ---- the extended protocol ----------------------------------------------------------------------
-
+@command_row("(protocol)", "unsupported packet type for admin console: NUMBER")
 @ours
-def test_extended_protocol_is_answered(t):
-    with t.pooler().console() as console:
-        result = console.client.batch(parse("", "show version") + bind() + describe("P") +
-                                      execute())
-        same(result.types, "12TDCZ")
-        same((result.columns, result.tags), ([("version", 25)], ["SHOW"]))
-        same(console.do("show version"), "SHOW")
-
-
-@ours
-def test_described_statement_of_the_extended_protocol(t):
-    with t.pooler().console() as console:
-        c = console.client
-        result = c.batch(parse("s", "show pools") + describe("S", "s"))
-        same(result.types, "1tTZ")
-        for _ in range(2):
-            result = c.batch(bind("", "s") + execute())
-            same(result.types[0] + result.types[-2:], "2CZ")
-        same(c.batch(pgwire.close("S", "s")).types, "3Z")
-
-
-@ours
-def test_errors_in_the_extended_protocol_skip_to_sync(t):
-    with t.pooler().console() as console:
-        c = console.client
-        c.send(parse("", "nonsense") + bind() + execute() + sync() + query("show version"))
-        result = c.results()
-        same(result.types[-2:], "EZ")
-        matches("invalid command 'nonsense'", result.errors[0].text)
-        same(c.results().tags, ["SHOW"])
-        c.send(parse("", "show version") + pgwire.flush())
-        same(c.receive().type, "1")
-        c.send(sync())
-        same(c.results().types, "Z")
-
-
-@ours
-def test_commands_work_in_the_extended_protocol(t):
-    with t.pooler().console() as console:
-        result = console.client.batch(parse("", "reload") + bind() + describe("P") + execute())
-        same((result.types, result.tags), ("12nCZ", ["RELOAD"]))
-
-
 def test_unknown_messages_end_the_console_session(t):
     pooler = t.pooler()
-    with pooler.console() as console:
-        console.client.send(pgwire.function_call(1, []))
-        console.client.send(pgwire.function_call(1, []))
-        found = console.client.until("E")
-        assert found[-1].error().sqlstate == "08P01"
+    for message, number in ((pgwire.function_call(1, []), 70), (pgwire.copy_data(b"x"), 100),
+                            (pgwire.message("p", b"x\0"), 112)):
+        with pooler.console() as console:
+            console.client.send(message)
+            found = console.client.closed()
+            same("".join(m.type for m in found), "EZE")
+            first, last = found[0].error(), found[2].error()
+            same((first.severity, first.sqlstate, first.text),
+                 ("ERROR", "08P01", f"unsupported packet type for admin console: {number}"))
+            same((last.severity, last.sqlstate, last.text), ("FATAL", "08P01", "bad packet"))
     with pooler.console() as console:
         same(console.do("show version"), "SHOW")
 
@@ -755,3 +1013,359 @@ def test_unknown_shutdown_word_is_an_invalid_command(t):
         with refused("invalid command 'shutdown wait_for_rain', use SHOW HELP;"):
             console.do("shutdown wait_for_rain")
         same(console.do("show version"), "SHOW")
+
+
+# ---- the page of commands, row by row -----------------------------------------------------------
+
+class Steps:
+    """What a row of admin_commands.tsv says, tried one after the other; errors are those of
+    errors.tsv, and the session goes on after each."""
+
+    def __init__(self, console):
+        self.console = console
+
+    def tag(self, command, tag=None):
+        same(self.console.do(command), tag or command.split()[0].upper(), command)
+
+    def error(self, command, text, name="", sqlstate="08P01"):
+        wanted = text.replace("NAME", name).replace("TEXT", command)
+        with refused(re.escape(wanted), sqlstate, "ERROR"):
+            self.console.do(command)
+        same(self.console.do("show version"), "SHOW", command)
+
+
+INVALID = "invalid command 'TEXT', use SHOW HELP;"
+NO_DATABASE = "no such database: NAME"
+PAUSED = "already suspended/paused"
+
+
+@ours
+@command_row("(any)", INVALID, "bad arguments")
+def test_grammar(t):
+    with t.pooler().console() as console:
+        steps = Steps(console)
+        for command in ("nonsense", "show pools clients", "show pools; show pools", "/* c */ show pools",
+                        "show pools -- c", "'show' pools", "\"show\" pools", "pause a.b", "show.pools", "begin"):
+            steps.error(command, INVALID)
+        steps.error("a" * 15, INVALID)
+        steps.error("a" * 16, "bad arguments")
+        steps.error("pause " + "d" * 63, NO_DATABASE, "d" * 63)
+        steps.error("pause " + "d" * 64, "bad arguments")
+        steps.error('pause "a b\'""c;"', NO_DATABASE, 'a b\'"c;')
+        steps.error('pause ""', "bad arguments")
+        steps.tag(f"set syslog_ident = '{'v' * 255}'", f"SET syslog_ident={'v' * 255}")
+        steps.error(f"set syslog_ident = '{'v' * 256}'", "bad arguments")
+        for command in ("", " ", ";", " ; \n"):
+            same(console.client.query(command).types, "IZ")
+
+
+@ours
+@command_row("(any)")
+def test_errors_of_the_console_stand_twice_in_the_log(t):
+    pooler = t.pooler()
+    with pooler.console() as console:
+        Steps(console).error("nonsense", INVALID)
+        pooler.wait_log(r"ERROR .*C-0x[0-9a-f]+: pgbouncer/admin@.* invalid command 'nonsense'")
+        pooler.wait_log(r"WARNING .*C-0x[0-9a-f]+: .*pooler error: invalid command 'nonsense'")
+
+
+@command_row("(rights)", "admin access needed")
+@ours
+def test_each_command_needs_its_rights(t):
+    pooler = t.pooler()
+    with pooler.connect() as c, pooler.console(user="stats") as console:
+        steps = Steps(console)
+        for row in tables.rows("admin_commands"):
+            command = re.split(";| or ", row["grammar"])[0].replace("NUMBER", "1").replace("WORD = VALUE", "pool_mode = session")
+            command = command.replace("[WORD]", "").replace("WORD", "app").strip()
+            if row["who"] == "admin" and not row["command"].startswith("("):
+                steps.error(command, "admin access needed")
+        steps.error("show fds", "admin access needed")
+        for name in shows():
+            if name != "FDS":
+                steps.tag(f"show {name}")
+        same(c.value("select 1"), "1")
+
+
+@ours
+@command_row("SHOW x", INVALID)
+def test_show_and_select(t):
+    with t.pooler().console() as console:
+        steps = Steps(console)
+        for command in ("show", "select", "show nothing", "select 1", "select version()", "show pool"):
+            steps.error(command, INVALID)
+        for command in ("show pools", "select pools", "SELECT POOLS;", 'show "pools"'):
+            steps.tag(command, "SHOW")
+
+
+DRIVERS_SETTINGS = {"client_encoding": "UTF-8", "default_transaction_isolation": "read committed",
+                    "standard_conforming_strings": "on", "datestyle": "ISO", "timezone": "GMT"}
+
+
+@ours
+@command_row("SHOW/SET of driver settings", "SET failed", INVALID)
+def test_settings_of_drivers_are_shown_and_not_set(t):
+    pooler = t.pooler()
+    with pooler.console(user="stats") as console:
+        for name, value in DRIVERS_SETTINGS.items():
+            same(console.client.value(f"show {name}"), value)
+            for how in (f"set {name} = 'x'", f"SET {name.upper()} TO x", f"set {name} to ''"):
+                result = console.client.query(how)
+                same((result.types, result.tags), ("NCZ", ["SET"]))
+                same([result.notices[0][k] for k in "SCM"], ["NOTICE", "00000", "SET ignored"])
+            same(console.client.value(f"show {name}"), value)
+    with pooler.console() as console:
+        steps = Steps(console)
+        steps.error("set server_version = x", "SET failed")
+        steps.error("set search_path = x", "SET failed")
+        for name in ("application_name", "extra_float_digits", "server_version", "search_path"):
+            steps.error(f"show {name}", INVALID)
+
+
+@ours
+@command_row("SET", "SET failed", INVALID)
+def test_set_changes_one_setting_until_reload(t):
+    pooler = t.pooler(pool_mode="session")
+    with pooler.console() as console:
+        steps = Steps(console)
+        steps.tag("set pool_mode = transaction", "SET pool_mode=transaction")
+        same(console.config("pool_mode"), "transaction")
+        steps.tag("SET query_timeout TO '1.5'", "SET query_timeout=1.5")
+        same(console.config("query_timeout"), "1.5")
+        steps.tag("set default_pool_size=7;", "SET default_pool_size=7")
+        same(console.config("default_pool_size"), "7")
+        steps.tag("set server_reset_query = 'it''s'", "SET server_reset_query=it's")
+        same(console.config("server_reset_query"), "it's")
+        steps.tag(f"set listen_port = {pooler.port + 1}", f"SET listen_port={pooler.port + 1}")
+        same(console.config("listen_port"), str(pooler.port), "needs a restart")
+        for command in ("set nothing = 1", "set pool_mode = sometimes", "set default_pool_size = 'x'"):
+            steps.error(command, "SET failed")
+        for command in ("set", "set pool_mode", "set pool_mode session", "set query_timeout = 1.5",
+                        "set query_timeout = -1", "set pool_mode = session session", "set = 1", "set pool_mode ="):
+            steps.error(command, INVALID)
+        steps.tag("reload")
+        same((console.config("pool_mode"), console.config("query_timeout"),
+              console.config("default_pool_size")), ("session", "0", "20"))
+
+
+@ours
+@command_row("RELOAD", "RELOAD failed, see logs for additional details", INVALID)
+def test_reload_row(t):
+    pooler = t.pooler()
+    with pooler.console() as console:
+        steps = Steps(console)
+        steps.tag("reload")
+        steps.error("reload x", INVALID)
+        pooler.change(reload=False, pool_mode="sometimes")
+        steps.error("reload", "RELOAD failed, see logs for additional details", sqlstate="F0000")
+        steps.error("reload x", INVALID)
+
+
+@ours
+@command_row("PAUSE", PAUSED)
+@command_row("PAUSE db", PAUSED, NO_DATABASE, "cannot pause admin db: NAME")
+@command_row("RESUME", "pooler is not paused/suspended")
+@command_row("RESUME db", NO_DATABASE, "database NAME is not paused")
+def test_pause_and_resume_rows(t):
+    with t.pooler().console() as console:
+        steps = Steps(console)
+        steps.error("resume", "pooler is not paused/suspended")
+        steps.error("pause missing", NO_DATABASE, "missing")
+        steps.error("resume missing", NO_DATABASE, "missing")
+        steps.error("pause pgbouncer", "cannot pause admin db: NAME", "pgbouncer")
+        steps.error("resume app", "database NAME is not paused", "app")
+        steps.tag("pause app")
+        steps.tag("pause app")
+        steps.error("resume", "pooler is not paused/suspended")
+        steps.tag("pause")
+        for command in ("pause", "pause app", "pause app2"):
+            steps.error(command, PAUSED)
+        steps.tag("resume")
+        steps.tag("resume app")
+        steps.error("resume app", "database NAME is not paused", "app")
+
+
+@ours
+@command_row("RESUME", "pooler is shutting down")
+def test_resume_while_shutting_down(t):
+    pooler = t.pooler()
+    with pooler.connect(), pooler.console() as console:
+        steps = Steps(console)
+        steps.tag("shutdown wait_for_clients")
+        steps.error("resume", "pooler is shutting down")
+
+
+@ours
+@command_row("SUSPEND", PAUSED, "cannot suspend with paused databases", INVALID)
+def test_suspend_row(t):
+    with t.pooler().console() as console:
+        steps = Steps(console)
+        steps.error("suspend app", INVALID)
+        steps.tag("pause app")
+        steps.error("suspend", "cannot suspend with paused databases")
+        steps.tag("resume app")
+        steps.tag("suspend")
+        for command in ("suspend", "pause", "pause app", "kill", "kill app"):
+            steps.error(command, PAUSED)
+        steps.tag("resume")
+        steps.tag("pause")
+        steps.error("suspend", PAUSED)
+        steps.tag("resume")
+
+
+@ours
+@command_row("DISABLE db", "a database is required", NO_DATABASE, "cannot disable admin db: NAME")
+@command_row("ENABLE db", "a database is required", NO_DATABASE, "cannot enable admin db: NAME")
+def test_disable_and_enable_rows(t):
+    pooler = t.pooler()
+    with pooler.connect() as c, pooler.console() as console:
+        steps = Steps(console)
+        for word in ("disable", "enable"):
+            steps.error(word, "a database is required")
+            steps.error(f"{word} missing", NO_DATABASE, "missing")
+            steps.error(f"{word} pgbouncer", f"cannot {word} admin db: NAME", "pgbouncer")
+        steps.tag("disable app")
+        same({r["name"]: r["disabled"] for r in console.table("show databases")},
+             {"app": "1", "app2": "0", "pgbouncer": "0"})
+        with refused('database "app" is disabled', "08P01", "FATAL"):
+            pooler.connect()
+        same(c.value("select 'goes on'"), "goes on")
+        steps.tag("enable app")
+        pooler.usable()
+
+
+@ours
+@command_row("RECONNECT", NO_DATABASE, "cannot reconnect admin db: NAME")
+@command_row("WAIT_CLOSE", NO_DATABASE, "cannot wait in admin db: NAME")
+def test_reconnect_and_wait_close_rows(t):
+    pooler = t.pooler(pool_mode="transaction")
+    with pooler.connect() as c, pooler.connect(database="app2") as other, pooler.console() as console:
+        steps = Steps(console)
+        for word, what in (("reconnect", "reconnect"), ("wait_close", "wait in")):
+            steps.error(f"{word} missing", NO_DATABASE, "missing")
+            steps.error(f"{word} pgbouncer", f"cannot {what} admin db: NAME", "pgbouncer")
+            steps.tag(word)
+        pids = c.pid(), other.pid()
+        steps.tag("reconnect app")
+        steps.tag("wait_close app")
+        assert c.pid() != pids[0]
+        same(other.pid(), pids[1])
+
+
+@ours
+@command_row("KILL", PAUSED)
+@command_row("KILL db", NO_DATABASE, PAUSED, "cannot kill admin db: NAME")
+def test_kill_rows(t):
+    pooler = t.pooler(pool_mode="transaction")
+    with pooler.connect() as c, pooler.connect(database="app2") as other, pooler.console() as console:
+        steps = Steps(console)
+        steps.error("kill missing", NO_DATABASE, "missing")
+        steps.error("kill pgbouncer", "cannot kill admin db: NAME", "pgbouncer")
+        steps.tag("pause")
+        steps.error("kill", PAUSED)
+        steps.error("kill app", PAUSED)
+        steps.tag("resume")
+        steps.tag("kill app")
+        same(c.fatal().text, "database removed")
+        same(other.value("select 1"), "1")
+        steps.tag("kill")
+        same(other.fatal().text, "database removed")
+        same({r["name"]: r["paused"] for r in console.table("show databases")},
+             {"app": "1", "app2": "1", "pgbouncer": "0"})
+        steps.error("resume", "pooler is not paused/suspended")
+        steps.tag("resume app")
+        steps.tag("resume app2")
+        pooler.usable()
+
+
+@ours
+@command_row("KILL_CLIENT", "invalid client pointer supplied", "client not found")
+def test_kill_client_row(t):
+    pooler = t.pooler()
+    with pooler.connect() as c, pooler.connect() as other, pooler.open() as early, pooler.console() as console:
+        steps = Steps(console)
+        row = next(r for r in console.table("show clients")
+                   if r["database"] == "app" and r["port"] == str(c.socket.getsockname()[1]))
+        for wrong in ("", "abc", "-", "12x", row["ptr"] if not row["ptr"].isdigit() else "0x"):
+            steps.error(f"kill_client {wrong}" if wrong != "-" else 'kill_client "-1"',
+                        "invalid client pointer supplied")
+        steps.error("kill_client 999999", "client not found")
+        early.send(pgwire.ssl_request())
+        same(early.raw(1), b"N")
+        login = next(r for r in console.table("show sockets") if r["state"] == "cl_login")
+        steps.error(f"kill_client {login['id']}", "client not found")
+        steps.tag(f"kill_client {row['id']}")
+        killed = c.fatal()
+        same((killed.text, killed.sqlstate, killed.severity), ("admin forced disconnect", "08P01", "FATAL"))
+        same(other.value("select 1"), "1")
+
+
+@ours
+@command_row("SHUTDOWN")
+def test_shutdown_answers_nothing(t):
+    pooler = t.pooler()
+    with pooler.console() as console:
+        console.client.send(query("shutdown"))
+        same(console.client.closed(), [])
+        same(pooler.wait_exit(), 0)
+
+
+@ours
+@command_row("SHUTDOWN WAIT_FOR_SERVERS", INVALID)
+@command_row("SHUTDOWN WAIT_FOR_CLIENTS", INVALID)
+def test_shutdown_waits_row(t):
+    for how in ("wait_for_servers", "wait_for_clients"):
+        pooler = t.pooler()
+        with pooler.connect() as c, pooler.console() as console:
+            c.query("begin")
+            steps = Steps(console)
+            steps.error("shutdown wait_for_rain", INVALID)
+            steps.error("shutdown now", INVALID)
+            steps.tag(f"shutdown {how}")
+            with refused("pooler is shutting down"):
+                console.do(f"shutdown {how}")
+            with pooler.console(host=pooler.folder) as late:
+                same(late.do("show version"), "SHOW")
+                late.client.terminate()
+            c.query("commit")
+            c.terminate()
+            console.client.terminate()
+            same(pooler.wait_exit(), 0)
+
+
+@command_row("(cancel request)")
+@ours
+def test_cancel_of_an_administrators_session_ends_pause(t):
+    pooler = t.pooler(pool_mode="transaction")
+    with pooler.connect() as c, pooler.console() as console, pooler.console(user="stats") as stats:
+        def paused():
+            return {r["key"]: r["value"] for r in console.table("show state")}["paused"] == "yes"
+        c.query("begin")
+        console.client.send(query("pause"))
+        pooler.wait_log("PAUSE command issued")
+        same(pooler.cancel(stats.client.key), [])
+        same(c.value("select 1"), "1")
+        assert console.client.silent_for(0.05), "PAUSE was ended with the key of a stats user"
+        same(pooler.cancel(console.client.key), [])
+        same(console.client.results().tags, ["PAUSE"])
+        eventually(lambda: not paused(), "no more PAUSE")
+        c.query("commit")
+        same(console.do("pause"), "PAUSE")
+        assert paused()
+        pooler.cancel(console.client.key)
+        eventually(lambda: not paused(), "no more PAUSE")
+
+
+@ours
+def test_each_row_of_the_commands_page_has_a_test(t):
+    """And each error that it names, but the one that is meant to be missing (test_console_extended)."""
+    errors = [row["text"] for row in tables.rows("errors")
+              if "console" in row["when"] and row["severity"] == "ERROR" and
+              not row["text"].startswith("extended query protocol")]
+    for row in tables.rows("admin_commands"):
+        command = row["command"]
+        assert command in COVERED, f"no test covers {command}"
+        for text in errors:
+            said = text.split(" 'TEXT'")[0].replace("NAME", "DB")
+            if said in row["errors"]:
+                assert text in COVERED[command], f"no test of {command} covers {text!r}"

@@ -21,6 +21,7 @@ struct sim_jobs {
     uint64_t delay_us_max;                /* of each of its two steps */
     unsigned count_max;                   /* more are refused; at most SIM_JOBS_MAX */
     void (*run_os_user)(struct job *job); /* of a JOB_OS_USER */
+    void (*run_check)(struct job *job);   /* of a JOB_PAM or JOB_LDAP */
     unsigned long long run, cancelled, refused;
     /* the jobs' own */
     unsigned count;
@@ -48,6 +49,8 @@ static inline bool sim_jobs_post(struct sim_jobs *jobs, struct job *job)
     }
     if (job->kind == JOB_OS_USER)
         job->run = jobs->run_os_user;
+    else if (job->kind != JOB_HASH)
+        job->run = jobs->run_check;
     jobs->jobs[jobs->count++] = (struct sim_job){.job = job, .next_us = sim_jobs_later(jobs)};
     return true;
 }

@@ -57,8 +57,10 @@ static bool address_has(unsigned address, int family, const uint8_t *bytes)
     }
 }
 
-static const char *const methods[] = {"trust", "reject", "md5",  "password",  "scram-sha-256",
-                                      "cert",  "peer",   "ldap", "peer map=m"};
+static const char *const methods[] = {
+    "trust",         "reject", "md5",  "password",
+    "scram-sha-256", "cert",   "peer", "ldap ldapserver=a ldapprefix=\"b \"",
+    "peer map=m"};
 enum { TRUST, REJECT, MD5, PASSWORD, SCRAM, CERT, PEER, LDAP, PEER_MAP, METHODS, NO_METHOD };
 
 struct made_rule {
@@ -136,7 +138,7 @@ static const char *verdict(const struct person *person, unsigned version)
     case CERT:
         return "certificate authentication failed";
     case LDAP:
-        return "ldap is not supported by this build";
+        return is_right ? "" : "LDAP authentication failed";
     case PEER:
         return is_known && person->family == AF_UNIX && person->uid == person->user
                    ? ""
@@ -268,11 +270,11 @@ static void person_comes(struct person *person)
     person_put(person, &writer);
 }
 
-/* Some rules since he came ask for this. */
-static void check_is_asked(const struct person *person, unsigned method)
+/* Some rules since he came ask for one of these. */
+static void check_is_asked(const struct person *person, unsigned method, unsigned other)
 {
     for (unsigned version = person->first_version; version < version_count; version++)
-        if (method_for(person, version) == method)
+        if (method_for(person, version) == method || method_for(person, version) == other)
             return;
     never("no rule asks for that");
 }
@@ -287,18 +289,18 @@ static void person_authenticates(struct person *person, const uint8_t *body, siz
     writer_init(&writer, data, sizeof(data));
     switch (bytes_get_u32(body)) {
     case AUTHENTICATION_CLEARTEXT:
-        check_is_asked(person, PASSWORD);
+        check_is_asked(person, PASSWORD, LDAP);
         writer_put_string(&writer, person->password);
         break;
     case AUTHENTICATION_MD5:
-        check_is_asked(person, MD5);
+        check_is_asked(person, MD5, MD5);
         snprintf(user, sizeof(user), "u%u", person->user);
         md5_make_secret(person->password, strlen(person->password), user, strlen(user), secret);
         md5_make_answer(secret, body + 4, answer);
         writer_put_string(&writer, answer);
         break;
     case AUTHENTICATION_SASL:
-        check_is_asked(person, SCRAM);
+        check_is_asked(person, SCRAM, SCRAM);
         for (size_t i = 0; i < sizeof(random); i++)
             random[i] = (uint8_t)sim_random(sim);
         scram_nonce_text(random, nonce);
@@ -409,11 +411,22 @@ static bool post_job(struct core *from, struct job *job)
 
 static void run_os_user(struct job *job)
 {
-    struct login *login = OWNER_OF(job, struct login, job);
+    struct login *login = OWNER_OF(job, struct login, check.job);
 
     login->os_user[0] = '\0';
     if (login->peer_uid < OS_USERS)
         snprintf(login->os_user, sizeof(login->os_user), "u%u", login->peer_uid);
+}
+
+static void run_check(struct job *job)
+{
+    struct password_check *check = OWNER_OF(job, struct password_check, job);
+    char right[32];
+
+    assert(job->kind == JOB_LDAP);
+    assert(strcmp(check->ldap->prefix, "b ") == 0);
+    snprintf(right, sizeof(right), "right of %s", check->user);
+    check->is_right = strcmp(check->password, right) == 0 && check->user[1] < '0' + USERS;
 }
 
 static void give_random(struct core *from, void *out, size_t bytes)
@@ -633,6 +646,7 @@ static uint64_t run(uint64_t seed)
         .sim = sim,
         .mailbox = &mailbox,
         .run_os_user = run_os_user,
+        .run_check = run_check,
         .refused_per_mille = happens(2) ? 0 : 1u << sim_below(sim, 9),
         .delay_us_max = happens(4) ? 0 : 1u << sim_below(sim, 18),
         .count_max = happens(2) ? SIM_JOBS_MAX : 1 + draw(4),

@@ -3,7 +3,11 @@
  *
  * A client that knows its password gets in, or hears why not: that too many wait for a helper. One
  * that does not know it never gets in. When the faults stop, everybody who tries gets in, and no
- * job, login, key or buffer is left over. */
+ * job, login, key or buffer is left over.
+ *
+ * Methods: SCRAM with plain secrets, plain passwords with SCRAM secrets, PAM and LDAP. With these two
+ * somebody outside knows the passwords, and changes them, at the server too; what a client got in
+ * with opens the servers. */
 #include "harness.h"
 #include "sim_jobs.h"
 
@@ -40,16 +44,18 @@ struct person {
     struct line line;
     bool is_connected, came_in_chaos;
     bool knows_password;
-    bool is_welcome;
+    bool is_welcome, is_answered;
     char user[8];
     char password[32];
     struct scram_client scram;
-    unsigned logins_left; /* after the chaos */
+    unsigned password_version; /* that he knows */
+    unsigned logins_left;      /* after the chaos */
 };
 
 struct session {
     struct line line;
     bool is_started;
+    char user[8];
     struct scram_secret secret;
     struct scram_server scram;
 };
@@ -67,8 +73,20 @@ static struct session *sessions[SESSIONS_MAX];
 static unsigned session_count;
 static struct sockaddr_in listen_address, server_address;
 static int listen_fd;
-static bool is_chaos, people_leave, is_scram, salts_change;
-static unsigned long long logged_in, refused_logins, wrong_logins;
+static bool is_chaos, people_leave, salts_change, passwords_change;
+static enum auth_type method;
+static unsigned password_version; /* of all users of PAM and LDAP */
+static unsigned long long logged_in, refused_logins, wrong_logins, stale_logins;
+
+static bool is_outside(void)
+{
+    return method == AUTH_PAM || method == AUTH_LDAP;
+}
+
+static void give_password(const char *user, bool is_right, char password[32])
+{
+    snprintf(password, 32, "%s of %s (%u)", is_right ? "right" : "wrong", user, password_version);
+}
 
 static bool happens(unsigned one_in)
 {
@@ -126,6 +144,7 @@ static void give_nonce(char nonce[SCRAM_NONCE_TEXT_BYTES_MAX])
 /* ---- the PostgreSQL ---- */
 
 static const char server_password[] = "what only the pooler knows";
+static const char stale_password_text[] = "that is the password of yesterday";
 
 static void session_begins(void *context, struct sim_peer *peer)
 {
@@ -138,15 +157,23 @@ static void session_begins(void *context, struct sim_peer *peer)
     sessions[session_count++] = session;
 }
 
-static void session_asks_sasl(struct session *session, struct writer *writer)
+static void session_asks_sasl(struct session *session, const uint8_t *packet, struct writer *writer)
 {
+    const char *password = server_password;
+    char users_password[32];
     static const char mechanisms[] = SCRAM_MECHANISM "\0";
     uint8_t salt[SCRAM_SALT_DEFAULT_BYTES] = {1};
     uint8_t salted[SCRAM_KEY_BYTES];
 
     /* As after ALTER ROLE PASSWORD: the pool's keys do not fit any more. */
     salt[1] = salts_change ? (uint8_t)sim_below(sim, 8) : 0;
-    scram_salted_password(server_password, strlen(server_password), salt, sizeof(salt), 2, salted);
+    if (is_outside()) {
+        assert(strcmp((const char *)packet + 8, "user") == 0);
+        snprintf(session->user, sizeof(session->user), "%s", (const char *)packet + 13);
+        give_password(session->user, true, users_password);
+        password = users_password;
+    }
+    scram_salted_password(password, strlen(password), salt, sizeof(salt), 2, salted);
     scram_secret_make(&session->secret, salted, salt, sizeof(salt), 2);
     message_authentication(writer, AUTHENTICATION_SASL, mechanisms, sizeof(mechanisms));
     session->is_started = true;
@@ -171,8 +198,18 @@ static void session_password(struct session *session, const uint8_t *body, size_
         message_authentication(writer, AUTHENTICATION_SASL_CONTINUE, answer, inner.bytes);
         return;
     }
-    /* The pooler knows the password: anything but OK is a key of another salt. */
-    assert(scram_server_finish(&session->scram, body, bytes, client_key, &inner) == SCRAM_OK);
+    /* The pooler knows the password: anything but OK is a key of another salt, or of a password that
+     * was changed. */
+    if (scram_server_finish(&session->scram, body, bytes, client_key, &inner) != SCRAM_OK) {
+        struct pg_error error = {
+            .severity = SEVERITY_FATAL, .sqlstate = "28P01", .message = stale_password_text};
+
+        assert(is_outside());
+        assert(password_version > 0);
+        message_error(writer, &error);
+        stale_logins++;
+        return;
+    }
     message_authentication(writer, AUTHENTICATION_SASL_FINAL, answer, inner.bytes);
     message_authentication(writer, AUTHENTICATION_OK, NULL, 0);
     message_parameter_status(writer, "server_version", "15.4");
@@ -195,7 +232,7 @@ static bool session_step(struct session *session)
 
         writer_init(&writer, answer, sizeof(answer));
         if (!session->is_started)
-            session_asks_sasl(session, &writer);
+            session_asks_sasl(session, line->in, &writer);
         else if (line->in[0] == 'p')
             session_password(session, line->in + 5, bytes - 5, &writer);
         else if (line->in[0] == 'Q')
@@ -247,8 +284,8 @@ static void person_comes(struct person *person)
     person->line.peer = peer;
     person->knows_password = !is_chaos || !happens(5);
     snprintf(person->user, sizeof(person->user), "u%u", (unsigned)sim_below(sim, USERS));
-    snprintf(person->password, sizeof(person->password), "%s of %s",
-             person->knows_password ? "right" : "wrong", person->user);
+    person->password_version = password_version;
+    give_password(person->user, person->knows_password, person->password);
     writer_init(&writer, packet, sizeof(packet));
     begin = message_begin(&writer, 0);
     writer_put_u32(&writer, 3 << 16);
@@ -274,7 +311,7 @@ static void person_authenticates(struct person *person, const uint8_t *body, siz
         assert(person->knows_password);
         return;
     case AUTHENTICATION_CLEARTEXT:
-        assert(!is_scram || is_chaos);
+        assert(method != AUTH_SCRAM_SHA_256 || is_chaos);
         writer_put_string(&writer, person->password);
         break;
     case AUTHENTICATION_SASL:
@@ -306,6 +343,9 @@ static void person_authenticates(struct person *person, const uint8_t *body, siz
 static void person_message(struct person *person, uint8_t type, const uint8_t *body, size_t bytes)
 {
     struct error_fields fields;
+    uint8_t query[16];
+    struct writer writer;
+    size_t begin;
 
     assert(!person->line.is_over);
     switch (type) {
@@ -320,19 +360,35 @@ static void person_message(struct person *person, uint8_t type, const uint8_t *b
             assert(jobs.refused > 0);
             refused_logins++;
         } else if (strstr(fields.message, "authentication failed") != NULL) {
-            assert(!person->knows_password);
+            /* Or nobody could be asked, or the password was changed on the way. */
+            assert(!person->knows_password ||
+                   (is_outside() &&
+                    (person->came_in_chaos || person->password_version != password_version)));
             wrong_logins++;
+        } else if (strcmp(fields.message, stale_password_text) == 0) {
+            assert(stale_logins > 0);
         } else {
-            assert(person->came_in_chaos); /* a timeout, or the server's end */
+            /* A timeout, or the server's end. Who knows the new password is never told that the
+             * old one has been failing. */
+            assert(person->came_in_chaos || person->password_version != password_version);
         }
         break;
     case 'Z':
         assert(person->knows_password);
+        person->is_answered = person->is_welcome;
+        if (person->is_answered)
+            break;
         person->is_welcome = true;
         logged_in++;
+        /* Welcome one may be without a server. */
+        writer_init(&writer, query, sizeof(query));
+        begin = message_begin(&writer, 'Q');
+        writer_put_string(&writer, "");
+        message_end(&writer, begin);
+        line_put(&person->line, &writer);
         break;
     default:
-        assert(type == 'S' || type == 'K');
+        assert(type == 'S' || type == 'K' || type == 'N'); /* that it waits for a server */
         break;
     }
 }
@@ -352,7 +408,7 @@ static void person_step(struct person *person)
         person_message(person, line->in[0], line->in + 5, bytes - 5);
         line_consume(line, bytes);
     }
-    if (!is_chaos && person->is_welcome) {
+    if (!is_chaos && person->is_answered) {
         person->logins_left--;
         person_leaves(person);
     } else if (sim_peer_is_at_end(line->peer) || (is_chaos && person->is_welcome && happens(10)) ||
@@ -375,6 +431,24 @@ static void post_control(struct core *from, struct letter *letter)
     (void)from;
     (void)letter;
     never("nobody asks control");
+}
+
+/* What PAM or the LDAP server says. */
+static void outside_judges(struct job *job)
+{
+    struct password_check *check = OWNER_OF(job, struct password_check, job);
+    char password[32];
+
+    assert(job->kind == (method == AUTH_PAM ? JOB_PAM : JOB_LDAP));
+    assert((check->ldap != NULL) == (method == AUTH_LDAP));
+    assert(check->timeout_us > 0);
+    assert(check->password[0] != '\0');
+    give_password(check->user, true, password);
+    check->is_right = strcmp(check->password, password) == 0 && !(is_chaos && happens(10));
+    if (!check->is_right) {
+        snprintf(check->reason, sizeof(check->reason), "wrong, or away");
+        check->delay_us = method == AUTH_PAM && happens(2) ? sim_below(sim, 50 * US_PER_MS) : 0;
+    }
 }
 
 static bool post_job(struct core *from, struct job *job)
@@ -436,27 +510,40 @@ static void no_log(enum log_level level, const char *text, size_t bytes)
 /* With plain secrets the pooler makes keys; with SCRAM secrets it checks plain passwords. */
 static struct snapshot *make_snapshot(void)
 {
+    static const char *const names[] = {[AUTH_PLAIN] = "plain",
+                                        [AUTH_SCRAM_SHA_256] = "scram-sha-256",
+                                        [AUTH_PAM] = "pam",
+                                        [AUTH_LDAP] = "ldap"};
     struct snapshot *snapshot;
+    char owner[64] = "";
     size_t used = 0;
 
+    users_text[0] = '\0';
     for (unsigned i = 0; i < USERS; i++) {
         uint8_t salt[SCRAM_SALT_DEFAULT_BYTES] = {(uint8_t)i};
         uint8_t salted[SCRAM_KEY_BYTES];
-        char password[32], text[SCRAM_SECRET_TEXT_BYTES_MAX];
+        char password[32], user[8], text[SCRAM_SECRET_TEXT_BYTES_MAX];
         struct scram_secret secret;
 
-        snprintf(password, sizeof(password), "right of u%u", i);
+        snprintf(user, sizeof(user), "u%u", i);
+        give_password(user, true, password);
         scram_salted_password(password, strlen(password), salt, sizeof(salt), 2, salted);
         scram_secret_make(&secret, salted, salt, sizeof(salt), 2);
         (void)scram_secret_format(&secret, text);
+        /* PAM and LDAP do not look at it: what stands there would not open a server. */
+        if (is_outside())
+            snprintf(text, sizeof(text), "not the password");
         used += (size_t)snprintf(users_text + used, sizeof(users_text) - used, "\"u%u\" \"%s\"\n",
-                                 i, is_scram ? password : text);
+                                 i, method == AUTH_SCRAM_SHA_256 ? password : text);
     }
+    if (!is_outside())
+        snprintf(owner, sizeof(owner), "user=owner password='%s'", server_password);
     snprintf(config_text, sizeof(config_text),
              "[databases]\n"
-             "shop = host=127.0.0.1 port=5432 user=owner password='%s' pool_size=%u\n"
+             "shop = host=127.0.0.1 port=5432 %s pool_size=%u\n"
              "[pgbouncer]\n"
              "auth_type = %s\n"
+             "auth_ldap_options = %s\n"
              "auth_file = users.txt\n"
              "listen_port = 6432\n"
              "pool_mode = transaction\n"
@@ -464,7 +551,8 @@ static struct snapshot *make_snapshot(void)
              "server_lifetime = %s\n"
              "server_login_retry = 0.05\n"
              "client_login_timeout = %s\n",
-             server_password, 1 + (unsigned)sim_below(sim, 5), is_scram ? "scram-sha-256" : "plain",
+             owner, 1 + (unsigned)sim_below(sim, 5), names[method],
+             method == AUTH_LDAP ? "ldapserver=a ldapprefix=x" : "",
              1 + (unsigned)sim_below(sim, 3), happens(2) ? "0.05" : "3600",
              is_chaos && happens(3) ? "0.01" : "60");
     snapshot = snapshot_load_through(open_config, NULL, "pgsplice.ini", NULL, say, NULL);
@@ -485,8 +573,12 @@ static void check_core(void)
         if (login == NULL)
             continue;
         assert(login->client == client);
-        assert(!login->job_in_flight || !atomic_load(&login->job.is_cancelled));
+        assert(!login->job_in_flight || !atomic_load(&login->check.job.is_cancelled));
         waiting += login->scram_entry != NULL || login->job_in_flight;
+        assert(login->phase != LOGIN_CHECK || login->job_in_flight ||
+               client->state == CLIENT_CLOSING);
+        assert(login->phase != LOGIN_REFUSED || client->state == CLIENT_CLOSING ||
+               client->timer.deadline_us <= login->refused_us + login->refusal_delay_us);
     }
     assert(waiting == 0 || jobs.count > 0 || atomic_load(&mailbox.last) != NULL);
 }
@@ -550,6 +642,7 @@ static uint64_t run(uint64_t seed)
     struct core_options core_options;
     struct op accept_op;
     uint64_t trace;
+    unsigned long long logged_in_chaos;
     unsigned round, keys = 0;
 
     log_set_sink(getenv("SIM_LOG") != NULL ? NULL : no_log);
@@ -559,14 +652,18 @@ static uint64_t run(uint64_t seed)
     sim_set_faults(sim, &faults);
     is_chaos = true;
     people_leave = happens(2);
-    is_scram = happens(2);
+    method =
+        (enum auth_type[]){AUTH_SCRAM_SHA_256, AUTH_PLAIN, AUTH_PAM, AUTH_LDAP}[sim_below(sim, 4)];
+    password_version = 0;
     salts_change = happens(2);
+    passwords_change = happens(2);
     memset(people, 0, sizeof(people));
     session_count = 0;
     mailbox_init(&mailbox);
     jobs = (struct sim_jobs){
         .sim = sim,
         .mailbox = &mailbox,
+        .run_check = outside_judges,
         .refused_per_mille = happens(2) ? 0 : 1u << sim_below(sim, 9),
         .delay_us_max = happens(4) ? 0 : 1u << sim_below(sim, 18),
         .count_max = happens(2) ? SIM_JOBS_MAX : 1 + (unsigned)sim_below(sim, 4),
@@ -604,17 +701,26 @@ static uint64_t run(uint64_t seed)
     for (round = 0; round < CHAOS_ROUNDS; round++) {
         world_step();
         turn();
+        if (is_outside() && passwords_change && happens(150))
+            password_version++;
         sim_advance(sim, sim_below(sim, 300));
     }
 
     sim_set_faults(sim, &(struct sim_faults){0});
     is_chaos = false;
+    logged_in_chaos = logged_in;
     jobs.refused_per_mille = 0;
     jobs.count_max = SIM_JOBS_MAX;
     core_set_snapshot(&core, make_snapshot());
     for (unsigned i = 0; i < CLIENTS; i++)
         people[i].logins_left = 2;
     for (round = 0; !all_are_done() && round < ROUNDS_MAX; round++) {
+        /* Once more, in the midst of those who are sure to get in, and no RELOAD to help. */
+        if (logged_in >= logged_in_chaos + CLIENTS && is_outside() && passwords_change) {
+            password_version++;
+            passwords_change = false;
+            core_reconnect(&core, NULL);
+        }
         world_step();
         turn();
         sim_advance(sim, 20);
@@ -661,10 +767,12 @@ static uint64_t run(uint64_t seed)
     sim_note(sim, jobs.cancelled);
     trace = sim_trace(sim);
     if (getenv("SIM_VERBOSE") != NULL)
-        printf("logged in %llu, refused %llu, wrong %llu; jobs run %llu, cancelled %llu, refused "
+        printf("%d: logged in %llu, refused %llu, wrong %llu, stale %llu; jobs run %llu, cancelled "
+               "%llu, refused "
                "%llu\n",
-               logged_in, refused_logins, wrong_logins, jobs.run, jobs.cancelled, jobs.refused);
-    logged_in = refused_logins = wrong_logins = 0;
+               (int)method, logged_in, refused_logins, wrong_logins, stale_logins, jobs.run,
+               jobs.cancelled, jobs.refused);
+    logged_in = refused_logins = wrong_logins = stale_logins = 0;
     ring_destroy(ring);
     buffer_pool_release(&buffers);
     usage_table_release(&usage);

@@ -7,16 +7,20 @@
  *
  * Each question names its client and its number; each answer names them again (world.h). When the
  * faults stop, every client must come to the end of its scripts, and everything must come home. */
+#include "world_peer.h"
 #include "world_session.h"
 #include "world_user.h"
 
 #include "control/dns.h"
 #include "control/merge.h"
 #include "control/request.h"
+#include "pool/cancel.h"
 #include "pool/client.h"
 #include "pool/command.h"
+#include "pool/replication.h"
 #include "pool/handover.h"
 #include "pool/lending.h"
+#include "pool/peer.h"
 #include "pool/report.h"
 #include "pool/server.h"
 #include "worker/worker.h"
@@ -69,11 +73,12 @@ struct limits {
     int database_servers[DATABASES], user_servers[LOGINS];
     int database_clients[DATABASES], user_clients[LOGINS];
     int clients;
+    int peer_requests;
 };
 
 static struct limits limits;
 static struct snapshot *snapshot; /* control's */
-static char config_text[4096], users_text[512];
+static char config_text[5000], users_text[512];
 static const char *fixed_mode; /* NULL: each configuration draws its own */
 static const char *auth_type;
 static unsigned scram_iterations;
@@ -133,6 +138,10 @@ static void note_limits(const struct snapshot *made)
     const struct settings *settings = &made->settings;
 
     limits.clients = larger(limits.clients, settings->max_client_conn);
+    for (size_t i = 0; i < made->peer_count; i++)
+        limits.peer_requests = larger(limits.peer_requests, made->peers[i].pool_size >= 0
+                                                                ? made->peers[i].pool_size
+                                                                : settings->default_pool_size);
     for (unsigned i = 0; i < LOGINS; i++) {
         const struct user_config *user = snapshot_find_user(made, login_names[i].name);
 
@@ -170,6 +179,8 @@ static struct snapshot *make_snapshot(bool is_whole)
     static const char *const hosts[] = {"127.0.0.1", "127.0.0.1", "pg.example",
                                         "127.0.0.2,pg.example", "pg.example,127.0.0.1"};
     struct sim *sim = world.sim;
+    unsigned peer_id =
+        is_whole || !world.changes_peer_id ? PEER_OURS : (unsigned)sim_below(sim, 2) * 5;
     const char *mode = fixed_mode != NULL ? fixed_mode : modes[sim_below(sim, COUNT_OF(modes))];
     struct snapshot *made;
 
@@ -178,9 +189,15 @@ static struct snapshot *make_snapshot(bool is_whole)
              "shop = host=127.0.0.1 port=5432 pool_size=%u reserve_pool_size=%u%s\n"
              "%sstore = host=%s port=5433 dbname=warehouse%s\n"
              "fixed = host=%s port=5432 user=alice pool_size=%u%s load_balance_hosts=%s\n"
+             "[peers]\n"
+             "%u = host=127.0.0.1 port=%u\n"
+             "%s%u = host=127.0.0.1 port=%u pool_size=%s\n"
+             "%s%u = host=peer.example port=%u\n"
              "[users]\n"
              "bob = max_user_connections=%s max_user_client_connections=%s\n"
              "[pgbouncer]\n"
+             "peer_id = %u\n"
+             "dns_nxdomain_ttl = 0.05\n"
              "auth_type = %s\n"
              "auth_file = users.txt\n"
              "admin_users = alice\n"
@@ -218,10 +235,13 @@ static struct snapshot *make_snapshot(bool is_whole)
              pick(" connect_query='select 1'", ""), is_whole || !happens(6) ? "" : "; ",
              hosts[sim_below(sim, COUNT_OF(hosts))], pick(" max_db_connections=2", ""),
              hosts[sim_below(sim, COUNT_OF(hosts))], 1 + (unsigned)sim_below(sim, 3),
-             pick(" min_pool_size=1", ""), pick("disable", "round-robin"), pick("2", "0"),
-             pick("4", "0"), auth_type, scram_iterations, mode, 1 + (unsigned)sim_below(sim, 4),
-             pick("1", "0"), pick("0.1", "5"), pick("0.05", "3600"), pick("0.05", "600"),
-             pick("0", "30"), pick("1", "0"), pick("1", "0"), pick("0.1", "15"), pick("0.5", "120"),
+             pick(" min_pool_size=1", ""), pick("disable", "round-robin"), PEER_OURS,
+             PEER_PORT + PEER_OURS, is_whole || !happens(6) ? "" : "; ", PEER_LITERAL,
+             PEER_PORT + PEER_LITERAL, pick("1", "3"), is_whole || !happens(6) ? "" : "; ",
+             PEER_NAMED, PEER_PORT + PEER_NAMED, pick("2", "0"), pick("4", "0"), peer_id, auth_type,
+             scram_iterations, mode, 1 + (unsigned)sim_below(sim, 4), pick("1", "0"),
+             pick("0.1", "5"), pick("0.05", "3600"), pick("0.05", "600"), pick("0", "30"),
+             pick("1", "0"), pick("1", "0"), pick("0.1", "15"), pick("0.5", "120"),
              pick("0.3", "0"), pick("6", "100"), pick("2", "0"), pick("3", "0"), pick("5", "0"),
              pick("4", "0"), pick("0.05", "10"), world.prepared_max, pick("1", "15"),
              pick("0", "0.01"), pick("0.1", "0"), is_whole ? "0" : pick("0.02", "0"),
@@ -342,6 +362,7 @@ static struct dns dns;
 /* Which of the two addresses of the name there are; 0: the zone has changed. */
 static unsigned addresses_of_name;
 static uint32_t zone_serial;
+static bool names_fail; /* from the beginning until it gets calm */
 
 static void resolver_opens(struct letter *letter, void *context)
 {
@@ -354,12 +375,11 @@ static void dns_asks(void *context, struct dns_question *question)
     unsigned open_count = question->open_count;
 
     (void)context;
-    assert(strcmp(question->name, question->is_for_serial ? "example" : "pg.example") == 0);
     for (enum dns_family family = 0; family < open_count; family++) {
         uint64_t wait_us = 10;
 
         assert(question_count < QUESTIONS_MAX);
-        if (world.is_chaos) /* now and then longer than anybody waits */
+        if (names_fail) /* now and then longer than anybody waits */
             wait_us = sim_below(world.sim, happens(10) ? 3 * US_PER_S : happens(4) ? 100000 : 300);
         questions[question_count].question = question;
         questions[question_count].family = family;
@@ -370,22 +390,24 @@ static void dns_asks(void *context, struct dns_question *question)
 static void answer_addresses(struct dns_question *question, enum dns_family family)
 {
     struct host_address addresses[2] = {0};
+    bool is_peer = strcmp(question->name, "peer.example") == 0;
     unsigned count = 0;
 
-    if (world.is_chaos && happens(3))
+    if (names_fail && happens(3))
         addresses_of_name = 1 + (unsigned)sim_below(world.sim, 3);
     for (unsigned i = 0; i < 2 && family == DNS_V4; i++)
-        if ((addresses_of_name & BIT(i)) != 0) {
+        if (is_peer || (addresses_of_name & BIT(i)) != 0) {
             addresses[count].family = AF_INET;
             addresses[count].bytes[0] = 127;
-            addresses[count++].bytes[3] = (uint8_t)(1 + i);
+            /* The peer is at the first one only. */
+            addresses[count++].bytes[3] = (uint8_t)(is_peer && i == 1 ? 9 : 1 + i);
         }
-    if (world.is_chaos && happens(8))
+    if (names_fail && happens(8))
         count = 0;
     dns_answer_addresses(question, family,
-                         count > 0                      ? DNS_FOUND
-                         : world.is_chaos && happens(2) ? DNS_UNKNOWN
-                                                        : DNS_NONE,
+                         count > 0                  ? DNS_FOUND
+                         : names_fail && happens(2) ? DNS_UNKNOWN
+                                                    : DNS_NONE,
                          addresses, count, "not known", world_now_us());
 }
 
@@ -401,8 +423,8 @@ static void answer_questions(void)
         }
         questions[i] = questions[--question_count];
         if (question->is_for_serial)
-            dns_answer_serial(question, !world.is_chaos || !happens(4),
-                              zone_serial += world.is_chaos && happens(3), world_now_us());
+            dns_answer_serial(question, !names_fail || !happens(4),
+                              zone_serial += names_fail && happens(3), world_now_us());
         else
             answer_addresses(question, family);
     }
@@ -446,6 +468,12 @@ static void console_opens(struct letter *letter, void *context)
     if (handover->kind == HANDOVER_CANCEL) {
         for (unsigned i = 0; i < worker_count; i++)
             must(client_find_key(&workers[i]->core, handover->cancel_key) == NULL);
+        if (cancel_key_is_foreign(handover->cancel_key, snapshot->settings.peer_id)) {
+            handover->is_for_peer = true;
+            letter->open = handover_open;
+            post_to(peer_core(handover->cancel_key, worker_count), letter);
+            return;
+        }
         usage_give(&usage.client_count);
         ring_close(control_ring, handover->fd);
     } else {
@@ -492,7 +520,8 @@ static void request_answered(struct request *request)
                        strcmp(rows[i].user, rows[k].user) != 0);
         }
     } else if (!request->is_command &&
-               (request->kind == REPORT_CLIENTS || request->kind == REPORT_SERVERS)) {
+               (request->kind == REPORT_CLIENTS || request->kind == REPORT_LOGINS ||
+                request->kind == REPORT_SERVERS)) {
         struct socket_row *rows = request->rows;
         size_t count = merge_sockets(rows, request->row_count);
 
@@ -538,6 +567,20 @@ static bool order_command(enum command_kind kind, const char *database)
     return true;
 }
 
+/* A request that another process got. */
+static bool order_cancel(const uint8_t key[8])
+{
+    /* One is left for what must be ordered. */
+    struct request *request = request_count + 1 < ORDERS_MAX ? request_take() : NULL;
+
+    if (request == NULL)
+        return false;
+    request->command.kind = COMMAND_CANCEL;
+    memcpy(request->command.cancel_key, key, 8);
+    request_command(request);
+    return true;
+}
+
 static void order_reload(bool is_whole)
 {
     snapshot_release(snapshot);
@@ -549,6 +592,7 @@ static void order_reload(bool is_whole)
 static void order_report(void)
 {
     static const enum report_kind kinds[] = {REPORT_POOLS,  REPORT_CLIENTS,   REPORT_SERVERS,
+                                             REPORT_LOGINS, REPORT_MEMORY,    REPORT_STATEMENTS,
                                              REPORT_COUNTS, REPORT_UNSETTLED, REPORT_UNSETTLED};
     struct request *request = request_take();
 
@@ -660,8 +704,11 @@ static unsigned check_servers(const struct pool *pool)
 
             must(server->pool == pool);
             must(server->state == states[i][0] || server->state == states[i][1]);
-            must((server->client != NULL) == (i == 1));
-            must(server->is_ready == (server->state != SERVER_LOGIN));
+            must((server->client != NULL) ==
+                 (i == 1 || (i == 3 && server->replication != REPLICATION_NONE)));
+            must(server->replication == REPLICATION_NONE || i == 1 || i == 3);
+            must(server->is_ready ==
+                 (server->state != SERVER_LOGIN && server->replication == REPLICATION_NONE));
             /* Where the host's name has other addresses now, it ends. */
             must(host_is_current(pool, &server->address) || server->close_needed);
             /* What is older than a RECONNECT ends, wherever it is: as soon as its core has heard of it. */
@@ -673,6 +720,82 @@ static unsigned check_servers(const struct pool *pool)
     must(count == pool->server_count);
     must(list_length(&pool->idle_servers) == pool->idle_count);
     return count;
+}
+
+/* Who has no welcome yet and has asked for replication, with a server that is logging in or without. */
+static void check_replication(const struct pool *pool)
+{
+    unsigned logins = 0;
+
+    list_for_each(link, &pool->replication_clients)
+    {
+        const struct client *client = OWNER_OF(link, struct client, link);
+
+        must(client->state == CLIENT_WELCOME);
+        must(client->replication != REPLICATION_NONE);
+        must(client->server == NULL ||
+             (client->server->client == client && client->server->state == SERVER_LOGIN));
+        logins += client->server != NULL;
+    }
+    must(logins == pool->replication_login_count);
+    must(list_length(&pool->replication_clients) == pool->replication_count);
+}
+
+/* Servers that serve one client only. */
+static unsigned replication_servers(const struct pool *pool)
+{
+    unsigned count = 0;
+
+    list_for_each(link, &pool->active_servers) count +=
+        OWNER_OF(link, struct server, link)->replication != REPLICATION_NONE;
+    return count;
+}
+
+/* Requests for a peer are where its counts say, and all on one core. */
+static void check_peers(const struct core *core)
+{
+    list_for_each(peer_link, &core->peer_list)
+    {
+        const struct peer *peer = OWNER_OF(peer_link, struct peer, link);
+        unsigned active = 0, connecting = 0;
+
+        must((unsigned)peer->id % worker_count == core->index);
+        must(peer->id != PEER_OURS || world.changes_peer_id);
+        must(peer->waiting_count == list_length(&peer->waiting));
+        list_for_each(link, &core->cancel_list)
+        {
+            const struct cancel *cancel = OWNER_OF(link, struct cancel, link);
+
+            active += cancel->peer == peer;
+            connecting += cancel->peer == peer && cancel->is_connecting;
+        }
+        must(peer->active_count == active);
+        must(peer->connecting_count == connecting);
+        must((int)active <= limits.peer_requests);
+        /* Nobody waits while there is room, but for a lookup. */
+        must(peer->waiting_count == 0 || peer->active_count > 0 ||
+             !list_is_empty(&peer->name_waiter.link));
+    }
+}
+
+/* When nothing is on its way, all shards of a pool have the same welcome. */
+static void check_welcomes(void)
+{
+    for (unsigned i = 0; i < DATABASES; i++)
+        for (unsigned j = 0; j < LOGINS; j++) {
+            const struct pool *first = NULL;
+
+            for (unsigned k = 0; k < worker_count; k++) {
+                const struct pool *pool = sets[i][j]->shards[k].pool;
+
+                if (pool == NULL || !pool->has_welcome)
+                    continue;
+                if (first == NULL)
+                    first = pool;
+                must(pool->welcome_bytes == first->welcome_bytes);
+                must(memcmp(pool->welcome, first->welcome, pool->welcome_bytes) == 0);
+            }
+        }
 }
 
 /* What must hold for a core between two of its turns. */
@@ -688,6 +811,11 @@ static void check_core(const struct core *core)
         /* Nobody waits while a server idles: but as many as are being tested may, who get those. */
         if (!pool_is_stopped(pool))
             must(pool->waiting_count <= pool->tested_count || pool->idle_count == 0);
+        /* Nor does anybody who would have a server of his own if it were not for that one. */
+        if (!pool_is_stopped(pool) && pool->is_replication_denied &&
+            replication_first_waiter(pool) != NULL)
+            must(pool->idle_count == 0);
+        check_replication(pool);
         /* What waits is asked for, elsewhere too. */
         if (!pool_is_stopped(pool) && !pool->is_retired && shard_has_siblings(pool->set) &&
             pool->waiting_count > pool->tested_count)
@@ -704,6 +832,7 @@ static void check_core(const struct core *core)
         open_servers += server->state > SERVER_FREE && server->state < SERVER_CLOSING;
     }
     must(servers == open_servers);
+    check_peers(core);
     for (uint32_t index = 0; index < core->clients.touched_count; index++) {
         const struct client *client = slab_at(&core->clients, index);
 
@@ -877,7 +1006,7 @@ static void check_sets(unsigned database)
             alive++;
             servers += pool->server_count;
             logins += pool->login_count;
-            ready += pool->server_count - pool->login_count;
+            ready += pool->server_count - pool->login_count - replication_servers(pool);
             lent += pool->lent_count;
         }
         must(atomic_load(&set->pool_count) == alive);
@@ -950,7 +1079,7 @@ static bool names_are_home(const struct core *core)
     for (uint32_t index = 0; index < core->names.touched_count; index++) {
         const struct host_name *name = slab_at(&core->names, index);
 
-        if (name->in_flight || !list_is_empty(&name->waiting_pools))
+        if (name->in_flight || !list_is_empty(&name->waiters))
             return false;
     }
     return true;
@@ -1134,15 +1263,23 @@ static bool conns_are_gone(void)
     return !control_is_busy() && question_count == 0 && sim_open_fds(world.sim) == 0;
 }
 
+static bool letters_are_read(void)
+{
+    for (unsigned i = 0; i < worker_count; i++)
+        if (atomic_load(&members[i].worker.mailbox.last) != NULL)
+            return false;
+    return true;
+}
+
 static bool all_is_done(void)
 {
-    return users_are_done() && cores_are_empty() && !control_is_busy();
+    return users_are_done() && strays_are_done() && cores_are_empty() && !control_is_busy();
 }
 
 /* Nobody has done anything: if nobody can, it gets as late as somebody waits for. */
 static void jump(void)
 {
-    uint64_t world_us = MIN(sessions_next_us(), users_next_us());
+    uint64_t world_us = MIN(MIN(sessions_next_us(), users_next_us()), strays_next_us());
     uint64_t next_us = MIN(sim_next_us(world.sim), world_us);
     uint64_t now_us = world_now_us();
 
@@ -1167,6 +1304,7 @@ static void jump(void)
 static void round_step(void)
 {
     users_step();
+    strays_step();
     sessions_step();
     control_step();
     members_step();
@@ -1198,6 +1336,7 @@ static bool control_is_idle(void)
 static void explain(void)
 {
     users_explain();
+    strays_explain();
     sessions_explain();
     for (unsigned i = 0; i < worker_count; i++) {
         const struct member *member = &members[i];
@@ -1215,13 +1354,15 @@ static void explain(void)
         {
             const struct pool *pool = OWNER_OF(link, struct pool, link);
 
-            fprintf(stderr,
-                    "  pool %s/%s: %u servers, %u idle, %u login, %u tested; %u clients, %u "
-                    "waiting, %u welcome; wanted %d, asked %u, lent %u, starved %d%s\n",
-                    pool->database_name, pool->user_name, pool->server_count, pool->idle_count,
-                    pool->login_count, pool->tested_count, pool->client_count, pool->waiting_count,
-                    pool->welcome_count, atomic_load(&pool->shard->wanted), pool->asked_count,
-                    pool->lent_count, pool->is_starved, pool_is_stopped(pool) ? ", stopped" : "");
+            fprintf(
+                stderr,
+                "  pool %s/%s: %u servers, %u idle, %u login, %u tested; %u clients, %u "
+                "waiting, %u welcome, %u replication; wanted %d, asked %u, lent %u, starved %d%s\n",
+                pool->database_name, pool->user_name, pool->server_count, pool->idle_count,
+                pool->login_count, pool->tested_count, pool->client_count, pool->waiting_count,
+                pool->welcome_count, pool->replication_count, atomic_load(&pool->shard->wanted),
+                pool->asked_count, pool->lent_count, pool->is_starved,
+                pool_is_stopped(pool) ? ", stopped" : "");
         }
         for (uint32_t index = 0; index < core->servers.touched_count; index++) {
             const struct server *server = slab_at(&core->servers, index);
@@ -1273,6 +1414,7 @@ static void begin(uint64_t seed)
     control_drops = happens(4);
     fixed_mode = happens(2) ? modes[sim_below(world.sim, COUNT_OF(modes))] : NULL;
     world.is_session_mode = fixed_mode != NULL && strcmp(fixed_mode, "session") == 0;
+    world.has_replication = seed % 3 == 0; /* not drawn: what other seeds have found stays found */
     world.is_shared_mode = fixed_mode != NULL && !world.is_session_mode;
     world.prepared_max = prepared_max[sim_below(world.sim, COUNT_OF(prepared_max))];
     world.is_tracked = world.is_shared_mode && world.prepared_max > 0;
@@ -1284,6 +1426,8 @@ static void begin(uint64_t seed)
     world.heals = !happens(3);
     world.rounds_of_schema = happens(2) ? 40 : 200;
     world.loses_statements = world.is_tracked && happens(4);
+    world.changes_peer_id = happens(3);
+    world.was_standby = happens(2);
     world.is_crowded = happens(8);
     world.has_dropped = world.is_crowded;
     draw_accounts();
@@ -1294,6 +1438,7 @@ static void begin(uint64_t seed)
     worker_count = 1 + (unsigned)sim_below(world.sim, WORKERS_SIM_MAX);
     job_count = visit_count = question_count = 0;
     addresses_of_name = 3;
+    names_fail = true;
     zone_serial = 1;
     requests_init(&requests, worker_count, post_request, NULL);
     request_count = 0;
@@ -1316,9 +1461,18 @@ static void begin(uint64_t seed)
     dns_init(&dns, &dns_ports, NULL, &snapshot->settings, world_now_us());
     start_workers(256u << sim_below(world.sim, 6), 16u << sim_below(world.sim, 4));
     sessions_begin();
+    strays_begin();
     users_begin(1 + (unsigned)sim_below(world.sim, USERS_MAX));
     world_log("seed %llu: %u workers, auth %s\n%s", (unsigned long long)seed, worker_count,
               auth_type, config_text);
+}
+
+static bool no_cancel_is_open(void)
+{
+    for (unsigned i = 0; i < worker_count; i++)
+        if (workers[i]->core.cancels.used_count > 0)
+            return false;
+    return true;
 }
 
 /* Faults stop, orders are taken back. */
@@ -1330,6 +1484,7 @@ static void calm_down(void)
     for (unsigned i = 0; i < worker_count; i++)
         workers[i]->core.clients.count_max = CLIENTS_OF_WORKER_MAX;
     sessions_hurry();
+    names_fail = false;
     for (unsigned i = 0; i < question_count; i++)
         questions[i].due_us = world_now_us();
     run_until(control_is_idle, 20, "the console's orders are not answered");
@@ -1346,9 +1501,11 @@ static void calm_down(void)
         sim_advance(world.sim, 20);
     }
     run_until(sessions_are_well, 20, "a backend does not end");
+    run_until(no_cancel_is_open, 1000, "a cancel request does not end");
+    sim_advance(world.sim, 100000); /* a failed lookup is forgotten */
 }
 
-/* As control does it: SHUTDOWN WAIT_FOR_CLIENTS or WAIT_FOR_SERVERS. */
+/* As control does it: SHUTDOWN WAIT_FOR_CLIENTS, WAIT_FOR_SERVERS or TAKEOVER. */
 static void shut_down(void)
 {
     struct request *request = request_take();
@@ -1358,7 +1515,10 @@ static void shut_down(void)
     for (unsigned i = 0; i < worker_count; i++)
         worker_post_stop_listening(workers[i], control_ring, true);
     request->command.kind = COMMAND_SHUTDOWN;
-    request->command.shutdown = happens(2) ? SHUTDOWN_WAIT_FOR_CLIENTS : SHUTDOWN_WAIT_FOR_SERVERS;
+    request->command.shutdown = !happens(2)  ? SHUTDOWN_WAIT_FOR_SERVERS
+                                : happens(2) ? SHUTDOWN_WAIT_FOR_CLIENTS
+                                             : SHUTDOWN_TAKEOVER;
+    world.is_handed_over = request->command.shutdown == SHUTDOWN_TAKEOVER;
     world_log("control shuts down, %d", (int)request->command.shutdown);
     request_command(request);
 }
@@ -1372,6 +1532,7 @@ static void end(void)
         assert(order_command(COMMAND_KILL, databases[i].name));
     run_until(conns_are_gone, 1000, "connections do not end");
     sessions_end();
+    strays_end();
     check_home();
     for (unsigned i = 0; i < worker_count; i++)
         worker_release(workers[i]);
@@ -1392,6 +1553,7 @@ static uint64_t run(uint64_t seed)
     begin(seed);
     round_us = happens(4) ? 50000 : 300;
     world.is_chaos = true;
+    world.order_cancel = order_cancel;
     for (unsigned round = 0; round < CHAOS_ROUNDS; round++) {
         round_step();
         sim_advance(world.sim, sim_below(world.sim, round_us));
@@ -1404,18 +1566,21 @@ static uint64_t run(uint64_t seed)
     users_finish(world.is_shut_down                         ? 0
                  : world.is_tracked && world.changes_schema ? SCRIPTS_FOR_SCHEMA
                                                             : SCRIPTS_AFTER_CHAOS);
+    strays_finish(world.is_shut_down ? 0 : (unsigned)sim_below(world.sim, 8));
     run_until(all_is_done, 20, "not all clients come to their end");
+    run_until(letters_are_read, 20, "letters are not read");
+    check_welcomes();
     end();
     sim_note(world.sim, world.answers);
     trace = sim_trace(world.sim);
     if (getenv("SIM_VERBOSE") != NULL)
         printf(
             "answers %llu, transactions %llu, cancels that hit %llu, FATAL %llu, owners %u, lent "
-            "%llu, passed over %llu, parses %llu, binds %llu, refused %llu, stale %llu, healed "
-            "%llu\n",
+            "%llu, passed over %llu, strays arrived %llu, parses %llu, binds %llu, refused %llu, "
+            "stale %llu, healed %llu\n",
             world.answers, world.transactions, world.cancels_hit, world.fatals, world.owner_last,
-            world.lent, world.passed_over, world.parses, world.binds, world.bind_errors,
-            world.stale_errors, world.healed);
+            world.lent, world.passed_over, world.strays_arrived, world.parses, world.binds,
+            world.bind_errors, world.stale_errors, world.healed);
     sim_destroy(world.sim);
     return trace;
 }

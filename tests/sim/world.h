@@ -66,7 +66,8 @@ enum kind {
     KIND_SLEEP,
     KIND_COPY_IN,
     KIND_COPY_OUT,
-    KIND_MARK, /* leaves something in the session that the next client must not find */
+    KIND_COPY_BOTH, /* replication only: rows and COPY data at the same time */
+    KIND_MARK,      /* leaves something in the session that the next client must not find */
 };
 
 /* KIND_SLEEP after the chaos: so long that a cancel request always comes before its end, and less
@@ -141,6 +142,7 @@ extern const struct login_name login_names[LOGINS];
 /* Who an owner is: what PostgreSQL must see when it is asked by it. */
 struct owner {
     uint8_t database, login;
+    bool is_replication; /* has a session of its own, as long as it lives */
 };
 enum { OWNERS_MAX = 4096 };
 
@@ -153,9 +155,10 @@ struct world {
     struct sim *sim;
     bool is_chaos;                   /* faults and disorder; else everything must come to its end */
     bool users_break, servers_break; /* in the chaos only */
-    bool has_dropped; /* what is not at rest in a SUSPEND, or finds no room, with no word if need be */
-    bool is_crowded;  /* in the chaos a worker has room for a few clients only */
-    bool is_sleepy;   /* many queries sleep, and are cancelled, mostly late */
+    bool
+        has_dropped; /* what is not at rest in a SUSPEND, or finds no room, with no word if need be */
+    bool is_crowded; /* in the chaos a worker has room for a few clients only */
+    bool is_sleepy;  /* many queries sleep, and are cancelled, mostly late */
     /* SIM_COPY_FAILS_EARLY=1. An extended COPY that fails before it has read the Sync that came
      * with its batch answers that Sync after all. When the client has sent CopyDone, another Sync
      * and more by then, exchange.c counts one answer too few: answers get lost. Known, not solved.
@@ -167,7 +170,11 @@ struct world {
     bool avoids_known;
     bool is_session_mode; /* of all pools, for the whole run: a session is reset between clients */
     bool is_shut_down;    /* all must leave */
-    bool is_shared_mode;  /* the opposite: no pool has session mode, ever */
+    bool has_replication; /* some clients ask for it */
+    bool is_handed_over;  /* another process listens now: who was accepted before must be served */
+    /* A cancel request comes by way of another process. False: not now. */
+    bool (*order_cancel)(const uint8_t key[8]);
+    bool is_shared_mode;       /* the opposite: no pool has session mode, ever */
     unsigned chaos_owner_last; /* owners above it have begun after the chaos */
     /* Prepared statements with names: as PostgreSQL has them, since clients keep their sessions, or
      * tracked by the pooler. Neither: only unnamed ones, parsed in the batch that uses them. */
@@ -177,7 +184,7 @@ struct world {
     bool caches_unnamed;
     unsigned prepared_max; /* max_prepared_statements */
     bool changes_schema, loses_statements;
-    bool heals; /* heal_statements */
+    bool heals;                /* heal_statements */
     unsigned rounds_of_schema; /* how long a version lasts, on the average */
     unsigned schema_version;
     unsigned disturbances;           /* changes of the schema, statements lost */
@@ -194,6 +201,9 @@ struct world {
     unsigned owner_last;
     bool is_logged; /* SIM_LOG */
     unsigned long long answers, transactions, cancels_hit, fatals, lent, passed_over;
+    bool was_standby, is_promoted; /* PostgreSQL */
+    bool changes_peer_id;          /* RELOADs do: what was ours once need not be */
+    unsigned long long strays_arrived;
     unsigned long long parses, binds, bind_errors, stale_errors, healed;
 };
 

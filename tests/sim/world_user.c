@@ -2,6 +2,7 @@
 
 #include "world_session.h"
 
+#include "pool/peer.h"
 #include "pool/core.h"
 
 #include "crypto/md5.h"
@@ -53,9 +54,9 @@ struct expected {
     unsigned schema_version, disturbances; /* of the world, when it was sent */
     bool is_described; /* OP_PARSE, OP_CLOSE: a Describe of the name is not answered */
     bool was_told; /* OP_BIND: the client had its description, or asked for it in the same batch */
-    const char *tag;                       /* of C, if it does not name the question */
-    const char *sqlstate;                  /* of E, likewise */
-    const char *other_sqlstate;            /* that is as good */
+    const char *tag;            /* of C, if it does not name the question */
+    const char *sqlstate;       /* of E, likewise */
+    const char *other_sqlstate; /* that is as good */
     bool is_sleep;
     bool may_be_cancelled; /* a request has been under way while it was asked for */
     bool is_cancelled;     /* a request was sent while it ran, and nothing is there to lose it */
@@ -132,10 +133,11 @@ struct user {
     /* It has sent COPY data, or what else does not belong there, before it knew of a COPY: then the
      * pooler may lose track of which answer is whose, and end the connection when it would matter. */
     bool mixes_copy;
-    bool in_batch, batch_is_alone; /* what is sent belongs to a batch that has begun */
+    bool in_batch, batch_is_alone;         /* what is sent belongs to a batch that has begun */
     unsigned batch_describes, batch_binds; /* a bit for each name */
     unsigned portals_described;            /* the same, ever */
-    unsigned doubtful_names; /* bound, and behind it the unnamed one with a Describe of its portal */
+    unsigned
+        doubtful_names; /* bound, and behind it the unnamed one with a Describe of its portal */
     unsigned copy_number;
     bool copy_is_extended;
     bool copy_has_sync;     /* sent with the batch, to be thrown away by COPY */
@@ -143,8 +145,8 @@ struct user {
     bool copy_failed_early; /* before it had read anything */
     /* As it is after what was answered. */
     char status;
-    bool in_batch_error;  /* what follows is skipped, up to Sync */
-    bool batch_has_shown; /* it has answered more than completions */
+    bool in_batch_error;     /* what follows is skipped, up to Sync */
+    bool batch_has_shown;    /* it has answered more than completions */
     bool batch_is_described; /* a Describe stands behind its last Execute */
     bool batch_was_lost;     /* one of its statements was not there: it was repeated */
     struct name names[STATEMENT_NAMES];
@@ -206,7 +208,21 @@ static const struct cause {
     {"sorry, too many clients already", false},
     {"terminating connection", false},
     {"connect failed", false},
+    /* with replication */
+    {"connect timeout", false},
+    {"login failed", false},
+    {"server DNS lookup failed", false},
 };
+
+/* Nothing that holds for transactions in another mode ends a client with replication. */
+static bool ends_replication(const char *message)
+{
+    return strncmp(message, "query timeout", 13) != 0 &&
+           strncmp(message, "query_timeout", 13) != 0 &&
+           strncmp(message, "transaction blocks not allowed", 30) != 0 &&
+           strncmp(message, "client_login_timeout (", 22) != 0 &&
+           strncmp(message, "server login has been failing", 29) != 0;
+}
 
 /* ---- scripts ---- */
 
@@ -276,6 +292,12 @@ static void expect_statement(struct user *user, unsigned number, enum kind kind,
         user->copy_number = number;
         user->copy_is_extended = is_extended;
         user->copy_has_failed = user->copy_failed_early = user->copy_has_sync = false;
+        return;
+    case KIND_COPY_BOTH:
+        expect(user, 'W', number);
+        expect_rows(user, 'd', number, arg);
+        user->copy_number = number;
+        user->copy_has_failed = false;
         return;
     case KIND_MARK:
         break;
@@ -673,7 +695,7 @@ static void act(struct user *user, const struct action *action)
         put_message(&user->out, 'Q', text, make_query(user, action, text, sizeof(text)));
         user->in_batch = false;
         expect_statement(user, user->number, action->kind, action->arg, false);
-        if (action->kind != KIND_COPY_IN)
+        if (action->kind != KIND_COPY_IN && action->kind != KIND_COPY_BOTH)
             expect_ready(user);
         break;
     case DO_PARSE:
@@ -718,6 +740,12 @@ static void act(struct user *user, const struct action *action)
         break;
     case DO_COPY_DONE:
         put_message(&user->out, 'c', NULL, 0);
+        if (action->kind == KIND_COPY_BOTH) {
+            expect(user, 'c', user->copy_number);
+            expect(user, 'C', user->copy_number);
+            expect_ready(user);
+            break;
+        }
         if (action->kind != KIND_COPY_IN || user->copy_has_failed)
             break; /* there is no COPY to be ended */
         expect(user, 'C', user->copy_number);
@@ -799,6 +827,19 @@ static void plan_copy(struct user *user, unsigned arg, bool waits)
         plan(user, DO_PARSE, KIND_ROWS, arg, false);
         plan(user, DO_SYNC, KIND_ROWS, 0, false);
     }
+}
+
+/* START_REPLICATION: the client speaks whenever it likes, while rows come. */
+static void plan_copy_both(struct user *user, unsigned arg)
+{
+    unsigned count = (unsigned)sim_below(world.sim, 30);
+
+    plan(user, DO_QUERY, KIND_COPY_BOTH, arg, happens(2));
+    for (unsigned i = 0; i < count; i++)
+        plan(user, DO_COPY_DATA, KIND_COPY_BOTH,
+             (unsigned)sim_below(world.sim, happens(4) ? 3000 : 100), happens(6));
+    plan(user, DO_COPY_DONE, KIND_COPY_BOTH, 0, happens(2));
+    plan(user, DO_QUERY, KIND_ROWS, arg / 2, happens(2));
 }
 
 /* A COPY that fails before it reads: what was sent for it is thrown away. */
@@ -1019,7 +1060,8 @@ static void plan_singles(struct user *user)
         plan_sync(user);
     }
     for (unsigned i = 0; i < 2 + (unsigned)sim_below(world.sim, 6); i++) {
-        struct action *action = plan_on(user, asks || happens(3) ? DO_BIND_DESCRIBE : DO_BIND, name);
+        struct action *action =
+            plan_on(user, asks || happens(3) ? DO_BIND_DESCRIBE : DO_BIND, name);
 
         action->arg = draw_arg();
         action->waits = true;
@@ -1146,7 +1188,12 @@ static void plan_script(struct user *user)
 
     user->action_first = 0;
     user->action_count = 0;
-    if (user->is_stale || happens(3)) {
+    if (world.owners[user->owner].is_replication && happens(3)) {
+        plan_copy_both(user, happens(3) ? arg : ARG_LARGE);
+        return;
+    }
+    /* Names of statements are as in session mode there, whatever the mode is. */
+    if (!world.owners[user->owner].is_replication && (user->is_stale || happens(3))) {
         plan_prepared(user);
         return;
     }
@@ -1257,6 +1304,10 @@ static void put_startup(struct user *user)
         writer_put_string(&writer, "application_name");
         writer_put_string(&writer, user->application_name);
     }
+    if (who->is_replication) {
+        writer_put_string(&writer, "replication");
+        writer_put_string(&writer, "database");
+    }
     writer_put_u8(&writer, 0);
     message_end(&writer, begin);
     assert(!writer.overflow);
@@ -1277,6 +1328,7 @@ static void user_connects(struct user *user)
     world.owners[user->owner] = (struct owner){
         .database = (uint8_t)(happens(2) ? 0 : sim_below(world.sim, DATABASES)),
         .login = (uint8_t)user->login,
+        .is_replication = world.has_replication && happens(4),
     };
     user->status = 'I';
     user->is_eager = happens(4);
@@ -1290,7 +1342,8 @@ static void user_connects(struct user *user)
         snprintf(user->application_name, sizeof(user->application_name), "app%u",
                  (unsigned)sim_below(world.sim, 3));
     }
-    world_log("client %u connects as owner %u: %s/%s", user->index, user->owner,
+    world_log("client %u connects as owner %u%s: %s/%s", user->index, user->owner,
+              world.owners[user->owner].is_replication ? " (replication)" : "",
               user->is_console ? "pgbouncer" : databases[world.owners[user->owner].database].name,
               login_names[user->login].name);
     if (happens(6)) {
@@ -1377,12 +1430,15 @@ static void user_is_asked(struct user *user, const uint8_t *body, size_t bytes)
 
 static void user_is_told_why(struct user *user, const char *message)
 {
-    bool in_peace = !world.is_chaos && !world.is_shut_down && user->owner > world.chaos_owner_last;
+    bool in_peace = !world.is_chaos && (!world.is_shut_down || world.is_handed_over) &&
+                    user->owner > world.chaos_owner_last;
 
     world_log("client %u (owner %u) is told: %s", user->index, user->owner, message);
+    assert(!world.is_handed_over || strcmp(message, "pooler is shutting down") != 0);
     if (user->mixes_copy && world.may_track &&
         strcmp(message, "lost track of prepared statements") == 0)
         return;
+    assert(!world.owners[user->owner].is_replication || ends_replication(message));
     for (size_t i = 0; i < COUNT_OF(causes); i++)
         if (strncmp(message, causes[i].text, strlen(causes[i].text)) == 0 &&
             (!in_peace || causes[i].in_peace))
@@ -1446,8 +1502,7 @@ static bool names_statement(struct user *user, const char *message, const char *
 static bool may_be_told(const struct user *user, const struct name *name)
 {
     return world.avoids_known &&
-           (name->may_be_told ||
-            (user->doubtful_names >> (unsigned)(name - user->names) & 1) != 0);
+           (name->may_be_told || (user->doubtful_names >> (unsigned)(name - user->names) & 1) != 0);
 }
 
 /* What a Describe of a portal told is kept as well as can be, and a Bind that comes in pieces is taken for one without
@@ -1766,8 +1821,9 @@ static void user_message(struct user *user, char type, const uint8_t *body, size
                 world.healed++;
                 assert(!must_be_told(user, expected));
             }
-            user->batch_was_lost = user->batch_was_lost || (expected->op == OP_BIND &&
-                                   world.lost[user->owner] == expected->number);
+            user->batch_was_lost =
+                user->batch_was_lost ||
+                (expected->op == OP_BIND && world.lost[user->owner] == expected->number);
             user->portal_statement = expected->statement;
             user->portal_is_told = name->is_told && expected->op == OP_BIND && expected->was_told;
             if (world.avoids_known && user->batch_was_lost)
@@ -1844,6 +1900,7 @@ static struct sim_peer *send_cancel(struct user *user)
 {
     static const uint8_t rest[8000];
     uint8_t packet[16];
+    uint8_t key[8];
     struct writer writer;
     struct sim_peer *peer = sim_connect(world.sim, (struct sockaddr *)&world.listen_address,
                                         sizeof(world.listen_address));
@@ -1858,7 +1915,10 @@ static struct sim_peer *send_cancel(struct user *user)
         (void)sim_peer_write(peer, packet, writer.bytes);
     }
     writer_init(&writer, packet, sizeof(packet));
-    message_cancel_request(&writer, user->key);
+    memcpy(key, user->key, sizeof(key));
+    if (happens(2)) /* by way of another process */
+        key[7] = (uint8_t)((key[7] & ~PEER_HOPS_MAX) | sim_below(world.sim, PEER_HOPS_MAX + 1));
+    message_cancel_request(&writer, key);
     if (sim_peer_write(peer, packet, sizeof(packet)) < sizeof(packet)) {
         sim_peer_close(peer);
         return NULL;
@@ -1868,10 +1928,28 @@ static struct sim_peer *send_cancel(struct user *user)
     return peer;
 }
 
+/* No connection comes with it, so there is nothing that tells when it is over. */
+static void user_asks_elsewhere(struct user *user)
+{
+    if (!world.order_cancel(user->key))
+        return;
+    world_log("client %u asks another process for a cancel", user->index);
+    user->has_cancelled = true;
+    for (unsigned i = 0; i < user->expected_count; i++)
+        user->expected[(user->expected_first + i) % EXPECTED_MAX].may_be_cancelled = true;
+    user->expected[user->expected_first].is_cancelled = !world.is_chaos;
+    user->has_stray_cancels = user->has_stray_cancels || world.is_chaos;
+}
+
 static void user_asks_cancel(struct user *user)
 {
     bool closes_at_once = happens(3);
     struct cancel *cancel = cancels;
+
+    if (world.is_shut_down || happens(4)) {
+        user_asks_elsewhere(user);
+        return;
+    }
 
     while (cancel->peer != NULL)
         if (++cancel == cancels + COUNT_OF(cancels))

@@ -107,7 +107,7 @@ static void each_method_has_its_word(void **state)
         {"scram-sha-256", AUTH_SCRAM_SHA_256},
         {"cert", AUTH_CERT},
         {"peer", AUTH_PEER},
-        {"ldap ldapserver=x", AUTH_LDAP},
+        {"ldap ldapserver=x ldapprefix=y", AUTH_LDAP},
         {"plain", -1},
         {"pam", -1},
         {"any", -1},
@@ -183,10 +183,15 @@ static void ldap_options_are_kept_as_they_stand(void **state)
         "host all all all ldap  ldapserver=a ldapprefix=\"cn=\" # x \r\nlocal all all ldap\n");
 
     (void)state;
-    assert_string_equal(reported.text, "");
     assert_int_equal(snapshot->hba.rule_count, 2);
     assert_string_equal(snapshot->hba.rules[0].options, "ldapserver=a ldapprefix=\"cn=\" # x");
+    assert_string_equal(snapshot->hba.rules[0].ldap->prefix, "cn=");
+    /* It lets nobody in, and hides what comes behind it. */
+    assert_int_equal(count_lines(reported.text, ""), 1);
+    assert_reported(&reported, "WARNING this line lets nobody in: ldap: one of ldapbasedn, "
+                               "ldapprefix and ldapsuffix is needed in configuration (etc/hba:2)");
     assert_string_equal(snapshot->hba.rules[1].options, "");
+    assert_null(snapshot->hba.rules[1].ldap);
     snapshot_release(snapshot);
     for (size_t over = 0; over < 2; over++) {
         strcpy(text, "local all all ldap ");
@@ -445,7 +450,8 @@ static void everything_has_a_limit(void **state)
 static void set_keeps_the_rules(void **state)
 {
     struct snapshot *snapshot =
-        load_rules("local app,b all peer map=m\nhost all ann 10.0.0.0/8 ldap x\n");
+        load_rules("local app,b all peer map=m\nhost all ann 10.0.0.0/8 ldap "
+                   "ldapserver=x ldapprefix=y\n");
     struct snapshot *changed = snapshot_with_setting(snapshot, "default_pool_size", "7");
 
     (void)state;
@@ -454,7 +460,8 @@ static void set_keeps_the_rules(void **state)
     assert_int_equal(line_for(changed, "b", "x", "unix"), 1);
     assert_int_equal(line_for(changed, "b", "ann", "10.2.3.4"), 2);
     assert_true(hba_allows_peer(&changed->hba.rules[0], "os", "app"));
-    assert_string_equal(changed->hba.rules[1].options, "x");
+    assert_string_equal(changed->hba.rules[1].options, "ldapserver=x ldapprefix=y");
+    assert_string_equal(changed->hba.rules[1].ldap->prefix, "y");
     assert_null(snapshot_with_setting(changed, "auth_hba_file", "/not/there"));
     snapshot = snapshot_with_setting(changed, "auth_type", "md5");
     assert_int_equal(snapshot->hba.rule_count, 0);

@@ -137,6 +137,22 @@ static void test_a_statement_of_several_workers_is_one_row(void **state)
     assert_int_equal(merge_statements(rows, 0), 0);
 }
 
+static void test_memory_of_all_workers_is_one_row_for_each_name(void **state)
+{
+    struct memory_row rows[] = {
+        {"b", 16, 1, 2}, {"a", 8, 3, 4}, {"b", 16, 10, 20}, {"a", 8, 30, 40}};
+
+    (void)state;
+    assert_int_equal(merge_memory(rows, 4), 2);
+    assert_string_equal(rows[0].name, "b");
+    assert_int_equal(rows[0].used_count, 11);
+    assert_int_equal(rows[0].free_count, 22);
+    assert_string_equal(rows[1].name, "a");
+    assert_int_equal(rows[1].object_bytes, 8);
+    assert_int_equal(rows[1].used_count, 33);
+    assert_int_equal(merge_memory(rows, 0), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -146,6 +162,7 @@ int main(void)
         cmocka_unit_test(test_a_server_met_on_two_workers_is_shown_once),
         cmocka_unit_test(test_of_two_rows_of_one_moment_the_linked_one_counts),
         cmocka_unit_test(test_a_statement_of_several_workers_is_one_row),
+        cmocka_unit_test(test_memory_of_all_workers_is_one_row_for_each_name),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

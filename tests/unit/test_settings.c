@@ -352,10 +352,12 @@ static void strings_are_taken_as_they_stand(void **state)
     takes("server_reset_query", "a ; b # c", "a ; b # c");
     takes("admin_users", "'a', b", "'a', b");
     refuses("auth_dbname", "pgbouncer");
-    memset(long_text, 'x', sizeof(long_text));
+    takes("auth_ldap_options", "", "");
+    snprintf(long_text, sizeof(long_text), "ldapserver=a ldapprefix=%01000d", 0);
     long_text[1024] = '\0';
     refuses("auth_ldap_options", long_text);
-    takes("auth_ldap_options", long_text + 1, long_text + 1);
+    long_text[1023] = '\0';
+    takes("auth_ldap_options", long_text, long_text);
 }
 
 static void short_times_have_units(void **state)
@@ -416,8 +418,13 @@ static void what_would_weaken_security_is_refused(void **state)
     assert_mistake("[pgbouncer]\nauth_type = cert\n",
                    "ERROR auth_type cert is not supported by this version yet in configuration "
                    "(t.ini:2)");
-    assert_mistake("[pgbouncer]\nauth_type=ldap", "auth_type ldap is not supported");
-    assert_mistake("[pgbouncer]\nauth_type=pam", "auth_type pam is not supported");
+    assert_mistake("[pgbouncer]\nauth_type=cert", "auth_type cert is not supported");
+    if (!BUILD_HAS_LDAP)
+        assert_mistake("[pgbouncer]\nauth_type=ldap",
+                       "auth_type ldap is not supported by this build");
+    if (!BUILD_HAS_PAM)
+        assert_mistake("[pgbouncer]\nauth_type=pam",
+                       "auth_type pam is not supported by this build");
     assert_mistake("[pgbouncer]\nclient_tls_sslmode = require", "client_tls_sslmode require");
     assert_mistake("[pgbouncer]\nclient_tls_sslmode = verify-ca", "not supported");
     assert_mistake("[pgbouncer]\nclient_tls_sslmode = verify-full", "not supported");
@@ -431,6 +438,32 @@ static void what_would_weaken_security_is_refused(void **state)
     snapshot = load_silent("[pgbouncer]\nauth_type = scram-sha-256\nserver_tls_sslmode=prefer\n");
     assert_int_equal(snapshot->settings.auth_type, AUTH_SCRAM_SHA_256);
     snapshot_release(snapshot);
+}
+
+static void options_of_ldap_are_read_at_load(void **state)
+{
+    struct snapshot *snapshot, *changed;
+
+    (void)state;
+    snapshot = load_silent("[pgbouncer]\nauth_ldap_options = ldapserver=a ldapprefix=\"x \"\n");
+    assert_string_equal(snapshot->ldap->uris, "ldap://a:389");
+    assert_string_equal(snapshot->ldap->prefix, "x ");
+    changed = snapshot_with_setting(snapshot, "auth_ldap_options", "ldapserver=b ldapprefix=y");
+    assert_string_equal(changed->ldap->uris, "ldap://b:389");
+    snapshot_release(changed);
+    assert_null(snapshot_with_setting(snapshot, "auth_ldap_options", "ldapserver=b"));
+    snapshot_release(snapshot);
+    assert_mistake("[pgbouncer]\n\nauth_ldap_options = ldapserver=a ldapport=x ldapprefix=y\n",
+                   "ERROR auth_ldap_options: ldapport has no port between 1 and 65535 in "
+                   "configuration (t.ini:3)");
+    if (!BUILD_HAS_LDAP)
+        return;
+    snapshot = load_warned("[pgbouncer]\nauth_type=ldap\nauth_ldap_options=\n",
+                           "without auth_ldap_options in configuration (t.ini:2)");
+    assert_null(snapshot->ldap);
+    snapshot_release(snapshot);
+    snapshot_release(load_silent("[pgbouncer]\nauth_type=ldap\n"
+                                 "auth_ldap_options=ldapserver=a ldapsuffix=b\n"));
 }
 
 static void what_has_no_effect_is_said_once(void **state)
@@ -465,6 +498,7 @@ int main(void)
         cmocka_unit_test(settings_of_pgsplice_are_checked),
         cmocka_unit_test(notes_behind_numbers_are_dropped_with_a_warning),
         cmocka_unit_test(what_would_weaken_security_is_refused),
+        cmocka_unit_test(options_of_ldap_are_read_at_load),
         cmocka_unit_test(what_has_no_effect_is_said_once),
     };
 

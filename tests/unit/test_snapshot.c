@@ -59,7 +59,7 @@ static void all_mistakes_are_named(void **state)
 {
     static struct reported reported;
     const struct test_file files[] = {
-        {"t.ini", "[pgbouncer]\nfoo = 1\nlisten_port = x\nauth_type = pam\n%include inc\n"
+        {"t.ini", "[pgbouncer]\nfoo = 1\nlisten_port = x\nauth_type = nix\n%include inc\n"
                   "[databases]\na = port=0 pool_size=y nix=1\n[nix]\nx = y\n!\nfoo = 1\n"},
         {"inc", "max_client_conn = -1\n[\nmax_client_conn = -1\n"},
         {NULL, NULL},
