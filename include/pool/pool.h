@@ -99,7 +99,8 @@ struct pool {
     /* Keys for the SCRAM login at the server. */
     bool has_client_key; /* learned from a client's own login */
     uint8_t client_key[32], server_key[32];
-    struct buffer *client_password; /* of the last client that PAM or LDAP let in; NULL: none */
+    struct buffer *client_password; /* from PAM, LDAP or auth_query, by its last client; or NULL */
+    bool client_password_is_found;  /* by auth_query: a secret as it is stored */
     unsigned client_password_count; /* how often it has changed */
     bool has_salted_password;       /* made from a plain password by a helper, for this salt */
     uint8_t salted_password[32];
@@ -113,7 +114,8 @@ struct pool {
     struct sockaddr_storage addresses[POOL_ADDRESSES_MAX];
 
     struct pool_stats stats;
-    uint64_t empty_since_us;
+    uint64_t empty_since_us;          /* 0: some shard has a client or a server */
+    uint64_t database_empty_since_us; /* the same of all pools of the database */
 };
 
 /* The pool, made if need be. `database` is of the core's snapshot. NULL: no memory. */
