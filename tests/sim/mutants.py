@@ -83,7 +83,7 @@ MUTANTS = [
      "waiter = list_front(&pool->waiting_clients);\n    if (waiter != NULL) {",
      "waiter = list_front(&pool->waiting_clients);\n    if (waiter != NULL && pool->waiting_count > 1) {"),
     # Promotion.
-    ("promotion_is_not_told_to_the_other_shards", "pool/pool.c", "              pool->database_name, pool->user_name, value);\n    tell_welcome(pool);", "              pool->database_name, pool->user_name, value);"),
+    ("promotion_is_not_told_to_the_other_shards", "pool/pool.c", "    pool->welcome_us = MAX(pool->core->loop.now_us, pool->welcome_us + 1);\n    tell_welcome(pool);", "    pool->welcome_us = MAX(pool->core->loop.now_us, pool->welcome_us + 1);"),
     ("newer_welcome_is_not_taken", "pool/pool.c", "    if (pool->has_welcome && news.made_us <= pool->welcome_us) {", "    if (pool->has_welcome) {"),
     # Peers.
     ("hop_of_a_cancel_request_is_not_counted", "pool/peer.c", "    onward[7]--;", "    ;"),
