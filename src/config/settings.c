@@ -184,7 +184,7 @@ const struct setting settings_table[] = {
         .unused_reason = "TLS is not supported by this version yet: allow and prefer are taken as disable, the others are refused"),
     STRING(SETTING_PATH, conffile, NULL, RELOAD, "The main configuration file, as given on the command line."),
     NUMBER(SETTING_INT, default_pool_size, "20", 0, SIZE_MAX_SENSIBLE, RELOAD, "Server connections of one pool (database and user); 0: no limit."),
-    BOOLEAN(disable_pqexec, "0", RESTART, "Closes clients that send a simple query."),
+    BOOLEAN(disable_pqexec, "0", RESTART, "Closes clients that send a simple query, in the console too."),
     SECONDS(dns_max_ttl, "15", RELOAD, "How long the addresses of a host name are used, whatever the name server says; then the next connection asks again."),
     SECONDS(dns_nxdomain_ttl, "15", RELOAD, "How long a name lookup that failed is believed; RELOAD forgets it."),
     SECONDS(dns_zone_check_period, "0", RELOAD, "How often the SOA serial of each zone (what follows a name's first dot) is compared, and its hosts looked up again when it has changed; 0: not at all."),
