@@ -193,6 +193,7 @@ struct setting {
     int64_t min, max;                 /* of numbers and times (seconds) */
     const struct setting_name *names; /* of enumerations, ends with a NULL name */
     bool on_reload;                   /* false: only a restart takes a new value */
+    bool is_secret;                   /* may hold a password: SHOW CONFIG does not print it */
     const char *unused_reason;        /* not NULL: accepted, but has no effect (yet), and why */
     const char *meaning;              /* one sentence for the manual */
     /* NULL, or judges a value of the right form: LEVEL_ERROR refuses it, LEVEL_WARNING takes it and

@@ -8,7 +8,9 @@
  *   login      startup packet and authentication: client->login is set (login.h), no pool
  *   moving     goes to another core or to control: waits until its connection is quiet
  *   cancel     was a CancelRequest: kept open until that has been delivered
- *   welcome    has a pool that has not seen a server yet; receives nothing until its welcome
+ *   welcome    has a pool that has not seen a server yet; receives nothing until its welcome. With
+ *              replication: waits for a server of its own, or has one that is logging in, and
+ *              becomes active (replication.h)
  *   idle       owes nothing, has no server (session mode: before the first query)
  *   waiting    wants a server; what it sent is parked
  *   preparing  has a server (client->server), whose parameters are being set; what it sent is parked
@@ -23,6 +25,7 @@
 #include "pool/pool.h"
 #include "wire/frame.h"
 #include "wire/message.h"
+#include "wire/startup.h"
 
 struct login;
 struct cancel;
@@ -56,6 +59,7 @@ struct client {
     struct usage *user_usage;             /* of the login user; its name is the login name */
     struct usage *database_usage;         /* of the database asked for, once it counts there */
     struct buffer *params;                /* tracked parameters, see params.h */
+    struct buffer *options;               /* replication: the startup parameter; NULL: none */
     struct span_queue parked;             /* not yet scanned */
     struct client_statements *statements; /* NULL: has never prepared one that we track */
     uint64_t id;
@@ -69,20 +73,22 @@ struct client {
     uint32_t key_next;
     uint8_t key[8]; /* of BackendKeyData */
     uint8_t state;
-    bool counts_as_client;   /* in usage->client_count */
-    bool counts_in_database; /* in database_usage and user_usage */
-    bool drops_body;         /* the rest of the current message is not forwarded */
-    bool is_scanning;        /* bytes may be on their way to its server that were not queued yet */
-    bool is_answered_early;  /* in the middle of its message: its server is free when that has ended
+    uint8_t replication;       /* enum startup_replication */
+    uint8_t replication_tries; /* addresses of the server that could not be reached */
+    bool counts_as_client;     /* in usage->client_count */
+    bool counts_in_database;   /* in database_usage and user_usage */
+    bool drops_body;           /* the rest of the current message is not forwarded */
+    bool is_scanning;       /* bytes may be on their way to its server that were not queued yet */
+    bool is_answered_early; /* in the middle of its message: its server is free when that has ended
                               */
-    bool is_notified;        /* query_wait_notify was sent for this wait */
-    bool is_authenticated;   /* had its welcome; its key is known */
-    bool has_sent;           /* at least a byte */
-    bool is_mid_answer;      /* a message to it was cut off: nothing may follow */
-    bool is_replaying;       /* its parked bytes are being scanned */
-    bool tracks_statements;  /* its exchange does; rewrite.h */
-    bool is_partial_tried;   /* a message that was put together is being scanned */
-    bool is_held_back;       /* active, but what it sends is parked until its server has answered */
+    bool is_notified;       /* query_wait_notify was sent for this wait */
+    bool is_authenticated;  /* had its welcome; its key is known */
+    bool has_sent;          /* at least a byte */
+    bool is_mid_answer;     /* a message to it was cut off: nothing may follow */
+    bool is_replaying;      /* its parked bytes are being scanned */
+    bool tracks_statements; /* its exchange does; rewrite.h */
+    bool is_partial_tried;  /* a message that was put together is being scanned */
+    bool is_held_back;      /* active, but what it sends is parked until its server has answered */
 };
 
 static inline struct core *client_core(const struct client *client)
@@ -110,8 +116,11 @@ void client_close_silently(struct client *client, const char *reason);
 
 /* The login is done: counted, in its pool, waiting for its welcome. */
 void client_enter_pool(struct client *client, struct pool *pool, const char *const *wanted_params);
-/* Sends the welcome; the client is idle from now on. */
+/* Sends the welcome of the pool; the client is idle from now on. */
 void client_welcome(struct client *client);
+/* Sends that of the client's own server, whose `statuses` are the ParameterStatus messages that are not
+ * tracked; the client is active from now on. */
+void client_welcome_linked(struct client *client, const uint8_t *statuses, size_t bytes);
 
 /* What held it back is answered: what it parked meanwhile is sent. Nothing, if nothing held it. */
 void client_release_held(struct client *client);

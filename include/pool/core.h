@@ -81,6 +81,7 @@ struct eviction {
     struct letter letter;
     const struct usage *usage;
     const struct shard_set *set; /* whose waiter asks: its own idle servers are lent instead */
+    bool of_set;                 /* but for replication, which has no use for them */
     unsigned from_core;
     bool in_flight, has_evicted;
 };
@@ -95,6 +96,7 @@ struct core_options {
     const struct param_names *param_names;
     const uint8_t *mock_key;   /* 32 random bytes of this process: salts of unknown users, names of
                                   statements */
+    const char *host_name;     /* of this machine, for application_name_add_host */
     struct snapshot *snapshot; /* one reference is the core's from now on */
     const struct core_ports *ports;
     void *ports_context;
@@ -111,6 +113,7 @@ struct core {
     const struct core_ports *ports;
     void *ports_context;
     const uint8_t *mock_key;
+    const char *host_name;
     unsigned index, count;
 
     struct slab clients, logins, servers, server_logins, pools, cancels, resolutions, peers,

@@ -15,6 +15,10 @@
  * that it has nothing left to say before anybody else gets it. Where it is too high the client keeps
  * its server: slow, never wrong. Where nobody knows which answer belongs to what, it is `lost`.
  *
+ * CopyBothResponse answers START_REPLICATION (protocol: "Streaming Replication Protocol"): CopyData goes both ways,
+ * unasked and unanswered, until each side has sent its CopyDone; then comes what ends the Query. Nothing
+ * is thrown away there: a Sync in the middle ends the session.
+ *
  * Pure: a value, no I/O. */
 #ifndef POOL_EXCHANGE_H
 #define POOL_EXCHANGE_H
@@ -42,6 +46,7 @@ struct exchange {
     bool is_open_behind; /* the runs are used up, and an open batch follows */
     bool is_blurred;     /* the runs were used up: the order is no longer known, only the count */
     bool in_copy_in;     /* the server reads COPY data, and the client has not ended it */
+    bool in_copy_both;   /* replication: both send CopyData, and the client has not ended its half */
     bool sync_ignored;   /* a Sync was taken to be thrown away by COPY IN */
     bool is_uncertain;   /* the count may be too low: probe before reuse */
     bool
@@ -57,6 +62,7 @@ static inline void exchange_reset(struct exchange *exchange)
     exchange->is_open_behind = false;
     exchange->is_blurred = false;
     exchange->in_copy_in = false;
+    exchange->in_copy_both = false;
     exchange->sync_ignored = false;
     exchange->is_uncertain = false;
     exchange->is_lost = false;

@@ -8,10 +8,15 @@
 #define POOL_HANDOVER_H
 
 #include "pool/core.h"
+#include "wire/startup.h"
 
 enum handover_kind { HANDOVER_CLIENT, HANDOVER_CANCEL, HANDOVER_CONSOLE };
 
-enum { HANDOVER_LEFTOVER_BYTES = 2048, HANDOVER_PARAMS_BYTES = 2048 };
+enum {
+    HANDOVER_LEFTOVER_BYTES = 2048,
+    HANDOVER_PARAMS_BYTES = 2048,
+    HANDOVER_OPTIONS_BYTES = 1024,
+};
 
 struct handover {
     struct letter letter;
@@ -37,6 +42,8 @@ struct handover {
      * with their closing zero. */
     uint16_t params_bytes;
     uint8_t params[HANDOVER_PARAMS_BYTES];
+    enum startup_replication replication;
+    char options[HANDOVER_OPTIONS_BYTES]; /* with replication: as the client sent them */
     /* What the client has sent after its login. */
     uint32_t leftover_bytes;
     uint8_t leftover[HANDOVER_LEFTOVER_BYTES];

@@ -49,11 +49,12 @@ struct pool {
     char database_name[DATABASE_NAME_BYTES_MAX];
     char user_name[USER_NAME_BYTES_MAX]; /* towards the server */
 
-    struct list idle_clients;    /* logged in, no exchange */
-    struct list active_clients;  /* linked to a server */
-    struct list waiting_clients; /* want a server, oldest first */
-    struct list welcome_clients; /* wait for the pool's first server login, oldest first */
-    unsigned client_count, waiting_count, welcome_count;
+    struct list idle_clients;        /* logged in, no exchange */
+    struct list active_clients;      /* linked to a server */
+    struct list waiting_clients;     /* want a server, oldest first */
+    struct list welcome_clients;     /* wait for the pool's first server login, oldest first */
+    struct list replication_clients; /* have no welcome yet, oldest first; see replication.h */
+    unsigned client_count, waiting_count, welcome_count, replication_count;
 
     struct list idle_servers;     /* the next to be taken first */
     struct list active_servers;   /* have a client */
@@ -62,6 +63,7 @@ struct pool {
     struct list canceled_servers; /* free, but a cancel request is on its way to them */
     struct list lending_servers;  /* promised to another shard; their receive is ending */
     unsigned server_count, idle_count, login_count, tested_count;
+    unsigned replication_login_count; /* of login_count: will serve one client only */
     unsigned lent_count;  /* sent off, and not yet heard of: in no list, in server_count no more */
     unsigned asked_count; /* servers that others were asked for, those on their way included */
     uint64_t compared_us; /* lending_gives_way */
@@ -88,7 +90,8 @@ struct pool {
     uint64_t retry_at_us, retry_pause_us;
     char last_error[POOL_ERROR_BYTES];
     char last_sqlstate[6];
-    bool is_launching; /* guards pool_launch and loops over servers against themselves */
+    bool is_replication_denied; /* a client with replication waits for a place */
+    bool is_launching;          /* guards pool_launch and loops over servers against themselves */
     unsigned welcome_seen, failure_seen; /* versions of the bulletins */
     bool is_starved;                     /* its bit in the shard set */
     unsigned cancel_count;               /* cancel requests under way */
@@ -190,6 +193,10 @@ void pool_close_clients(struct pool *pool, const char *message);
 void resolution_returned(struct letter *letter, void *core);
 
 void pool_fill_row(const struct pool *pool, struct pool_row *row, uint64_t now_us);
+
+/* server_check_delay: idle for so long that it is checked before its next use. With 0 it was checked when it went
+ * back, so only what has been idle since the last upkeep but one. */
+bool pool_must_check(const struct pool *pool, uint64_t idle_since_us);
 
 /* True while no exchange may start. */
 static inline bool pool_is_stopped(const struct pool *pool)

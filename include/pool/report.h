@@ -36,7 +36,8 @@ struct socket_row {
     bool is_server;
     char user[USER_NAME_BYTES_MAX];
     char database[DATABASE_NAME_BYTES_MAX];
-    const char *state; /* static text: active, idle, waiting, used, tested, new ... */
+    const char *state;       /* static text: active, idle, waiting, used, tested, new ... */
+    const char *replication; /* the same: none, logical, physical */
     char address[64];
     unsigned port;
     char local_address[64];

@@ -5,7 +5,8 @@
  *              |          |   lending -> lent |
  *              +----------+----- [canceled] --+
  *
- *   login      connecting, startup, authentication, until ReadyForQuery (server_login is set)
+ *   login      connecting, startup, authentication, until ReadyForQuery (server_login is set). One for
+ *              replication is linked to its client already (replication.h)
  *   tested     runs a query of the pooler's own: connect_query, reset, check, or the probe of an
  *              uncertain exchange; its answers are swallowed
  *   idle       owes nothing to anybody; may be given away
@@ -74,6 +75,7 @@ struct server {
     uint8_t state;
     uint8_t test;
     uint8_t status;        /* of the last ReadyForQuery: I, T, E */
+    uint8_t replication;   /* enum startup_replication: has one client only, from login to end */
     unsigned cancel_count; /* cancel requests under way to it */
     bool counts_in_usage;
     bool has_served;    /* at least one client */
@@ -82,9 +84,9 @@ struct server {
     bool close_needed;  /* ends as soon as it is free */
     bool is_unsaid;     /* it could not be opened, and the log says so already of the one before */
     bool test_failed;
-    bool test_answered;            /* the probe's own answer has come */
-    bool needs_probe, needs_reset; /* due before it is free */
-    bool looks_at_body;            /* the current message is gathered or looked at */
+    bool test_answered;                         /* the probe's own answer has come */
+    bool needs_probe, needs_reset, needs_check; /* due before it is free */
+    bool looks_at_body;                         /* the current message is gathered or looked at */
     bool
         withholds_error; /* the current message is an error that goes to the client once it is known
                              which */
@@ -105,8 +107,12 @@ static inline struct core *server_core(const struct server *server)
     return core_of_loop(server->conn.loop);
 }
 
-/* Begins to connect to `address`. NULL: no descriptor or no memory (the pool is told). */
-struct server *server_launch(struct pool *pool, const struct sockaddr_storage *address);
+/* Begins to connect to `address`. `owner`: whose alone it will be (replication), else NULL. NULL: no
+ * descriptor or no memory (the pool is told). */
+struct server *server_launch(struct pool *pool, const struct sockaddr_storage *address,
+                             struct client *owner);
+/* The login of a server for replication is over: active. */
+void server_begin_session(struct server *server);
 
 /* Takes the server out of whatever list it is in, and links it; parameters are set first where they
  * differ. True: active. False: preparing; client_linked follows. */
@@ -132,7 +138,8 @@ void server_arrived(struct server *server, uint64_t lender_generation);
 /* The borrower has it; the lender's own struct is freed. */
 void server_lent_returned(struct server *server);
 
-/* It could not be opened: the pool is told, and it is closed with `reason`. See pool_server_failed. */
+/* It could not be opened: the pool is told, or the client whose own it would have been, and it is closed with
+ * `reason`. See pool_server_failed. */
 void server_open_failed(struct server *server, const char *text, const char *sqlstate,
                         bool said_error, const char *reason);
 

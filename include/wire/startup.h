@@ -38,6 +38,15 @@ must_check bool startup_parameters(const struct startup_packet *packet,
                                    bool (*each)(void *context, const char *name, const char *value),
                                    void *context, bool *layout_is_bad);
 
+/* What the startup parameter `replication` asks for. */
+enum startup_replication { REPLICATION_NONE, REPLICATION_LOGICAL, REPLICATION_PHYSICAL };
+
+/* `database`: logical. PostgreSQL's words for true, each of which may be cut off as long as it is not one for false too
+ * (src/backend/utils/adt/bool.c): physical. Everything else: none, as in PgBouncer. */
+enum startup_replication startup_replication(const char *value);
+/* What a server must be sent for it, and what the log shows: no, database, yes. */
+const char *startup_replication_value(enum startup_replication replication);
+
 /* Splits the value of the startup parameter `options` (PostgreSQL: process_postgres_switches): `-c
  * k=v`,
  * `-ck=v`, `--k=v`, separated by white space, a backslash takes the next byte as it is; `-` in a

@@ -60,6 +60,7 @@ struct worker {
     struct mailbox mailbox;
     struct worker_options options;
     struct core_ports ports;
+    char host_name[65];
     struct listener listeners[WORKER_LISTENERS_MAX];
     atomic_int wake_fd; /* the ring's descriptor: whom a doorbell rings; -1 before */
     atomic_bool asleep; /* may be asleep: a letter needs the bell */

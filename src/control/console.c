@@ -155,7 +155,10 @@ static void message(struct session *session, uint8_t type, const uint8_t *body, 
     session->output.has_old_columns = control_snapshot()->settings.console_old_columns;
     switch (type) {
     case 'Q':
-        simple_query(session, body, bytes);
+        if (control_snapshot()->settings.disable_pqexec)
+            console_fatal(session, "PQexec disallowed");
+        else
+            simple_query(session, body, bytes);
         break;
     case 'P':
     case 'B':

@@ -161,7 +161,7 @@ static void show_socket(struct session *session, const struct socket_row *socket
     show_text(&row, socket->is_server ? "S" : "C");
     show_text(&row, socket->user);
     show_text(&row, socket->database);
-    show_text(&row, "none");
+    show_text(&row, socket->replication);
     if (is_sockets) {
         snprintf(text, sizeof(text), "%s_%s", socket->is_server ? "sv" : "cl",
                  strcmp(socket->state, "new") == 0                          ? "login"
@@ -209,6 +209,7 @@ static void show_sessions(struct session *session)
         socklen_t local_bytes = sizeof(local);
         struct peer_name name;
         struct socket_row row = {
+            .replication = "none",
             .database = "pgbouncer",
             .state = other->is_busy ? "active" : "idle",
             .port = other->peer.family == AF_UNIX
@@ -452,10 +453,13 @@ static void show_config(struct session *session)
     for (size_t i = 0; i < settings_count; i++) {
         char text[64];
         struct show_row row;
+        const char *value = setting_format(&settings_table[i], &control_snapshot()->settings, text);
 
+        if (settings_table[i].is_secret && value != NULL && *value != '\0')
+            value = "***";
         show_row_begin(&row, &session->output, session->table);
         show_text(&row, settings_table[i].name);
-        show_text(&row, setting_format(&settings_table[i], &control_snapshot()->settings, text));
+        show_text(&row, value);
         show_text(&row, settings_table[i].default_text);
         show_text(&row, settings_table[i].on_reload ? "yes" : "no");
         show_row_end(&row);

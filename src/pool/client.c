@@ -9,6 +9,7 @@
 #include "pool/login.h"
 #include "pool/login_auth.h"
 #include "pool/peer.h"
+#include "pool/replication.h"
 #include "pool/rewrite.h"
 #include "pool/server.h"
 #include "pool/suspend.h"
@@ -23,7 +24,7 @@ static const unsigned client_may_become[CLIENT_STATES] = {
         BIT(CLIENT_MOVING) | BIT(CLIENT_CANCEL) | BIT(CLIENT_WELCOME) | BIT(CLIENT_CLOSING),
     [CLIENT_MOVING] = BIT(CLIENT_FREE) | BIT(CLIENT_CLOSING),
     [CLIENT_CANCEL] = BIT(CLIENT_MOVING) | BIT(CLIENT_CLOSING),
-    [CLIENT_WELCOME] = BIT(CLIENT_IDLE) | BIT(CLIENT_CLOSING),
+    [CLIENT_WELCOME] = BIT(CLIENT_IDLE) | BIT(CLIENT_ACTIVE) | BIT(CLIENT_CLOSING),
     [CLIENT_IDLE] =
         BIT(CLIENT_WAITING) | BIT(CLIENT_PREPARING) | BIT(CLIENT_ACTIVE) | BIT(CLIENT_CLOSING),
     [CLIENT_WAITING] = BIT(CLIENT_PREPARING) | BIT(CLIENT_ACTIVE) | BIT(CLIENT_CLOSING),
@@ -71,8 +72,10 @@ void client_become(struct client *client, enum client_state state)
     list_remove(&client->link);
     if (client->state == CLIENT_WAITING)
         pool->waiting_count--;
-    if (client->state == CLIENT_WELCOME)
+    if (client->state == CLIENT_WELCOME && client->replication == REPLICATION_NONE)
         pool->welcome_count--;
+    else if (client->state == CLIENT_WELCOME)
+        pool->replication_count--;
     was_waiting = client->state == CLIENT_WAITING;
     client->state = (uint8_t)state;
     client->state_since_us = core->loop.now_us;
@@ -82,8 +85,13 @@ void client_become(struct client *client, enum client_state state)
         list_push_back(&core->login_list, &client->link);
         break;
     case CLIENT_WELCOME:
-        pool->welcome_count++;
-        list_push_back(&pool->welcome_clients, &client->link);
+        if (client->replication == REPLICATION_NONE) {
+            pool->welcome_count++;
+            list_push_back(&pool->welcome_clients, &client->link);
+        } else {
+            pool->replication_count++;
+            list_push_back(&pool->replication_clients, &client->link);
+        }
         break;
     case CLIENT_IDLE:
         list_push_back(&pool->idle_clients, &client->link);
@@ -132,8 +140,10 @@ static uint64_t client_deadline(const struct client *client, const char **reason
         CONSIDER(client->connect_us, settings->client_login_timeout_us, "client_login_timeout");
         break;
     case CLIENT_WELCOME:
-        CONSIDER(client->state_since_us, settings->client_login_timeout_us,
-                 "client_login_timeout (server down)");
+        /* One with replication waits for a place among the servers: none of them is said to be down. */
+        if (client->replication == REPLICATION_NONE)
+            CONSIDER(client->state_since_us, settings->client_login_timeout_us,
+                     "client_login_timeout (server down)");
         CONSIDER(client->state_since_us, limits->query_wait_timeout_us, "query_wait_timeout");
         break;
     case CLIENT_IDLE:
@@ -149,6 +159,9 @@ static uint64_t client_deadline(const struct client *client, const char **reason
                      "notify");
         break;
     case CLIENT_ACTIVE:
+        /* A stream is no query that takes long, and its server nobody else's (replication.h). */
+        if (client->replication != REPLICATION_NONE)
+            break;
         CONSIDER(client->query_since_us, limits->query_timeout_us, "query timeout");
         CONSIDER(client->xact_since_us, limits->transaction_timeout_us, "transaction timeout");
         if (client->query_since_us == 0 && client->xact_since_us != 0)
@@ -209,10 +222,10 @@ static void client_timer_fired(struct timer *timer, uint64_t now_us)
         client_arm_timer(client);
         return;
     }
-    if (client->server != NULL)
-        server_close(client->server, reason); /* which tells the client */
-    else if (client->state == CLIENT_WAITING || client->state == CLIENT_WELCOME)
+    if (client->state == CLIENT_WAITING || client->state == CLIENT_WELCOME)
         pool_client_timed_out(client->pool, client, reason);
+    else if (client->server != NULL)
+        server_close(client->server, reason); /* which tells the client */
     else
         client_close_error(client, reason, NULL);
 }
@@ -356,15 +369,51 @@ struct client *client_find_key(struct core *core, const uint8_t key[8])
 
 /* ---- welcome ---- */
 
+/* The client's parameters are known, and those of its server that are not tracked. */
+static void send_welcome(struct client *client, const uint8_t *statuses, size_t bytes,
+                         enum client_state next)
+{
+    struct core *core = client_core(client);
+    const struct settings *settings = &core->snapshot->settings;
+    uint8_t message[POOL_WELCOME_BYTES + 8 * 1024];
+    struct writer writer;
+
+    key_make(client);
+    writer_init(&writer, message, sizeof(message));
+    message_authentication(&writer, AUTHENTICATION_OK, NULL, 0);
+    writer_put(&writer, statuses, bytes);
+    for (unsigned i = 0; i < core->params.names->count; i++)
+        if (params_value(client->params, i) != NULL)
+            message_parameter_status(&writer, core->params.names->names[i],
+                                     params_value(client->params, i));
+    message_backend_key_data(&writer, client->key);
+    if (settings->login_notify_message != NULL && settings->login_notify_message[0] != '\0') {
+        struct pg_error notice = {.severity = SEVERITY_NOTICE,
+                                  .message = settings->login_notify_message};
+
+        message_error(&writer, &notice);
+    }
+    message_ready_for_query(&writer, 'I');
+    client->pool->stats.client_login_count++;
+    client->is_authenticated = true;
+    client_log(client, LEVEL_DEBUG, "logged in");
+    client_become(client, next);
+    if (writer.overflow || !conn_push_copy(&client->conn, message, writer.bytes)) {
+        client_close_error(client, "failed to send welcome message", NULL);
+        return;
+    }
+    client_arm_timer(client);
+    conn_resume(&client->conn);
+    if (client->parked.first != NULL)
+        client_replay(client);
+}
+
 void client_welcome(struct client *client)
 {
     struct core *core = client_core(client);
     struct pool *pool = client->pool;
-    const struct settings *settings = &core->snapshot->settings;
     const char *values[PARAMS_COUNT_MAX];
-    uint8_t message[POOL_WELCOME_BYTES + 8 * 1024];
     struct buffer *params;
-    struct writer writer;
 
     assert(client->state == CLIENT_WELCOME);
     assert(pool->has_welcome);
@@ -380,35 +429,17 @@ void client_welcome(struct client *client)
     }
     params_release(&core->params, client->params);
     client->params = params;
-    key_make(client);
+    send_welcome(client, pool->welcome, pool->welcome_bytes, CLIENT_IDLE);
+}
 
-    writer_init(&writer, message, sizeof(message));
-    message_authentication(&writer, AUTHENTICATION_OK, NULL, 0);
-    writer_put(&writer, pool->welcome, pool->welcome_bytes);
-    for (unsigned i = 0; i < core->params.names->count; i++)
-        if (params_value(params, i) != NULL)
-            message_parameter_status(&writer, core->params.names->names[i],
-                                     params_value(params, i));
-    message_backend_key_data(&writer, client->key);
-    if (settings->login_notify_message != NULL && settings->login_notify_message[0] != '\0') {
-        struct pg_error notice = {.severity = SEVERITY_NOTICE,
-                                  .message = settings->login_notify_message};
-
-        message_error(&writer, &notice);
-    }
-    message_ready_for_query(&writer, 'I');
-    pool->stats.client_login_count++;
-    client->is_authenticated = true;
-    client_log(client, LEVEL_DEBUG, "logged in");
-    client_become(client, CLIENT_IDLE);
-    if (writer.overflow || !conn_push_copy(&client->conn, message, writer.bytes)) {
-        client_close_error(client, "failed to send welcome message", NULL);
-        return;
-    }
-    client_arm_timer(client);
-    conn_resume(&client->conn);
-    if (client->parked.first != NULL)
-        client_replay(client);
+void client_welcome_linked(struct client *client, const uint8_t *statuses, size_t bytes)
+{
+    assert(client->state == CLIENT_WELCOME);
+    assert(client->server != NULL);
+    params_release(&client_core(client)->params, client->params);
+    client->params =
+        client->server->params != NULL ? buffer_reference(client->server->params) : NULL;
+    send_welcome(client, statuses, bytes, CLIENT_ACTIVE);
 }
 
 /* ---- what the client sends ---- */
@@ -947,8 +978,10 @@ static void client_received(struct conn *conn, struct buffer *buffer, uint32_t b
         }
         assert(client->parked.first == NULL);
         client_scan(client, buffer, 0, bytes);
-        /* A slow reader that goes on asking: its answers must not pile up here. */
-        if (unlikely(client->state != CLIENT_CLOSING && conn_is_full(conn)))
+        /* A slow reader that goes on asking: its answers must not pile up here. A replica that is slow
+         * must be able to say that it is alive; what it says is not answered. */
+        if (unlikely(client->state != CLIENT_CLOSING && client->replication == REPLICATION_NONE &&
+                     conn_is_full(conn)))
             conn_pause(conn);
         break;
     case CLIENT_WAITING:
@@ -1033,6 +1066,9 @@ static void client_leave(struct client *client, const char *server_reason)
     timer_stop(&client->timer);
     if (client->cancel != NULL)
         cancel_requester_gone(client->cancel);
+    /* It must not be given another server in place of its own that was logging in. */
+    if (client->state == CLIENT_WELCOME)
+        list_remove(&client->link);
     if (server != NULL)
         server_drop_client(server, server_reason);
     if (client->login != NULL)
@@ -1042,6 +1078,9 @@ static void client_leave(struct client *client, const char *server_reason)
     client_statements_release(client);
     params_release(&core->params, client->params);
     client->params = NULL;
+    if (client->options != NULL)
+        buffer_release(core->loop.buffers, client->options);
+    client->options = NULL;
     if (client->counts_as_client)
         usage_give(&core->usage->client_count);
     if (client->counts_in_database) {
@@ -1196,7 +1235,8 @@ void client_fill_row(const struct client *client, struct socket_row *row, uint64
     const char *application_name =
         client->params != NULL ? params_value(client->params, PARAM_APPLICATION_NAME) : NULL;
 
-    *row = (struct socket_row){.state = client_state_text(client)};
+    *row = (struct socket_row){.state = client_state_text(client),
+                               .replication = replication_text(client->replication)};
     snprintf(row->user, sizeof(row->user), "%s", client_user(client));
     snprintf(row->database, sizeof(row->database), "%.63s", client_database_name(client));
     peer_name_host(&client->peer, row->address);

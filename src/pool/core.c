@@ -31,6 +31,7 @@ bool core_init(struct core *core, const struct core_options *options)
     core->ports = options->ports;
     core->ports_context = options->ports_context;
     core->mock_key = options->mock_key;
+    core->host_name = options->host_name != NULL ? options->host_name : "localhost";
     core->index = options->index;
     core->count = options->count;
     list_init(&core->pool_list);
@@ -339,6 +340,9 @@ static void act_fail_waiting(struct pool *pool)
 {
     while (!list_is_empty(&pool->waiting_clients))
         client_close_error(OWNER_OF(list_front(&pool->waiting_clients), struct client, link),
+                           "server shutting down", NULL);
+    while (!list_is_empty(&pool->replication_clients))
+        client_close_error(OWNER_OF(list_front(&pool->replication_clients), struct client, link),
                            "server shutting down", NULL);
     while (!list_is_empty(&pool->welcome_clients))
         client_close_error(OWNER_OF(list_front(&pool->welcome_clients), struct client, link),

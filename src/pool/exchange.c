@@ -47,6 +47,8 @@ bool exchange_sent(struct exchange *exchange, uint8_t type)
     case 'F':
         if (exchange->is_skipping)
             return false;
+        if (exchange->in_copy_both)
+            exchange->is_uncertain = exchange->is_lost = true;
         if (exchange->in_copy_in) /* the backend ends the COPY with an error and eats this */
             exchange->is_uncertain = exchange->is_lost = true;
         run_add(exchange, RUN_QUERY);
@@ -77,6 +79,8 @@ bool exchange_sent(struct exchange *exchange, uint8_t type)
     case 'f':
         if (exchange->in_copy_in)
             exchange->in_copy_in = false;
+        else if (exchange->in_copy_both)
+            exchange->in_copy_both = false;
         else if (exchange->run_count > 0)
             run_add(exchange, RUN_COPY_END); /* outside of COPY the backend ignores it */
         break;
@@ -116,6 +120,15 @@ static void copy_in_began(struct exchange *exchange)
     exchange->in_copy_in = next == exchange->run_count;
 }
 
+/* Only a Query begins one, and nothing may be asked before it is over. */
+static void copy_both_began(struct exchange *exchange)
+{
+    if (exchange->run_count != 1 || exchange->runs[0].kind != RUN_QUERY ||
+        exchange->runs[0].count != 1 || exchange->is_blurred)
+        exchange->is_uncertain = exchange->is_lost = true;
+    exchange->in_copy_both = exchange->run_count > 0;
+}
+
 static void ready_for_query(struct exchange *exchange)
 {
     bool is_surplus = exchange_has_surplus(exchange);
@@ -123,6 +136,7 @@ static void ready_for_query(struct exchange *exchange)
     exchange->has_answered = false;
     exchange->is_skipping = false;
     exchange->in_copy_in = false;
+    exchange->in_copy_both = false;
     if (is_surplus)
         return;
     while (exchange->run_count > 0 &&
@@ -149,8 +163,10 @@ void exchange_received(struct exchange *exchange, uint8_t type)
         ready_for_query(exchange);
         break;
     case 'G':
-    case 'W':
         copy_in_began(exchange);
+        break;
+    case 'W':
+        copy_both_began(exchange);
         break;
     case 'E':
         /* After an error in a batch everything up to the next Sync is skipped, a Query too; after
@@ -166,6 +182,7 @@ void exchange_received(struct exchange *exchange, uint8_t type)
         /* Nothing but the open batch is outstanding: it is this that has failed. */
         exchange->is_skipping = is_open && next == exchange->run_count && !exchange->is_blurred;
         exchange->in_copy_in = false;
+        exchange->in_copy_both = false;
         break;
     default:
         break;

@@ -130,7 +130,6 @@ void login_received_late(struct client *client, const uint8_t *data, size_t byte
 struct parameters {
     struct client *client;
     bool in_options;
-    bool is_replication;
     const char *extra_float_digits; /* was asked for, and is not ignored */
 };
 
@@ -168,6 +167,15 @@ static bool take_options(struct parameters *parameters, const char *options)
     char scratch[1024];
     bool form_is_bad;
 
+    if (login->handover.replication != REPLICATION_NONE) {
+        /* The server will look at them: its session is this client's alone. */
+        if (strlen(options) < sizeof(login->handover.options)) {
+            strcpy(login->handover.options, options);
+            return true;
+        }
+        strcpy(login->error, "startup parameters are too long");
+        return false;
+    }
     if (startup_options(options, scratch, sizeof(scratch), each_parameter, &inner, &form_is_bad))
         return true;
     if (form_is_bad)
@@ -205,17 +213,8 @@ static bool each_parameter(void *context, const char *name, const char *value)
         }
         if (strcmp(name, "options") == 0)
             return take_options(parameters, value);
-        if (strcmp(name, "replication") == 0) {
-            parameters->is_replication = strcasecmp(value, "database") == 0 ||
-                                         strcasecmp(value, "true") == 0 ||
-                                         strcasecmp(value, "on") == 0 ||
-                                         strcasecmp(value, "yes") == 0 || strcmp(value, "1") == 0;
-            if (!parameters->is_replication)
-                return true;
-            strcpy(login->error,
-                   "replication connections are not supported by this version of pgsplice");
-            return false;
-        }
+        if (strcmp(name, "replication") == 0)
+            return true; /* see find_replication */
         if (strncmp(name, "_pq_.", 5) == 0) {
             size_t bytes = strlen(name) + 1;
 
@@ -246,21 +245,35 @@ static bool each_parameter(void *context, const char *name, const char *value)
     return false;
 }
 
-/* "NAME - HOST:PORT", as application_name_add_host asks for. */
+/* It decides what the other parameters mean, and may come after them. */
+static bool find_replication(void *context, const char *name, const char *value)
+{
+    enum startup_replication *replication = context;
+
+    if (strcmp(name, "replication") == 0)
+        *replication = startup_replication(value);
+    return true;
+}
+
+/* "NAME - HOST:PORT" or "NAME - unix(PID@HOSTNAME):PORT", as application_name_add_host asks for. */
 static bool add_host(struct client *client)
 {
     struct login *login = client->login;
     const char *name = login->param_values[PARAM_APPLICATION_NAME];
+    const struct core *core = client_core(client);
     char host[64];
     char value[256];
 
+    if (name == NULL)
+        name = "app";
     peer_name_host(&client->peer, host);
-    if (client->peer.port != 0)
-        snprintf(value, sizeof(value), "%.120s - %s:%u", name != NULL ? name : "app", host,
-                 client->peer.port);
+    if (client->peer.family == AF_UNIX)
+        snprintf(value, sizeof(value), "%.120s - unix(%u@%s):%d", name, client->peer.pid,
+                 core->host_name, core->snapshot->settings.listen_port);
     else
-        snprintf(value, sizeof(value), "%.120s - unix(%u):%d", name != NULL ? name : "app",
-                 client->peer.pid, client_core(client)->snapshot->settings.listen_port);
+        snprintf(value, sizeof(value),
+                 client->peer.family == AF_INET6 ? "%.120s - [%s]:%u" : "%.120s - %s:%u", name,
+                 host, client->peer.port);
     return keep_value(login, PARAM_APPLICATION_NAME, value);
 }
 
@@ -352,6 +365,17 @@ static void enter_pool(struct client *client, const struct handover *handover,
                               handover->leftover_bytes)) {
         client_close_silently(client, "out of memory");
         return;
+    }
+    client->replication = (uint8_t)handover->replication;
+    if (handover->options[0] != '\0') {
+        size_t bytes = strlen(handover->options) + 1;
+
+        client->options = buffer_park(client->conn.loop->buffers, bytes);
+        if (client->options == NULL) {
+            client_close_silently(client, "out of memory");
+            return;
+        }
+        memcpy(client->options->data, handover->options, bytes);
     }
     client_enter_pool(client, pool, values);
 }
@@ -640,7 +664,9 @@ static void startup_received(struct client *client, const struct startup_packet 
 
     login->snapshot = core->snapshot;
     snapshot_reference(login->snapshot);
-    if (!startup_parameters(packet, each_parameter, &parameters, &layout_is_bad)) {
+    if (!startup_parameters(packet, find_replication, &login->handover.replication,
+                            &layout_is_bad) ||
+        !startup_parameters(packet, each_parameter, &parameters, &layout_is_bad)) {
         fail(client, layout_is_bad
                          ? "invalid startup packet layout: expected terminator as last byte"
                          : login->error);
@@ -685,8 +711,9 @@ static void startup_received(struct client *client, const struct startup_packet 
     if (login->is_console && !console_may_enter(client, &without_password))
         return;
     if (settings->log_connections)
-        client_log(client, LEVEL_LOG, "login attempt: db=%s user=%s tls=no replication=no",
-                   login->handover.database, login->handover.user);
+        client_log(client, LEVEL_LOG, "login attempt: db=%s user=%s tls=no replication=%s",
+                   login->handover.database, login->handover.user,
+                   startup_replication_value(login->handover.replication));
     if (without_password)
         login_authenticated(client);
     else

@@ -271,6 +271,11 @@ static void log_hba(const struct client *client, const char *what)
 /* auth_type hba: the first line that matches says how. False: closed. */
 static bool hba_decide(struct client *client)
 {
+    static const enum hba_replication replications[] = {
+        [REPLICATION_NONE] = HBA_NO_REPLICATION,
+        [REPLICATION_LOGICAL] = HBA_LOGICAL,
+        [REPLICATION_PHYSICAL] = HBA_PHYSICAL,
+    };
     struct login *login = client->login;
     const struct hba_question question = {
         .database = login->handover.database,
@@ -278,6 +283,7 @@ static bool hba_decide(struct client *client)
         .family = client->peer.family,
         .address = client->peer.address,
         .has_tls = has_tls(client),
+        .replication = replications[login->handover.replication],
     };
 
     login->rule = hba_find(&login->snapshot->hba, &question);

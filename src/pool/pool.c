@@ -5,6 +5,7 @@
 #include "pool/client.h"
 #include "pool/lending.h"
 #include "pool/peer.h"
+#include "pool/replication.h"
 #include "pool/server.h"
 
 #include <arpa/inet.h>
@@ -126,6 +127,7 @@ struct pool *pool_find_or_make(struct core *core, const struct database_config *
     list_init(&pool->active_clients);
     list_init(&pool->waiting_clients);
     list_init(&pool->welcome_clients);
+    list_init(&pool->replication_clients);
     list_init(&pool->idle_servers);
     list_init(&pool->active_servers);
     list_init(&pool->tested_servers);
@@ -382,12 +384,22 @@ void pool_client_enters(struct pool *pool, struct client *client)
         pool_read_news(pool);
     if (client->state != CLIENT_WELCOME)
         return;
-    if (pool->has_welcome) {
+    if (pool->has_welcome && client->replication == REPLICATION_NONE) {
         client_welcome(client);
         ask_standby(pool);
     } else if (!refuse_at_once(pool, client)) {
         pool_launch(pool);
     }
+}
+
+bool pool_must_check(const struct pool *pool, uint64_t idle_since_us)
+{
+    const struct settings *settings = &pool->core->snapshot->settings;
+    uint64_t delay_us =
+        settings->server_check_delay_us > 0 ? settings->server_check_delay_us : MAINTENANCE_US;
+
+    return pool->core->loop.now_us - idle_since_us > delay_us &&
+           settings->server_check_query != NULL && settings->server_check_query[0] != '\0';
 }
 
 bool pool_want_server(struct pool *pool, struct client *client)
@@ -398,11 +410,8 @@ bool pool_want_server(struct pool *pool, struct client *client)
     assert(client->state == CLIENT_IDLE);
     if (likely(link != NULL && list_is_empty(&pool->waiting_clients) && !pool_is_stopped(pool))) {
         struct server *server = OWNER_OF(link, struct server, link);
-        const struct settings *settings = &core->snapshot->settings;
 
-        if (likely(core->loop.now_us - server->idle_since_us <= settings->server_check_delay_us ||
-                   settings->server_check_query == NULL ||
-                   settings->server_check_query[0] == '\0')) {
+        if (likely(!pool_must_check(pool, server->idle_since_us))) {
             if (likely(server_link(server, client)))
                 return true;
             if (client->state == CLIENT_IDLE) {
@@ -459,6 +468,17 @@ static bool lifetime_is_over(struct pool *pool, const struct server *server)
            atomic_compare_exchange_strong(&pool->set->last_lifetime_us, &last_us, now_us);
 }
 
+/* A client with replication has waited longer than the first one that could use what is free. */
+static bool replication_is_next(const struct pool *pool)
+{
+    const struct client *client = replication_first_waiter(pool);
+    const struct list *waiter = list_front(&pool->waiting_clients);
+
+    return client != NULL &&
+           (waiter == NULL ||
+            client->state_since_us <= OWNER_OF(waiter, const struct client, link)->wait_since_us);
+}
+
 void pool_server_free(struct pool *pool, struct server *server)
 {
     struct list *waiter;
@@ -479,6 +499,10 @@ void pool_server_free(struct pool *pool, struct server *server)
     }
     if (lifetime_is_over(pool, server)) {
         server_close(server, "server lifetime over");
+        return;
+    }
+    if (unlikely(pool->is_replication_denied) && replication_is_next(pool)) {
+        server_close(server, "evicted");
         return;
     }
     waiter = list_front(&pool->waiting_clients);
@@ -727,9 +751,13 @@ void pool_try_now(struct pool *pool)
  * serve. */
 static void fail_waiters(struct pool *pool)
 {
+    struct client *waiter;
+
     if (!pool->last_login_failed || !pool->server_said_error ||
         usage_count(&pool->set->ready_count) > 0)
         return;
+    while ((waiter = replication_first_waiter(pool)) != NULL)
+        close_with_servers_error(pool, waiter);
     for (int i = 0; i < 2; i++) {
         struct list *list = i == 0 ? &pool->welcome_clients : &pool->waiting_clients;
 
@@ -779,6 +807,7 @@ void resolution_returned(struct letter *letter, void *context)
         pool->resolved_until_us = core->loop.now_us + settings->dns_nxdomain_ttl_us;
         pool->address_count = 0;
         pool_server_failed(pool, "server DNS lookup failed", NULL, false);
+        replication_fail_waiters(pool, "server DNS lookup failed");
         return;
     }
     pool->address_count = MIN(resolution->address_count, (unsigned)POOL_ADDRESSES_MAX);
@@ -827,8 +856,10 @@ static bool pool_resolve(struct pool *pool)
 }
 
 /* Room for one more server in the database's or the user's limit: the idle one of another pool that
- * has been idle longest gives way. */
-static bool evict_idle(struct core *core, const struct usage *usage, const struct shard_set *set)
+ * has been idle longest gives way. `of_set`: or of this pool, whose idle ones will not do
+ * (replication). Without `usage`: of this pool only. */
+static bool evict_idle(struct core *core, const struct usage *usage, const struct shard_set *set,
+                       bool of_set)
 {
     struct server *oldest = NULL;
 
@@ -836,7 +867,9 @@ static bool evict_idle(struct core *core, const struct usage *usage, const struc
     {
         struct pool *other = OWNER_OF(link, struct pool, link);
 
-        if ((other->user_usage != usage && other->database_usage != usage) || other->set == set)
+        if (usage != NULL && other->user_usage != usage && other->database_usage != usage)
+            continue;
+        if (usage == NULL ? other->set != set : other->set == set && !of_set)
             continue;
         list_for_each(server_link, &other->idle_servers)
         {
@@ -859,7 +892,7 @@ static void eviction_open(struct letter *letter, void *context)
     struct core *core = context;
 
     if (core->index != eviction->from_core) {
-        eviction->has_evicted = evict_idle(core, eviction->usage, eviction->set);
+        eviction->has_evicted = evict_idle(core, eviction->usage, eviction->set, eviction->of_set);
         core->ports->post_core(
             core, eviction->has_evicted ? eviction->from_core : (core->index + 1) % core->count,
             letter);
@@ -872,7 +905,7 @@ static void eviction_open(struct letter *letter, void *context)
 }
 
 static void evict_elsewhere(struct core *core, const struct usage *usage,
-                            const struct shard_set *set)
+                            const struct shard_set *set, bool of_set)
 {
     struct eviction *eviction = &core->eviction;
 
@@ -882,13 +915,14 @@ static void evict_elsewhere(struct core *core, const struct usage *usage,
         .letter.open = eviction_open,
         .usage = usage,
         .set = set,
+        .of_set = of_set,
         .from_core = core->index,
         .in_flight = true,
     };
     core->ports->post_core(core, (core->index + 1) % core->count, &eviction->letter);
 }
 
-static bool take_limit(struct pool *pool, bool of_user, bool for_client)
+static bool take_limit(struct pool *pool, bool of_user, bool for_client, bool of_set)
 {
     struct usage *usage = of_user ? pool->user_usage : pool->database_usage;
     atomic_int *count = &usage->server_count;
@@ -898,29 +932,34 @@ static bool take_limit(struct pool *pool, bool of_user, bool for_client)
         return true;
     if (!for_client)
         return false;
-    if (evict_idle(pool->core, usage, pool->set))
-        return usage_take(count, limit);
-    evict_elsewhere(pool->core, usage, pool->set);
+    /* More than one, where a RELOAD has lowered the limit. */
+    while (evict_idle(pool->core, usage, pool->set, of_set))
+        if (usage_take(count, limit))
+            return true;
+    evict_elsewhere(pool->core, usage, pool->set, of_set);
     return false;
 }
 
 /* The rest of what one more server needs, its place in the pool being taken already. False: that place
- * is given back. */
-static bool launch_one(struct pool *pool, bool for_client)
+ * is given back. `owner`: whose alone it will be (replication), else NULL. */
+static bool launch_one(struct pool *pool, bool for_client, struct client *owner)
 {
     unsigned index;
 
-    if (!take_limit(pool, false, for_client))
+    if (!take_limit(pool, false, for_client, owner != NULL))
         goto no_place;
-    if (!take_limit(pool, true, for_client)) {
+    if (!take_limit(pool, true, for_client, owner != NULL)) {
         usage_give(&pool->database_usage->server_count);
         goto no_place;
     }
     for (unsigned tries = 0; tries < pool->address_count; tries++) {
-        index = pool->address_next++ % pool->address_count;
-        if (server_launch(pool, &pool->addresses[index]) == NULL)
+        /* Who has a server of his own finds out by himself which addresses answer. */
+        index = (owner != NULL ? owner->replication_tries + tries : pool->address_next++) %
+                pool->address_count;
+        if (server_launch(pool, &pool->addresses[index], owner) == NULL)
             continue; /* no IPv6 here, for example */
-        if (pool->database->load_balance_hosts == LOAD_BALANCE_DISABLE && !pool->last_login_failed)
+        if (owner == NULL && pool->database->load_balance_hosts == LOAD_BALANCE_DISABLE &&
+            !pool->last_login_failed)
             pool->address_next = index; /* stay until a connect fails */
         return true;
     }
@@ -928,6 +967,10 @@ static bool launch_one(struct pool *pool, bool for_client)
     usage_give(&pool->user_usage->server_count);
     usage_give(&pool->set->login_count);
     usage_give(&pool->set->server_count);
+    if (owner != NULL) {
+        client_close_error(owner, "connect failed", NULL);
+        return false;
+    }
     pool->unreachable_count = pool->address_count;
     pool_server_failed(pool, "cannot connect", NULL, false);
     return false;
@@ -979,17 +1022,62 @@ static bool take_place(struct pool *pool)
     return true;
 }
 
+/* A place for a server that one client alone will have: instead of an idle one, if need be. */
+static bool take_place_of_idle(struct pool *pool)
+{
+    struct shard_set *set = pool->set;
+
+    if (usage_count(&set->login_count) >= login_limit(pool))
+        return false;
+    while (!usage_take(&set->server_count, pool->settings.pool_size)) {
+        pool->is_replication_denied = true;
+        /* More than one, where a RELOAD has made the pool smaller. */
+        if (evict_idle(pool->core, NULL, set, true))
+            continue;
+        if (shard_has_siblings(set))
+            evict_elsewhere(pool->core, NULL, set, true);
+        return false;
+    }
+    if (usage_take(&set->login_count, login_limit(pool)))
+        return true;
+    usage_give(&set->server_count);
+    return false;
+}
+
 /* Asked again after the bit is set: whoever gives a place back in between either sees the bit, or we
  * see the place. */
-static bool take_place_or_starve(struct pool *pool)
+static bool take_place_or_starve(struct pool *pool, bool (*take)(struct pool *pool))
 {
-    if (take_place(pool))
+    if (take(pool))
         return true;
     if (pool->core->count == 1 || pool->is_starved)
         return false;
     pool->is_starved = true;
     atomic_fetch_or(&pool->set->starved, UINT64_C(1) << pool->shard_index);
-    return take_place(pool);
+    return take(pool);
+}
+
+/* A server for each client that needs one of its own. True: the limits did not allow it. */
+static bool launch_replication(struct pool *pool)
+{
+    struct client *client;
+
+    pool->is_replication_denied = false;
+    if (likely(pool->replication_count == 0) || pool->is_retired || pool_is_stopped(pool) ||
+        pool->core->shutdown == SHUTDOWN_WAIT_FOR_SERVERS ||
+        (pool->last_login_failed && pool->retry_at_us > pool->core->loop.now_us))
+        return false;
+    while ((client = replication_first_waiter(pool)) != NULL && pool_resolve(pool)) {
+        if (!take_place_or_starve(pool, take_place_of_idle))
+            return true;
+        if (launch_one(pool, true, client) || client->state != CLIENT_WELCOME) {
+            pool->is_replication_denied = false;
+            continue;
+        }
+        pool->is_replication_denied = true; /* max_db_connections, max_user_connections */
+        return true;
+    }
+    return false;
 }
 
 /* True: more would have been opened, had the pool's limits allowed it. */
@@ -1012,15 +1100,16 @@ static bool launch(struct pool *pool, bool may_defer)
     while (pool->waiting_count > pool->tested_count && !list_is_empty(&pool->idle_servers))
         server_start_check(OWNER_OF(list_front(&pool->idle_servers), struct server, link));
     coming = lending_expected(pool);
-    if (wanted <= pool->login_count + pool->tested_count + coming)
+    coming += pool->login_count - pool->replication_login_count;
+    if (wanted <= pool->tested_count + coming)
         return false;
     if (may_defer && pool->waiting_count > 0)
         coming += lending_deferred(pool);
     if (pool->last_login_failed && pool->retry_at_us > core->loop.now_us)
         return false;
-    while (wanted > pool->login_count + pool->tested_count + coming && pool_resolve(pool)) {
-        is_denied = !take_place_or_starve(pool);
-        if (is_denied || !launch_one(pool, true))
+    for (; wanted > pool->tested_count + coming && pool_resolve(pool); coming++) {
+        is_denied = !take_place_or_starve(pool, take_place);
+        if (is_denied || !launch_one(pool, true, NULL))
             break;
     }
     return is_denied;
@@ -1028,6 +1117,8 @@ static bool launch(struct pool *pool, bool may_defer)
 
 static void launch_guarded(struct pool *pool, bool may_defer)
 {
+    bool is_denied;
+
     if (pool->is_launching)
         return;
     /* It may have come when the configuration here was still another one (simulation seed 10149). */
@@ -1037,7 +1128,8 @@ static void launch_guarded(struct pool *pool, bool may_defer)
             ask_for_welcome(pool);
     }
     pool->is_launching = true;
-    if (!launch(pool, may_defer) && pool->is_starved) {
+    is_denied = launch_replication(pool);
+    if (!launch(pool, may_defer) && !is_denied && pool->is_starved) {
         pool->is_starved = false;
         atomic_fetch_and(&pool->set->starved, ~(UINT64_C(1) << pool->shard_index));
     }
@@ -1101,7 +1193,7 @@ static void open_spare(struct pool *pool, int count)
     if (!pool_resolve(pool) || !usage_take(&pool->set->login_count, login_limit(pool)))
         return;
     if (usage_take(&pool->set->server_count, count))
-        (void)!launch_one(pool, false);
+        (void)!launch_one(pool, false, NULL);
     else
         usage_give(&pool->set->login_count);
 }
@@ -1199,6 +1291,10 @@ void pool_retire_servers(struct pool *pool, const char *reason)
         {
             struct server *server = OWNER_OF(link, struct server, link);
 
+            if (server->client != NULL && server->replication != REPLICATION_NONE) {
+                replication_retire(server);
+                continue;
+            }
             server->close_needed = true;
             server->close_reason = reason;
             if (i < 2)
@@ -1211,7 +1307,8 @@ void pool_retire_servers(struct pool *pool, const char *reason)
 void pool_close_clients(struct pool *pool, const char *message)
 {
     struct list *const lists[] = {&pool->idle_clients, &pool->active_clients,
-                                  &pool->waiting_clients, &pool->welcome_clients};
+                                  &pool->waiting_clients, &pool->welcome_clients,
+                                  &pool->replication_clients};
 
     for (size_t i = 0; i < COUNT_OF(lists); i++)
         while (!list_is_empty(lists[i]))
@@ -1223,11 +1320,12 @@ void pool_fill_row(const struct pool *pool, struct pool_row *row, uint64_t now_u
     const struct settings *settings = &pool->core->snapshot->settings;
     struct list *first = list_front(&pool->waiting_clients);
     struct list *first_welcome = list_front(&pool->welcome_clients);
+    struct list *first_replication = list_front(&pool->replication_clients);
 
     *row = (struct pool_row){0};
     strcpy(row->database, pool->database_name);
     strcpy(row->user, pool->user_name);
-    row->cl_waiting = pool->waiting_count + pool->welcome_count;
+    row->cl_waiting = pool->waiting_count + pool->welcome_count + pool->replication_count;
     row->cl_active = pool->client_count - row->cl_waiting;
     row->client_count = pool->client_count;
     list_for_each(link, &pool->active_servers) row->sv_active++;
@@ -1251,6 +1349,10 @@ void pool_fill_row(const struct pool *pool, struct pool_row *row, uint64_t now_u
     if (first_welcome != NULL)
         row->maxwait_us = MAX(
             row->maxwait_us, now_us - OWNER_OF(first_welcome, struct client, link)->state_since_us);
+    if (first_replication != NULL)
+        row->maxwait_us =
+            MAX(row->maxwait_us,
+                now_us - OWNER_OF(first_replication, struct client, link)->state_since_us);
     row->pool_mode = (int)pool->settings.pool_mode;
     row->is_paused = pool->is_paused;
     row->stats = pool->stats;

@@ -6,6 +6,7 @@
 #include "pool/client.h"
 #include "pool/heal.h"
 #include "pool/lending.h"
+#include "pool/replication.h"
 #include "pool/rewrite.h"
 #include "pool/server_login.h"
 #include "pool/statement_send.h"
@@ -73,9 +74,10 @@ static void server_become(struct server *server, enum server_state state)
     pool->tested_count -= server->state == SERVER_TESTED;
     if (server->state == SERVER_LOGIN) {
         pool->login_count--;
+        pool->replication_login_count -= server->replication != REPLICATION_NONE;
         usage_give(&pool->set->login_count);
         lending_permission_freed(pool);
-        server->is_ready = state != SERVER_CLOSING;
+        server->is_ready = state != SERVER_CLOSING && server->replication == REPLICATION_NONE;
         if (server->is_ready)
             atomic_fetch_add(&pool->set->ready_count, 1);
     } else if (server->is_ready && state == SERVER_CLOSING) {
@@ -126,8 +128,12 @@ static void server_become(struct server *server, enum server_state state)
 void server_open_failed(struct server *server, const char *text, const char *sqlstate,
                         bool said_error, const char *reason)
 {
-    server->is_unsaid = server->pool->last_login_failed;
-    pool_server_failed(server->pool, text, sqlstate, said_error);
+    if (server->replication != REPLICATION_NONE) {
+        replication_open_failed(server, text, sqlstate, said_error, reason);
+    } else {
+        server->is_unsaid = server->pool->last_login_failed;
+        pool_server_failed(server->pool, text, sqlstate, said_error);
+    }
     server_close(server, reason);
 }
 
@@ -160,7 +166,8 @@ static void connect_timer_fired(struct timer *timer, uint64_t now_us)
         not_reached(server, "connect timeout", NULL);
 }
 
-struct server *server_launch(struct pool *pool, const struct sockaddr_storage *address)
+struct server *server_launch(struct pool *pool, const struct sockaddr_storage *address,
+                             struct client *owner)
 {
     struct core *core = pool->core;
     const struct settings *settings = &core->snapshot->settings;
@@ -197,6 +204,13 @@ struct server *server_launch(struct pool *pool, const struct sockaddr_storage *a
     server->request_us = core->loop.now_us;
     server->status = 'I';
     server->counts_in_usage = true;
+    if (owner != NULL) {
+        assert(owner->server == NULL);
+        server->client = owner;
+        server->replication = owner->replication;
+        owner->server = server;
+        pool->replication_login_count++;
+    }
     list_init(&server->link);
     timer_init(&server->timer, connect_timer_fired);
     server->state = SERVER_LOGIN;
@@ -260,6 +274,13 @@ static bool push_query(struct server *server, const char *text)
            conn_push_copy(&server->conn, text, text_bytes);
 }
 
+static void push_terminate(struct server *server)
+{
+    static const uint8_t terminate[] = {'X', 0, 0, 0, 4};
+
+    (void)!conn_push_copy(&server->conn, terminate, sizeof(terminate));
+}
+
 static void start_test(struct server *server, enum server_test test, const char *query)
 {
     server->test = (uint8_t)test;
@@ -270,19 +291,24 @@ static void start_test(struct server *server, enum server_test test, const char 
         server_close(server, "out of memory");
 }
 
-void server_start_check(struct server *server)
+static void check(struct server *server)
 {
     const char *query = server_core(server)->snapshot->settings.server_check_query;
 
-    assert(server->state == SERVER_IDLE);
     if (query == NULL || strcmp(query, "<empty>") == 0 || query[0] == '\0')
         start_test(server, TEST_PROBE, "");
     else
         start_test(server, TEST_CHECK, query);
 }
 
+void server_start_check(struct server *server)
+{
+    assert(server->state == SERVER_IDLE);
+    check(server);
+}
+
 /* What is due before the next client: first the end of cancel requests (they must hit nothing
- * else), then the probe, then the reset. */
+ * else), then the probe, then the reset, or instead of it the check of server_check_delay = 0. */
 static void server_settle(struct server *server)
 {
     const struct settings *settings = &server_core(server)->snapshot->settings;
@@ -298,8 +324,11 @@ static void server_settle(struct server *server)
         start_test(server, TEST_PROBE, "");
     } else if (server->needs_reset && settings->server_reset_query != NULL &&
                settings->server_reset_query[0] != '\0') {
-        server->needs_reset = false;
+        server->needs_reset = server->needs_check = false;
         start_test(server, TEST_RESET, settings->server_reset_query);
+    } else if (server->needs_check) {
+        server->needs_check = false;
+        check(server);
     } else {
         server->needs_reset = false;
         exchange_reset(&server->exchange);
@@ -318,9 +347,12 @@ static void test_done(struct server *server)
         return; /* what came was owed to somebody else; ours is still to come */
     server->test = TEST_NONE;
     if (server->status != 'I' || (server->test_failed && test != TEST_CONNECT)) {
-        server_close(server, test == TEST_RESET     ? "reset query failed"
-                             : test == TEST_CONNECT ? "exec_on_connect query failed"
-                                                    : "test query failed");
+        /* As after a login that failed the next attempt has to wait (server_login_retry). */
+        if (test == TEST_CONNECT)
+            server_open_failed(server, "exec_on_connect query failed", NULL, false,
+                               "exec_on_connect query failed");
+        else
+            server_close(server, test == TEST_RESET ? "reset query failed" : "test query failed");
         return;
     }
     if (test == TEST_CONNECT)
@@ -412,7 +444,6 @@ fail:
 void server_arrived(struct server *server, uint64_t lender_generation)
 {
     struct pool *pool = server->pool;
-    const struct settings *settings = &server_core(server)->snapshot->settings;
     uint64_t idle_since_us = server->idle_since_us;
 
     server_become(server, SERVER_IDLE);
@@ -430,8 +461,7 @@ void server_arrived(struct server *server, uint64_t lender_generation)
     if (server->close_needed)
         server_close(server, server->close_reason);
     else if (pool->waiting_count > 0 && !pool_is_stopped(pool) && !pool->is_retired &&
-             server_core(server)->loop.now_us - idle_since_us > settings->server_check_delay_us &&
-             settings->server_check_query != NULL && settings->server_check_query[0] != '\0')
+             pool_must_check(pool, idle_since_us))
         server_start_check(server);
     else
         pool_server_free(pool, server);
@@ -480,6 +510,16 @@ bool server_link(struct server *server, struct client *client)
     if (!push_query(server, query))
         server_close(server, "out of memory");
     return false;
+}
+
+void server_begin_session(struct server *server)
+{
+    assert(server->state == SERVER_LOGIN);
+    assert(server->client != NULL);
+    server->has_served = true;
+    server->request_us = server_core(server)->loop.now_us;
+    server->pool->stats.server_assignment_count++;
+    server_become(server, SERVER_ACTIVE);
 }
 
 /* After SET: where both know a value, the server's spelling is the client's from now on. */
@@ -548,6 +588,9 @@ static void server_finish(struct server *server, bool session_over)
 
     server->needs_probe = server->exchange.is_uncertain;
     server->needs_reset = session_over || settings->server_reset_query_always;
+    server->needs_check = settings->server_check_delay_us == 0 &&
+                          settings->server_check_query != NULL &&
+                          settings->server_check_query[0] != '\0';
     conn_resume(&server->conn);
     server_settle(server);
 }
@@ -557,6 +600,17 @@ void server_drop_client(struct server *server, const char *reason)
     bool clean = server_is_clean(server);
     bool mid_answer = is_mid_answer(server);
 
+    if (server->replication != REPLICATION_NONE) {
+        const struct client *client = server->client;
+
+        /* It has not ended in the middle of something: PostgreSQL is told that this is no accident. */
+        if (server->state == SERVER_ACTIVE && client->frame.body_left == 0 &&
+            client->frame.held_count == 0 && !server->exchange.in_copy_in)
+            push_terminate(server);
+        clean = false;
+        reason = server->state == SERVER_LOGIN ? "replication client was closed"
+                                               : "replication client disconnected";
+    }
     server_unlink(server)->is_mid_answer = mid_answer;
     if (!clean) {
         server_close(server, reason);
@@ -621,7 +675,8 @@ static void active_ready(struct server *server)
         client->query_since_us = 0;
     }
     if (server->status != 'I') {
-        if (pool->settings.pool_mode == POOL_MODE_STATEMENT)
+        if (pool->settings.pool_mode == POOL_MODE_STATEMENT &&
+            server->replication == REPLICATION_NONE)
             server_close(server, "transaction blocks not allowed in statement pooling mode");
         else
             client_arm_timer(client);
@@ -637,7 +692,7 @@ static void active_ready(struct server *server)
         client_release_held(client);
         return;
     }
-    if (pool->settings.pool_mode == POOL_MODE_SESSION) {
+    if (pool->settings.pool_mode == POOL_MODE_SESSION || server->replication != REPLICATION_NONE) {
         if (server->close_needed && core->snapshot->settings.server_fast_close) {
             server_close(server, server->close_reason);
         } else {
@@ -967,6 +1022,10 @@ static void message_complete(struct server *server, uint8_t type, const uint8_t 
         if (!server_login_message(server, type, body, bytes))
             return;
         timer_stop(&server->timer);
+        if (server->replication != REPLICATION_NONE) {
+            replication_logged_in(server);
+            return;
+        }
         server_login_end(server);
         if (server->pool->database->connect_query != NULL) {
             start_test(server, TEST_CONNECT, server->pool->database->connect_query);
@@ -1220,7 +1279,8 @@ static void server_ended(struct conn *conn, int error)
 
     if (error != 0)
         server_log(server, LEVEL_DEBUG, "connection lost: %s", strerror(error));
-    if (server->state == SERVER_LOGIN)
+    if (server->state == SERVER_LOGIN ||
+        (server->state == SERVER_TESTED && server->test == TEST_CONNECT))
         not_reached(server, "server conn crashed?", error != 0 ? strerror(error) : NULL);
     else
         server_close(server, "server conn crashed?");
@@ -1248,12 +1308,10 @@ void server_close(struct server *server, const char *reason)
         server_login_end(server);
     params_release(&core->params, server->params);
     server->params = NULL;
-    if (was_free) {
-        static const uint8_t terminate[] = {'X', 0, 0, 0, 4};
-
-        (void)!conn_push_copy(&server->conn, terminate, sizeof(terminate));
-    }
-    conn_close(&server->conn, was_free);
+    if (was_free)
+        push_terminate(server);
+    /* What a replica has said last is not lost: how far it has come. */
+    conn_close(&server->conn, was_free || server->replication != REPLICATION_NONE);
     usage_give(&pool->database_usage->server_count);
     usage_give(&pool->user_usage->server_count);
     assert(pool->server_count > 0);
@@ -1350,7 +1408,9 @@ void server_fill_row(const struct server *server, struct socket_row *row, uint64
     struct sockaddr_storage local;
     const char *application_name = params_value(server->params, PARAM_APPLICATION_NAME);
 
-    *row = (struct socket_row){.is_server = true, .state = server_state_text(server, now_us)};
+    *row = (struct socket_row){.is_server = true,
+                               .state = server_state_text(server, now_us),
+                               .replication = replication_text(server->replication)};
     snprintf(row->user, sizeof(row->user), "%s", server->pool->user_name);
     snprintf(row->database, sizeof(row->database), "%s", server->pool->database_name);
     peer_name_from(&name, &server->address);

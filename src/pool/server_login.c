@@ -3,6 +3,7 @@
 #include "crypto/md5.h"
 #include "crypto/secret.h"
 #include "pool/client.h"
+#include "pool/replication.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -30,6 +31,28 @@ static void put_parameter(struct writer *writer, const char *name, const char *v
     writer_put_string(writer, value);
 }
 
+static void put_defaults(const struct database_config *database, struct writer *writer)
+{
+    put_parameter(writer, "client_encoding", database->client_encoding);
+    put_parameter(writer, "datestyle", database->datestyle);
+    put_parameter(writer, "timezone", database->timezone);
+    put_parameter(writer, "application_name", database->application_name);
+}
+
+/* All that its client asked for; before it, so that it gives way, what the entry says. */
+static void put_replication(const struct server *server, struct writer *writer)
+{
+    const struct client *client = server->client;
+    const struct param_names *names = server_core(server)->params.names;
+
+    put_defaults(server->pool->database, writer);
+    put_parameter(writer, "replication", startup_replication_value(server->replication));
+    for (unsigned i = 0; i < names->count; i++)
+        put_parameter(writer, names->names[i], params_value(client->params, i));
+    if (client->options != NULL)
+        put_parameter(writer, "options", (const char *)client->options->data);
+}
+
 void server_login_start(struct server *server)
 {
     const struct database_config *database = server->pool->database;
@@ -46,10 +69,10 @@ void server_login_start(struct server *server)
                   database->is_auto && strcmp(database->dbname, "*") == 0
                       ? server->pool->database_name
                       : database->dbname);
-    put_parameter(&writer, "client_encoding", database->client_encoding);
-    put_parameter(&writer, "datestyle", database->datestyle);
-    put_parameter(&writer, "timezone", database->timezone);
-    put_parameter(&writer, "application_name", database->application_name);
+    if (server->replication != REPLICATION_NONE)
+        put_replication(server, &writer);
+    else
+        put_defaults(database, &writer);
     writer_put_u8(&writer, 0);
     message_end(&writer, begin);
     if (writer.overflow || !conn_push_copy(&server->conn, packet, writer.bytes))
@@ -376,6 +399,8 @@ static void error_response(struct server *server, const uint8_t *body, size_t by
     if (server->login->client_password_count != pool->client_password_count) {
         /* Most likely about a password that is outdated: what a client has proved meanwhile is
          * tried before anybody is told. */
+        if (server->replication != REPLICATION_NONE)
+            replication_wait_again(server);
         server_close(server, "login failed, and there is another password");
         return;
     }
@@ -437,7 +462,8 @@ bool server_login_message(struct server *server, uint8_t type, const uint8_t *bo
             server_login_fail(server, "bad pkt header");
             return false;
         }
-        if (pool_needs_welcome(pool) || welcome_differs(server)) {
+        if (server->replication == REPLICATION_NONE &&
+            (pool_needs_welcome(pool) || welcome_differs(server))) {
             pool->welcome_has_changed = pool->has_welcome;
             memcpy(pool->welcome, login->welcome, login->welcome_bytes);
             pool->welcome_bytes = login->welcome_bytes;

@@ -1,5 +1,7 @@
 #include "wire/startup.h"
 
+#include <strings.h>
+
 enum {
     CODE_CANCEL = 80877102,
     CODE_SSL = 80877103,
@@ -84,6 +86,30 @@ bool startup_parameters(const struct startup_packet *packet,
             return false;
         }
     }
+}
+
+enum startup_replication startup_replication(const char *value)
+{
+    size_t bytes = strlen(value);
+
+    if (strcmp(value, "database") == 0)
+        return REPLICATION_LOGICAL;
+    if (bytes > 0 &&
+        (strcmp(value, "1") == 0 || strcasecmp(value, "on") == 0 ||
+         strncasecmp(value, "true", bytes) == 0 || strncasecmp(value, "yes", bytes) == 0))
+        return REPLICATION_PHYSICAL;
+    return REPLICATION_NONE;
+}
+
+const char *startup_replication_value(enum startup_replication replication)
+{
+    static const char *const values[] = {
+        [REPLICATION_NONE] = "no",
+        [REPLICATION_LOGICAL] = "database",
+        [REPLICATION_PHYSICAL] = "yes",
+    };
+
+    return values[replication];
 }
 
 static bool is_blank(char byte)

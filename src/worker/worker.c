@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 /* ---- listening ---- */
 
@@ -199,6 +200,7 @@ bool worker_init(struct worker *worker, const struct worker_options *options, ui
         .shards = options->shards,
         .param_names = options->param_names,
         .mock_key = options->mock_key,
+        .host_name = worker->host_name,
         .snapshot = options->snapshot,
         .ports = &worker->ports,
         .ports_context = worker,
@@ -208,6 +210,8 @@ bool worker_init(struct worker *worker, const struct worker_options *options, ui
     assert(options->index < options->count);
     assert(options->count <= WORKERS_MAX);
     assert(options->listener_count <= WORKER_LISTENERS_MAX);
+    if (gethostname(worker->host_name, sizeof(worker->host_name) - 1) < 0)
+        strcpy(worker->host_name, "localhost");
     worker->options = *options;
     worker->ports = (struct core_ports){
         .post_core = port_post_core,

@@ -9,7 +9,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static bool each(void *context, const char *name, const char *value)
 {
-    *(size_t *)context += strlen(name) + strlen(value);
+    *(size_t *)context += strlen(name) + strlen(value) + startup_replication(value);
     return true;
 }
 

@@ -210,6 +210,7 @@ autovacuum = off
 max_connections = 120
 shared_buffers = 32MB
 max_wal_size = 256MB
+wal_level = logical
 password_encryption = 'scram-sha-256'
 timezone = 'UTC'
 log_timezone = 'UTC'

@@ -333,3 +333,12 @@ def test_passwords_of_ldap_are_not_logged(t):
     refuses(pooler, "app", "Wrong-but-secret")
     for word in ("Ldap-pw", "Wrong-but-secret", READER_PASSWORD):
         assert word not in pooler.log(), f"{word} is in the log"
+
+
+@ours
+def test_bind_password_is_not_shown(t):
+    pooler = t.pooler(auth_ldap_options="ldapserver=127.0.0.1 ldapbasedn=o=x ldapbindpasswd=Hidden-1")
+    with pooler.console() as console:
+        same(console.config("auth_ldap_options"), "***")
+        assert "Hidden-1" not in repr(console.table("show config"))
+    assert "Hidden-1" not in pooler.log()

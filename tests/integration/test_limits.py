@@ -367,6 +367,17 @@ def test_disable_pqexec_refuses_simple_queries_only(t):
         fatal(c, "PQexec disallowed")
 
 
+@ours
+def test_disable_pqexec_holds_for_the_console_and_replication_too(t):
+    pooler = t.pooler(disable_pqexec=1)
+    with pooler.connect("admin", "pgbouncer") as c:
+        c.send(query("show version"))
+        fatal(c, "PQexec disallowed")
+    with pooler.connect(replication="database") as c:
+        c.send(query("IDENTIFY_SYSTEM"))
+        fatal(c, "PQexec disallowed")
+
+
 def test_more_waiters_than_servers_are_all_served(t):
     pooler = t.pooler(pool_mode="transaction", default_pool_size=2, max_client_conn=300)
     clients = [pooler.connect() for _ in range(200)]

@@ -1,5 +1,8 @@
 """Startup parameters, the welcome, and the settings that follow a client from server to server."""
 
+import os
+import socket
+
 import pgwire
 from harness import covers, eventually, matches, ours, refused, same
 from pgwire import query
@@ -343,6 +346,24 @@ def test_application_name_add_host_adds_the_client(t):
         same(c.value("show application_name"), "plain")
     with pooler.connect() as c:
         matches(r"^app - 127\.0\.0\.1:\d+$", c.value("show application_name"))
+
+
+@ours
+def test_application_name_add_host_over_ipv6_and_unix_sockets(t):
+    pooler = t.pooler(listen_addr="127.0.0.1,::1", application_name_add_host=1)
+    with pooler.connect(host="::1", application_name="six") as c:
+        same(c.value("show application_name"), f"six - [::1]:{c.socket.getsockname()[1]}")
+    with pooler.connect(host=pooler.folder) as c:
+        wanted = f"app - unix({os.getpid()}@{socket.gethostname()}):{pooler.port}"
+        same(c.params["application_name"], wanted)
+        same(c.value("show application_name"), wanted[:63])
+        with pooler.console() as console:
+            same([row["application_name"] for row in console.table("show clients")
+                  if row["user"] == "app"], [wanted])
+    # for replication, too; a console's session has none
+    with pooler.connect(replication="database", application_name="standby") as c:
+        same(c.value("show application_name"),
+             f"standby - 127.0.0.1:{c.socket.getsockname()[1]}")
 
 
 @covers("database_options", "client_encoding", "datestyle", "timezone", "application_name")

@@ -4,7 +4,7 @@ import signal
 import time
 
 import pgwire
-from harness import covers, eventually, ours, refused, same, slow, within
+from harness import covers, eventually, matches, ours, refused, same, slow, within
 from pgwire import copy_data, extended, flush, parse, query, ready, sync
 
 
@@ -352,6 +352,43 @@ def test_connect_query_runs_once_on_each_new_server(t):
         same(c.value("show work_mem"), "2345kB")
 
 
+@ours
+def test_connect_query_that_fails_is_logged_and_the_server_serves(t):
+    pooler = t.pooler(databases={"app": t.postgres.address(connect_query="'select 1/0'")})
+    with pooler.connect() as c:
+        same(c.value("select 1"), "1")
+        same(c.query("begin").status, "T")
+    matches("WARNING .*query of the pooler failed: ERROR division by zero", pooler.log())
+
+
+@ours
+def test_connect_query_that_leaves_no_usable_server_is_tried_again_later(t):
+    for connect_query, reason in (("'begin'", "exec_on_connect query failed"),
+                                  ("'select pg_terminate_backend(pg_backend_pid())'",
+                                   r"server conn crashed\?")):
+        pooler = t.pooler(databases={"app": t.postgres.address(connect_query=connect_query)},
+                          query_wait_timeout=1)
+        with refused("query_wait_timeout") as caught:
+            pooler.connect()
+        matches(reason, caught[0].fields["D"])
+        matches(f"S-.*closing because: {reason}", pooler.log())
+        same(pooler.log().count("new connection to server"), 1)
+
+
+@ours
+def test_other_connect_query_after_a_reload_is_that_of_all_servers(t):
+    pooler = t.pooler(pool_mode="transaction", default_pool_size=1,
+                      databases={"app": t.postgres.address(connect_query="'set work_mem = 1111'")})
+    with pooler.connect() as c:
+        same(c.value("show work_mem"), "1111kB")
+        pooler.databases["app"] = t.postgres.address(connect_query="'set work_mem = 2222'")
+        pooler.change()
+        same(c.value("show work_mem"), "2222kB")
+        pid = c.pid()
+        pooler.change()
+        same(c.pid(), pid)
+
+
 def leave_dirty(t, how, mode="transaction"):
     """A client does something, `how(client)`, and vanishes; its server must be gone or clean."""
     pooler = t.pooler(pool_mode=mode, default_pool_size=1)
@@ -626,6 +663,57 @@ def test_stale_server_is_checked_before_use(t):
         console.wait_pool(sv_used=1, sv_idle=0)
         same(c.value("select current_setting('check.ran', true)"), "yes")
         same(c.pid(), pid)
+
+
+def queries_of_a_fake(t, **settings):
+    """A pooler in front of a server that notes each Query."""
+    seen = []
+
+    def script(server):
+        server.welcome()
+        while True:
+            found = server.receive()
+            if found.type == "X":
+                return
+            seen.append(found.body[:-1].decode())
+            server.send((pgwire.message("C", b"SELECT 0\0") if seen[-1] else pgwire.message("I")) +
+                        pgwire.ready())
+    fake = t.fake_server(script)
+    return seen, t.pooler(databases={"app": t.fake_entry(fake)}, default_pool_size=1, **settings)
+
+
+@ours
+def test_check_query_is_an_empty_one_by_default(t):
+    for given in ({}, {"server_check_query": "<empty>"}):
+        seen, pooler = queries_of_a_fake(t, pool_mode="transaction", server_check_delay=0.1, **given)
+        with pooler.connect() as c, pooler.console() as console:
+            c.query("first")
+            c.query("at once")
+            same(seen, ["first", "at once"])
+            console.wait_pool(sv_used=1)
+            c.query("late")
+            same(seen, ["first", "at once", "", "late"])
+
+
+@ours
+def test_server_check_delay_0_checks_when_a_server_goes_back(t):
+    for given, check in (({}, ""), ({"server_check_query": "look"}, "look")):
+        seen, pooler = queries_of_a_fake(t, pool_mode="transaction", server_check_delay=0, **given)
+        with pooler.connect() as c:
+            c.query("one")
+            eventually(lambda: seen == ["one", check], seen)
+            c.query("two")
+            eventually(lambda: seen == ["one", check, "two", check], seen)
+    # a reset is check enough, and no query no check
+    for given in ({"pool_mode": "session"}, {"server_reset_query_always": 1},
+                  {"server_reset_query": "", "server_check_query": ""}):
+        seen, pooler = queries_of_a_fake(t, server_check_delay=0, **given)
+        for text in ("one", "two"):
+            with pooler.connect() as c:
+                c.query(text)
+                c.terminate()
+        reset = [] if "server_reset_query" in given else ["DISCARD ALL"]
+        eventually(lambda: seen == ["one"] + reset + ["two"] + reset, seen)
 
 
 def test_empty_check_query_is_no_check(t):

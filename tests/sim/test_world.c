@@ -16,6 +16,7 @@
 #include "pool/cancel.h"
 #include "pool/client.h"
 #include "pool/command.h"
+#include "pool/replication.h"
 #include "pool/handover.h"
 #include "pool/lending.h"
 #include "pool/peer.h"
@@ -615,8 +616,11 @@ static unsigned check_servers(const struct pool *pool)
 
             must(server->pool == pool);
             must(server->state == states[i][0] || server->state == states[i][1]);
-            must((server->client != NULL) == (i == 1));
-            must(server->is_ready == (server->state != SERVER_LOGIN));
+            must((server->client != NULL) ==
+                 (i == 1 || (i == 3 && server->replication != REPLICATION_NONE)));
+            must(server->replication == REPLICATION_NONE || i == 1 || i == 3);
+            must(server->is_ready ==
+                 (server->state != SERVER_LOGIN && server->replication == REPLICATION_NONE));
             /* What is older than a RECONNECT ends, wherever it is: as soon as its core has heard of it. */
             must(server->generation >= atomic_load(&pool->set->generation) ||
                  pool->core->generation < atomic_load(&pool->set->generation) ||
@@ -625,6 +629,35 @@ static unsigned check_servers(const struct pool *pool)
         }
     must(count == pool->server_count);
     must(list_length(&pool->idle_servers) == pool->idle_count);
+    return count;
+}
+
+/* Who has no welcome yet and has asked for replication, with a server that is logging in or without. */
+static void check_replication(const struct pool *pool)
+{
+    unsigned logins = 0;
+
+    list_for_each(link, &pool->replication_clients)
+    {
+        const struct client *client = OWNER_OF(link, struct client, link);
+
+        must(client->state == CLIENT_WELCOME);
+        must(client->replication != REPLICATION_NONE);
+        must(client->server == NULL ||
+             (client->server->client == client && client->server->state == SERVER_LOGIN));
+        logins += client->server != NULL;
+    }
+    must(logins == pool->replication_login_count);
+    must(list_length(&pool->replication_clients) == pool->replication_count);
+}
+
+/* Servers that serve one client only. */
+static unsigned replication_servers(const struct pool *pool)
+{
+    unsigned count = 0;
+
+    list_for_each(link, &pool->active_servers) count +=
+        OWNER_OF(link, struct server, link)->replication != REPLICATION_NONE;
     return count;
 }
 
@@ -688,6 +721,11 @@ static void check_core(const struct core *core)
         /* Nobody waits while a server idles: but as many as are being tested may, who get those. */
         if (!pool_is_stopped(pool))
             must(pool->waiting_count <= pool->tested_count || pool->idle_count == 0);
+        /* Nor does anybody who would have a server of his own if it were not for that one. */
+        if (!pool_is_stopped(pool) && pool->is_replication_denied &&
+            replication_first_waiter(pool) != NULL)
+            must(pool->idle_count == 0);
+        check_replication(pool);
         /* What waits is asked for, elsewhere too. */
         if (!pool_is_stopped(pool) && !pool->is_retired && shard_has_siblings(pool->set) &&
             pool->waiting_count > pool->tested_count)
@@ -878,7 +916,7 @@ static void check_sets(unsigned database)
             alive++;
             servers += pool->server_count;
             logins += pool->login_count;
-            ready += pool->server_count - pool->login_count;
+            ready += pool->server_count - pool->login_count - replication_servers(pool);
             lent += pool->lent_count;
         }
         must(atomic_load(&set->pool_count) == alive);
@@ -1234,13 +1272,15 @@ static void explain(void)
         {
             const struct pool *pool = OWNER_OF(link, struct pool, link);
 
-            fprintf(stderr,
-                    "  pool %s/%s: %u servers, %u idle, %u login, %u tested; %u clients, %u "
-                    "waiting, %u welcome; wanted %d, asked %u, lent %u, starved %d%s\n",
-                    pool->database_name, pool->user_name, pool->server_count, pool->idle_count,
-                    pool->login_count, pool->tested_count, pool->client_count, pool->waiting_count,
-                    pool->welcome_count, atomic_load(&pool->shard->wanted), pool->asked_count,
-                    pool->lent_count, pool->is_starved, pool_is_stopped(pool) ? ", stopped" : "");
+            fprintf(
+                stderr,
+                "  pool %s/%s: %u servers, %u idle, %u login, %u tested; %u clients, %u "
+                "waiting, %u welcome, %u replication; wanted %d, asked %u, lent %u, starved %d%s\n",
+                pool->database_name, pool->user_name, pool->server_count, pool->idle_count,
+                pool->login_count, pool->tested_count, pool->client_count, pool->waiting_count,
+                pool->welcome_count, pool->replication_count, atomic_load(&pool->shard->wanted),
+                pool->asked_count, pool->lent_count, pool->is_starved,
+                pool_is_stopped(pool) ? ", stopped" : "");
         }
         for (uint32_t index = 0; index < core->servers.touched_count; index++) {
             const struct server *server = slab_at(&core->servers, index);
@@ -1290,6 +1330,7 @@ static void begin(uint64_t seed)
     control_drops = happens(4);
     fixed_mode = happens(2) ? modes[sim_below(world.sim, COUNT_OF(modes))] : NULL;
     world.is_session_mode = fixed_mode != NULL && strcmp(fixed_mode, "session") == 0;
+    world.has_replication = seed % 3 == 0; /* not drawn: what other seeds have found stays found */
     world.is_shared_mode = fixed_mode != NULL && !world.is_session_mode;
     world.prepared_max = prepared_max[sim_below(world.sim, COUNT_OF(prepared_max))];
     world.is_tracked = world.is_shared_mode && world.prepared_max > 0;

@@ -66,7 +66,8 @@ enum kind {
     KIND_SLEEP,
     KIND_COPY_IN,
     KIND_COPY_OUT,
-    KIND_MARK, /* leaves something in the session that the next client must not find */
+    KIND_COPY_BOTH, /* replication only: rows and COPY data at the same time */
+    KIND_MARK,      /* leaves something in the session that the next client must not find */
 };
 
 /* KIND_SLEEP after the chaos: so long that a cancel request always comes before its end, and less
@@ -141,6 +142,7 @@ extern const struct login_name login_names[LOGINS];
 /* Who an owner is: what PostgreSQL must see when it is asked by it. */
 struct owner {
     uint8_t database, login;
+    bool is_replication; /* has a session of its own, as long as it lives */
 };
 enum { OWNERS_MAX = 4096 };
 
@@ -171,6 +173,7 @@ struct world {
     bool is_handed_over;  /* another process listens now: who was accepted before must be served */
     /* A cancel request comes by way of another process. False: not now. */
     bool (*order_cancel)(const uint8_t key[8]);
+    bool has_replication;      /* some clients ask for it */
     bool is_shared_mode;       /* the opposite: no pool has session mode, ever */
     unsigned chaos_owner_last; /* owners above it have begun after the chaos */
     /* Prepared statements with names: as PostgreSQL has them, since clients keep their sessions, or
@@ -199,7 +202,7 @@ struct world {
     bool is_logged; /* SIM_LOG */
     unsigned long long answers, transactions, cancels_hit, fatals, lent, passed_over;
     bool was_standby, is_promoted; /* PostgreSQL */
-    bool changes_peer_id; /* RELOADs do: what was ours once need not be */
+    bool changes_peer_id;          /* RELOADs do: what was ours once need not be */
     unsigned long long strays_arrived;
     unsigned long long parses, binds, bind_errors, stale_errors, healed;
 };

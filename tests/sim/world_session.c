@@ -32,10 +32,13 @@ struct session {
     unsigned id;
     bool is_started; /* its packet was read: a session, and logged in unless login_step says */
     bool is_over;
+    bool is_replication;
+    unsigned replication_owner; /* whose it is, ever since the first question; 0: nobody's yet */
     bool is_asleep;
     bool skips_to_sync;
     bool is_told_standby;
     bool in_copy, copy_is_extended;
+    bool copy_is_both;  /* it sends rows, too, and ends when the other side has */
     bool copy_has_read; /* at least one message */
     enum login_step login_step;
     char status;
@@ -113,6 +116,10 @@ static void check_owner(struct session *session, unsigned owner)
     assert(owner <= world.owner_last);
     assert(strcmp(session->database, database->server_name) == 0);
     assert(strcmp(session->user, user) == 0);
+    assert(session->is_replication == who->is_replication);
+    if (session->is_replication && session->replication_owner == 0)
+        session->replication_owner = owner;
+    assert(session->replication_owner == (who->is_replication ? owner : 0));
     if (session->status != 'I')
         assert(session->transaction_owner == owner);
     if (session->batch_owner != 0)
@@ -191,8 +198,22 @@ static bool run_statement(struct session *session, const char *text, unsigned st
     case KIND_COPY_IN:
         put_message(&session->out, 'G', "\0\0\0", 3);
         session->in_copy = true;
+        session->copy_is_both = false;
         session->copy_is_extended = is_extended;
         session->copy_has_read = false;
+        session->sleep_owner = owner;
+        session->sleep_number = number;
+        session->sleep_statement = statement;
+        session->sleep_version = version;
+        flush(session);
+        return false;
+    case KIND_COPY_BOTH:
+        assert(session->is_replication);
+        assert(!is_extended);
+        put_message(&session->out, 'W', "\0\0\0", 3);
+        put_rows(session, 'd', &question, arg);
+        session->in_copy = session->copy_is_both = true;
+        session->copy_is_extended = false;
         session->sleep_owner = owner;
         session->sleep_number = number;
         session->sleep_statement = statement;
@@ -543,8 +564,10 @@ static void run_own(struct session *session, const char *text)
     if (text[0] == '\0') {
         put_message(&session->out, 'I', NULL, 0);
     } else if (strcmp(text, "DISCARD ALL") == 0) {
+        assert(!session->is_replication);
         discard_all(session);
     } else {
+        assert(!session->is_replication);
         if (name != NULL) {
             name += strlen("SET application_name='");
             snprintf(session->application_name, sizeof(session->application_name), "%.*s",
@@ -639,6 +662,10 @@ static void start_session(struct session *session, const uint8_t *packet, size_t
 
         if (strcmp(name, "application_name") == 0)
             snprintf(session->application_name, sizeof(session->application_name), "%s", value);
+        if (strcmp(name, "replication") == 0) {
+            assert(strcmp(value, "database") == 0);
+            session->is_replication = true;
+        }
         if (strcmp(name, "user") == 0)
             snprintf(session->user, sizeof(session->user), "%s", value);
         if (strcmp(name, "database") == 0)
@@ -790,14 +817,16 @@ static void session_message(struct session *session, char type, const uint8_t *b
             assert(sscanf(text, "DATA %u %u", &owner, &number) == 2);
             assert(owner == session->sleep_owner);
             assert(number == session->sleep_number);
-            if (world.is_chaos && happens(20))
+            if (world.is_chaos && !session->copy_is_both && happens(20))
                 fail_copy(session, "COPY"); /* a row that does not fit the table */
             break;
         case 'c':
             session->in_copy = false;
-            put_complete(session, &(struct question){session->sleep_owner, session->sleep_number,
-                                                     session->sleep_statement,
-                                                     session->sleep_version});
+            if (session->copy_is_both)
+                put_message(&session->out, 'c', NULL, 0);
+            put_complete(session,
+                         &(struct question){session->sleep_owner, session->sleep_number,
+                                            session->sleep_statement, session->sleep_version});
             if (!session->copy_is_extended)
                 put_ready(session);
             break;
@@ -811,6 +840,10 @@ static void session_message(struct session *session, char type, const uint8_t *b
             break;
         case 'S': /* thrown away while COPY data is read */
         case 'H':
+            break;
+        case 'X': /* its client has left before it knew of the COPY */
+            assert(session->is_replication);
+            session->is_over = true;
             break;
         default:
             never("a message inside COPY");
@@ -948,7 +981,7 @@ static bool session_step(struct session *session)
         }
     }
     /* Cancelled by somebody else, between two messages. */
-    if (world.is_chaos && session->in_copy && !session->is_over &&
+    if (world.is_chaos && session->in_copy && !session->copy_is_both && !session->is_over &&
         (session->copy_has_read || world.copy_fails_early) && heap_bytes(&session->in) == 0 &&
         happens(100))
         fail_copy(session, session->copy_has_read ? "COPY" : "EARLY");
@@ -1087,17 +1120,19 @@ void sessions_explain(void)
     for (unsigned i = 0; i < session_count; i++) {
         const struct session *session = sessions[i];
 
-        fprintf(
-            stderr,
-            "session %u %s/%s: started %d, login %d, over %d, asleep %d, skips %d, copy %d of "
-            "%u, status %c, batch %u, transaction %u, in %zu, out %zu, readable %zu%s%.64s\n",
-            session->id, session->database, session->user, session->is_started, session->login_step,
-            session->is_over, session->is_asleep, session->skips_to_sync, session->in_copy,
-            session->sleep_owner, session->status, session->batch_owner, session->transaction_owner,
-            heap_bytes(&session->in), heap_bytes(&session->out), sim_peer_readable(session->peer),
-            heap_bytes(&session->in) > 5 ? "; has read: " : "",
-            heap_bytes(&session->in) > 5 ? (const char *)session->in.data + session->in.begin + 5
-                                         : "");
+        fprintf(stderr,
+                "session %u %s/%s: replication %d, started %d, login %d, over %d, asleep %d, skips "
+                "%d, copy %d of "
+                "%u, status %c, batch %u, transaction %u, in %zu, out %zu, readable %zu%s%.64s\n",
+                session->id, session->database, session->user, session->is_replication,
+                session->is_started, session->login_step, session->is_over, session->is_asleep,
+                session->skips_to_sync, session->in_copy, session->sleep_owner, session->status,
+                session->batch_owner, session->transaction_owner, heap_bytes(&session->in),
+                heap_bytes(&session->out), sim_peer_readable(session->peer),
+                heap_bytes(&session->in) > 5 ? "; has read: " : "",
+                heap_bytes(&session->in) > 5
+                    ? (const char *)session->in.data + session->in.begin + 5
+                    : "");
     }
 }
 

@@ -208,7 +208,21 @@ static const struct cause {
     {"sorry, too many clients already", false},
     {"terminating connection", false},
     {"connect failed", false},
+    /* with replication */
+    {"connect timeout", false},
+    {"login failed", false},
+    {"server DNS lookup failed", false},
 };
+
+/* Nothing that holds for transactions in another mode ends a client with replication. */
+static bool ends_replication(const char *message)
+{
+    return strncmp(message, "query timeout", 13) != 0 &&
+           strncmp(message, "query_timeout", 13) != 0 &&
+           strncmp(message, "transaction blocks not allowed", 30) != 0 &&
+           strncmp(message, "client_login_timeout (", 22) != 0 &&
+           strncmp(message, "server login has been failing", 29) != 0;
+}
 
 /* ---- scripts ---- */
 
@@ -278,6 +292,12 @@ static void expect_statement(struct user *user, unsigned number, enum kind kind,
         user->copy_number = number;
         user->copy_is_extended = is_extended;
         user->copy_has_failed = user->copy_failed_early = user->copy_has_sync = false;
+        return;
+    case KIND_COPY_BOTH:
+        expect(user, 'W', number);
+        expect_rows(user, 'd', number, arg);
+        user->copy_number = number;
+        user->copy_has_failed = false;
         return;
     case KIND_MARK:
         break;
@@ -675,7 +695,7 @@ static void act(struct user *user, const struct action *action)
         put_message(&user->out, 'Q', text, make_query(user, action, text, sizeof(text)));
         user->in_batch = false;
         expect_statement(user, user->number, action->kind, action->arg, false);
-        if (action->kind != KIND_COPY_IN)
+        if (action->kind != KIND_COPY_IN && action->kind != KIND_COPY_BOTH)
             expect_ready(user);
         break;
     case DO_PARSE:
@@ -720,6 +740,12 @@ static void act(struct user *user, const struct action *action)
         break;
     case DO_COPY_DONE:
         put_message(&user->out, 'c', NULL, 0);
+        if (action->kind == KIND_COPY_BOTH) {
+            expect(user, 'c', user->copy_number);
+            expect(user, 'C', user->copy_number);
+            expect_ready(user);
+            break;
+        }
         if (action->kind != KIND_COPY_IN || user->copy_has_failed)
             break; /* there is no COPY to be ended */
         expect(user, 'C', user->copy_number);
@@ -801,6 +827,19 @@ static void plan_copy(struct user *user, unsigned arg, bool waits)
         plan(user, DO_PARSE, KIND_ROWS, arg, false);
         plan(user, DO_SYNC, KIND_ROWS, 0, false);
     }
+}
+
+/* START_REPLICATION: the client speaks whenever it likes, while rows come. */
+static void plan_copy_both(struct user *user, unsigned arg)
+{
+    unsigned count = (unsigned)sim_below(world.sim, 30);
+
+    plan(user, DO_QUERY, KIND_COPY_BOTH, arg, happens(2));
+    for (unsigned i = 0; i < count; i++)
+        plan(user, DO_COPY_DATA, KIND_COPY_BOTH,
+             (unsigned)sim_below(world.sim, happens(4) ? 3000 : 100), happens(6));
+    plan(user, DO_COPY_DONE, KIND_COPY_BOTH, 0, happens(2));
+    plan(user, DO_QUERY, KIND_ROWS, arg / 2, happens(2));
 }
 
 /* A COPY that fails before it reads: what was sent for it is thrown away. */
@@ -1149,7 +1188,12 @@ static void plan_script(struct user *user)
 
     user->action_first = 0;
     user->action_count = 0;
-    if (user->is_stale || happens(3)) {
+    if (world.owners[user->owner].is_replication && happens(3)) {
+        plan_copy_both(user, happens(3) ? arg : ARG_LARGE);
+        return;
+    }
+    /* Names of statements are as in session mode there, whatever the mode is. */
+    if (!world.owners[user->owner].is_replication && (user->is_stale || happens(3))) {
         plan_prepared(user);
         return;
     }
@@ -1260,6 +1304,10 @@ static void put_startup(struct user *user)
         writer_put_string(&writer, "application_name");
         writer_put_string(&writer, user->application_name);
     }
+    if (who->is_replication) {
+        writer_put_string(&writer, "replication");
+        writer_put_string(&writer, "database");
+    }
     writer_put_u8(&writer, 0);
     message_end(&writer, begin);
     assert(!writer.overflow);
@@ -1280,6 +1328,7 @@ static void user_connects(struct user *user)
     world.owners[user->owner] = (struct owner){
         .database = (uint8_t)(happens(2) ? 0 : sim_below(world.sim, DATABASES)),
         .login = (uint8_t)user->login,
+        .is_replication = world.has_replication && happens(4),
     };
     user->status = 'I';
     user->is_eager = happens(4);
@@ -1293,7 +1342,8 @@ static void user_connects(struct user *user)
         snprintf(user->application_name, sizeof(user->application_name), "app%u",
                  (unsigned)sim_below(world.sim, 3));
     }
-    world_log("client %u connects as owner %u: %s/%s", user->index, user->owner,
+    world_log("client %u connects as owner %u%s: %s/%s", user->index, user->owner,
+              world.owners[user->owner].is_replication ? " (replication)" : "",
               user->is_console ? "pgbouncer" : databases[world.owners[user->owner].database].name,
               login_names[user->login].name);
     if (happens(6)) {
@@ -1388,6 +1438,7 @@ static void user_is_told_why(struct user *user, const char *message)
     if (user->mixes_copy && world.may_track &&
         strcmp(message, "lost track of prepared statements") == 0)
         return;
+    assert(!world.owners[user->owner].is_replication || ends_replication(message));
     for (size_t i = 0; i < COUNT_OF(causes); i++)
         if (strncmp(message, causes[i].text, strlen(causes[i].text)) == 0 &&
             (!in_peace || causes[i].in_peace))

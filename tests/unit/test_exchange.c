@@ -339,9 +339,47 @@ static void test_a_query_behind_the_end_of_a_copy_in_a_batch_that_fails_is_lost(
     assert_true(play("PBE c <12E").is_skipping);
 }
 
+/* START_REPLICATION: CopyData both ways, CopyDone from both, and then what ends the Query. */
+static void test_copy_both_ends_with_the_query_that_began_it(void **state)
+{
+    struct exchange exchange;
+
+    (void)state;
+    expect("Q <W", false, false);
+    expect("Q <Wdd> dd <d> d", false, false);
+    expect("Q <Wdd> dc <dc", false, false);
+    expect("Q <Wdd> dc <dcCCZ", true, false);
+    expect("Q <Wddc> dc <CCZ", true, false);       /* the server ends first */
+    expect("Q <Wdd> f <EZ", true, false);          /* CopyFail */
+    expect("Q <Wd> d <E> dc <Z", true, false);     /* it fails while the client still sends */
+    expect("Q <Wc> c <TDCCZ> Q <W", false, false); /* physical: the next timeline */
+    expect("Q <Wc> c <TDCCZ> Q <WdcC> c <CZ", true, false);
+    assert_true(play("Q <W").in_copy_both);
+    assert_true(play("Q <Wd> d").in_copy_both);
+    assert_false(play("Q <W> c").in_copy_both);
+    assert_false(play("Q <WE").in_copy_both);
+    assert_false(play("Q <WE").in_copy_in);
+    assert_false(play("Q <W").in_copy_in); /* a Sync is not thrown away */
+    exchange = play("Q <W> S");
+    assert_int_equal(exchange_owed(&exchange), 2);
+}
+
+static void test_copy_both_that_nobody_asked_for_is_lost(void **state)
+{
+    (void)state;
+    expect_lost("<W", true);
+    expect_lost("S <W", true);
+    expect_lost("PBES <12W", true);
+    expect_lost("QQ <W", true);
+    expect_lost("Q <W> Q", true);
+    expect_lost("Q <W> dcQ", false);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_copy_both_ends_with_the_query_that_began_it),
+        cmocka_unit_test(test_copy_both_that_nobody_asked_for_is_lost),
         cmocka_unit_test(test_lost_is_where_nobody_knows_what_an_answer_belongs_to),
         cmocka_unit_test(test_what_a_failed_batch_skips_is_owed_nothing),
         cmocka_unit_test(test_each_type_says_whether_it_is_owed_an_answer),

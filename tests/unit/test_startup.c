@@ -273,9 +273,29 @@ static void the_callee_may_stop_the_options(void **state)
     assert_string_equal(seen.text, "a=1;");
 }
 
+static void replication_is_asked_for_by_the_words_of_postgres(void **state)
+{
+    static const char *const physical[] = {"true", "TRUE", "tru", "t",  "yes", "Ye",
+                                           "y",    "on",   "ON",  "On", "1"};
+    static const char *const none[] = {"",     "false", "f",   "no",       "off",     "of",
+                                       "o",    "0",     "2",   "11",       "true ",   "truely",
+                                       "yess", "onn",   " on", "Database", "databas", "database "};
+
+    (void)state;
+    assert_int_equal(startup_replication("database"), REPLICATION_LOGICAL);
+    for (size_t i = 0; i < COUNT_OF(physical); i++)
+        assert_int_equal(startup_replication(physical[i]), REPLICATION_PHYSICAL);
+    for (size_t i = 0; i < COUNT_OF(none); i++)
+        assert_int_equal(startup_replication(none[i]), REPLICATION_NONE);
+    /* What is sent on means the same. */
+    for (unsigned i = REPLICATION_NONE; i <= REPLICATION_PHYSICAL; i++)
+        assert_int_equal(startup_replication(startup_replication_value(i)), i);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(replication_is_asked_for_by_the_words_of_postgres),
         cmocka_unit_test(every_truncation_of_every_kind_needs_more),
         cmocka_unit_test(what_follows_a_packet_is_left_alone),
         cmocka_unit_test(the_minor_version_is_told),
