@@ -561,7 +561,7 @@ int control_run(const struct control_options *options)
             (void)!read(control.bell_fd, &drained, sizeof(drained));
         (void)mailbox_open_all(&control.mailbox, NULL);
         if (fds[2].revents != 0)
-            takeover_readable();
+            takeover_readable(&control.snapshot->settings);
         console_poll_events(fds + 3, count - 3);
         requests_run(&control.requests, clock_now_us());
         watchdog_run(clock_now_us());

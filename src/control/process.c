@@ -67,6 +67,12 @@ bool process_write_pidfile(const char *path)
     return true;
 }
 
+void process_restore_pidfile(const char *path)
+{
+    if (read_pidfile(path) < 0)
+        (void)!process_write_pidfile(path);
+}
+
 void process_remove_pidfile(const char *path)
 {
     /* It may be the next process's by now. */
