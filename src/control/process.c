@@ -56,7 +56,11 @@ bool process_write_pidfile(const char *path)
     if (path == NULL || path[0] == '\0')
         return true;
     file = fopen(path, "we");
-    if (file == NULL || fprintf(file, "%d\n", (int)getpid()) < 0 || fclose(file) != 0) {
+    if (file == NULL) {
+        log_write(LEVEL_FATAL, "could not open pidfile '%s': %s", path, strerror(errno));
+        return false;
+    }
+    if (fprintf(file, "%d\n", (int)getpid()) < 0 || fclose(file) != 0) {
         log_write(LEVEL_FATAL, "could not write pidfile '%s': %s", path, strerror(errno));
         return false;
     }
