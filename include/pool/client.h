@@ -17,6 +17,9 @@
  *   active     linked: client->server->client == client
  *   closing    its conn is closing; holds no server, no place in the pool, no limits
  *
+ * One that runs auth_query has no connection and no login: it is idle, waiting or preparing (while its
+ * server runs the query), then closing, and part of a struct auth_query (auth_query.h).
+ *
  * Owned by its core's slab; freed in conn's `gone`, and not before login's helper job has come
  * back. */
 #ifndef POOL_CLIENT_H
@@ -88,6 +91,7 @@ struct client {
     bool is_replaying;      /* its parked bytes are being scanned */
     bool tracks_statements; /* its exchange does; rewrite.h */
     bool is_partial_tried;  /* a message that was put together is being scanned */
+    bool is_auth_query;     /* has no connection: the pooler's own question (auth_query.h) */
     bool is_held_back;      /* active, but what it sends is parked until its server has answered */
 };
 
@@ -101,6 +105,9 @@ void client_accept(struct core *core, int fd);
 /* A client of this core for a session that comes from another one. NULL: no memory. */
 struct handover;
 struct client *client_adopt(struct core *core, const struct handover *handover);
+
+/* The client of an auth_query, in its pool and idle. */
+void client_begin_auth_query(struct client *client, struct pool *pool);
 
 /* Scans what was parked. */
 void client_replay(struct client *client);

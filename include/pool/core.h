@@ -117,14 +117,15 @@ struct core {
     const char *host_name;
     unsigned index, count;
 
-    struct slab clients, logins, servers, server_logins, pools, cancels, names, peers,
+    struct slab clients, logins, auth_queries, servers, server_logins, pools, cancels, names, peers,
         scram_cache;
     struct statement_store statements;
-    struct list pool_list;     /* all pools of this core */
-    struct list login_list;    /* clients that have no pool yet, cancel requests too */
-    struct list cancel_list;   /* cancel requests on their way */
-    struct list peer_list;     /* peers that requests were sent on to, ever */
-    struct list scram_entries; /* keys made from plain passwords; see login.c */
+    struct list pool_list;         /* all pools of this core */
+    struct list login_list;        /* clients that have no pool yet, cancel requests too */
+    struct list cancel_list;       /* cancel requests on their way */
+    struct list peer_list;         /* peers that requests were sent on to, ever */
+    struct list auth_queries_over; /* their answers go home at the end of the turn */
+    struct list scram_entries;     /* keys made from plain passwords; see login.c */
     struct pool *pool_buckets[POOL_BUCKETS];
     struct host_name *name_buckets[HOST_NAME_BUCKETS]; /* host.c only */
     uint32_t

@@ -35,9 +35,10 @@ struct handover {
     /* SCRAM keys learned from the client's login, for the server's. */
     bool has_scram_keys;
     uint8_t client_key[32], server_key[32];
-    /* What PAM or LDAP found to be the client's password, for the server's login; NULL: none. Lies
-     * in the sender's login. */
+    /* A password for the server's login: what PAM or LDAP has let the client in with, or the secret that
+     * auth_query has found; NULL: none. Lies in the sender's login. */
     const char *password;
+    bool password_is_found; /* by auth_query */
     /* Tracked parameters that the client asked for: for each a length (0xffff: none) and the bytes
      * with their closing zero. */
     uint16_t params_bytes;

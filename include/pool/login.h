@@ -4,8 +4,9 @@
  *   startup -> password (plain, md5) -----------> done
  *           -> keys -> sasl first -> sasl final -> done     keys, check: a helper thread is at work
  *           -> check (a plain password: against a SCRAM secret, by PAM, by LDAP; or the name of an
- *              OS user) -> done
+ *              OS user; or keys of a secret that auth_query has found) -> done
  *                       -> refused (PAM: told later)
+ *           -> lookup (a user who is not in auth_file: auth_query.h) -> password, check, sasl first
  *
  * A client in login costs no server and has a byte budget (LOGIN_BYTES_MAX) and
  * client_login_timeout. The order of checks is PgBouncer's (tests/compat/protocol_behaviour.md):
@@ -26,18 +27,22 @@ enum {
     LOGIN_BYTES_MAX = 128 * 1024,   /* all that a client may send before it is authenticated */
     LOGIN_MESSAGE_BYTES_MAX = 4096, /* a password or SASL message */
     OS_USER_BYTES_MAX = 256,
+    FOUND_SECRET_BYTES_MAX = 1024, /* of auth_query, with its zero; a longer one is refused */
 };
 
 enum login_phase {
     LOGIN_STARTUP,
+    LOGIN_LOOKUP, /* auth_query is under way */
     LOGIN_PASSWORD,
     LOGIN_KEYS, /* SCRAM keys of a plain password are being made */
     LOGIN_SASL_FIRST,
     LOGIN_SASL_FINAL,
-    LOGIN_CHECK,   /* a helper checks a plain password, or looks an OS user up */
+    LOGIN_CHECK,   /* a helper checks a plain password, looks an OS user up, or makes keys */
     LOGIN_REFUSED, /* it was wrong, and the client is told at refused_us + refusal_delay_us */
     LOGIN_DONE,
 };
+
+struct auth_query;
 
 struct login {
     struct handover handover;
@@ -47,7 +52,9 @@ struct login {
     struct scram_entry *scram_entry; /* whose keys it waits for */
     struct list key_link;
     struct snapshot *snapshot;       /* one reference: `user` is of it */
-    const struct user_config *user;  /* NULL: unknown */
+    const struct user_config *user;  /* NULL: not in the configuration */
+    struct auth_query *auth_query;   /* is under way */
+    bool is_looked_up;               /* auth_query knows the user */
     const char *secret_text;         /* that the client must know, in any form; "": nothing fits */
     const struct ldap_options *ldap; /* of `snapshot`, for AUTH_LDAP; NULL: there are none */
     uint8_t phase;
@@ -62,8 +69,9 @@ struct login {
     uint32_t input_bytes;
     struct scram_secret secret;
     struct scram_server scram;
-    char password[LOGIN_MESSAGE_BYTES_MAX]; /* LOGIN_CHECK, for the helper and for the pool */
-    uint64_t refused_us, refusal_delay_us;  /* LOGIN_REFUSED */
+    char password[LOGIN_MESSAGE_BYTES_MAX];    /* LOGIN_CHECK, for the helper and for the pool */
+    uint64_t refused_us, refusal_delay_us;     /* LOGIN_REFUSED */
+    char found_secret[FOUND_SECRET_BYTES_MAX]; /* by auth_query */
     uint8_t salted[SCRAM_KEY_BYTES];
     uint32_t peer_uid;               /* method peer: for the helper */
     char os_user[OS_USER_BYTES_MAX]; /* from the helper; "": there is no such user */
@@ -88,8 +96,19 @@ void login_end(struct client *client);
 static inline bool login_is_between_messages(const struct login *login)
 {
     return login->input_bytes == 0 && !login->job_in_flight && login->phase != LOGIN_KEYS &&
-           login->phase != LOGIN_CHECK;
+           login->phase != LOGIN_CHECK && login->phase != LOGIN_LOOKUP;
 }
+
+/* A name of the configuration's, or one that auth_query knows. */
+static inline bool login_knows_user(const struct login *login)
+{
+    return login->user != NULL || login->is_looked_up;
+}
+
+/* ---- for auth_query.c ---- */
+
+/* Its auth_query is over. */
+void login_looked_up(struct login *login, const struct auth_query *query);
 
 /* ---- for login_auth.c ---- */
 

@@ -63,7 +63,6 @@ struct pool {
     bool has_welcome;
     uint64_t welcome_generation;   /* of the server that said it */
     uint64_t welcome_us;           /* when that was, or when a change of it was told */
-    bool welcome_has_changed;      /* a server that is still logging in says something else */
     uint64_t asked_standby_us;     /* when a server was last asked whether it still is one */
     struct buffer *default_params; /* tracked values as a fresh server reports them */
     uint16_t welcome_bytes;
@@ -85,7 +84,8 @@ struct pool {
     /* Keys for the SCRAM login at the server. */
     bool has_client_key; /* learned from a client's own login */
     uint8_t client_key[32], server_key[32];
-    struct buffer *client_password; /* of the last client that PAM or LDAP let in; NULL: none */
+    struct buffer *client_password; /* from PAM, LDAP or auth_query, by its last client; or NULL */
+    bool client_password_is_found;  /* by auth_query: a secret as it is stored */
     unsigned client_password_count; /* how often it has changed */
     bool has_salted_password;       /* made from a plain password by a helper, for this salt */
     uint8_t salted_password[32];
@@ -100,7 +100,8 @@ struct pool {
     unsigned turn;         /* of the last connection, or has_turn: of the next one */
 
     struct pool_stats stats;
-    uint64_t empty_since_us;
+    uint64_t empty_since_us;          /* 0: some shard has a client or a server */
+    uint64_t database_empty_since_us; /* the same of all pools of the database */
 };
 
 /* The pool, made if need be. `database` is of the core's snapshot. NULL: no memory. */
@@ -140,6 +141,9 @@ void pool_client_leaves(struct pool *pool, struct client *client);
 void pool_server_free(struct pool *pool, struct server *server);
 /* A server's login has succeeded for the first time or again: the welcome is made. */
 void pool_server_logged_in(struct pool *pool, struct server *server);
+/* A server that logs in says something else than the welcome, which it replaces. */
+void pool_replace_welcome(struct pool *pool, const uint8_t *welcome, size_t bytes,
+                          uint64_t generation);
 /* A running server says that in_hot_standby has changed: its host was promoted. No client can SET
  * that, so it holds for all of them, and for those who come. */
 void pool_standby_told(struct pool *pool, const struct server *server, const char *value);

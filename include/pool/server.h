@@ -1,7 +1,7 @@
 /* server.h - one connection to PostgreSQL, from connect to its end.
  *
  *   login -> [tested] -> idle <-> [preparing] active
- *              ^          |  \                |         every state -> closing
+ *              ^          |  \ \-> auth_query -+         every state -> closing
  *              |          |   lending -> lent |
  *              +----------+----- [canceled] --+
  *
@@ -13,6 +13,7 @@
  *   canceled   like idle, but a cancel request is on its way to it: not given away until that has ended
  *   preparing  linked to a client whose parameters are being set; the client waits
  *   active     linked: server->client->server == server
+ *   auth_query linked to an auth_query's client (auth_query.h): its answers are read, and swallowed
  *   lending    promised to another shard of its pool; its receive is ending (lending.h)
  *   lent       on its way there: has no connection any more, and only waits for its letter
  *   closing    its conn is closing; no client, no place in the pool
@@ -39,6 +40,7 @@ enum server_state {
     SERVER_CANCELED,
     SERVER_PREPARING,
     SERVER_ACTIVE,
+    SERVER_AUTH_QUERY,
     SERVER_LENDING,
     SERVER_CLOSING,
     SERVER_LENT,

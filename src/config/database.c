@@ -13,8 +13,6 @@ enum {
     PEER_ID_MAX = 65535,
 };
 
-static const char auth_query_later[] = "auth_query is not supported by this version yet";
-
 /* clang-format off */
 #define AT(field) offsetof(struct database_config, field)
 const struct entry_option database_options[] = {
@@ -23,9 +21,9 @@ const struct entry_option database_options[] = {
     {"port",                      ENTRY_PORT,               AT(port), NULL, "One port for all hosts; 5432 if not set."},
     {"user",                      ENTRY_USER,               AT(user), NULL, "All clients use the server as this user, in one pool."},
     {"password",                  ENTRY_STRING,             AT(password), NULL, "Password of that user; not set: the secret in auth_file."},
-    {"auth_user",                 ENTRY_USER,               AT(auth_user), auth_query_later, "Instead of the global auth_user."},
-    {"auth_query",                ENTRY_STRING,             AT(auth_query), auth_query_later, "Instead of the global auth_query."},
-    {"auth_dbname",               ENTRY_STRING,             AT(auth_dbname), auth_query_later, "Instead of the global auth_dbname."},
+    {"auth_user",                 ENTRY_USER,               AT(auth_user), NULL, "Instead of the global auth_user."},
+    {"auth_query",                ENTRY_STRING,             AT(auth_query), NULL, "Instead of the global auth_query."},
+    {"auth_dbname",               ENTRY_STRING,             AT(auth_dbname), NULL, "Instead of the global auth_dbname."},
     {"pool_size",                 ENTRY_SIZE,               AT(pool_size), NULL, "Instead of default_pool_size; 0: no limit."},
     {"min_pool_size",             ENTRY_SIZE,               AT(min_pool_size), NULL, "Instead of the global min_pool_size."},
     {"reserve_pool_size",         ENTRY_SIZE,               AT(reserve_pool_size), NULL, "Instead of the global reserve_pool_size."},

@@ -137,7 +137,6 @@ static enum log_level judge_power_of_two(const struct setting *setting, int64_t 
 
 #define LATER(what) what " not supported by this version yet"
 static const char tls_later[] = LATER("TLS is");
-static const char auth_query_later[] = LATER("auth_query is");
 
 /* clang-format off */
 #define AT(field) offsetof(struct settings, field)
@@ -160,15 +159,15 @@ static const char auth_query_later[] = LATER("auth_query is");
 const struct setting settings_table[] = {
     STRING(SETTING_LIST, admin_users, "", RELOAD, "Users who may use every command of the console."),
     BOOLEAN(application_name_add_host, "0", RELOAD, "Adds the client's host and port to application_name at login."),
-    STRING(SETTING_STRING, auth_dbname, NULL, RELOAD, "Database in which auth_query runs.", .unused_reason = auth_query_later),
+    STRING(SETTING_STRING, auth_dbname, NULL, RELOAD, "Database in which auth_query runs; unset: the one that the client asks for. Users of the console are looked up only if it is set."),
     STRING(SETTING_PATH, auth_file, NULL, RELOAD, "File with the names and secrets of users; read at start and on RELOAD."),
     STRING(SETTING_PATH, auth_hba_file, "", RELOAD, "HBA rules for auth_type hba."),
     STRING(SETTING_PATH, auth_ident_file, NULL, RELOAD, "Name maps for map= in HBA rules; read only with auth_type hba."),
     STRING(SETTING_STRING, auth_ldap_options, NULL, RELOAD, "Options for auth_type ldap, as behind `ldap` in an HBA file.", .is_secret = true),
     STRING(SETTING_STRING, auth_query, "SELECT rolname, CASE WHEN rolvaliduntil < now() THEN NULL ELSE rolpassword END FROM pg_authid WHERE rolname=$1 AND rolcanlogin", RELOAD,
-        "Query that returns name and secret of a user who is not in auth_file.", .unused_reason = auth_query_later),
+        "Query that returns name and secret of a user who is not in auth_file."),
     ONE_OF(auth_type, auth_type_names, "md5", RELOAD, "How clients prove who they are.", .judge = judge_auth_type, .unused_reason = "cert is not supported by this version yet and refused"),
-    STRING(SETTING_STRING, auth_user, NULL, RELOAD, "User who runs auth_query.", .unused_reason = auth_query_later),
+    STRING(SETTING_STRING, auth_user, NULL, RELOAD, "User who runs auth_query."),
     SECONDS(autodb_idle_timeout, "3600", RELOAD, "A database made from the `*` entry is forgotten after so long without connections; 0: never."),
     SECONDS(cancel_wait_timeout, "10", RELOAD, "A cancel request that could not be forwarded for so long is dropped; 0: never."),
     SECONDS(client_idle_timeout, "0", RELOAD, "A client that sends nothing for so long and holds no server is closed; 0: never."),
@@ -185,7 +184,7 @@ const struct setting settings_table[] = {
         .unused_reason = "TLS is not supported by this version yet: allow and prefer are taken as disable, the others are refused"),
     STRING(SETTING_PATH, conffile, NULL, RELOAD, "The main configuration file, as given on the command line."),
     NUMBER(SETTING_INT, default_pool_size, "20", 0, SIZE_MAX_SENSIBLE, RELOAD, "Server connections of one pool (database and user); 0: no limit."),
-    BOOLEAN(disable_pqexec, "0", RESTART, "Closes clients that send a simple query."),
+    BOOLEAN(disable_pqexec, "0", RESTART, "Closes clients that send a simple query, in the console too."),
     SECONDS(dns_max_ttl, "15", RELOAD, "How long the addresses of a host name are used, whatever the name server says; then the next connection asks again."),
     SECONDS(dns_nxdomain_ttl, "15", RELOAD, "How long a name lookup that failed is believed; RELOAD forgets it."),
     SECONDS(dns_zone_check_period, "0", RELOAD, "How often the SOA serial of each zone (what follows a name's first dot) is compared, and its hosts looked up again when it has changed; 0: not at all."),

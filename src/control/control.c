@@ -616,7 +616,7 @@ int control_run(const struct control_options *options)
             (void)!read(control.bell_fd, &drained, sizeof(drained));
         (void)mailbox_open_all(&control.mailbox, NULL);
         if (fds[2].revents != 0)
-            takeover_readable();
+            takeover_readable(&control.snapshot->settings);
         resolver_run();
         dns_run(&control.dns, clock_now_us());
         console_poll_events(fds + 4, count - 4);

@@ -3,6 +3,7 @@
  * scanned when one is there. */
 #include "pool/client.h"
 
+#include "pool/auth_query.h"
 #include "pool/cancel.h"
 #include "pool/lending.h"
 #include "pool/heal.h"
@@ -154,7 +155,11 @@ static uint64_t client_deadline(const struct client *client, const char **reason
     case CLIENT_PREPARING:
         CONSIDER(client->wait_since_us, limits->query_wait_timeout_us, "query_wait_timeout");
         CONSIDER(client->wait_since_us, limits->query_timeout_us, "query_timeout");
-        if (!client->is_notified && client->state == CLIENT_WAITING)
+        if (client->is_auth_query && auth_query_deadline_us(client) < deadline) {
+            deadline = auth_query_deadline_us(client);
+            *reason = "client disconnect while server was not ready";
+        }
+        if (!client->is_notified && !client->is_auth_query && client->state == CLIENT_WAITING)
             CONSIDER(client->wait_since_us, (uint64_t)settings->query_wait_notify * US_PER_S,
                      "notify");
         break;
@@ -290,6 +295,23 @@ struct client *client_adopt(struct core *core, const struct handover *handover)
     client->has_sent = true;
     list_push_back(&core->login_list, &client->link);
     return client;
+}
+
+void client_begin_auth_query(struct client *client, struct pool *pool)
+{
+    memset(client, 0, sizeof(*client));
+    client->conn.loop = &pool->core->loop;
+    client->conn.fd = -1;
+    client->conn.state = CONN_GONE; /* whatever is pushed is dropped */
+    list_init(&client->link);
+    timer_init(&client->timer, client_timer_fired);
+    client->id = core_next_id(pool->core);
+    client->is_auth_query = true;
+    client->pool = pool;
+    pool->client_count++;
+    client->state = CLIENT_IDLE;
+    client->state_since_us = pool->core->loop.now_us;
+    list_push_back(&pool->idle_clients, &client->link);
 }
 
 void client_enter_pool(struct client *client, struct pool *pool, const char *const *wanted_params)
@@ -1114,6 +1136,10 @@ void client_close_pg_error(struct client *client, const struct pg_error *error,
 
     if (client->state == CLIENT_CLOSING)
         return;
+    if (unlikely(client->is_auth_query)) {
+        auth_query_lost(client, error->message);
+        return;
+    }
     if (client->state == CLIENT_CANCEL) { /* which are never answered */
         client_close_silently(client, error->message);
         return;
@@ -1147,6 +1173,10 @@ void client_close_silently(struct client *client, const char *reason)
 
     if (client->state == CLIENT_CLOSING)
         return;
+    if (unlikely(client->is_auth_query)) {
+        auth_query_lost(client, reason);
+        return;
+    }
     log_closing(client, reason);
     if (server != NULL && !exchange_is_answered(&server->exchange))
         server_reason = "client disconnected with query in progress";

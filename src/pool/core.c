@@ -1,5 +1,6 @@
 #include "pool/core.h"
 
+#include "pool/auth_query.h"
 #include "pool/cancel.h"
 #include "pool/client.h"
 #include "pool/command.h"
@@ -38,6 +39,7 @@ bool core_init(struct core *core, const struct core_options *options)
     list_init(&core->login_list);
     list_init(&core->cancel_list);
     list_init(&core->peer_list);
+    list_init(&core->auth_queries_over);
     list_init(&core->scram_entries);
     timers_init(&core->timers, options->now_us);
     param_table_init(&core->params, options->param_names, options->buffers);
@@ -47,6 +49,7 @@ bool core_init(struct core *core, const struct core_options *options)
     core->loop.now_us = options->now_us;
     if (slab_init(&core->clients, "clients", sizeof(struct client), conns) &&
         slab_init(&core->logins, "logins", sizeof(struct login), conns) &&
+        slab_init(&core->auth_queries, "auth queries", sizeof(struct auth_query), conns) &&
         slab_init(&core->servers, "servers", sizeof(struct server), conns) &&
         slab_init(&core->server_logins, "server logins", sizeof(struct server_login), conns) &&
         slab_init(&core->pools, "pools", sizeof(struct pool), POOLS_MAX) &&
@@ -78,6 +81,7 @@ void core_release(struct core *core)
     peer_release_all(core);
     slab_release(&core->clients);
     slab_release(&core->logins);
+    slab_release(&core->auth_queries);
     slab_release(&core->servers);
     slab_release(&core->server_logins);
     slab_release(&core->pools);
@@ -91,6 +95,7 @@ void core_release(struct core *core)
 
 void core_end_turn(struct core *core)
 {
+    auth_query_send_answers(core);
     conn_loop_flush(&core->loop);
 }
 
@@ -99,6 +104,9 @@ uint64_t core_next_us(const struct core *core)
     uint64_t timers_us = timers_next_us(&core->timers);
     uint64_t conns_us = conn_loop_next_us(&core->loop);
 
+    /* One was lost in the very last steps of the turn. */
+    if (!list_is_empty(&core->auth_queries_over))
+        return 0;
     return MIN(timers_us, conns_us);
 }
 
@@ -159,11 +167,14 @@ void core_set_snapshot(struct core *core, struct snapshot *snapshot)
         /* Another secret may log in where the old one failed. Keys of the same one are kept: those
          * whose logins they come from are here, and will not log in again. */
         pool->has_salted_password = false;
-        if (user_before == NULL || pool->user_config == NULL ||
-            strcmp(user_before->secret, pool->user_config->secret) != 0)
+        if (strcmp(user_before != NULL ? user_before->secret : "",
+                   pool->user_config != NULL ? pool->user_config->secret : "") != 0)
             pool->has_client_key = false;
         pool_try_now(pool);
-        if (!core_takes_passwords(core))
+        /* What auth_query has found stays, until auth_file knows better. */
+        if (pool->client_password_is_found
+                ? pool->user_config != NULL && pool->user_config->is_in_auth_file
+                : !core_takes_passwords(core))
             (void)!pool_keep_password(pool, NULL);
         if (database_config_moved(before, after))
             pool_retire_servers(pool, "database configuration changed");

@@ -1,6 +1,7 @@
 #include "pool/login.h"
 
 #include "crypto/secret.h"
+#include "pool/auth_query.h"
 #include "pool/cancel.h"
 #include "pool/login_auth.h"
 #include "pool/peer.h"
@@ -48,6 +49,7 @@ void login_free(struct core *core, struct login *login)
     assert(login->client == NULL);
     assert(!login->job_in_flight);
     assert(login->scram_entry == NULL);
+    assert(login->auth_query == NULL);
     if (login->input != NULL)
         buffer_release(core->loop.buffers, login->input);
     if (login->snapshot != NULL)
@@ -60,6 +62,9 @@ void login_end(struct client *client)
 {
     struct login *login = client->login;
 
+    if (login->auth_query != NULL)
+        auth_query_leave(login->auth_query);
+    login->auth_query = NULL;
     client->login = NULL;
     login->client = NULL;
     if (!login_auth_leave(login))
@@ -293,23 +298,52 @@ static void negotiate(struct client *client)
     (void)!send_bytes(client, &writer);
 }
 
+static int database_client_limit(const struct snapshot *snapshot,
+                                 const struct database_config *database)
+{
+    return database != NULL && database->max_db_client_connections > 0
+               ? database->max_db_client_connections
+               : snapshot->settings.max_db_client_connections;
+}
+
+/* A look at max_db_client_connections, nothing is taken. False: closed. */
+static bool database_has_room(struct client *client)
+{
+    struct core *core = client_core(client);
+    const char *name = client->login->handover.database;
+    const struct snapshot *snapshot = client->login->snapshot;
+    const struct database_config *database = snapshot_find_database(snapshot, name);
+    int limit = database_client_limit(snapshot, database);
+
+    if (client->login->is_console || database == NULL)
+        return true;
+    client->database_usage = usage_find(core->usage, USAGE_DATABASE, name);
+    if (client->database_usage == NULL) {
+        fail(client, "bouncer resources exhaustion");
+        return false;
+    }
+    if (limit <= 0 || usage_count(&client->database_usage->client_count) < limit)
+        return true;
+    fail(client, "client connections exceeded (max_db_client_connections)");
+    return false;
+}
+
 /* max_db_client_connections and max_user_client_connections. False: closed. */
 static bool take_client_limits(struct client *client)
 {
     struct core *core = client_core(client);
     struct login *login = client->login;
+    const struct snapshot *snapshot = login->snapshot; /* the user's: all limits of one file */
     const struct database_config *database =
-        snapshot_find_database(core->snapshot, login->handover.database);
-    const struct settings *settings = &core->snapshot->settings;
-    int database_limit = database != NULL && database->max_db_client_connections > 0
-                             ? database->max_db_client_connections
-                             : settings->max_db_client_connections;
+        snapshot_find_database(snapshot, login->handover.database);
+    const struct settings *settings = &snapshot->settings;
+    int database_limit = database_client_limit(snapshot, database);
     int user_limit = login->user != NULL && login->user->max_user_client_connections > 0
                          ? login->user->max_user_client_connections
                          : settings->max_user_client_connections;
 
     /* Names that nobody configured must not fill the table. */
-    if (login->is_console || (database == NULL && login->user == NULL))
+    if (login->is_console || (database == NULL && login->user == NULL && !login->is_looked_up))
         return true;
     client->user_usage = usage_find(core->usage, USAGE_USER, login->handover.user);
     client->database_usage = usage_find(core->usage, USAGE_DATABASE, login->handover.database);
@@ -350,15 +384,17 @@ static void enter_pool(struct client *client, const struct handover *handover,
         client->shard = pool->shard;
         atomic_fetch_add_explicit(&pool->shard->client_count, 1, memory_order_relaxed);
     }
+    if (handover->password != NULL && database->user == NULL) {
+        if (!pool_keep_password(pool, handover->password)) {
+            client_close_silently(client, "out of memory");
+            return;
+        }
+        pool->client_password_is_found = handover->password_is_found;
+    }
     if (handover->has_scram_keys && database->user == NULL) {
         pool->has_client_key = true;
         memcpy(pool->client_key, handover->client_key, sizeof(pool->client_key));
         memcpy(pool->server_key, handover->server_key, sizeof(pool->server_key));
-    }
-    if (handover->password != NULL && database->user == NULL &&
-        !pool_keep_password(pool, handover->password)) {
-        client_close_silently(client, "out of memory");
-        return;
     }
     if (handover->leftover_bytes > 0 &&
         !span_queue_push_copy(&client->parked, client->conn.loop, handover->leftover,
@@ -588,7 +624,10 @@ void login_authenticated(struct client *client)
         fail(client, "pooler is shutting down");
         return;
     }
-    if (!client->counts_in_database) {
+    if (login->is_looked_up) {
+        if (!take_client_limits(client))
+            return;
+    } else if (!client->counts_in_database) {
         /* auth_type any: a name that nobody configured. */
         client->user_usage = usage_find(core->usage, USAGE_USER, handover->user);
         client->database_usage = usage_find(core->usage, USAGE_DATABASE, handover->database);
@@ -653,13 +692,125 @@ static bool console_may_enter(struct client *client, bool *without_password)
     return false;
 }
 
+static void log_attempt(const struct client *client)
+{
+    const struct handover *handover = &client->login->handover;
+
+    if (client_core(client)->snapshot->settings.log_connections)
+        client_log(client, LEVEL_LOG, "login attempt: db=%s user=%s tls=no replication=%s",
+                   handover->database, handover->user,
+                   startup_replication_value(handover->replication));
+}
+
+/* ---- users who are not in auth_file ---- */
+
+static const char *first_of(const char *own, const char *global)
+{
+    const char *value = own != NULL ? own : global;
+
+    return value != NULL && value[0] != '\0' ? value : NULL;
+}
+
+/* Where a user is looked up who is not in auth_file. False: nowhere. The database need not exist. */
+static bool lookup_target(const struct login *login, struct auth_query_target *target)
+{
+    static const struct database_config none;
+    const struct settings *settings = &login->snapshot->settings;
+    const struct database_config *database = NULL;
+
+    /* Of a name that PAM or LDAP checks nothing need be known. */
+    if (settings->auth_type == AUTH_ANY || settings->auth_type == AUTH_PAM ||
+        settings->auth_type == AUTH_LDAP || (login->user != NULL && login->user->is_in_auth_file))
+        return false;
+    if (!login->is_console)
+        database = snapshot_find_database(login->snapshot, login->handover.database);
+    /* Without auth_dbname nobody can be asked about a user of the console, or of no database. */
+    target->database =
+        first_of(database != NULL ? database->auth_dbname : NULL, settings->auth_dbname);
+    if (target->database == NULL && database != NULL)
+        target->database = login->handover.database;
+    if (database == NULL)
+        database = &none;
+    target->user = first_of(database->auth_user, settings->auth_user);
+    target->query = database->auth_query != NULL ? database->auth_query : settings->auth_query;
+    return target->database != NULL && target->user != NULL && target->query != NULL;
+}
+
+static void look_up(struct client *client, const struct auth_query_target *target)
+{
+    struct core *core = client_core(client);
+    struct login *login = client->login;
+    char text[128];
+
+    if (snapshot_find_database(login->snapshot, target->database) == NULL) {
+        client_log(client, LEVEL_ERROR, "auth_dbname: there is no database \"%s\"",
+                   target->database);
+        fail(client, "bouncer config error");
+        return;
+    }
+    /* Of the one that the client asks for it is told when he has proved who he is, as always. */
+    if (target->database != login->handover.database &&
+        core_database_is_disabled(core, target->database)) {
+        snprintf(text, sizeof(text), "authentication database \"%s\" is disabled",
+                 target->database);
+        fail(client, text);
+        return;
+    }
+    login->phase = LOGIN_LOOKUP;
+    if (!auth_query_start(login, target))
+        fail(client, "no memory for authentication pool");
+}
+
+void login_looked_up(struct login *login, const struct auth_query *query)
+{
+    struct client *client = login->client;
+    struct core *core = client_core(client);
+    struct handover *handover = &login->handover;
+    bool is_other_name = strcmp(handover->user, query->name) != 0;
+    bool without_password;
+
+    login->auth_query = NULL;
+    if (query->error != NULL) {
+        fail(client, query->error);
+        return;
+    }
+    if (!query->has_row) {
+        fail(client, "no such user");
+        return;
+    }
+    strcpy(handover->user, query->name);
+    strcpy(login->found_secret, query->secret);
+    if (login->found_secret[0] != '\0') {
+        handover->password = login->found_secret;
+        handover->password_is_found = true;
+    }
+    login->is_looked_up = true;
+    login->user = snapshot_find_user(login->snapshot, handover->user);
+    login->secret_text = login->found_secret;
+    /* So that the log can name them; they count after authentication. */
+    client->user_usage = usage_find(core->usage, USAGE_USER, handover->user);
+    if (client->user_usage == NULL) {
+        fail(client, "bouncer resources exhaustion");
+        return;
+    }
+    if (login->is_console && is_other_name && !console_may_enter(client, &without_password))
+        return;
+    log_attempt(client);
+    login_auth_begin(client);
+    /* What has come meanwhile, if it is still here: the slot of one that has moved holds no state. */
+    if (client->state == CLIENT_LOGIN)
+        login_process(client);
+}
+
 static void startup_received(struct client *client, const struct startup_packet *packet)
 {
     struct core *core = client_core(client);
     struct login *login = client->login;
     const struct settings *settings = &core->snapshot->settings;
     struct parameters parameters = {.client = client};
+    struct auth_query_target target;
     bool layout_is_bad;
+    bool is_unknown;
     bool without_password = false;
 
     login->snapshot = core->snapshot;
@@ -706,14 +857,18 @@ static void startup_received(struct client *client, const struct startup_packet 
     }
     if (packet->minor > 0 || login->wants_negotiation)
         negotiate(client);
-    if (client->state != CLIENT_LOGIN || !take_client_limits(client))
+    is_unknown = lookup_target(login, &target);
+    /* Who is looked up counts when he has proved who he is; where there is no room nobody is. */
+    if (client->state != CLIENT_LOGIN ||
+        !(is_unknown ? database_has_room(client) : take_client_limits(client)))
         return;
     if (login->is_console && !console_may_enter(client, &without_password))
         return;
-    if (settings->log_connections)
-        client_log(client, LEVEL_LOG, "login attempt: db=%s user=%s tls=no replication=%s",
-                   login->handover.database, login->handover.user,
-                   startup_replication_value(login->handover.replication));
+    if (is_unknown && !without_password) {
+        look_up(client, &target);
+        return;
+    }
+    log_attempt(client);
     if (without_password)
         login_authenticated(client);
     else
@@ -860,7 +1015,7 @@ static void login_process(struct client *client)
         case LOGIN_SASL_FINAL:
             again = process_message(client);
             break;
-        default: /* a helper is at work; what comes now waits */
+        default: /* a helper or auth_query is at work; what comes now waits */
             again = false;
             break;
         }

@@ -26,6 +26,7 @@ struct scram_entry {
 };
 
 static void scram_offer(struct client *client);
+static void check_run(struct job *job);
 
 size_t login_scram_entry_bytes(void)
 {
@@ -188,6 +189,59 @@ static void scram_keys_for_plain(struct client *client)
     scram_keys_ask(core, entry);
 }
 
+/* A helper has to find something out first; `done` opens its letter. */
+static void check_post(struct client *client, enum job_kind kind, void (*run)(struct job *job),
+                       letter_open *done)
+{
+    struct core *core = client_core(client);
+    struct login *login = client->login;
+
+    login->phase = LOGIN_CHECK;
+    login->check.job = (struct job){
+        .letter.open = done,
+        .run = run,
+        .kind = kind,
+        .core_index = core->index,
+    };
+    login->job_in_flight = core->ports->post_job(core, &login->check.job);
+    if (!login->job_in_flight)
+        client_close_error(client, JOB_REFUSED_TEXT, JOB_REFUSED_SQLSTATE);
+}
+
+/* A plain secret that auth_query has found: its keys are made for this login alone, since it may be another
+ * one next time. The salt is that of the name. */
+static void found_keys_made(struct letter *letter, void *context)
+{
+    struct login *login = OWNER_OF(letter, struct login, check.job.letter);
+    struct scram_secret made;
+
+    assert(login->check.job.was_run || login->client == NULL);
+    login->job_in_flight = false;
+    secret_wipe(login->password, sizeof(login->password));
+    if (login->client == NULL) {
+        login_free(context, login);
+        return;
+    }
+    scram_secret_make(&made, login->salted, login->secret.salt, login->secret.salt_bytes,
+                      login->secret.iterations);
+    login->secret = made;
+    secret_wipe(login->salted, sizeof(login->salted));
+    scram_offer(login->client);
+}
+
+static void scram_keys_for_found(struct client *client)
+{
+    struct core *core = client_core(client);
+    struct login *login = client->login;
+
+    scram_secret_mock(&login->secret, core->mock_key, login->handover.user,
+                      strlen(login->handover.user),
+                      (uint32_t)login->snapshot->settings.scram_iterations);
+    static_assert(FOUND_SECRET_BYTES_MAX <= sizeof(login->password), "it fits");
+    strcpy(login->password, login->secret_text);
+    check_post(client, JOB_HASH, check_run, found_keys_made);
+}
+
 static void scram_offer(struct client *client)
 {
     static const char mechanisms[] = SCRAM_MECHANISM "\0";
@@ -206,7 +260,10 @@ static void scram_begin(struct client *client)
     if (secret[0] != '\0' && scram_secret_parse(&login->secret, secret)) {
         scram_offer(client);
     } else if (secret[0] != '\0' && !md5_is_secret(secret)) {
-        scram_keys_for_plain(client);
+        if (login->is_looked_up)
+            scram_keys_for_found(client);
+        else
+            scram_keys_for_plain(client);
     } else {
         /* Nobody, or somebody who has no key: an exchange that cannot succeed. */
         scram_secret_mock(&login->secret, core->mock_key, login->handover.user,
@@ -227,25 +284,6 @@ static bool has_auth_user(const struct client *client)
                            : snapshot->settings.auth_user;
 
     return !client->login->is_console && name != NULL && name[0] != '\0';
-}
-
-/* A helper has to find something out first; `done` opens its letter. */
-static void check_post(struct client *client, enum job_kind kind, void (*run)(struct job *job),
-                       letter_open *done)
-{
-    struct core *core = client_core(client);
-    struct login *login = client->login;
-
-    login->phase = LOGIN_CHECK;
-    login->check.job = (struct job){
-        .letter.open = done,
-        .run = run,
-        .kind = kind,
-        .core_index = core->index,
-    };
-    login->job_in_flight = core->ports->post_job(core, &login->check.job);
-    if (!login->job_in_flight)
-        client_close_error(client, JOB_REFUSED_TEXT, JOB_REFUSED_SQLSTATE);
 }
 
 /* ---- HBA ---- */
@@ -318,7 +356,7 @@ static void peer_begin(struct client *client)
     struct core *core = client_core(client);
     struct login *login = client->login;
 
-    if (login->user == NULL || client->peer.family != AF_UNIX ||
+    if (!login_knows_user(login) || client->peer.family != AF_UNIX ||
         !ring_peer_uid(core->loop.ring, client->conn.fd, &login->peer_uid)) {
         fail(client, "unix socket login rejected");
         return;
@@ -346,7 +384,7 @@ void login_auth_begin(struct client *client)
             login_authenticated(client);
         break;
     case AUTH_TRUST:
-        if (login->user == NULL)
+        if (!login_knows_user(login))
             fail(client, "\"trust\" authentication failed");
         else
             login_authenticated(client);

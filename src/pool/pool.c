@@ -74,8 +74,11 @@ bool pool_keep_password(struct pool *pool, const char *password)
     }
     pool->client_password = new;
     pool->client_password_count++;
+    pool->client_password_is_found = false;
     pool->has_salted_password = false;
-    pool->retry_at_us = 0;
+    pool->has_client_key = false;
+    if (password != NULL)
+        pool_try_now(pool);
     return true;
 }
 
@@ -237,6 +240,18 @@ static const char *welcome_find(const struct pool *pool, const char *wanted, siz
     return NULL;
 }
 
+void pool_replace_welcome(struct pool *pool, const uint8_t *welcome, size_t bytes,
+                          uint64_t generation)
+{
+    assert(pool->has_welcome);
+    assert(bytes <= sizeof(pool->welcome));
+    memcpy(pool->welcome, welcome, bytes);
+    pool->welcome_bytes = (uint16_t)bytes;
+    pool->welcome_generation = generation;
+    pool->welcome_us = MAX(pool->core->loop.now_us, pool->welcome_us + 1);
+    tell_welcome(pool);
+}
+
 void pool_standby_told(struct pool *pool, const struct server *server, const char *value)
 {
     static const char name[] = "in_hot_standby";
@@ -245,9 +260,8 @@ void pool_standby_told(struct pool *pool, const struct server *server, const cha
     size_t begin, end;
     const char *before;
 
-    if (!pool->has_welcome || pool->welcome_has_changed || pool->is_retired ||
-        server->close_needed || server->generation < pool->welcome_generation ||
-        server->identity != pool->identity)
+    if (!pool->has_welcome || pool->is_retired || server->close_needed ||
+        server->generation < pool->welcome_generation || server->identity != pool->identity)
         return;
     before = welcome_find(pool, name, &begin, &end);
     if (before == NULL || strcmp(before, value) == 0)
@@ -258,12 +272,9 @@ void pool_standby_told(struct pool *pool, const struct server *server, const cha
     writer_put(&writer, pool->welcome + end, pool->welcome_bytes - end);
     if (writer.overflow)
         return;
-    memcpy(pool->welcome, welcome, writer.bytes);
-    pool->welcome_bytes = (uint16_t)writer.bytes;
-    pool->welcome_us = MAX(pool->core->loop.now_us, pool->welcome_us + 1);
     log_write(LEVEL_LOG, "pool %s/%s: the server says that in_hot_standby is %s now",
               pool->database_name, pool->user_name, value);
-    tell_welcome(pool);
+    pool_replace_welcome(pool, welcome, writer.bytes, pool->welcome_generation);
 }
 
 /* PostgreSQL tells of its promotion with its next answer. Clients that look at the welcome and go away
@@ -689,9 +700,8 @@ void pool_server_logged_in(struct pool *pool, struct server *server)
         tell_failure(pool);
     /* Not of one that has to go: a RELOAD or RECONNECT came while its connect_query ran (simulation
      * seed 408). */
-    if ((pool_needs_welcome(pool) || pool->welcome_has_changed) && !server->close_needed) {
+    if (pool_needs_welcome(pool) && !server->close_needed) {
         pool->has_welcome = true;
-        pool->welcome_has_changed = false;
         pool->welcome_generation = server->generation;
         pool->welcome_us = core->loop.now_us;
         params_release(&core->params, pool->default_params);
@@ -1120,6 +1130,14 @@ static void retire_idle(struct pool *pool)
     pool->is_launching = false;
 }
 
+/* Of the user= of its entry. (auth_user may have a pool there, too.) */
+static bool is_forced(const struct pool *pool)
+{
+    const char *user = pool->database->user;
+
+    return user != NULL && strcmp(user, pool->user_name) == 0;
+}
+
 /* A server that no client waits for, unless there are `count` of them. */
 static void open_spare(struct pool *pool, int count)
 {
@@ -1139,8 +1157,7 @@ static void open_spare(struct pool *pool, int count)
 
 static void keep_minimum(struct pool *pool)
 {
-    if (pool->settings.min_pool_size > 0 &&
-        (pool->client_count > 0 || pool->database->user != NULL))
+    if (pool->settings.min_pool_size > 0 && (pool->client_count > 0 || is_forced(pool)))
         open_spare(pool, pool->settings.min_pool_size);
 }
 
@@ -1166,17 +1183,30 @@ static bool is_empty_everywhere(const struct pool *pool)
     return true;
 }
 
+/* `timeout_us` 0: never. */
+static bool is_due(uint64_t since_us, uint64_t timeout_us, uint64_t now_us)
+{
+    return timeout_us > 0 && since_us != 0 && now_us - since_us >= timeout_us;
+}
+
+/* A database that `*` has made goes as a whole: its figures are the sum of all its pools, and must not
+ * fall while one of them is in use. */
+static void note_empty_database(struct pool *pool, uint64_t now_us)
+{
+    const struct usage *usage = pool->database_usage;
+
+    if (usage_count(&usage->client_count) > 0 || usage_count(&usage->server_count) > 0)
+        pool->database_empty_since_us = 0;
+    else if (pool->database_empty_since_us == 0)
+        pool->database_empty_since_us = now_us;
+}
+
 static void maintenance_fired(struct timer *timer, uint64_t now_us)
 {
     struct pool *pool = OWNER_OF(timer, struct pool, timer);
     const struct settings *settings = &pool->core->snapshot->settings;
-    bool is_auto = pool->database->is_auto;
-    uint64_t forget_after_us =
-        is_auto ? settings->autodb_idle_timeout_us : settings->pool_idle_timeout_us;
+    uint64_t autodb_us = pool->database->is_auto ? settings->autodb_idle_timeout_us : 0;
 
-    if (is_auto && settings->pool_idle_timeout_us > 0 &&
-        (forget_after_us == 0 || settings->pool_idle_timeout_us < forget_after_us))
-        forget_after_us = settings->pool_idle_timeout_us;
     if (pool_is_stopped(pool))
         pool_pause(pool);
     if (!pool->core->loop.is_suspended) {
@@ -1188,13 +1218,17 @@ static void maintenance_fired(struct timer *timer, uint64_t now_us)
     if (pool->client_count > 0 || pool->server_count > 0 || pool->lent_count > 0 ||
         pool->asked_count > 0 || (!pool->is_retired && !is_empty_everywhere(pool))) {
         pool->empty_since_us = 0;
+        pool->database_empty_since_us = 0;
         arm_maintenance(pool);
         return;
     }
     if (pool->empty_since_us == 0)
         pool->empty_since_us = now_us;
-    if (pool->is_retired || (forget_after_us > 0 && !pool->is_paused &&
-                             now_us - pool->empty_since_us >= forget_after_us)) {
+    note_empty_database(pool, now_us);
+    if (pool->is_retired ||
+        (!pool->is_paused &&
+         (is_due(pool->empty_since_us, settings->pool_idle_timeout_us, now_us) ||
+          is_due(pool->database_empty_since_us, autodb_us, now_us)))) {
         if (!pool->is_retired && !shard_has_siblings(pool->set))
             log_write(LEVEL_LOG,
                       "cleaning up idle pool for user %s on db %s because: pool idle timeout "
@@ -1204,7 +1238,8 @@ static void maintenance_fired(struct timer *timer, uint64_t now_us)
         pool_forget(pool);
         return;
     }
-    if (forget_after_us > 0 || (pool->settings.min_pool_size > 0 && pool->database->user != NULL))
+    if (settings->pool_idle_timeout_us > 0 || autodb_us > 0 ||
+        (pool->settings.min_pool_size > 0 && is_forced(pool)))
         arm_maintenance(pool);
 }
 
@@ -1252,7 +1287,6 @@ static void retire(struct pool *pool, const char *reason, bool only_moved)
 void pool_retire_servers(struct pool *pool, const char *reason)
 {
     pool->has_welcome = false;
-    pool->welcome_has_changed = false;
     retire(pool, reason, false);
     pool_launch(pool);
 }

@@ -2,6 +2,7 @@
  * bytes are walked message by message and forwarded from where they lie. */
 #include "pool/server.h"
 
+#include "pool/auth_query.h"
 #include "pool/cancel.h"
 #include "pool/client.h"
 #include "pool/heal.h"
@@ -28,12 +29,14 @@ static const unsigned server_may_become[SERVER_STATES] = {
     [SERVER_TESTED] = BIT(SERVER_TESTED) | BIT(SERVER_IDLE) | BIT(SERVER_CANCELED) |
                       BIT(SERVER_ACTIVE) | BIT(SERVER_PREPARING) | BIT(SERVER_CLOSING),
     [SERVER_IDLE] = BIT(SERVER_TESTED) | BIT(SERVER_ACTIVE) | BIT(SERVER_PREPARING) |
-                    BIT(SERVER_LENDING) | BIT(SERVER_CLOSING),
+                    BIT(SERVER_AUTH_QUERY) | BIT(SERVER_LENDING) | BIT(SERVER_CLOSING),
     [SERVER_CANCELED] = BIT(SERVER_TESTED) | BIT(SERVER_IDLE) | BIT(SERVER_ACTIVE) |
                         BIT(SERVER_PREPARING) | BIT(SERVER_CLOSING),
     [SERVER_PREPARING] = BIT(SERVER_ACTIVE) | BIT(SERVER_CLOSING),
     [SERVER_ACTIVE] = BIT(SERVER_TESTED) | BIT(SERVER_IDLE) | BIT(SERVER_CANCELED) |
                       BIT(SERVER_ACTIVE) | BIT(SERVER_PREPARING) | BIT(SERVER_CLOSING),
+    [SERVER_AUTH_QUERY] =
+        BIT(SERVER_TESTED) | BIT(SERVER_IDLE) | BIT(SERVER_CANCELED) | BIT(SERVER_CLOSING),
     [SERVER_LENDING] = BIT(SERVER_IDLE) | BIT(SERVER_LENT) | BIT(SERVER_CLOSING),
     [SERVER_CLOSING] = BIT(SERVER_FREE),
     [SERVER_LENT] = BIT(SERVER_FREE),
@@ -105,6 +108,7 @@ static void server_become(struct server *server, enum server_state state)
         break;
     case SERVER_PREPARING:
     case SERVER_ACTIVE:
+    case SERVER_AUTH_QUERY:
         list_push_back(&pool->active_servers, &server->link);
         break;
     case SERVER_LENDING:
@@ -504,6 +508,12 @@ bool server_link(struct server *server, struct client *client)
     server->has_served = true;
     server->request_us = core->loop.now_us;
     server->pool->stats.server_assignment_count++;
+    if (unlikely(client->is_auth_query)) {
+        server_become(server, SERVER_AUTH_QUERY);
+        if (!auth_query_ask(server))
+            server_close(server, "unable to send auth_query");
+        return false;
+    }
     if (likely(server->params == client->params) ||
         !params_write_set(&core->params, client->params, server->params, query, sizeof(query))) {
         server_become(server, SERVER_ACTIVE);
@@ -915,6 +925,9 @@ static void message_began(struct server *server, uint8_t *header)
     case SERVER_LOGIN:
         server->looks_at_body = true;
         break;
+    case SERVER_AUTH_QUERY:
+        server->looks_at_body = type != 'N' && type != 'A';
+        break;
     case SERVER_TESTED:
     case SERVER_PREPARING:
         server->looks_at_body = type == 'Z' || type == 'S' || type == 'E' || type == 'I' ||
@@ -1109,6 +1122,12 @@ static void message_complete(struct server *server, uint8_t type, const uint8_t 
             read_tag(server, body, bytes);
         } else {
             test_done(server);
+        }
+        break;
+    case SERVER_AUTH_QUERY:
+        if (auth_query_message(server, type, body, bytes)) {
+            auth_query_answered(server_unlink(server));
+            server_finish(server, server->pool->settings.pool_mode == POOL_MODE_SESSION);
         }
         break;
     case SERVER_PREPARING:

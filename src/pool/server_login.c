@@ -8,13 +8,17 @@
 #include <stdio.h>
 #include <string.h>
 
-/* The password of the pool's server user: the entry's, else what PAM or LDAP has let a client in
- * with, else the auth_file's. NULL: none. */
+/* The password of the pool's server user: the entry's, else what its last client has brought along
+ * (from PAM, LDAP, auth_query), else the auth_file's. The entry's is that of its user= alone (auth_user
+ * may have a pool there as well). NULL: none. */
 static const char *pool_password(const struct pool *pool)
 {
-    if (pool->database->password != NULL && pool->database->password[0] != '\0')
-        return pool->database->password;
-    if (pool->client_password != NULL && pool->database->user == NULL)
+    const struct database_config *database = pool->database;
+
+    if (database->user != NULL && strcmp(database->user, pool->user_name) == 0 &&
+        database->password != NULL && database->password[0] != '\0')
+        return database->password;
+    if (pool->client_password != NULL && database->user == NULL)
         return (const char *)pool->client_password->data;
     if (pool->user_config != NULL && pool->user_config->secret[0] != '\0')
         return pool->user_config->secret;
@@ -462,11 +466,13 @@ bool server_login_message(struct server *server, uint8_t type, const uint8_t *bo
             server_login_fail(server, "bad pkt header");
             return false;
         }
-        if (server->replication == REPLICATION_NONE &&
-            (pool_needs_welcome(pool) || welcome_differs(server))) {
-            pool->welcome_has_changed = pool->has_welcome;
+        if (server->replication != REPLICATION_NONE)
+            return true; /* its welcome is its client's alone */
+        if (pool_needs_welcome(pool)) {
             memcpy(pool->welcome, login->welcome, login->welcome_bytes);
             pool->welcome_bytes = login->welcome_bytes;
+        } else if (welcome_differs(server)) {
+            pool_replace_welcome(pool, login->welcome, login->welcome_bytes, server->generation);
         }
         return true;
     default:

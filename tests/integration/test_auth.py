@@ -1,11 +1,12 @@
 """Logging in: towards the client, towards the server, and with the secrets of auth_file."""
 
 import base64
+import os
 import signal
 import struct
 
 import pgwire
-from harness import PASSWORD, eventually, ours, refused, same
+from harness import PASSWORD, covers, eventually, ours, refused, same
 from pgwire import message, sasl_initial, scram_secret, startup, text
 
 SECRETS = {"plain": lambda user: PASSWORD,
@@ -225,6 +226,17 @@ def test_entry_may_hold_the_servers_password(t):
         pooler = t.pooler(databases={"app": t.postgres.address(user=user, password=PASSWORD)})
         with pooler.connect() as c:
             same(c.value("select current_user"), user)
+
+
+def test_password_of_an_entry_without_a_user_is_nobodys(t):
+    pooler = t.pooler(databases={"app": t.postgres.address(password="wrong")},
+                      userlist=secrets("plain", "u_scram"))
+    with pooler.connect(user="u_scram") as c:
+        same(c.value("select current_user"), "u_scram")
+    pooler = t.pooler(databases={"app": t.postgres.address(password=PASSWORD)},
+                      userlist={"u_plain": ""}, name="right")
+    with refused():
+        pooler.connect(user="u_plain")
 
 
 def test_forced_user_takes_its_password_from_auth_file(t):
@@ -450,3 +462,144 @@ def test_passwords_are_not_logged(t):
         pooler.connect(password="Wrong-but-secret")
     for word in (PASSWORD, "Wrong-but-secret"):
         assert word not in pooler.log(), f"{word} is in the log"
+
+
+# ---- forced users -------------------------------------------------------------------------------
+
+# What is configured for the server's user, plain, md5 or SCRAM, and what the server asks for: the table of
+# userlist_format.md. "text": the stored text is sent as it is, which is not the password.
+FORCED = {("plain", "u_plain"): True, ("plain", "u_md5"): True, ("plain", "u_scram"): True,
+          ("md5", "u_plain"): "text", ("md5", "u_md5"): True, ("md5", "u_scram"): False,
+          ("scram", "u_plain"): "text", ("scram", "u_md5"): False, ("scram", "u_scram"): False}
+
+
+def make_forced(stored, user, works, in_entry):
+    def test(t):
+        secret = SECRETS[stored](user)
+        if stored == "scram":  # the server's very own: it opens nothing without a client's key
+            with t.postgres.connect(user="postgres", database="postgres") as admin:
+                secret = admin.value(f"select rolpassword from pg_authid where rolname = 'u_scram'")
+        entry = t.postgres.address(user=user) + (f" password='{secret}'" if in_entry else "")
+        pooler = t.pooler(databases={"app": entry},
+                          userlist={"app": "", **({} if in_entry else {user: secret})})
+        if works is True:
+            with pooler.connect() as c:
+                same(c.value("select current_user"), user)
+        elif works == "text":
+            with refused(f'password authentication failed for user "{user}"', severity="FATAL"):
+                pooler.connect()
+        else:
+            with refused("server login failed: wrong password type", "08P01", "FATAL"):
+                pooler.connect()
+    test.__name__ = "test_forced_%s_%s_a_%s_secret_%s" % (
+        user[2:], "accepts" if works is True else "does_not_accept", stored,
+        "of_its_entry" if in_entry else "of_auth_file")
+    return test
+
+
+for (_stored, _user), _works in FORCED.items():
+    for _in_entry in (False, True):
+        _test = make_forced(_stored, _user, _works, _in_entry)
+        globals()[_test.__name__] = _test
+
+
+def test_scram_keys_of_a_client_do_not_open_the_server_for_a_forced_user(t):
+    with t.postgres.connect(user="postgres", database="postgres") as admin:
+        stored = admin.value("select rolpassword from pg_authid where rolname = 'u_scram'")
+    pooler = t.pooler(auth_type="scram-sha-256", userlist={"u_scram": stored},
+                      databases={"app": t.postgres.address(user="u_scram")})
+    with refused("server login failed: wrong password type", "08P01", "FATAL"):
+        pooler.connect(user="u_scram", password=PASSWORD)
+
+
+def test_password_of_an_entry_comes_before_auth_file(t):
+    pooler = t.pooler(databases={"app": t.postgres.address(user="u_scram", password=PASSWORD)},
+                      userlist={"app": "", "u_scram": "wrong"})
+    with pooler.connect() as c:
+        same(c.value("select current_user"), "u_scram")
+
+
+def test_forced_user_is_not_looked_up_for_its_password(t):
+    pooler = t.pooler(databases={"app": t.postgres.address(user="u_scram")}, auth_user="app",
+                      auth_query=f"select $1::text, '{PASSWORD}'::text")
+    with refused("(server login failed: wrong password type|password authentication failed.*)"):
+        pooler.connect()
+
+
+# ---- auth_file, again ---------------------------------------------------------------------------
+
+@ours  # PgBouncer keeps them, without a secret
+def test_users_gone_from_auth_file_are_unknown_after_reload(t):
+    pooler = t.pooler(auth_type="trust")
+    with pooler.connect(user="other") as c:
+        del pooler.userlist["other"]
+        pooler.change()
+        with refused('"trust" authentication failed', "08P01", "FATAL"):
+            pooler.connect(user="other")
+        same(c.value("select current_user"), "other", "who is there stays")
+
+
+@ours
+def test_reload_of_a_broken_auth_file_knows_the_users_before_the_mistake(t):
+    pooler = t.pooler(auth_type="plain", userlist={"admin": "x", "app": "old", "other": "old"})
+    pooler.write_file("userlist.txt", '"admin" "x"\n"app" "newer"\nnonsense\n"other" "newer"\n')
+    with pooler.console(password="x") as console:
+        same(console.do("reload"), "RELOAD")
+    pooler.wait_log(r"ERROR broken auth file .*userlist\.txt:3")
+    with pooler.connect(password="newer") as c:
+        same(c.value("select 1"), "1")
+    with refused("password authentication failed"):
+        pooler.connect(user="other", password="newer")
+
+
+@ours
+def test_reload_without_its_auth_file_keeps_the_users(t):
+    pooler = t.pooler(auth_type="plain", userlist={"admin": "x", "app": "secret"})
+    os.unlink(pooler.userlist_file)
+    with pooler.console(password="x") as console:
+        same(console.do("reload"), "RELOAD")
+    pooler.wait_log("ERROR .*could not open auth_file")
+    with pooler.connect(password="secret") as c:
+        same(c.value("select 1"), "1")
+
+
+@ours  # there the pause after the failure is waited for
+def test_changed_secret_of_auth_file_is_used_at_the_server(t):
+    pooler = t.pooler(auth_type="trust", userlist={"u_scram": "wrong", "admin": ""},
+                      pool_mode="transaction")
+    with refused('password authentication failed for user "u_scram"'):
+        pooler.connect(user="u_scram")
+    pooler.userlist["u_scram"] = PASSWORD
+    pooler.change()
+    with pooler.connect(user="u_scram") as c:
+        same(c.value("select current_user"), "u_scram")
+
+
+# ---- scram_iterations ---------------------------------------------------------------------------
+
+@ours  # since 1.25
+@covers("settings", "scram_iterations")
+def test_scram_iterations_are_those_of_secrets_made_from_plain_ones(t):
+    pooler = t.pooler(auth_type="scram-sha-256", scram_iterations=1234,
+                      userlist={**secrets("plain", "app"), **secrets("scram", "u_scram")})
+    for user, rounds in (("app", "1234"), ("u_scram", "4096"), ("stranger", "1234")):
+        with at_sasl(pooler, user) as c:
+            c.send(sasl_initial("SCRAM-SHA-256", pgwire.Scram("x").first()))
+            parts = dict(p.split("=", 1) for p in c.receive().body[4:].decode().split(","))
+            same(parts["i"], rounds, user)
+    with pooler.connect(password=PASSWORD) as c:
+        same(c.value("select 1"), "1")
+
+
+@ours
+def test_scram_iterations_count_for_what_auth_query_finds(t):
+    pooler = t.pooler(auth_type="scram-sha-256", scram_iterations=77, auth_user="app",
+                      auth_query=f"select $1::text, '{PASSWORD}'::text")
+    salts = set()
+    for _ in range(2):
+        with at_sasl(pooler, "u_scram") as c:
+            c.send(sasl_initial("SCRAM-SHA-256", pgwire.Scram("x").first()))
+            parts = dict(p.split("=", 1) for p in c.receive().body[4:].decode().split(","))
+            same(parts["i"], "77")
+            salts.add(parts["s"])
+    same(len(salts), 1, "the salt of a name stays the same")

@@ -41,6 +41,20 @@ MUTANTS = [
      "    gather_release(server);\n    server_statements_release(server);\n    server_become", "    gather_release(server);\n    server_become"),
     ("pool_opens_one_too_many", "pool/pool.c",
      "if (!usage_take(&pool->set->server_count, size)) {", "if (!usage_take(&pool->set->server_count, size + 1)) {"),
+    # Users who are looked up.
+    ("statement_of_a_lookup_stays", "pool/auth_query.c",
+     "    begin = message_begin(&writer, 'C');\n    writer_put_u8(&writer, 'S');\n    writer_put_string(&writer, \"\");\n    message_end(&writer, begin);\n", ""),
+    ("lookup_is_not_reset", "pool/server.c",
+     "            server_finish(server, server->pool->settings.pool_mode == POOL_MODE_SESSION);\n", "            server_finish(server, false);\n"),
+    ("lookup_stays_in_its_pool", "pool/auth_query.c", "    pool_client_leaves(client->pool, client);\n", ""),
+    ("lookup_counts_in_its_shard_for_ever", "pool/auth_query.c", "        shard_leave(query->shard);\n", ""),
+    ("lookup_is_freed_before_it_is_home", "pool/auth_query.c", "    if (query->is_home)\n        release", "    if (true)\n        release"),
+    ("lookup_without_a_login_is_not_freed", "pool/auth_query.c", "    if (query->is_home)\n        release", "    if (false)\n        release"),
+    ("lookup_is_told_to_who_has_left", "pool/auth_query.c", "    query->login = NULL;\n    query->is_leaving", "    query->is_leaving"),
+    ("found_secret_is_not_kept", "pool/login.c", "    if (handover->password != NULL && database->user == NULL) {", "    if (false) {"),
+    ("looked_up_client_counts_nowhere", "pool/login.c",
+     "(database == NULL && login->user == NULL && !login->is_looked_up))", "login->is_looked_up)"),
+    ("answer_of_a_lookup_is_forgotten", "pool/core.c", "    auth_query_send_answers(core);\n", ""),
     # Lending and what the shards share.
     ("waiter_gone_stays_wanted", "pool/client.c", "    if (was_waiting)\n        lending_update(pool);\n", ""),
     ("idle_server_is_not_offered", "pool/pool.c", "    lending_serve(pool);\n    arm_maintenance(pool);", "    arm_maintenance(pool);"),
@@ -73,7 +87,7 @@ MUTANTS = [
      "waiter = list_front(&pool->waiting_clients);\n    if (waiter != NULL) {",
      "waiter = list_front(&pool->waiting_clients);\n    if (waiter != NULL && pool->waiting_count > 1) {"),
     # Promotion.
-    ("promotion_is_not_told_to_the_other_shards", "pool/pool.c", "              pool->database_name, pool->user_name, value);\n    tell_welcome(pool);", "              pool->database_name, pool->user_name, value);"),
+    ("promotion_is_not_told_to_the_other_shards", "pool/pool.c", "    pool->welcome_us = MAX(pool->core->loop.now_us, pool->welcome_us + 1);\n    tell_welcome(pool);", "    pool->welcome_us = MAX(pool->core->loop.now_us, pool->welcome_us + 1);"),
     ("newer_welcome_is_not_taken", "pool/pool.c", "    if (pool->has_welcome && news.made_us <= pool->welcome_us) {", "    if (pool->has_welcome) {"),
     # Peers.
     ("hop_of_a_cancel_request_is_not_counted", "pool/peer.c", "    onward[7]--;", "    ;"),
@@ -99,7 +113,7 @@ MUTANTS = [
     ("handover_after_shutdown", "pool/login.c",
      "} else if (core_refuses_logins(core)) {\n        /* It began", "} else if (false) {\n        /* It began"),
     ("reload_forgets_scram_keys", "pool/core.c",
-     "strcmp(user_before->secret, pool->user_config->secret) != 0)", "true)"),
+     "                   pool->user_config != NULL ? pool->user_config->secret : \"\") != 0)", "                   pool->user_config != NULL ? pool->user_config->secret : \"\") != 2)"),
     ("resume_forgets_a_database", "pool/core.c",
      "        if (flags != NULL)\n            flags->is_paused = false;", "        if (flags == NULL)\n            return;"),
     ("last_words_do_not_end_the_client", "pool/server.c",

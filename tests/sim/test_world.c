@@ -146,7 +146,7 @@ static void note_limits(const struct snapshot *made)
         const struct user_config *user = snapshot_find_user(made, login_names[i].name);
 
         limits.user_clients[i] =
-            larger(limits.user_clients[i], user->max_user_client_connections > 0
+            larger(limits.user_clients[i], user != NULL && user->max_user_client_connections > 0
                                                ? user->max_user_client_connections
                                                : settings->max_user_client_connections);
     }
@@ -182,8 +182,11 @@ static struct snapshot *make_snapshot(bool is_whole)
     unsigned peer_id =
         is_whole || !world.changes_peer_id ? PEER_OURS : (unsigned)sim_below(sim, 2) * 5;
     const char *mode = fixed_mode != NULL ? fixed_mode : modes[sim_below(sim, COUNT_OF(modes))];
+    const char *auth_database = "";
     struct snapshot *made;
 
+    if (world.looks_up && happens(2)) /* else the one that the client asks for */
+        auth_database = databases[sim_below(sim, DATABASES)].name;
     snprintf(config_text, sizeof(config_text),
              "[databases]\n"
              "shop = host=127.0.0.1 port=5432 pool_size=%u reserve_pool_size=%u%s\n"
@@ -201,6 +204,8 @@ static struct snapshot *make_snapshot(bool is_whole)
              "auth_type = %s\n"
              "auth_file = users.txt\n"
              "admin_users = alice\n"
+             "%s%s\n"
+             "%s%s\n"
              "listen_port = 6432\n"
              "scram_iterations = %u\n"
              "pool_mode = %s\n"
@@ -239,12 +244,14 @@ static struct snapshot *make_snapshot(bool is_whole)
              PEER_PORT + PEER_OURS, is_whole || !happens(6) ? "" : "; ", PEER_LITERAL,
              PEER_PORT + PEER_LITERAL, pick("1", "3"), is_whole || !happens(6) ? "" : "; ",
              PEER_NAMED, PEER_PORT + PEER_NAMED, pick("2", "0"), pick("4", "0"), peer_id, auth_type,
-             scram_iterations, mode, 1 + (unsigned)sim_below(sim, 4), pick("1", "0"),
-             pick("0.1", "5"), pick("0.05", "3600"), pick("0.05", "600"), pick("0", "30"),
-             pick("1", "0"), pick("1", "0"), pick("0.1", "15"), pick("0.5", "120"),
-             pick("0.3", "0"), pick("6", "100"), pick("2", "0"), pick("3", "0"), pick("5", "0"),
-             pick("4", "0"), pick("0.05", "10"), world.prepared_max, pick("1", "15"),
-             pick("0", "0.01"), pick("0.1", "0"), is_whole ? "0" : pick("0.02", "0"),
+             world.looks_up ? "auth_user = alice\nauth_query = " : "; ", auth_query_text,
+             auth_database[0] != '\0' ? "auth_dbname = " : "; ", auth_database, scram_iterations,
+             mode, 1 + (unsigned)sim_below(sim, 4), pick("1", "0"), pick("0.1", "5"),
+             pick("0.05", "3600"), pick("0.05", "600"), pick("0", "30"), pick("1", "0"),
+             pick("1", "0"), pick("0.1", "15"), pick("0.5", "120"), pick("0.3", "0"),
+             pick("6", "100"), pick("2", "0"), pick("3", "0"), pick("5", "0"), pick("4", "0"),
+             pick("0.05", "10"), world.prepared_max, pick("1", "15"), pick("0", "0.01"),
+             pick("0.1", "0"), is_whole ? "0" : pick("0.02", "0"),
              happens(4) ? 0 : 1 + (unsigned)sim_below(sim, WORKERS_SIM_MAX), pick("1", "10"),
              world.caches_unnamed, world.heals);
     made = snapshot_load_through(open_config, NULL, "pgsplice.ini", NULL, say, NULL);
@@ -274,9 +281,12 @@ static void draw_accounts(void)
     world.carol_is_scram_only =
         happens(2) && (client_is_scram || world.server_demand != DEMAND_SCRAM);
     scram_iterations = 1 + (unsigned)sim_below(world.sim, 3);
-    snprintf(users_text, sizeof(users_text), "\"bob\" \"%s\"\n\"alice\" \"%s\"\n\"carol\" \"%s\"\n",
-             login_names[0].password, login_names[1].password,
-             world.carol_is_scram_only ? world.carol_secret : login_names[2].password);
+    world.looks_up = happens(3);
+    users_text[0] = '\0';
+    for (unsigned i = 0; i < LOGINS; i++)
+        if (!world.looks_up || i == LOGIN_AUTH_USER)
+            snprintf(users_text + strlen(users_text), sizeof(users_text) - strlen(users_text),
+                     "\"%s\" \"%s\"\n", login_names[i].name, login_secret(i));
 }
 
 static void explain(void);
@@ -703,7 +713,12 @@ static unsigned check_servers(const struct pool *pool)
             const struct server *server = OWNER_OF(link, struct server, link);
 
             must(server->pool == pool);
-            must(server->state == states[i][0] || server->state == states[i][1]);
+            must(server->state == states[i][0] || server->state == states[i][1] ||
+                 (i == 1 && server->state == SERVER_AUTH_QUERY));
+            if (i == 1) {
+                must(server->client->server == server);
+                must(server->client->is_auth_query == (server->state == SERVER_AUTH_QUERY));
+            }
             must((server->client != NULL) ==
                  (i == 1 || (i == 3 && server->replication != REPLICATION_NONE)));
             must(server->replication == REPLICATION_NONE || i == 1 || i == 3);
@@ -919,6 +934,21 @@ static const struct client *client_by_id(const struct core *core, uint64_t id)
         if (client->state > CLIENT_FREE && client->state < CLIENT_CLOSING && client->id == id)
             return client;
     }
+    /* One that runs auth_query belongs to the core of its login; only the lists know it. */
+    list_for_each(link, &core->pool_list)
+    {
+        const struct pool *pool = OWNER_OF(link, struct pool, link);
+        const struct list *lists[] = {&pool->waiting_clients, &pool->active_clients};
+
+        for (size_t i = 0; i < COUNT_OF(lists); i++)
+            list_for_each(place, lists[i])
+            {
+                const struct client *client = OWNER_OF(place, struct client, link);
+
+                if (client->is_auth_query && client->id == id)
+                    return client;
+            }
+    }
     return NULL;
 }
 
@@ -1021,6 +1051,17 @@ static void check_sets(unsigned database)
     must(servers_of_database == usage_count(&database_usage[database]->server_count));
 }
 
+/* Its clients that are none: they run auth_query. */
+static unsigned lookups_of(const struct pool *pool)
+{
+    const struct list *lists[] = {&pool->waiting_clients, &pool->active_clients};
+    unsigned count = 0;
+
+    for (size_t i = 0; i < COUNT_OF(lists); i++)
+        list_for_each(link, lists[i]) count += OWNER_OF(link, struct client, link)->is_auth_query;
+    return count;
+}
+
 /* What must hold over all cores together. */
 static void check_limits(void)
 {
@@ -1039,7 +1080,7 @@ static void check_limits(void)
             pool_servers[database][login] += count;
             database_servers[database] += count;
             user_servers[login] += count;
-            clients += (int)pool->client_count;
+            clients += (int)(pool->client_count - lookups_of(pool));
         }
     must(clients <= limits.clients);
     for (unsigned i = 0; i < DATABASES; i++) {
@@ -1094,6 +1135,8 @@ static void check_home(void)
         must(core->loop.conn_count == 0);
         must(core->clients.used_count == 0);
         must(core->logins.used_count == 0);
+        must(core->auth_queries.used_count == 0);
+        must(list_is_empty(&core->auth_queries_over));
         must(core->servers.used_count == 0);
         must(core->server_logins.used_count == 0);
         must(core->cancels.used_count == 0);
@@ -1574,13 +1617,12 @@ static uint64_t run(uint64_t seed)
     sim_note(world.sim, world.answers);
     trace = sim_trace(world.sim);
     if (getenv("SIM_VERBOSE") != NULL)
-        printf(
-            "answers %llu, transactions %llu, cancels that hit %llu, FATAL %llu, owners %u, lent "
-            "%llu, passed over %llu, strays arrived %llu, parses %llu, binds %llu, refused %llu, "
-            "stale %llu, healed %llu\n",
-            world.answers, world.transactions, world.cancels_hit, world.fatals, world.owner_last,
-            world.lent, world.passed_over, world.strays_arrived, world.parses, world.binds,
-            world.bind_errors, world.stale_errors, world.healed);
+        printf("answers %llu, transactions %llu, cancels that hit %llu, FATAL %llu, owners %u, "
+               "looked up %llu, lent %llu, passed over %llu, strays arrived %llu, parses %llu, "
+               "binds %llu, refused %llu, stale %llu, healed %llu\n",
+               world.answers, world.transactions, world.cancels_hit, world.fatals, world.owner_last,
+               world.looked_up, world.lent, world.passed_over, world.strays_arrived, world.parses,
+               world.binds, world.bind_errors, world.stale_errors, world.healed);
     sim_destroy(world.sim);
     return trace;
 }

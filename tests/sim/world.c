@@ -23,6 +23,14 @@ const struct login_name login_names[LOGINS] = {
     {"carol", "carol's"},
 };
 
+const char auth_query_text[] = "SELECT name, secret FROM users WHERE name = $1";
+
+const char *login_secret(unsigned login)
+{
+    return login == LOGINS - 1 && world.carol_is_scram_only ? world.carol_secret
+                                                            : login_names[login].password;
+}
+
 /* ---- bytes ---- */
 
 void heap_put(struct heap *heap, const void *data, size_t bytes)
@@ -132,9 +140,9 @@ static char filler[ROW_BYTES_MAX + ALPHABET];
 size_t make_row(char text[ROW_BYTES_MAX], const struct question *question, unsigned row,
                 const char *name, unsigned bytes)
 {
-    size_t at = (size_t)snprintf(text, ROW_TEXT_BYTES_MAX, "A %u %u %u %u %u [%s] ",
-                                 question->owner, question->number, question->statement,
-                                 question->version, row, name);
+    size_t at =
+        (size_t)snprintf(text, ROW_TEXT_BYTES_MAX, "A %u %u %u %u %u [%s] ", question->owner,
+                         question->number, question->statement, question->version, row, name);
     unsigned letter = (question->owner * 7 + question->number * 5 + row * 3) % ALPHABET;
 
     if (at < bytes) {

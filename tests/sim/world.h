@@ -138,6 +138,11 @@ struct login_name {
     const char *name, *password;
 };
 extern const struct login_name login_names[LOGINS];
+/* The one who runs auth_query: always in auth_file. */
+enum { LOGIN_AUTH_USER = 1 };
+extern const char auth_query_text[];
+/* What auth_file, or auth_query, says of a login. */
+const char *login_secret(unsigned login);
 
 /* Who an owner is: what PostgreSQL must see when it is asked by it. */
 struct owner {
@@ -191,6 +196,7 @@ struct world {
     uint32_t has_parsed[OWNERS_MAX]; /* a bit for each statement that is anybody's */
     enum demand client_demand, server_demand;
     bool carol_is_scram_only; /* no plain password of her is configured */
+    bool looks_up;            /* auth_file knows the one who runs auth_query only */
     char carol_secret[SCRAM_SECRET_TEXT_BYTES_MAX];
     struct scram_secret secrets[LOGINS]; /* the same at both ends, but for what is made of plain */
     struct sockaddr_in listen_address;
@@ -200,7 +206,7 @@ struct world {
     unsigned refused[OWNERS_MAX], lost[OWNERS_MAX];
     unsigned owner_last;
     bool is_logged; /* SIM_LOG */
-    unsigned long long answers, transactions, cancels_hit, fatals, lent, passed_over;
+    unsigned long long answers, transactions, cancels_hit, fatals, lent, passed_over, looked_up;
     bool was_standby, is_promoted; /* PostgreSQL */
     bool changes_peer_id;          /* RELOADs do: what was ours once need not be */
     unsigned long long strays_arrived;

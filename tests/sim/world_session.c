@@ -52,6 +52,8 @@ struct session {
     bool in_batch; /* what is answered waits for Flush, Sync, an error, or a full buffer */
     size_t flushed_bytes;
     bool has_unnamed;
+    bool has_lookup; /* the unnamed statement is auth_query's */
+    char looked_up[32];
     struct prepared unnamed;
     char portal[STATEMENT_BYTES_MAX]; /* the question that was bound */
     unsigned portal_statement, portal_version;
@@ -277,6 +279,7 @@ static void drop_unnamed(struct session *session)
     free(session->unnamed.text);
     session->unnamed.text = NULL;
     session->has_unnamed = false;
+    session->has_lookup = false;
 }
 
 static void remove_prepared(struct session *session, struct prepared *prepared)
@@ -485,7 +488,6 @@ static void put_tag(struct session *session, const char *tag)
 {
     put_message(&session->out, 'C', tag, strlen(tag) + 1);
 }
-
 
 static void discard_all(struct session *session)
 {
@@ -752,6 +754,96 @@ static void sasl_arrives(struct session *session, const uint8_t *body, size_t by
     }
 }
 
+/* ---- auth_query ---- */
+
+/* The pooler's own, on a session that is nobody's: its batch has no owner. */
+static void lookup_parse(struct session *session, const char *name, unsigned type_count)
+{
+    assert(world.looks_up);
+    assert(name[0] == '\0');
+    assert(type_count == 0);
+    assert(session->status == 'I');
+    assert(session->batch_owner == 0);
+    if (world.is_session_mode)
+        assert(session->mark_owner == 0);
+    assert(strcmp(session->user, login_names[LOGIN_AUTH_USER].name) == 0);
+    drop_unnamed(session);
+    session->has_lookup = true;
+    put_message(&session->out, '1', NULL, 0);
+}
+
+/* Bytes behind the names of a Bind. */
+static void lookup_bind(struct session *session, const uint8_t *rest, size_t bytes)
+{
+    uint32_t name_bytes = bytes_get_u32(rest + 4);
+
+    assert(session->has_lookup);
+    assert(bytes_get_u16(rest + 2) == 1);
+    assert(bytes == 4 + 4 + name_bytes + 2);
+    assert(name_bytes < sizeof(session->looked_up));
+    memcpy(session->looked_up, rest + 8, name_bytes);
+    session->looked_up[name_bytes] = '\0';
+    put_message(&session->out, '2', NULL, 0);
+}
+
+static void lookup_describe(struct session *session)
+{
+    uint8_t body[128];
+    struct writer writer;
+    unsigned columns = world.servers_break && happens(30) ? 3 : 2;
+
+    assert(session->has_lookup);
+    writer_init(&writer, body, sizeof(body));
+    writer_put_u16(&writer, (uint16_t)columns);
+    for (unsigned i = 0; i < columns; i++) {
+        writer_put_string(&writer, "column");
+        writer_put(&writer, "\0\0\0\0\0\0\0\0\0\x19\xff\xff\xff\xff\xff\xff\0", 18);
+    }
+    assert(!writer.overflow);
+    put_message(&session->out, 'T', body, writer.bytes);
+}
+
+static void put_value(struct writer *writer, const char *value)
+{
+    if (value == NULL) {
+        writer_put_u32(writer, UINT32_MAX);
+        return;
+    }
+    writer_put_u32(writer, (uint32_t)strlen(value));
+    writer_put(writer, value, strlen(value));
+}
+
+/* False: an error was put. */
+static bool lookup_execute(struct session *session)
+{
+    uint8_t body[512];
+    struct writer writer;
+    unsigned login = 0;
+
+    assert(session->has_lookup);
+    while (strcmp(login_names[login].name, session->looked_up) != 0) {
+        login++;
+        assert(login < LOGINS);
+    }
+    assert(login != LOGIN_AUTH_USER); /* auth_file has that one */
+    if (world.servers_break && happens(20)) {
+        put_error(&session->out, "ERROR", "42501", "permission denied");
+        return false;
+    }
+    if (!world.is_chaos || !happens(20)) {
+        writer_init(&writer, body, sizeof(body));
+        writer_put_u16(&writer, 2);
+        put_value(&writer, world.servers_break && happens(20) ? NULL : session->looked_up);
+        put_value(&writer, login_secret(login));
+        assert(!writer.overflow);
+        put_message(&session->out, 'D', body, writer.bytes);
+        world.looked_up++;
+    }
+    session->mark_owner = OWNERS_MAX; /* nobody's: a reset comes before anybody */
+    put_message(&session->out, 'C', "SELECT 1", 9);
+    return true;
+}
+
 /* ---- what the pooler sends ---- */
 
 static void fail_copy(struct session *session, const char *word)
@@ -878,10 +970,21 @@ static void session_message(struct session *session, char type, const uint8_t *b
         text += strlen(name) + 1;
         number = bytes_get_u16((const uint8_t *)text + strlen(text) + 1);
         assert((const uint8_t *)text + strlen(text) + 3 + 4 * number == body + bytes);
+        if (strcmp(text, auth_query_text) == 0) {
+            lookup_parse(session, name, number);
+            break;
+        }
+        assert(!session->has_lookup);
         if (!parse_statement(session, name, text, number))
             end_extended_error(session);
         break;
     case 'B':
+        if (text[0] == '\0') {
+            assert(text[1] == '\0');
+            lookup_bind(session, body + 2, bytes - 2);
+            break;
+        }
+        assert(!session->has_lookup);
         assert(sscanf(text, "p%u", &owner) == 1);
         check_owner(session, owner);
         session->batch_owner = owner;
@@ -898,16 +1001,28 @@ static void session_message(struct session *session, char type, const uint8_t *b
                 end_extended_error(session);
             break;
         }
+        if (text[1] == '\0') {
+            lookup_describe(session);
+            break;
+        }
         assert(sscanf(text, "Pp%u", &owner) == 1);
         check_owner(session, owner);
         put_row_description(session, session->portal_statement, session->portal_version);
         break;
     case 'C':
         assert(text[0] == 'S');
-        remove_prepared(session, find_prepared(session, text + 1));
+        if (text[1] == '\0')
+            drop_unnamed(session);
+        else
+            remove_prepared(session, find_prepared(session, text + 1));
         put_message(&session->out, '3', NULL, 0);
         break;
     case 'E':
+        if (text[0] == '\0') {
+            if (!lookup_execute(session))
+                end_extended_error(session);
+            break;
+        }
         assert(sscanf(text, "p%u", &owner) == 1);
         check_owner(session, owner);
         if (!execute_portal(session) && !session->is_asleep && !session->in_copy)

@@ -202,7 +202,12 @@ static const struct cause {
     {"database removed", false},
     {"database configuration changed", false},
     {"no such database", false},
-    {"database \"", false}, /* "..." is disabled */
+    {"no such user", false}, /* auth_query finds nobody */
+    {"bouncer config error",
+     true}, /* it fails, or its server; until the pause after that is over */
+    {"authentication database", false},
+    {"\"trust\" authentication failed", false}, /* nobody can be asked: its database is gone */
+    {"database \"", false},                     /* "..." is disabled */
     {"server conn crashed?", false},
     {"server login has been failing", true}, /* until the pause after a failure is over */
     {"sorry, too many clients already", false},
@@ -1438,7 +1443,9 @@ static void user_is_told_why(struct user *user, const char *message)
     if (user->mixes_copy && world.may_track &&
         strcmp(message, "lost track of prepared statements") == 0)
         return;
-    assert(!world.owners[user->owner].is_replication || ends_replication(message));
+    /* Whoever is looked up waits for the answer to a query that has a query's limits. */
+    assert(!world.owners[user->owner].is_replication || ends_replication(message) ||
+           (world.looks_up && !user->is_granted));
     for (size_t i = 0; i < COUNT_OF(causes); i++)
         if (strncmp(message, causes[i].text, strlen(causes[i].text)) == 0 &&
             (!in_peace || causes[i].in_peace))
