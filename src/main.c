@@ -2,8 +2,11 @@
 #include "config/snapshot.h"
 #include "control/control.h"
 #include "control/helper.h"
+#include "control/listen.h"
 #include "control/log_writer.h"
 #include "control/process.h"
+#include "control/systemd.h"
+#include "control/takeover.h"
 #include "crypto/random.h"
 #include "worker/thread.h"
 
@@ -16,7 +19,7 @@
 struct arguments {
     const char *config_path, *check_path, *user;
     int verbose;
-    bool is_daemon, is_quiet;
+    bool is_daemon, is_quiet, takes_over;
 };
 
 static const char *program = "pgsplice";
@@ -29,6 +32,8 @@ static void print_usage(void)
            "Options:\n"
            "  -d, --daemon         run in the background (needs pidfile)\n"
            "  -q, --quiet          write nothing to stderr\n"
+           "  -R, --reboot         take over the listening sockets of the running process, which\n"
+           "                       then ends with its last client\n"
            "  -t, --check FILE     check a configuration, name every mistake, exit\n"
            "  -u, --user=USERNAME  assume the identity of USERNAME\n"
            "  -v, --verbose        log more; may be given several times\n"
@@ -85,8 +90,8 @@ static int parse_arguments(int argc, char **argv, struct arguments *arguments)
             print_usage();
             return 0;
         case 'R':
-            fprintf(stderr, "%s: -R (takeover) is not supported by this version\n", program);
-            return 1;
+            arguments->takes_over = true;
+            break;
         default:
             fprintf(stderr, "Try \"%s --help\" for more information.\n", program);
             return 1;
@@ -173,14 +178,66 @@ static _Noreturn void give_up(void)
 }
 
 static const char *run_user;
-static struct worker_listener listeners[WORKERS_MAX][WORKER_LISTENERS_MAX];
-static size_t listener_count;
 static struct snapshot *running; /* for the clean-up at exit */
 
 static void clean_up(void)
 {
+    /* As long as the process before us serves, the files are its own. */
+    if (takeover_is_pending())
+        return;
     process_remove_pidfile(running->settings.pidfile);
-    process_remove_unix_socket(&running->settings);
+    listen_remove_unix();
+}
+
+/* Sockets that are there already: systemd's, or those of the running process (-R). */
+static struct {
+    enum listen_source source;
+    const int *fds;
+    size_t count;
+} inherited;
+
+static bool inherit_sockets(const struct settings *settings, bool takes_over)
+{
+    static int passed[WORKER_LISTENERS_MAX];
+    int first;
+    unsigned count = systemd_sockets(&first);
+
+    if (count > 0 && takes_over) {
+        log_write(LEVEL_FATAL, "-R does not go together with socket activation");
+        return false;
+    }
+    if (count > COUNT_OF(passed)) {
+        log_write(LEVEL_FATAL, "socket activation passes %u sockets, %d are possible", count,
+                  WORKER_LISTENERS_MAX);
+        return false;
+    }
+    if (count > 0) {
+        for (unsigned i = 0; i < count; i++)
+            passed[i] = first + (int)i;
+        inherited.source = LISTEN_PASSED;
+        inherited.fds = passed;
+        inherited.count = count;
+        if (settings->listen_addr != NULL && settings->listen_addr[0] != '\0')
+            keep_line(NULL, LEVEL_WARNING, "listen_addr is ignored, because of socket activation");
+        if (settings->unix_socket_dir != NULL && settings->unix_socket_dir[0] != '\0' &&
+            strcmp(settings->unix_socket_dir, "/tmp") != 0)
+            keep_line(NULL, LEVEL_WARNING,
+                      "unix_socket_dir is no place to listen on, because of socket activation");
+        return true;
+    }
+    if (!takes_over)
+        return true;
+    switch (takeover_begin(settings, run_user)) {
+    case TAKEOVER_BEGUN:
+        inherited.source = LISTEN_TAKEN;
+        inherited.fds = takeover_sockets(&inherited.count);
+        return true;
+    case TAKEOVER_NOBODY:
+        return true;
+    case TAKEOVER_FAILED:
+        break;
+    }
+    return false;
 }
 
 static void start_workers(struct snapshot *snapshot, unsigned worker_count, const int *cpus,
@@ -198,10 +255,12 @@ static void start_workers(struct snapshot *snapshot, unsigned worker_count, cons
     }
     param_names_init(&param_names, snapshot->settings.track_extra_parameters, param_storage,
                      sizeof(param_storage));
-    if (!process_bind(&snapshot->settings, worker_count, listeners, &listener_count))
+    if (!listen_open(&snapshot->settings, worker_count, inherited.source, inherited.fds,
+                     inherited.count, run_user))
         give_up();
     atexit(clean_up);
     for (unsigned i = 0; i < worker_count; i++) {
+        struct worker_listener listeners[WORKER_LISTENERS_MAX];
         struct worker_options options = {
             .index = i,
             .count = worker_count,
@@ -211,8 +270,7 @@ static void start_workers(struct snapshot *snapshot, unsigned worker_count, cons
             .param_names = &param_names,
             .mock_key = mock_key,
             .client_count_max = descriptor_limit,
-            .listeners = listeners[i],
-            .listener_count = listener_count,
+            .listeners = listeners,
             .post_control = control_post,
             .post_job = helper_post,
             .resolver_open = helper_resolver_open,
@@ -220,6 +278,8 @@ static void start_workers(struct snapshot *snapshot, unsigned worker_count, cons
         };
         struct thread *thread;
 
+        if (!listen_for_worker(i, listeners, &options.listener_count))
+            give_up();
         snapshot_reference(snapshot);
         thread = thread_start_worker(&options, cpu_count > 0 ? cpus[i % cpu_count] : -1, error);
         if (thread == NULL) {
@@ -249,6 +309,7 @@ int main(int argc, char **argv)
         return status;
     if (arguments.check_path != NULL)
         return check_configuration(arguments.check_path);
+    control_hold_signals();
     snapshot = snapshot_load(arguments.config_path, keep_line, NULL);
     if (snapshot == NULL) {
         log_kept_lines();
@@ -269,7 +330,9 @@ int main(int argc, char **argv)
         log_write(LEVEL_FATAL, "daemon needs pidfile configured");
         return 1;
     }
-    if (!process_check_pidfile(settings->pidfile))
+    if (!inherit_sockets(settings, arguments.takes_over))
+        return 1;
+    if (!takeover_is_pending() && !process_check_pidfile(settings->pidfile))
         return 1;
     if (arguments.is_daemon && !process_daemon_begin()) {
         log_write(LEVEL_FATAL, "cannot fork");
@@ -299,6 +362,11 @@ int main(int argc, char **argv)
         if (!log_writer_start(&options))
             return 1;
         log_kept_lines();
+        if (takeover_is_pending())
+            log_write(LEVEL_LOG, "taking over %zu listening sockets of the running process",
+                      inherited.count);
+        else if (arguments.takes_over)
+            log_write(LEVEL_LOG, "there is no running process to take over from");
         if (run_user != NULL)
             process_give_file(settings->logfile, run_user);
     }
@@ -312,7 +380,7 @@ int main(int argc, char **argv)
     /* As many workers as somebody wanted run where the kernel puts them, unless he also said where. */
     if (settings->worker_threads > 0 && settings->cpu_affinity[0] == '\0')
         cpu_count = 0;
-    descriptor_limit = process_raise_limits(settings, worker_count);
+    descriptor_limit = process_raise_limits(snapshot, worker_count);
     if (control_options.signal_fd < 0 || !control_init() || !usage_table_init(&usage) ||
         !shard_table_init(&shards, worker_count)) {
         log_write(LEVEL_FATAL, "cannot set up signals and letters");
@@ -332,10 +400,17 @@ int main(int argc, char **argv)
         log_write(LEVEL_FATAL, "pgsplice should not run as root");
         give_up();
     }
-    if (!process_listen_begin(settings, worker_count, listeners, listener_count) ||
-        !process_write_pidfile(settings->pidfile))
+    /* What may fail comes before the first connection that would be lost with us. */
+    if (!process_write_pidfile(settings->pidfile) || !listen_begin(settings))
         give_up();
     thread_release_all();
+    /* Only now, and so there is always somebody who accepts. */
+    if (takeover_is_pending()) {
+        if (!takeover_end())
+            give_up();
+        for (unsigned i = 0; i < worker_count; i++)
+            thread_accept_again(i);
+    }
     log_write(LEVEL_LOG,
               "process up: pgsplice " PGSPLICE_VERSION ", liburing (io_uring), adns: getaddrinfo, "
               "tls: no");

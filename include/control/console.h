@@ -22,6 +22,9 @@ bool console_cancel(const uint8_t key[8]);
 /* Everything is at rest, or RESUME came first: SUSPEND is answered. */
 void console_suspended(void);
 
+/* The process after us waits to be told that we accept nobody any more. */
+bool console_owes_takeover(void);
+
 /* By PAUSE db or KILL; by DISABLE db. */
 bool console_is_paused(const char *database);
 bool console_is_disabled(const char *database);

@@ -55,6 +55,13 @@ struct session {
     size_t input_bytes;
     struct output output;
     size_t sent_bytes;
+    /* SHOW FDS: listening sockets that go along with the rows that begin at these bytes of the output. */
+    struct attachment {
+        size_t at_byte;
+        size_t listener;
+    } * attachments;
+    size_t attachment_count, attached_count;
+    bool is_successor; /* the process after us: it counts as nobody, and tells of cancel requests */
     uint64_t id;
     struct console_statement *statements;
     unsigned statement_count, statement_max;
@@ -97,6 +104,22 @@ void console_act_abandon(struct session *session);
 void console_show(struct session *session, const struct show_table *table);
 /* What a command shows; NULL: it is not a SHOW. */
 const struct show_table *console_table(const struct console_command *command);
+
+/* ---- console_takeover.c ---- */
+
+/* Who is on our unix socket as our own user, and so could do everything to us anyway. */
+bool console_is_own_user(const struct session *session);
+/* Rows of the listening sockets; whoever may take them over gets them with their rows. Clients and
+ * servers are not handed over. */
+void console_show_fds(struct session *session);
+/* SHUTDOWN TAKEOVER, of the session that got the sockets: answered when nobody accepts here any more. */
+void console_run_takeover(struct session *session);
+/* CANCEL key: a cancel request came to the process after us, which does not know the key. */
+void console_run_cancel(struct session *session);
+/* As much of the next `bytes` of the output as can go out together: with one descriptor at most, which
+ * goes with the first byte of its row. As send(). */
+ssize_t console_send(struct session *session, size_t bytes) must_check;
+void console_forget_attachments(struct session *session);
 
 /* ---- console_extended.c ---- */
 

@@ -20,6 +20,10 @@ struct control_options {
     int verbose; /* count of -v */
 };
 
+/* Called at the very start: SIGHUP, SIGUSR1 and SIGUSR2 that come before control can handle
+ * them wait instead of killing it. */
+void control_hold_signals(void);
+
 /* Blocks the signals that control handles, in this thread and those it will start; returns a
  * signalfd or -1. */
 int control_signals(void);
@@ -27,6 +31,10 @@ int control_signals(void);
 /* Any thread. Before control_run too. */
 void control_post(struct letter *letter);
 must_check bool control_init(void);
+
+/* A cancel request that no worker knows: of a console session (true), or told to the process before us.
+ */
+bool control_cancel(const uint8_t key[8]);
 
 /* Opened by control: a console session arrives. */
 void control_console_open(struct letter *letter, void *context);
@@ -49,6 +57,8 @@ enum shutdown_mode control_shutdown_mode(void);
 void control_pause(struct request *request);
 void control_resume(struct request *request); /* from PAUSE or SUSPEND of everything */
 void control_shutdown(enum shutdown_mode mode, struct request *request);
+/* Some worker may still accept a connection. */
+bool control_is_listening(void);
 void control_replace_snapshot(struct snapshot *snapshot, struct request *request);
 /* NULL: loaded, and `request` is on its way. Else the reason. */
 const char *control_reload(struct request *request);

@@ -3,7 +3,8 @@
  * Any thread makes a line (base/log.h); its text is copied into a bounded queue without a lock, and
  * this thread is woken when it sleeps. A full queue drops lines and says later how many. Line
  * format as PgBouncer's: `2026-01-31 12:00:00.000 UTC [PID] LEVEL text`, a newline inside becomes
- * newline and tab. */
+ * newline and tab. Syslog, and the journal when stderr is one, get the text and a priority instead;
+ * DEBUG and NOISE do not go to syslog. */
 #ifndef CONTROL_LOG_WRITER_H
 #define CONTROL_LOG_WRITER_H
 

@@ -29,9 +29,9 @@ struct cancel {
     bool is_connecting; /* for a peer: counts there */
 };
 
-/* `requester` is in state cancel. Finds whom the key names on this core and acts. False: nobody
- * here. */
-must_check bool cancel_start(struct client *requester, const uint8_t key[8]);
+/* Finds whom the key names on this core and acts. False: nobody here. `requester` is in state cancel;
+ * NULL: the request came to another process. */
+must_check bool cancel_start(struct core *core, struct client *requester, const uint8_t key[8]);
 /* `requester` is in state cancel. Makes its request one that waits in peer->waiting. False: no memory;
  * the requester is closed. */
 must_check bool cancel_wait_for_peer(struct client *requester, struct peer *peer,

@@ -19,6 +19,7 @@ enum command_kind {
     COMMAND_KILL,
     COMMAND_KILL_CLIENT, /* `id`; answers `found` */
     COMMAND_SHUTDOWN,    /* `shutdown` */
+    COMMAND_CANCEL,      /* `cancel_key`, of a request that another process got; answers `found` */
 };
 
 struct command {
@@ -31,6 +32,7 @@ struct command {
     struct snapshot *snapshot;
     enum shutdown_mode shutdown;
     uint64_t id;
+    uint8_t cancel_key[8];
     bool found;
     void *owner; /* control's */
 };

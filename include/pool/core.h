@@ -64,7 +64,14 @@ struct core_ports {
     letter_open *console_open;
 };
 
-enum shutdown_mode { SHUTDOWN_NONE, SHUTDOWN_WAIT_FOR_CLIENTS, SHUTDOWN_WAIT_FOR_SERVERS };
+enum shutdown_mode {
+    SHUTDOWN_NONE,
+    SHUTDOWN_WAIT_FOR_CLIENTS,
+    SHUTDOWN_WAIT_FOR_SERVERS,
+    /* Another process accepts now (-R). As WAIT_FOR_CLIENTS, but who was accepted before may log in:
+     * a client must not notice which of the two it has met. */
+    SHUTDOWN_TAKEOVER,
+};
 
 enum { POOL_BUCKETS = 1024, KEY_BUCKETS = 16384, DATABASE_FLAGS_MAX = 256 };
 
@@ -154,6 +161,13 @@ void core_release(struct core *core);
 void core_end_turn(struct core *core);
 /* When the next turn is due though nothing happens; UINT64_MAX: never. */
 uint64_t core_next_us(const struct core *core);
+
+/* Nobody is let in any more. */
+static inline bool core_refuses_logins(const struct core *core)
+{
+    return core->shutdown == SHUTDOWN_WAIT_FOR_CLIENTS ||
+           core->shutdown == SHUTDOWN_WAIT_FOR_SERVERS;
+}
 
 /* Takes over one reference of `snapshot`: pools that are gone lose their clients, moved ones retire
  * their servers, the rest get their new limits. */

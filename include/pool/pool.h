@@ -77,7 +77,6 @@ struct pool {
     bool has_welcome;
     uint64_t welcome_generation;   /* of the server that said it */
     uint64_t welcome_us;           /* when that was, or when a change of it was told */
-    bool welcome_has_changed;      /* a server that is still logging in says something else */
     uint64_t asked_standby_us;     /* when a server was last asked whether it still is one */
     struct buffer *default_params; /* tracked values as a fresh server reports them */
     uint16_t welcome_bytes;
@@ -155,6 +154,9 @@ void pool_client_leaves(struct pool *pool, struct client *client);
 void pool_server_free(struct pool *pool, struct server *server);
 /* A server's login has succeeded for the first time or again: the welcome is made. */
 void pool_server_logged_in(struct pool *pool, struct server *server);
+/* A server that logs in says something else than the welcome, which it replaces. */
+void pool_replace_welcome(struct pool *pool, const uint8_t *welcome, size_t bytes,
+                          uint64_t generation);
 /* A running server says that in_hot_standby has changed: its host was promoted. No client can SET
  * that, so it holds for all of them, and for those who come. */
 void pool_standby_told(struct pool *pool, const struct server *server, const char *value);

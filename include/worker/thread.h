@@ -30,6 +30,10 @@ void thread_post(unsigned worker_index, struct letter *letter);
 
 /* Stops accepting, as worker_post_stop_listening; returns at once. */
 void thread_stop_listening(unsigned worker_index, bool unix_too);
+/* True: it may still accept, or has not counted yet whom it has accepted. */
+bool thread_is_listening(unsigned worker_index);
+/* As worker_post_accept_again. */
+void thread_accept_again(unsigned worker_index);
 
 /* Ends the thread at once, as at the end of the process: connections are simply dropped. */
 void thread_stop(struct thread *thread);

@@ -9,12 +9,13 @@
 
 #include "pool/core.h"
 
-enum { WORKERS_MAX = 256, WORKER_LISTENERS_MAX = 64 };
+enum { WORKERS_MAX = 256, WORKER_LISTENERS_MAX = 256 };
 
 /* Sockets made by control (bind and listen may need privileges and must fail before the fork). */
 struct worker_listener {
-    int fd;
+    int fd; /* the worker's own descriptor */
     bool is_unix;
+    bool is_shared; /* other workers accept from the same socket */
 };
 
 struct worker;
@@ -31,8 +32,8 @@ struct worker_options {
     unsigned ring_entries, ring_completions;
     uint32_t receive_buffer_bytes, receive_buffer_count_max;
     enum huge_pages huge_pages;
-    const struct worker_listener *listeners; /* copied; each worker has its own TCP sockets
-                                                (SO_REUSEPORT), unix sockets are shared */
+    const struct worker_listener *listeners; /* copied; as a rule each worker has TCP sockets of its
+                                                own (SO_REUSEPORT), unix sockets are shared */
     size_t listener_count;
     /* Called inside a turn; must not block. */
     void (*post_control)(struct letter *letter);
@@ -63,7 +64,8 @@ struct worker {
     struct listener listeners[WORKER_LISTENERS_MAX];
     atomic_int wake_fd; /* the ring's descriptor: whom a doorbell rings; -1 before */
     atomic_bool asleep; /* may be asleep: a letter needs the bell */
-    struct letter stop_tcp, stop_all;
+    struct letter stop_tcp, stop_all, accept_again;
+    atomic_uint listening_count; /* listeners that may still accept; read by any thread */
 };
 
 /* `worker` is zeroed. In the thread that will turn it. False: `error` says why in one line
@@ -85,5 +87,10 @@ void worker_post(struct worker *to, struct ring *from, struct letter *letter);
 /* A letter: stops accepting; `unix_too` false keeps the unix socket (for the console during a
  * shutdown). Once for each. */
 void worker_post_stop_listening(struct worker *to, struct ring *from, bool unix_too);
+
+/* A letter: looks into the queues of the listeners anew. Of those who wait for one socket the kernel
+ * wakes one for each connection, and that may have been another process, which has stopped accepting
+ * at that moment. Once. */
+void worker_post_accept_again(struct worker *to, struct ring *from);
 
 #endif

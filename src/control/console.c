@@ -71,7 +71,9 @@ static void session_close(struct session *session)
         link = &(*link)->next;
     *link = session->next;
     console_session_count--;
-    usage_give(&control_usage()->client_count);
+    if (!session->is_successor)
+        usage_give(&control_usage()->client_count);
+    console_forget_attachments(session);
     console_act_abandon(session);
     console_extended_release(session);
     output_release(&session->output);
@@ -92,9 +94,7 @@ static size_t sendable_bytes(const struct session *session)
 static void flush(struct session *session)
 {
     while (session->sent_bytes < sendable_bytes(session)) {
-        ssize_t count =
-            send(session->fd, session->output.data + session->sent_bytes,
-                 sendable_bytes(session) - session->sent_bytes, MSG_NOSIGNAL | MSG_DONTWAIT);
+        ssize_t count = console_send(session, sendable_bytes(session) - session->sent_bytes);
 
         if (count < 0 && errno == EINTR)
             continue;
@@ -111,6 +111,7 @@ static void flush(struct session *session)
         session->output.bytes = 0;
         session->sent_bytes = 0;
         session->execute_begin = 0;
+        console_forget_attachments(session);
     }
 }
 

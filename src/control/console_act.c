@@ -239,9 +239,10 @@ static void run_set(struct session *session)
     control_replace_snapshot(changed, session->request);
 }
 
-static bool is_shutdown_word(const char *word)
+static bool is_shutdown_word(const struct session *session, const char *word)
 {
-    return strcasecmp(word, "WAIT_FOR_SERVERS") == 0 || strcasecmp(word, "WAIT_FOR_CLIENTS") == 0;
+    return strcasecmp(word, "WAIT_FOR_SERVERS") == 0 || strcasecmp(word, "WAIT_FOR_CLIENTS") == 0 ||
+           (strcasecmp(word, "TAKEOVER") == 0 && console_is_own_user(session));
 }
 
 static void run_shutdown(struct session *session)
@@ -257,6 +258,8 @@ static void run_shutdown(struct session *session)
     } else if (control_mode() == CONTROL_SUSPENDED) {
         /* Nobody could finish anything. */
         console_failed(session, "pooler is suspended, RESUME it first");
+    } else if (strcasecmp(how, "TAKEOVER") == 0) {
+        console_run_takeover(session);
     } else {
         bool for_servers = strcasecmp(how, "WAIT_FOR_SERVERS") == 0;
 
@@ -432,6 +435,7 @@ static const struct kind {
     {"SUSPEND", NO_ARGUMENT, true, run_suspend},
     {"WAIT_CLOSE", MAY_HAVE_ARGUMENT, true, run_wait_close},
     {"SHUTDOWN", MAY_HAVE_ARGUMENT, true, run_shutdown},
+    {"CANCEL", NEEDS_ARGUMENT, true, console_run_cancel},
 };
 
 static const struct kind *find_kind(const char *word)
@@ -442,7 +446,7 @@ static const struct kind *find_kind(const char *word)
     return NULL;
 }
 
-static bool is_command(const struct console_command *command)
+static bool is_command(const struct session *session, const struct console_command *command)
 {
     const struct kind *kind = find_kind(command->word);
 
@@ -453,8 +457,9 @@ static bool is_command(const struct console_command *command)
     if (kind->run == run_show)
         return show_find(command->argument) != NULL;
     if (kind->run == run_shutdown && command->has_argument)
-        return is_shutdown_word(command->argument);
-    return true;
+        return is_shutdown_word(session, command->argument);
+    /* Between two processes only. */
+    return kind->run != console_run_cancel || session->is_successor;
 }
 
 bool console_check(struct session *session, const char *text, struct console_command *command)
@@ -466,7 +471,7 @@ bool console_check(struct session *session, const char *text, struct console_com
         return true;
     switch (console_command_parse(text, command)) {
     case CONSOLE_OK:
-        if (is_command(command))
+        if (is_command(session, command))
             return true;
         break;
     case CONSOLE_BAD_ARGUMENTS:

@@ -730,6 +730,8 @@ void console_show(struct session *session, const struct show_table *table)
         show_config(session);
     } else if (strcmp(name, "USERS") == 0) {
         show_users(session);
+    } else if (strcmp(name, "FDS") == 0) {
+        console_show_fds(session);
     } else if (strcmp(name, "PEERS") == 0) {
         for (size_t i = 0; i < snapshot->peer_count; i++) {
             struct show_row row;

@@ -3,8 +3,10 @@
 #include "base/clock.h"
 #include "control/console.h"
 #include "control/helper.h"
+#include "control/listen.h"
 #include "control/log_writer.h"
-#include "control/notify.h"
+#include "control/systemd.h"
+#include "control/takeover.h"
 #include "pool/peer.h"
 
 #include <errno.h>
@@ -32,6 +34,9 @@ static struct {
     bool has_settled; /* all workers said so once */
     struct stats stats;
     uint64_t stats_begun_us; /* when the period that runs began */
+    uint64_t watchdog_us;    /* half of what systemd wants; 0: it does not watch */
+    uint64_t watchdog_at_us;
+    bool is_asking; /* the workers have not all answered for the watchdog yet */
     bool is_done;
 } control = {.bell_fd = -1};
 
@@ -52,6 +57,15 @@ void control_post(struct letter *letter)
         (void)!write(control.bell_fd, &one, sizeof(one));
 }
 
+bool control_cancel(const uint8_t key[8])
+{
+    if (console_cancel(key))
+        return true;
+    /* Perhaps a client of the process before us; what nobody there knows ends there. */
+    takeover_cancel(key);
+    return false;
+}
+
 void control_console_open(struct letter *letter, void *context)
 {
     struct handover *handover = OWNER_OF(letter, struct handover, letter);
@@ -59,7 +73,7 @@ void control_console_open(struct letter *letter, void *context)
     (void)context;
     if (handover->kind == HANDOVER_CANCEL) {
         /* No core knows the key: perhaps a console session's. */
-        if (!console_cancel(handover->cancel_key) &&
+        if (!control_cancel(handover->cancel_key) &&
             cancel_key_is_foreign(handover->cancel_key, control.snapshot->settings.peer_id)) {
             handover->is_for_peer = true;
             letter->open = handover_open;
@@ -154,6 +168,7 @@ void control_replace_snapshot(struct snapshot *snapshot, struct request *request
     snapshot_release(control.snapshot);
     control.snapshot = snapshot;
     apply_log_settings();
+    listen_tune(&snapshot->settings);
     request->command.kind = COMMAND_SNAPSHOT;
     request->command.snapshot = snapshot;
     request_command(request);
@@ -166,9 +181,9 @@ const char *control_reload(struct request *request)
                            : control.options.config_path;
     struct snapshot *snapshot;
 
-    notify_reloading();
+    systemd_reloading();
     snapshot = snapshot_reload(control.snapshot, path, report_line, NULL);
-    notify_ready();
+    systemd_ready();
     if (snapshot == NULL) {
         log_write(LEVEL_WARNING, "config file loading failed; the running configuration stays");
         return "RELOAD failed, see logs for additional details";
@@ -217,7 +232,7 @@ static void stats_gathered(struct request *request)
              (unsigned long long)average->wait_us);
     if (control.snapshot->settings.log_stats)
         log_write(LEVEL_LOG, "%s", text);
-    notify_status(text);
+    systemd_status(text);
     log_helpers();
     request_release(request);
 }
@@ -315,23 +330,36 @@ void control_consoles_gone(void)
 _Noreturn void control_exit_now(void)
 {
     log_writer_flush();
-    notify_stopping();
+    systemd_stopping();
     exit(0);
+}
+
+bool control_is_listening(void)
+{
+    for (unsigned i = 0; i < control.options.worker_count; i++)
+        if (thread_is_listening(i))
+            return true;
+    return false;
 }
 
 static void shutdown_looked(struct request *request)
 {
     /* The process's own count: a session on its way from one worker to another is on none. */
-    bool over = control.shutdown == SHUTDOWN_WAIT_FOR_CLIENTS
-                    ? usage_count(&control.options.usage->client_count) == 0
-                    : request->counts.servers == 0;
+    bool over = control.shutdown == SHUTDOWN_WAIT_FOR_SERVERS
+                    ? request->counts.servers == 0
+                    : usage_count(&control.options.usage->client_count) == 0;
+
+    /* Cancel requests for clients of the process before us go through us. */
+    if (control.shutdown == SHUTDOWN_TAKEOVER &&
+        (takeover_fd() >= 0 || control_is_listening() || console_owes_takeover()))
+        over = false;
 
     if (!over) {
         request_again(request, clock_now_us() + POLL_SHUTDOWN_US);
         return;
     }
     log_write(LEVEL_LOG, "%s connections dropped, exiting",
-              control.shutdown == SHUTDOWN_WAIT_FOR_CLIENTS ? "client" : "server");
+              control.shutdown == SHUTDOWN_WAIT_FOR_SERVERS ? "server" : "client");
     request_release(request);
     control.is_done = true;
 }
@@ -339,18 +367,37 @@ static void shutdown_looked(struct request *request)
 void control_shutdown(enum shutdown_mode mode, struct request *request)
 {
     control.shutdown = mode;
+    /* The unix socket stays for the console, unless it is another process's now. */
     for (unsigned i = 0; i < control.options.worker_count; i++)
-        thread_stop_listening(i, false);
+        thread_stop_listening(i, mode == SHUTDOWN_TAKEOVER);
+    listen_close(mode == SHUTDOWN_TAKEOVER);
+    if (mode == SHUTDOWN_TAKEOVER) {
+        listen_handed_over();
+        control.watchdog_us = 0; /* systemd watches the process after us */
+    }
     request->command.kind = COMMAND_SHUTDOWN;
     request->command.shutdown = mode;
     if (mode == SHUTDOWN_WAIT_FOR_SERVERS)
         control.mode = CONTROL_PAUSED;
     request_command(request);
     request_report(request_make(&control.requests, &control, shutdown_looked), REPORT_COUNTS);
-    notify_stopping();
+    /* The service goes on in the process after us. */
+    if (mode != SHUTDOWN_TAKEOVER)
+        systemd_stopping();
 }
 
 /* ---- signals ---- */
+
+void control_hold_signals(void)
+{
+    sigset_t set;
+
+    sigemptyset(&set);
+    sigaddset(&set, SIGHUP);
+    sigaddset(&set, SIGUSR1);
+    sigaddset(&set, SIGUSR2);
+    (void)pthread_sigmask(SIG_BLOCK, &set, NULL);
+}
 
 int control_signals(void)
 {
@@ -406,7 +453,7 @@ static void signal_arrived(int number)
         if (control.mode == CONTROL_SUSPENDED) {
             log_write(LEVEL_FATAL, "suspend was in progress, going down immediately");
             log_writer_flush();
-            notify_stopping();
+            systemd_stopping();
             exit(1);
         }
         log_write(LEVEL_LOG,
@@ -450,6 +497,29 @@ static void read_signals(void)
         signal_arrived((int)info.ssi_signo);
 }
 
+/* ---- the watchdog ---- */
+
+static void watchdog_answered(struct request *request)
+{
+    control.is_asking = false;
+    systemd_alive();
+    request_release(request);
+}
+
+/* systemd is told that we are alive when every worker has just said so. */
+static void watchdog_run(uint64_t now_us)
+{
+    if (control.watchdog_us == 0 || now_us < control.watchdog_at_us)
+        return;
+    control.watchdog_at_us = now_us + control.watchdog_us;
+    if (control.is_asking) {
+        log_write(LEVEL_WARNING, "a worker does not answer");
+        return;
+    }
+    control.is_asking = true;
+    request_report(request_make(&control.requests, &control, watchdog_answered), REPORT_COUNTS);
+}
+
 /* ---- the loop ---- */
 
 static int poll_timeout_ms(void)
@@ -457,12 +527,14 @@ static int poll_timeout_ms(void)
     uint64_t now_us = clock_now_us();
     uint64_t next_us = MIN(stats_due_us(), requests_next_us(&control.requests));
 
+    if (control.watchdog_us > 0)
+        next_us = MIN(next_us, control.watchdog_at_us);
     return next_us <= now_us ? 0 : (int)MIN((next_us - now_us) / 1000 + 1, UINT64_C(60000));
 }
 
 int control_run(const struct control_options *options)
 {
-    struct pollfd fds[2 + CONSOLE_SESSIONS_MAX];
+    struct pollfd fds[3 + CONSOLE_SESSIONS_MAX];
     uint64_t drained;
 
     control.options = *options;
@@ -470,13 +542,15 @@ int control_run(const struct control_options *options)
     requests_init(&control.requests, options->worker_count, post_to_worker, NULL);
     stats_init(&control.stats, clock_now_us());
     control.stats_begun_us = clock_now_us();
-    notify_ready();
+    control.watchdog_us = systemd_watchdog_us() / 2;
+    systemd_ready();
     while (!control.is_done) {
-        size_t count = 2;
+        size_t count = 3;
 
         fds[0] = (struct pollfd){.fd = options->signal_fd, .events = POLLIN};
         fds[1] = (struct pollfd){.fd = control.bell_fd, .events = POLLIN};
-        count += console_poll_fill(fds + 2, CONSOLE_SESSIONS_MAX);
+        fds[2] = (struct pollfd){.fd = takeover_fd(), .events = POLLIN}; /* -1: not looked at */
+        count += console_poll_fill(fds + 3, CONSOLE_SESSIONS_MAX);
         if (poll(fds, count, poll_timeout_ms()) < 0 && errno != EINTR) {
             log_write(LEVEL_FATAL, "poll() failed: %s", strerror(errno));
             return 1;
@@ -486,8 +560,11 @@ int control_run(const struct control_options *options)
         if ((fds[1].revents & POLLIN) != 0)
             (void)!read(control.bell_fd, &drained, sizeof(drained));
         (void)mailbox_open_all(&control.mailbox, NULL);
-        console_poll_events(fds + 2, count - 2);
+        if (fds[2].revents != 0)
+            takeover_readable();
+        console_poll_events(fds + 3, count - 3);
         requests_run(&control.requests, clock_now_us());
+        watchdog_run(clock_now_us());
         if (clock_now_us() >= stats_due_us()) {
             control.stats_begun_us = clock_now_us();
             request_report(request_make(&control.requests, &control, stats_gathered), REPORT_POOLS);

@@ -2,6 +2,8 @@
 
 #include "base/assert.h"
 #include "base/clock.h"
+#include "control/system_log.h"
+#include "control/systemd.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -37,8 +39,9 @@ static struct {
     atomic_bool asleep;
     pthread_mutex_t files; /* writer and reopen only: never a worker */
     struct log_options options;
-    char path[1024], ident[64];
+    unsigned long long syslog_lost; /* lines that syslog has not taken */
     int fd;
+    bool stderr_is_journal;
     bool is_running;
     pthread_t thread;
 } writer = {.files = PTHREAD_MUTEX_INITIALIZER, .fd = -1};
@@ -122,16 +125,31 @@ static void write_all(int fd, const char *data, size_t bytes)
 
 static void write_line(uint64_t wall_us, enum log_level level, const char *text, size_t bytes)
 {
-    static const int priorities[] = {LOG_CRIT, LOG_ERR, LOG_WARNING, LOG_INFO};
+    static const int priorities[] = {LOG_CRIT, LOG_ERR,   LOG_WARNING,
+                                     LOG_INFO, LOG_DEBUG, LOG_DEBUG};
     char line[LOG_LINE_BYTES_MAX];
     size_t line_bytes = log_line_format(line, wall_us, (int)getpid(), level, text, bytes);
 
-    if (writer.options.to_stderr)
+    if (writer.stderr_is_journal)
+        systemd_journal(priorities[level], text, bytes);
+    else if (writer.options.to_stderr)
         write_all(STDERR_FILENO, line, line_bytes);
     if (writer.fd >= 0)
         write_all(writer.fd, line, line_bytes);
-    if (writer.options.to_syslog && level <= LEVEL_LOG)
-        syslog(priorities[level], "%.*s", (int)bytes, text);
+    if (!writer.options.to_syslog || level > LEVEL_LOG)
+        return;
+    if (writer.syslog_lost > 0) {
+        char lost[64];
+        int lost_bytes = snprintf(lost, sizeof(lost), "%llu log lines lost", writer.syslog_lost);
+
+        if (!system_log_write(wall_us, LOG_WARNING, lost, (size_t)lost_bytes)) {
+            writer.syslog_lost++;
+            return;
+        }
+        writer.syslog_lost = 0;
+    }
+    if (!system_log_write(wall_us, priorities[level], text, bytes))
+        writer.syslog_lost++;
 }
 
 static void drain(void)
@@ -197,12 +215,11 @@ static bool set_options(const struct log_options *options)
         close(writer.fd);
     writer.fd = fd;
     writer.options = *options;
-    if (options->to_syslog) {
-        snprintf(writer.ident, sizeof(writer.ident), "%s",
-                 options->syslog_ident != NULL ? options->syslog_ident : "pgbouncer");
-        closelog();
-        openlog(writer.ident, LOG_PID, options->syslog_facility);
-    }
+    writer.stderr_is_journal = options->to_stderr && systemd_stderr_is_journal();
+    system_log_close();
+    if (options->to_syslog)
+        system_log_open(options->syslog_ident != NULL ? options->syslog_ident : "pgbouncer",
+                        options->syslog_facility);
     pthread_mutex_unlock(&writer.files);
     return true;
 }

@@ -2,311 +2,43 @@
 
 #include "config/cpu_list.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
-#include <netdb.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <pwd.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { ADDRESSES_MAX = 32 };
-
-/* ---- listening ---- */
-
-static void set_option(int fd, int level, int option, int value)
-{
-    (void)setsockopt(fd, level, option, &value, sizeof(value));
-}
-
-static int open_tcp(const struct settings *settings, const struct sockaddr *address,
-                    socklen_t bytes, bool share)
-{
-    int fd = socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-    if (fd < 0)
-        return -1;
-    set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
-    if (address->sa_family == AF_INET6)
-        set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1);
-    if (share)
-        set_option(fd, SOL_SOCKET, SO_REUSEPORT, 1);
-    if (bind(fd, address, bytes) < 0)
-        goto fail;
-    if (!share)
-        set_option(fd, SOL_SOCKET, SO_REUSEPORT, 1); /* for the siblings to come */
-    if (settings->tcp_defer_accept != 0)
-        set_option(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, 1);
-    return fd;
-fail : {
-    int error = errno;
-
-    close(fd);
-    errno = error;
-    return -1;
-}
-}
-
-/* A process that was killed gives its sockets back a moment late, since its rings are taken down in
- * the background. */
-static int open_tcp_patiently(const struct settings *settings, const struct sockaddr *address,
-                              socklen_t bytes, bool share)
-{
-    for (int waited_ms = 0;; waited_ms += 20) {
-        int fd = open_tcp(settings, address, bytes, share);
-
-        if (fd >= 0 || errno != EADDRINUSE || waited_ms >= 500)
-            return fd;
-        usleep(20 * 1000);
-    }
-}
-
-static void address_text(const struct sockaddr *address, char text[96])
-{
-    char host[64] = "?";
-
-    if (address->sa_family == AF_INET) {
-        const struct sockaddr_in *v4 = (const struct sockaddr_in *)(const void *)address;
-
-        inet_ntop(AF_INET, &v4->sin_addr, host, sizeof(host));
-        snprintf(text, 96, "%s:%u", host, ntohs(v4->sin_port));
-    } else {
-        const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)(const void *)address;
-
-        inet_ntop(AF_INET6, &v6->sin6_addr, host, sizeof(host));
-        snprintf(text, 96, "[%s]:%u", host, ntohs(v6->sin6_port));
-    }
-}
-
-/* One address for all workers. False: it could not be bound (said). */
-static bool listen_address(const struct settings *settings, const struct addrinfo *item,
-                           unsigned worker_count,
-                           struct worker_listener (*listeners)[WORKER_LISTENERS_MAX], size_t index)
-{
-    char text[96];
-
-    address_text(item->ai_addr, text);
-    for (unsigned worker = 0; worker < worker_count; worker++) {
-        bool share = worker > 0 || settings->so_reuseport;
-        int fd = open_tcp_patiently(settings, item->ai_addr, item->ai_addrlen, share);
-
-        if (fd < 0) {
-            log_write(LEVEL_WARNING, "cannot listen on %s: %s", text, strerror(errno));
-            while (worker-- > 0)
-                close(listeners[worker][index].fd);
-            return false;
-        }
-        listeners[worker][index] = (struct worker_listener){.fd = fd};
-    }
-    log_write(LEVEL_LOG, "listening on %s", text);
-    return true;
-}
-
-static bool listen_tcp(const struct settings *settings, unsigned worker_count,
-                       struct worker_listener (*listeners)[WORKER_LISTENERS_MAX], size_t *count)
-{
-    char *list = strdup(settings->listen_addr != NULL ? settings->listen_addr : "");
-    char *position = NULL;
-    size_t asked = 0, bound = 0;
-    char port[8];
-
-    if (list == NULL)
-        return false;
-    snprintf(port, sizeof(port), "%d", settings->listen_port);
-    for (char *name = strtok_r(list, ", \t", &position); name != NULL;
-         name = strtok_r(NULL, ", \t", &position)) {
-        struct addrinfo hints = {
-            .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE};
-        struct addrinfo *addresses = NULL;
-        int result = getaddrinfo(strcmp(name, "*") == 0 ? NULL : name, port, &hints, &addresses);
-
-        asked++;
-        if (result != 0) {
-            log_write(LEVEL_WARNING, "cannot listen on %s: %s", name, gai_strerror(result));
-            continue;
-        }
-        for (struct addrinfo *item = addresses; item != NULL; item = item->ai_next)
-            if (*count < WORKER_LISTENERS_MAX - 1 &&
-                listen_address(settings, item, worker_count, listeners, *count)) {
-                (*count)++;
-                bound++;
-            }
-        freeaddrinfo(addresses);
-    }
-    free(list);
-    if (asked > 0 && bound == 0) {
-        log_write(LEVEL_FATAL, "cannot listen on any address of listen_addr (port %s)", port);
-        return false;
-    }
-    return true;
-}
-
-static bool unix_path(const struct settings *settings, struct sockaddr_un *address,
-                      socklen_t *bytes)
-{
-    int length;
-
-    if (settings->unix_socket_dir == NULL || settings->unix_socket_dir[0] == '\0')
-        return false;
-    *address = (struct sockaddr_un){.sun_family = AF_UNIX};
-    length = snprintf(address->sun_path, sizeof(address->sun_path), "%s/.s.PGSQL.%d",
-                      settings->unix_socket_dir, settings->listen_port);
-    if (length < 0 || (size_t)length >= sizeof(address->sun_path))
-        return false;
-    *bytes = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + (size_t)length + 1);
-    if (address->sun_path[0] == '@') {
-        address->sun_path[0] = '\0';
-        (*bytes)--;
-    }
-    return true;
-}
-
-static bool unix_is_in_use(const struct sockaddr_un *address, socklen_t bytes)
-{
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    bool in_use = connect(fd, (const struct sockaddr *)address, bytes) == 0;
-
-    close(fd);
-    return in_use;
-}
-
-static bool set_unix_rights(const struct settings *settings, const char *path)
-{
-    const char *group = settings->unix_socket_group;
-
-    if (chmod(path, (mode_t)settings->unix_socket_mode & 07777) < 0) {
-        log_write(LEVEL_FATAL, "cannot set the mode of %s: %s", path, strerror(errno));
-        return false;
-    }
-    if (group != NULL && group[0] != '\0') {
-        struct group *entry = getgrnam(group);
-        char *end;
-        gid_t gid = entry != NULL ? entry->gr_gid : (gid_t)strtoul(group, &end, 10);
-
-        if ((entry == NULL && *end != '\0') || chown(path, (uid_t)-1, gid) < 0) {
-            log_write(LEVEL_FATAL, "cannot give %s to the group %s", path, group);
-            return false;
-        }
-    }
-    return true;
-}
-
-static bool listen_unix(const struct settings *settings, unsigned worker_count,
-                        struct worker_listener (*listeners)[WORKER_LISTENERS_MAX], size_t *count)
-{
-    struct sockaddr_un address;
-    socklen_t bytes;
-    int fd;
-
-    if (settings->unix_socket_dir == NULL || settings->unix_socket_dir[0] == '\0')
-        return true;
-    if (!unix_path(settings, &address, &bytes)) {
-        log_write(LEVEL_FATAL, "unix_socket_dir is too long: %s", settings->unix_socket_dir);
-        return false;
-    }
-    for (int waited_ms = 0; unix_is_in_use(&address, bytes) && waited_ms < 500; waited_ms += 20)
-        usleep(20 * 1000);
-    if (unix_is_in_use(&address, bytes)) {
-        log_write(LEVEL_FATAL, "unix socket is in use, cannot continue");
-        return false;
-    }
-    if (address.sun_path[0] != '\0') {
-        char lock[sizeof(address.sun_path) + 8];
-
-        snprintf(lock, sizeof(lock), "%s.lock", address.sun_path);
-        if (access(lock, F_OK) == 0) {
-            log_write(LEVEL_FATAL, "unix port %d is in use by a PostgreSQL server (%s)",
-                      settings->listen_port, lock);
-            return false;
-        }
-        (void)unlink(address.sun_path);
-    }
-    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    /* Listening at once: who waits for the file to appear may connect, and is served when all is
-     * ready. */
-    if (fd < 0 || bind(fd, (struct sockaddr *)&address, bytes) < 0 ||
-        listen(fd, settings->listen_backlog) < 0) {
-        log_write(LEVEL_FATAL, "cannot listen on unix:%s/.s.PGSQL.%d: %s",
-                  settings->unix_socket_dir, settings->listen_port, strerror(errno));
-        if (fd >= 0)
-            close(fd);
-        return false;
-    }
-    if (address.sun_path[0] != '\0' && !set_unix_rights(settings, address.sun_path))
-        return false;
-    log_write(LEVEL_LOG, "listening on unix:%s/.s.PGSQL.%d", settings->unix_socket_dir,
-              settings->listen_port);
-    /* The same socket for all; each worker closes its own descriptor. */
-    for (unsigned worker = 0; worker < worker_count; worker++)
-        listeners[worker][*count] = (struct worker_listener){
-            .fd = worker == 0 ? fd : fcntl(fd, F_DUPFD_CLOEXEC, 0), .is_unix = true};
-    (*count)++;
-    return true;
-}
-
-bool process_listen_begin(const struct settings *settings, unsigned worker_count,
-                          struct worker_listener (*listeners)[WORKER_LISTENERS_MAX],
-                          size_t listener_count)
-{
-    for (unsigned worker = 0; worker < worker_count; worker++)
-        for (size_t i = 0; i < listener_count; i++)
-            if (listen(listeners[worker][i].fd, settings->listen_backlog) < 0) {
-                log_write(LEVEL_FATAL, "listen() failed: %s", strerror(errno));
-                return false;
-            }
-    return true;
-}
-
-bool process_bind(const struct settings *settings, unsigned worker_count,
-                  struct worker_listener (*listeners)[WORKER_LISTENERS_MAX], size_t *listener_count)
-{
-    *listener_count = 0;
-    if (!listen_tcp(settings, worker_count, listeners, listener_count) ||
-        !listen_unix(settings, worker_count, listeners, listener_count))
-        return false;
-    if (*listener_count == 0) {
-        log_write(LEVEL_FATAL,
-                  "nowhere to listen on: listen_addr and unix_socket_dir are both empty");
-        return false;
-    }
-    return true;
-}
-
-void process_remove_unix_socket(const struct settings *settings)
-{
-    struct sockaddr_un address;
-    socklen_t bytes;
-
-    if (unix_path(settings, &address, &bytes) && address.sun_path[0] != '\0')
-        (void)unlink(address.sun_path);
-}
-
 /* ---- pidfile ---- */
+
+/* -1: no file; 0: no number in it. */
+static long read_pidfile(const char *path)
+{
+    FILE *file = path == NULL || path[0] == '\0' ? NULL : fopen(path, "re");
+    long pid;
+
+    if (file == NULL)
+        return -1;
+    if (fscanf(file, "%ld", &pid) != 1 || pid < 0)
+        pid = 0;
+    fclose(file);
+    return pid;
+}
 
 bool process_check_pidfile(const char *path)
 {
-    FILE *file;
-    long pid = 0;
+    long pid = read_pidfile(path);
 
-    if (path == NULL || path[0] == '\0')
+    if (pid < 0)
         return true;
-    file = fopen(path, "re");
-    if (file == NULL)
-        return true;
-    if (fscanf(file, "%ld", &pid) != 1)
-        pid = 0;
-    fclose(file);
     if (pid > 0 && (kill((pid_t)pid, 0) == 0 || errno == EPERM)) {
         log_write(LEVEL_FATAL, "pidfile '%s' exists and process %ld lives, already running?", path,
                   pid);
@@ -333,7 +65,8 @@ bool process_write_pidfile(const char *path)
 
 void process_remove_pidfile(const char *path)
 {
-    if (path != NULL && path[0] != '\0')
+    /* It may be the next process's by now. */
+    if (read_pidfile(path) == (long)getpid())
         (void)unlink(path);
 }
 
@@ -354,6 +87,8 @@ bool process_become_user(const char *name)
         log_write(LEVEL_FATAL, "cannot become user %s: %s", name, strerror(errno));
         return false;
     }
+    /* Changing the user has forbidden core dumps. */
+    (void)prctl(PR_SET_DUMPABLE, 1);
     return true;
 }
 
@@ -367,8 +102,34 @@ void process_give_file(const char *path, const char *user)
         (void)!chown(path, entry->pw_uid, entry->pw_gid);
 }
 
-unsigned process_raise_limits(const struct settings *settings, unsigned worker_count)
+/* Clients, the most servers that the entries allow (each user has a pool, unless the entry names one),
+ * and our own: files, rings, listeners. */
+static unsigned long long expected_descriptors(const struct snapshot *snapshot,
+                                               unsigned worker_count)
 {
+    const struct settings *settings = &snapshot->settings;
+    unsigned long long count =
+        (unsigned long long)settings->max_client_conn + 20 + 6ull * worker_count;
+
+    for (size_t i = 0; i < snapshot->database_count; i++) {
+        const struct database_config *database = &snapshot->databases[i];
+        struct pool_settings limits;
+        unsigned long long servers;
+
+        snapshot_pool_settings(snapshot, database, NULL, &limits);
+        servers = (unsigned long long)MAX(limits.pool_size, 0) *
+                  (database->user != NULL ? 1 : MAX(snapshot->user_count, (size_t)1));
+        if (limits.max_db_connections > 0)
+            servers = MIN(servers, (unsigned long long)limits.max_db_connections);
+        count += servers;
+    }
+    return count;
+}
+
+unsigned process_raise_limits(const struct snapshot *snapshot, unsigned worker_count)
+{
+    const struct settings *settings = &snapshot->settings;
+    unsigned long long expected = expected_descriptors(snapshot, worker_count);
     struct rlimit limit;
     rlim_t before;
 
@@ -385,10 +146,19 @@ unsigned process_raise_limits(const struct settings *settings, unsigned worker_c
         limit.rlim_cur = before;
     log_write(LEVEL_LOG,
               "kernel file descriptor limit: %llu (hard: %llu); max_client_conn: %d, max expected "
-              "fd use: %d",
+              "fd use: %llu",
               (unsigned long long)limit.rlim_cur, (unsigned long long)limit.rlim_max,
-              settings->max_client_conn,
-              settings->max_client_conn + settings->default_pool_size + 10 + (int)worker_count * 4);
+              settings->max_client_conn, expected);
+    if ((unsigned long long)limit.rlim_cur < (unsigned long long)settings->max_client_conn)
+        log_write(LEVEL_WARNING,
+                  "the file descriptor limit (%llu) does not allow max_client_conn = %d: raise it "
+                  "(ulimit -n, LimitNOFILE), or lower max_client_conn",
+                  (unsigned long long)limit.rlim_cur, settings->max_client_conn);
+    else if ((unsigned long long)limit.rlim_cur < expected)
+        log_write(LEVEL_WARNING,
+                  "the file descriptor limit (%llu) is lower than what may be needed (%llu): raise "
+                  "it (ulimit -n, LimitNOFILE), or lower max_client_conn or pool sizes",
+                  (unsigned long long)limit.rlim_cur, expected);
     return (unsigned)MIN(limit.rlim_cur, (rlim_t)1000000);
 }
 

@@ -190,9 +190,15 @@ static int connect_to(struct cancel *cancel, struct conn_loop *loop,
                         &cancel_events);
 }
 
-bool cancel_start(struct client *requester, const uint8_t key[8])
+/* Nothing comes of it. */
+static void refuse(struct client *requester, const char *reason)
 {
-    struct core *core = client_core(requester);
+    if (requester != NULL)
+        client_close_silently(requester, reason);
+}
+
+bool cancel_start(struct core *core, struct client *requester, const uint8_t key[8])
+{
     struct client *target = client_find_key(core, key);
     struct server *server;
     struct cancel *cancel;
@@ -201,29 +207,30 @@ bool cancel_start(struct client *requester, const uint8_t key[8])
         return false;
     server = target->server;
     if (server == NULL) {
-        client_close_silently(requester, "cancel request for idle client");
+        refuse(requester, "cancel request for idle client");
         return true;
     }
     if (server->state == SERVER_PREPARING) {
-        client_close_silently(requester, "ignoring cancel request for server that is setting vars");
+        refuse(requester, "ignoring cancel request for server that is setting vars");
         return true;
     }
     cancel = slab_take(&core->cancels);
     if (cancel == NULL) {
-        client_close_silently(requester, "out of memory");
+        refuse(requester, "out of memory");
         return true;
     }
     memset(cancel, 0, sizeof(*cancel));
     if (connect_to(cancel, &core->loop, &server->address) < 0) {
         slab_give(&core->cancels, cancel);
-        client_close_silently(requester, "failed to send cancel request");
+        refuse(requester, "failed to send cancel request");
         return true;
     }
     cancel->is_open = true;
     cancel->requester = requester;
     cancel->server = server;
     cancel->client_id = target->id;
-    requester->cancel = cancel;
+    if (requester != NULL)
+        requester->cancel = cancel;
     list_init(&cancel->link);
     list_push_back(&core->cancel_list, &cancel->link);
     timer_init(&cancel->timer, cancel_timer_fired);

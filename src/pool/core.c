@@ -435,6 +435,9 @@ void command_open(struct letter *letter, void *context)
     case COMMAND_SHUTDOWN:
         core_shutdown(core, command->shutdown);
         break;
+    case COMMAND_CANCEL:
+        command->found = cancel_start(core, NULL, command->cancel_key);
+        break;
     }
     letter->open = command->answered;
     core->ports->post_control(core, letter);

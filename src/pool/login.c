@@ -514,7 +514,7 @@ static void adopt_cancel(struct core *core, struct handover *handover)
             conn_resume(&client->conn);
             if (handover->is_for_peer)
                 peer_forward(client, handover->cancel_key);
-            else if (!cancel_start(client, handover->cancel_key))
+            else if (!cancel_start(core, client, handover->cancel_key))
                 client_close_silently(client, "failed cancel request");
             handover_give_back(core, handover);
             return;
@@ -564,7 +564,7 @@ void handover_open(struct letter *letter, void *context)
 
         snprintf(text, sizeof(text), "no such database: %s", handover->database);
         fail(client, text);
-    } else if (core->shutdown != SHUTDOWN_NONE) {
+    } else if (core_refuses_logins(core)) {
         /* It began after the login: nobody would welcome the client any more (simulation). */
         fail(client, "pooler is shutting down");
     } else {
@@ -620,7 +620,7 @@ void login_authenticated(struct client *client)
         fail(client, text);
         return;
     }
-    if (core->shutdown != SHUTDOWN_NONE) {
+    if (core_refuses_logins(core)) {
         fail(client, "pooler is shutting down");
         return;
     }
@@ -898,7 +898,7 @@ static void cancel_requested(struct client *client)
     client_become(client, CLIENT_CANCEL);
     if (!is_here)
         peer_forward(client, key);
-    else if (!cancel_start(client, key))
+    else if (!cancel_start(core, client, key))
         client_close_silently(client, "failed cancel request");
     if (client->login != NULL)
         login_end(client);

@@ -245,6 +245,18 @@ static const char *welcome_find(const struct pool *pool, const char *wanted, siz
     return NULL;
 }
 
+void pool_replace_welcome(struct pool *pool, const uint8_t *welcome, size_t bytes,
+                          uint64_t generation)
+{
+    assert(pool->has_welcome);
+    assert(bytes <= sizeof(pool->welcome));
+    memcpy(pool->welcome, welcome, bytes);
+    pool->welcome_bytes = (uint16_t)bytes;
+    pool->welcome_generation = generation;
+    pool->welcome_us = MAX(pool->core->loop.now_us, pool->welcome_us + 1);
+    tell_welcome(pool);
+}
+
 void pool_standby_told(struct pool *pool, const struct server *server, const char *value)
 {
     static const char name[] = "in_hot_standby";
@@ -253,9 +265,8 @@ void pool_standby_told(struct pool *pool, const struct server *server, const cha
     size_t begin, end;
     const char *before;
 
-    if (!pool->has_welcome || pool->welcome_has_changed || pool->is_retired ||
-        server->close_needed || server->generation < pool->welcome_generation ||
-        server->identity != pool->identity)
+    if (!pool->has_welcome || pool->is_retired || server->close_needed ||
+        server->generation < pool->welcome_generation || server->identity != pool->identity)
         return;
     before = welcome_find(pool, name, &begin, &end);
     if (before == NULL || strcmp(before, value) == 0)
@@ -266,12 +277,9 @@ void pool_standby_told(struct pool *pool, const struct server *server, const cha
     writer_put(&writer, pool->welcome + end, pool->welcome_bytes - end);
     if (writer.overflow)
         return;
-    memcpy(pool->welcome, welcome, writer.bytes);
-    pool->welcome_bytes = (uint16_t)writer.bytes;
-    pool->welcome_us = MAX(pool->core->loop.now_us, pool->welcome_us + 1);
     log_write(LEVEL_LOG, "pool %s/%s: the server says that in_hot_standby is %s now",
               pool->database_name, pool->user_name, value);
-    tell_welcome(pool);
+    pool_replace_welcome(pool, welcome, writer.bytes, pool->welcome_generation);
 }
 
 /* PostgreSQL tells of its promotion with its next answer. Clients that look at the welcome and go away
@@ -697,9 +705,8 @@ void pool_server_logged_in(struct pool *pool, struct server *server)
         tell_failure(pool);
     /* Not of one that has to go: a RELOAD or RECONNECT came while its connect_query ran (simulation
      * seed 408). */
-    if ((pool_needs_welcome(pool) || pool->welcome_has_changed) && !server->close_needed) {
+    if (pool_needs_welcome(pool) && !server->close_needed) {
         pool->has_welcome = true;
-        pool->welcome_has_changed = false;
         pool->welcome_generation = server->generation;
         pool->welcome_us = core->loop.now_us;
         params_release(&core->params, pool->default_params);
@@ -1310,7 +1317,6 @@ void pool_retire_servers(struct pool *pool, const char *reason)
                                   &pool->canceled_servers, &pool->lending_servers};
 
     pool->has_welcome = false;
-    pool->welcome_has_changed = false;
     pool->resolved_until_us = 0;
     pool->address_count = 0;
     pool->is_launching = true;

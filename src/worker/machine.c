@@ -50,7 +50,7 @@ void machine_take_incoming(const struct worker_options *options, int cpu)
     if (cpu < 0)
         return;
     for (size_t i = 0; i < options->listener_count; i++)
-        if (!options->listeners[i].is_unix)
+        if (!options->listeners[i].is_unix && !options->listeners[i].is_shared)
             (void)setsockopt(options->listeners[i].fd, SOL_SOCKET, SO_INCOMING_CPU, &cpu,
                              sizeof(cpu));
 }

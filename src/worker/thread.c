@@ -71,6 +71,18 @@ void thread_stop_listening(unsigned worker_index, bool unix_too)
     (void)ring_turn(bell_ring, 0);
 }
 
+bool thread_is_listening(unsigned worker_index)
+{
+    return atomic_load_explicit(&workers[worker_index]->listening_count, memory_order_acquire) > 0;
+}
+
+void thread_accept_again(unsigned worker_index)
+{
+    assert(bell_ring != NULL);
+    worker_post_accept_again(workers[worker_index], bell_ring);
+    (void)ring_turn(bell_ring, 0);
+}
+
 /* ---- beginning and end ---- */
 
 static void *run(void *argument)

@@ -10,6 +10,13 @@
 
 /* ---- listening ---- */
 
+static void listener_close(struct listener *listener)
+{
+    ring_close(listener->worker->ring, listener->fd);
+    listener->fd = -1;
+    atomic_fetch_sub_explicit(&listener->worker->listening_count, 1, memory_order_release);
+}
+
 static void accept_done(struct op *op, const struct completion *completion)
 {
     struct listener *listener = OWNER_OF(op, struct listener, op);
@@ -24,8 +31,7 @@ static void accept_done(struct op *op, const struct completion *completion)
     if (completion->more)
         return;
     if (listener->is_stopping) {
-        ring_close(worker->ring, listener->fd);
-        listener->fd = -1;
+        listener_close(listener);
     } else if (listener->is_held) {
         return;
     } else if (completion->result >= 0 || completion->result == -EMFILE ||
@@ -49,8 +55,7 @@ static void stop_listeners(struct worker *worker, bool unix_too)
         if (listener->op.started) {
             ring_cancel(worker->ring, &listener->op);
         } else {
-            ring_close(worker->ring, listener->fd);
-            listener->fd = -1;
+            listener_close(listener);
         }
     }
 }
@@ -84,6 +89,17 @@ static void stop_all_opened(struct letter *letter, void *context)
     stop_listeners(OWNER_OF(letter, struct worker, stop_all), true);
 }
 
+/* It begins anew when it has ended, with a look into the queue. */
+static void accept_again_opened(struct letter *letter, void *context)
+{
+    struct worker *worker = OWNER_OF(letter, struct worker, accept_again);
+
+    (void)context;
+    for (size_t i = 0; i < worker->options.listener_count; i++)
+        if (worker->listeners[i].fd >= 0)
+            ring_cancel(worker->ring, &worker->listeners[i].op);
+}
+
 /* ---- letters ---- */
 
 void worker_post(struct worker *to, struct ring *from, struct letter *letter)
@@ -98,6 +114,11 @@ void worker_post(struct worker *to, struct ring *from, struct letter *letter)
 void worker_post_stop_listening(struct worker *to, struct ring *from, bool unix_too)
 {
     worker_post(to, from, unix_too ? &to->stop_all : &to->stop_tcp);
+}
+
+void worker_post_accept_again(struct worker *to, struct ring *from)
+{
+    worker_post(to, from, &to->accept_again);
 }
 
 static void port_post_core(struct core *core, unsigned core_index, struct letter *letter)
@@ -206,6 +227,8 @@ bool worker_init(struct worker *worker, const struct worker_options *options, ui
     atomic_init(&worker->asleep, false);
     worker->stop_tcp.open = stop_tcp_opened;
     worker->stop_all.open = stop_all_opened;
+    worker->accept_again.open = accept_again_opened;
+    atomic_init(&worker->listening_count, (unsigned)options->listener_count);
     if (!buffer_pool_init(&worker->buffers, options->receive_buffer_bytes,
                           options->receive_buffer_count_max)) {
         snprintf(error, RING_ERROR_BYTES, "no memory for receive buffers: %s", strerror(errno));

@@ -474,7 +474,8 @@ class Pooler:
     """The program under test with a configuration of its own. Settings: None leaves one out."""
 
     def __init__(self, test, databases=None, users=None, userlist=None, args=(), start=True,
-                 name="pooler", extra="", as_root=False, peers=None, **settings):
+                 name="pooler", extra="", as_root=False, peers=None, wrapper=(),
+                 env=None, pass_fds=(), **settings):
         self.test = test
         self.folder = os.path.join(test.folder, name)
         os.makedirs(self.folder, mode=0o755)
@@ -485,6 +486,8 @@ class Pooler:
         self.userlist_file = os.path.join(self.folder, "userlist.txt")
         self.stderr_file = os.path.join(self.folder, "stderr")
         self.args = list(args)
+        self.wrapper = list(wrapper)  # a command that runs the one that follows
+        self.more = {"env": {**os.environ, **(env or {})}, "pass_fds": pass_fds}
         self.who = {} if as_root else as_os_user()
         self.process = None
         postgres = test.postgres
@@ -553,20 +556,21 @@ class Pooler:
     # the process
 
     def command(self):
-        return [POOLER_BIN, *self.args, self.ini]
+        return [*self.wrapper, POOLER_BIN, *self.args, self.ini]
 
     def launch(self):
         """Starts it and does not wait."""
         with open(self.stderr_file, "ab") as stderr:
             self.process = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL, stdout=stderr,
-                                            stderr=stderr, cwd=self.folder, **self.who)
+                                            stderr=stderr, cwd=self.folder, **self.more,
+                                            **self.who)
         return self.process
 
     def run_to_end(self, arguments=None, seconds=10):
         """Runs the binary until it ends by itself; a CompletedProcess."""
         command = self.command() if arguments is None else [POOLER_BIN, *arguments]
         return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                              timeout=seconds, cwd=self.folder, **self.who)
+                              timeout=seconds, cwd=self.folder, **self.more, **self.who)
 
     def start(self):
         """Waits until every listener is there."""

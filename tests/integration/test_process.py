@@ -1,14 +1,20 @@
 """The process: its command line, its signals, its files, its log."""
 
+import ctypes
+import errno
+import grp
 import os
 import pwd
 import re
 import signal
 import socket
 import stat
+import struct
+import subprocess
 
 import pgwire
-from harness import covers, OS_USER, Skip, eventually, matches, ours, process_runs, refused, same
+from harness import (OS_USER, POOLER_BIN, Skip, covers, eventually, give_to_os_user, matches, ours, process_runs,
+                     refused, same)
 from pgwire import query
 
 LINE = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} \S+ \[\d+\] "
@@ -550,3 +556,455 @@ def test_query_text_is_not_logged(t):
             c.query("select 'also private' from nowhere")
     pooler.wait_log("client unexpected eof")
     assert "private" not in pooler.log()
+
+
+# ---- syslog -------------------------------------------------------------------------------------
+
+class Syslog:
+    """/dev/log of a pooler that has a /dev of its own."""
+
+    def __init__(self, t):
+        if os.geteuid() != 0:
+            raise Skip("needs root, for a /dev/log of its own")
+        if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode != 0:
+            raise Skip("unshare -m is not possible here")
+        self.path = os.path.join(t.folder, "syslog")
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(self.path)
+        os.chmod(self.path, 0o777)
+        self.socket.setblocking(False)
+        self.lines = []
+        script = ("mount -t tmpfs none /dev && mknod -m 666 /dev/null c 1 3 && "
+                  "mknod -m 666 /dev/urandom c 1 9 && "
+                  f"ln -s {self.path} /dev/log && exec \"$0\" \"$@\"")
+        self.wrapper = ["unshare", "-m", "sh", "-c", script]
+
+    def look(self):
+        try:
+            while True:
+                self.lines.append(self.socket.recv(8192).decode())
+        except BlockingIOError:
+            return self.lines
+
+    def wait(self, pattern):
+        return eventually(lambda: next((line for line in self.look() if re.search(pattern, line)),
+                                       None), f"syslog has {pattern!r}: {self.lines[-3:]}")
+
+
+def logs_to(there, t, **settings):
+    return t.pooler(wrapper=there.wrapper, as_root=True, user=OS_USER, **settings)
+
+
+INFO, WARNING = 6, 4
+LOCAL3, DAEMON, AUTH = 19 * 8, 3 * 8, 4 * 8
+
+
+@covers("settings", "syslog", "syslog_ident", "syslog_facility")
+def test_syslog_gets_the_text_with_facility_ident_and_pid(t):
+    syslog = Syslog(t)
+    pooler = logs_to(syslog, t, syslog=1, syslog_ident="my-pooler", syslog_facility="local3")
+    pooler.usable()
+    line = syslog.wait("app/app@.* login attempt")
+    matches(rf"^<{LOCAL3 + INFO}>[^<\]]* my-pooler\[\d+\]: C-0x[0-9a-f]+: app/app@127\.0\.0\.1:"
+            r"\d+ login attempt: db=app user=app tls=no( replication=no)?$", line)
+    with refused():
+        pooler.connect(geqo="off")
+    matches(rf"^<{LOCAL3 + WARNING}>", syslog.wait("pooler error: unsupported startup parameter"))
+    # besides the file and stderr
+    pooler.wait_log("login attempt")
+    assert "login attempt" in pooler.stderr()
+
+
+def test_syslog_follows_a_reload(t):
+    syslog = Syslog(t)
+    pooler = logs_to(syslog, t, args=["-v", "-v"])
+    pooler.usable()
+    same(syslog.look(), [])
+    pooler.change(syslog=1)
+    pooler.usable()
+    matches(rf"^<{DAEMON + INFO}>[^<\]]* pgbouncer\[{pooler_pid(pooler)}\]: ",
+            syslog.wait("login attempt"))
+    pooler.change(syslog_ident="other", syslog_facility="auth")
+    pooler.usable()
+    matches(rf"^<{AUTH + INFO}>[^<\]]* other\[", syslog.wait(r"other\[.*login attempt"))
+    pooler.change(syslog=0)
+    pooler.wait_log("RELOAD command issued")
+    syslog.look()
+    before = len(syslog.lines)
+    pooler.usable()
+    pooler.wait_log("client unexpected eof")
+    same(syslog.look()[before:], [])
+    # DEBUG and NOISE are for the file and stderr
+    assert re.search(r"\] (DEBUG|NOISE) ", pooler.log())
+    same([line for line in syslog.lines if line.startswith((f"<{DAEMON + 7}>", f"<{AUTH + 7}>"))], [])
+
+
+def pooler_pid(pooler):
+    return re.search(r"\[(\d+)\] LOG process up", pooler.log()).group(1)
+
+
+@ours
+def test_unknown_facility_is_daemon_and_said(t):
+    syslog = Syslog(t)
+    pooler = logs_to(syslog, t, syslog=1, syslog_facility="local9")
+    pooler.wait_log("WARNING .*syslog_facility: \"local9\" is not known, daemon is used")
+    pooler.usable()
+    matches(rf"^<{DAEMON + INFO}>", syslog.wait("login attempt"))
+
+
+@ours
+def test_without_a_syslog_everything_goes_on(t):
+    syslog = Syslog(t)
+    pooler = logs_to(syslog, t, syslog=1)
+    pooler.usable()
+    syslog.wait("login attempt")
+    os.unlink(syslog.path)
+    syslog.socket.close()
+    for _ in range(3):
+        pooler.usable()
+    eventually(lambda: pooler.log().count("login attempt") >= 4, "the file is written")
+
+
+@ours
+def test_a_syslog_that_does_not_read_holds_up_nobody(t):
+    syslog = Syslog(t)
+    pooler = logs_to(syslog, t, syslog=1)
+    for _ in range(30):  # more than its socket takes
+        pooler.usable()
+    eventually(lambda: pooler.log().count("login attempt") >= 30, "the file is written")
+    pooler.reload()
+    pooler.usable()
+    before = len(syslog.look())
+    assert 0 < before < 60, before
+    pooler.usable()
+    matches(r"^<28>.*: \d+ log lines lost$", syslog.wait("log lines lost"))
+    pooler.usable()
+    syslog.look()
+    assert len(syslog.lines) > before + 2
+    for _ in range(30):
+        pooler.usable()
+    pooler.signal(signal.SIGINT)
+    same(pooler.wait_exit(), 0)
+
+
+# ---- sockets ------------------------------------------------------------------------------------
+
+def sockets_of(process):
+    """The sockets of another process, ours to look at."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    handle = os.pidfd_open(process.pid)
+    try:
+        for name in os.listdir(f"/proc/{process.pid}/fd"):
+            try:
+                if not os.readlink(f"/proc/{process.pid}/fd/{name}").startswith("socket:"):
+                    continue
+            except FileNotFoundError:
+                continue
+            fd = libc.syscall(438, handle, int(name), 0)  # pidfd_getfd
+            if fd < 0 and ctypes.get_errno() == errno.EPERM:
+                raise Skip("not allowed to look into another process")
+            if fd >= 0:
+                with socket.socket(fileno=fd) as found:
+                    yield found
+    finally:
+        os.close(handle)
+
+
+def listeners_of(pooler, option, family=socket.AF_INET):
+    """What getsockopt says of the pooler's listening sockets."""
+    return [each.getsockopt(*option) for each in sockets_of(pooler.process)
+            if each.family == family and each.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)]
+
+
+def connections_of(pooler, *option):
+    """(of the client's socket, of the server's socket) of one client at work."""
+    with pooler.connect() as client:
+        client.query("begin")
+        port = client.socket.getsockname()[1]
+        found = {}
+        for each in sockets_of(pooler.process):
+            try:
+                peer = each.getpeername()
+            except OSError:
+                continue
+            if each.family == socket.AF_INET:
+                found[peer[1]] = each.getsockopt(*option)
+        return found[port], found[pooler.test.postgres.port]
+
+
+@covers("settings", "listen_backlog")
+def test_backlog_is_the_configured_one(t):
+    pooler = t.pooler(listen_backlog=37)
+    infos = listeners_of(pooler, (socket.IPPROTO_TCP, socket.TCP_INFO, 104))
+    assert infos
+    same({struct.unpack_from("I", info, 8 + 4 * 5)[0] for info in infos}, {37})
+
+
+@covers("settings", "tcp_defer_accept")
+def test_clients_without_a_byte_are_left_to_the_kernel(t):
+    option = (socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT)
+    pooler = t.pooler(tcp_defer_accept=0)
+    eventually(lambda: set(listeners_of(pooler, option)) == {0}, "not deferred")
+    pooler.change(tcp_defer_accept=45)
+    eventually(lambda: set(listeners_of(pooler, option)) == {1}, "deferred")
+    with pooler.console() as console:
+        console.do("set tcp_defer_accept = 0")
+    eventually(lambda: set(listeners_of(pooler, option)) == {0}, "not deferred")
+    pooler.usable()
+
+
+@covers("settings", "tcp_keepalive")
+def test_keepalive_can_be_turned_off(t):
+    same(connections_of(t.pooler(tcp_keepalive=0), socket.SOL_SOCKET, socket.SO_KEEPALIVE), (0, 0))
+
+
+def test_keepalive_is_on(t):
+    same(connections_of(t.pooler(), socket.SOL_SOCKET, socket.SO_KEEPALIVE), (1, 1))
+
+
+@covers("settings", "tcp_keepcnt", "tcp_keepidle", "tcp_keepintvl", "tcp_user_timeout")
+def test_keepalive_and_timeout_are_the_configured_ones(t):
+    pooler = t.pooler(tcp_keepcnt=7, tcp_keepidle=71, tcp_keepintvl=17, tcp_user_timeout=12345)
+    for option, value in ((socket.TCP_KEEPCNT, 7), (socket.TCP_KEEPIDLE, 71),
+                          (socket.TCP_KEEPINTVL, 17), (socket.TCP_USER_TIMEOUT, 12345)):
+        same(connections_of(pooler, socket.IPPROTO_TCP, option), (value, value), str(option))
+
+
+@covers("settings", "tcp_socket_buffer")
+def test_socket_buffers_are_the_configured_ones(t):
+    pooler = t.pooler(tcp_socket_buffer=50000)
+    for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):  # the kernel doubles it
+        same(connections_of(pooler, socket.SOL_SOCKET, option), (100000, 100000))
+
+
+@covers("settings", "listen_addr", "listen_port")
+def test_every_configured_address_is_listened_on(t):
+    pooler = t.pooler(listen_addr="127.0.0.1, ::1")
+    for host in ("127.0.0.1", "::1"):
+        with pooler.connect(host=host) as client:
+            same(client.value("select 1"), "1")
+
+
+def test_star_is_all_addresses(t):
+    pooler = t.pooler(listen_addr="*")
+    pooler.wait_log(rf"listening on 0\.0\.0\.0:{pooler.port}")
+    for host in ("127.0.0.1", "127.0.0.2", "::1"):
+        with pooler.connect(host=host) as client:
+            same(client.value("select 1"), "1")
+
+
+def test_an_address_that_cannot_be_had_is_a_warning(t):
+    pooler = t.pooler(listen_addr="192.0.2.1,127.0.0.1,no-such-host.invalid")
+    pooler.wait_log("WARNING .*192.0.2.1")
+    pooler.wait_log("WARNING .*no-such-host.invalid")
+    pooler.usable()
+    done = t.pooler(start=False, listen_addr="192.0.2.1").run_to_end()
+    same(done.returncode, 1)
+
+
+@covers("settings", "unix_socket_dir")
+def test_unix_socket_is_where_it_is_wanted(t):
+    folder = os.path.join(t.folder, "sockets")
+    os.makedirs(folder)
+    give_to_os_user(folder)
+    pooler = t.pooler(unix_socket_dir=folder)
+    with pooler.connect(host=folder) as client:
+        same(client.value("select 1"), "1")
+
+
+def test_abstract_unix_socket(t):
+    name = f"@pgsplice-test-{os.getpid()}"
+    pooler = t.pooler(start=False, unix_socket_dir=name)
+    pooler.launch()
+    pooler.wait_log(f"listening on unix:{name}/.s.PGSQL.{pooler.port}")
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(f"\0{name[1:]}/.s.PGSQL.{pooler.port}")
+    done = t.pooler(start=False, unix_socket_dir=name, listen_port=pooler.port,
+                    listen_addr="").run_to_end()
+    same(done.returncode, 1)
+    matches("unix socket is in use", done.stderr)
+
+
+@covers("settings", "unix_socket_group")
+def test_unix_socket_belongs_to_its_group(t):
+    if os.geteuid() != 0:
+        raise Skip("needs root")
+    for group in ("nogroup", str(grp.getgrnam("nogroup").gr_gid)):
+        pooler = t.pooler(as_root=True, user=OS_USER, unix_socket_group=group,
+                          unix_socket_mode="0770")
+        status = os.stat(os.path.join(pooler.folder, f".s.PGSQL.{pooler.port}"))
+        same(status.st_gid, grp.getgrnam("nogroup").gr_gid)
+        same(status.st_uid, pwd.getpwnam(OS_USER).pw_uid)
+        same(stat.S_IMODE(status.st_mode), 0o770)
+        pooler.stop()
+    done = t.pooler(start=False, unix_socket_group="no-such-group").run_to_end()
+    same(done.returncode, 1)
+    matches("FATAL .*no-such-group", done.stderr)
+
+
+def test_lock_file_of_a_server_ends_the_start(t):
+    pooler = t.pooler(start=False)
+    pooler.write_file(f".s.PGSQL.{pooler.port}.lock", "1\n")
+    done = pooler.run_to_end()
+    same(done.returncode, 1)
+    matches("FATAL ", done.stderr)
+
+
+@ours
+def test_unix_socket_made_by_root_is_removed_by_the_user(t):
+    if os.geteuid() != 0:
+        raise Skip("needs root")
+    folder = os.path.join(t.folder, "sticky")
+    os.makedirs(folder)
+    os.chmod(folder, 0o1777)
+    pooler = t.pooler(as_root=True, user=OS_USER, unix_socket_dir=folder)
+    assert os.listdir(folder)
+    pooler.stop()
+    same(os.listdir(folder), [])
+
+
+@covers("settings", "so_reuseport")
+def test_two_processes_share_a_port_when_both_say_so(t):
+    settings = {"so_reuseport": 1, "unix_socket_dir": "", "max_client_conn": 500,
+                "pool_mode": "transaction"}
+    poolers = [t.pooler(**settings)]
+    poolers.append(t.pooler(start=False, listen_port=poolers[0].port, **settings))
+    poolers[1].write(whole=False)
+    poolers[1].launch()
+    poolers[1].wait_log("process up")
+    clients = [poolers[0].connect() for _ in range(60)]
+    for i, client in enumerate(clients):
+        same(client.value(f"select {i}"), str(i))
+    for pooler in poolers:
+        assert pooler.log().count("login attempt") >= 5, "one of them got next to nothing"
+    for client in clients:
+        client.terminate()
+    poolers[0].stop()
+    for _ in range(20):
+        poolers[1].usable()
+
+
+@ours
+def test_a_second_process_is_refused_whatever_the_number_of_workers(t):
+    """Each worker has a listener of its own with SO_REUSEPORT: it must let no other process in."""
+    for ours_, theirs in ((1, 1), (4, 1), (1, 4), (4, 4)):
+        first = t.pooler(unix_socket_dir="", extra=f"[pgsplice]\nworker_threads = {ours_}\n")
+        done = t.pooler(start=False, listen_port=first.port, unix_socket_dir="",
+                        extra=f"[pgsplice]\nworker_threads = {theirs}\n").run_to_end()
+        same(done.returncode, 1)
+        matches(f"cannot listen on 127.0.0.1:{first.port}: Address already in use", done.stderr)
+        for _ in range(5):
+            first.usable()
+        first.stop()
+    # one that would share does not get in beside one that does not, either
+    first = t.pooler(unix_socket_dir="", extra="[pgsplice]\nworker_threads = 1\n")
+    done = t.pooler(start=False, listen_port=first.port, unix_socket_dir="",
+                    so_reuseport=1).run_to_end()
+    same(done.returncode, 1)
+
+
+# ---- limits and rights --------------------------------------------------------------------------
+
+def limit_of(process, name):
+    with open(f"/proc/{process.pid}/limits") as file:
+        return next(re.split(r"\s{2,}", line)[1:3] for line in file if line.startswith(name))
+
+
+@ours
+def test_descriptor_limit_is_raised_to_the_hard_one(t):
+    pooler = t.pooler(wrapper=["prlimit", "--nofile=200:1000"])
+    same(limit_of(pooler.process, "Max open files"), ["1000", "1000"])
+    pooler.wait_log(r"LOG kernel file descriptor limit: 1000 \(hard: 1000\); max_client_conn: 100, "
+                    r"max expected fd use: \d+$")
+    assert "WARNING" not in pooler.log()
+
+
+@ours
+def test_a_descriptor_limit_that_is_too_low_is_said(t):
+    for clients, pattern in ((700, r"WARNING the file descriptor limit \(600\) does not allow "
+                                   r"max_client_conn = 700: raise it"),
+                             (590, r"WARNING the file descriptor limit \(600\) is lower than what "
+                                   r"may be needed \(\d+\): raise it")):
+        pooler = t.pooler(wrapper=["prlimit", "--nofile=600:600"], max_client_conn=clients)
+        pooler.wait_log(pattern)
+        pooler.usable()
+
+
+@ours
+def test_core_dumps_stay_possible_and_their_limit_untouched(t):
+    if os.geteuid() != 0:
+        raise Skip("needs root")
+    if b"__asan_init" in open(POOLER_BIN, "rb").read():
+        raise Skip("the address sanitizer turns core dumps off")
+    pooler = t.pooler(as_root=True, user=OS_USER, wrapper=["prlimit", "--core=12345:54321"])
+    pooler.usable()
+    same(limit_of(pooler.process, "Max core file size"), ["12345", "54321"])
+    # files of a process that may not dump belong to root
+    same(os.stat(f"/proc/{pooler.process.pid}/environ").st_uid, pwd.getpwnam(OS_USER).pw_uid)
+
+
+@covers("settings", "user")
+def test_user_setting_makes_the_process_somebody_else(t):
+    if os.geteuid() != 0:
+        raise Skip("needs root")
+    pooler = t.pooler(as_root=True, user=OS_USER)
+    user = pwd.getpwnam(OS_USER)
+    same(uid_of(pooler.process.pid), [str(user.pw_uid)] * 4)
+    with open(f"/proc/{pooler.process.pid}/status") as file:
+        status = file.read()
+    same(re.search(r"Gid:\s+(.*)", status).group(1).split(), [str(user.pw_gid)] * 4)
+    groups = {int(word) for word in re.search(r"Groups:(.*)", status).group(1).split()}
+    same(groups, set(os.getgrouplist(OS_USER, user.pw_gid)))
+
+
+@covers("settings", "logfile")
+def test_log_is_appended_to_the_file(t):
+    pooler = t.pooler(start=False)
+    pooler.write_file(pooler.log_file, "what was there\n")
+    pooler.start()
+    pooler.usable()
+    pooler.wait_log("login attempt")
+    assert pooler.log().startswith("what was there\n")
+
+
+def test_a_log_that_cannot_be_opened_ends_the_start(t):
+    done = t.pooler(start=False, logfile="/nonexistent/folder/log").run_to_end()
+    same(done.returncode, 1)
+    matches("/nonexistent/folder/log", done.stderr)
+
+
+@ours
+def test_pidfile_of_somebody_else_is_not_removed(t):
+    path = os.path.join(t.folder, "pooler.pid")
+    pooler = t.pooler(pidfile=path)
+    eventually(lambda: pid_in(path) == pooler.process.pid, "the pidfile is written")
+    with open(path, "w") as file:
+        file.write(f"{os.getpid()}\n")
+    pooler.stop()
+    same(pid_in(path), os.getpid())
+
+
+def test_pidfile_that_cannot_be_written_ends_the_start(t):
+    done = t.pooler(start=False, pidfile="/nonexistent/folder/pid").run_to_end()
+    same(done.returncode, 1)
+    matches("FATAL .*could not write pidfile '/nonexistent/folder/pid'", done.stderr)
+
+
+@ours
+def test_signals_that_come_too_early_wait(t):
+    fifo = os.path.join(t.folder, "slow.ini")
+    os.mkfifo(fifo)
+    give_to_os_user(fifo)
+    pooler = t.pooler(start=False)
+    pooler.extra = f"%include {fifo}\n"
+    pooler.write()
+    pooler.launch()
+    with open(fifo, "w") as file:  # opens when the pooler reads it, and so has begun
+        for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+            pooler.signal(number)
+        pooler.extra = ""
+        pooler.write()
+        file.write("max_client_conn = 50\n")
+    for word in ("got SIGHUP, re-reading config", "got SIGUSR1, pausing", "got SIGUSR2, continuing"):
+        pooler.wait_log(word)
+    pooler.usable()

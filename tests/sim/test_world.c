@@ -492,6 +492,20 @@ static bool order_command(enum command_kind kind, const char *database)
     return true;
 }
 
+/* A request that another process got. */
+static bool order_cancel(const uint8_t key[8])
+{
+    /* One is left for what must be ordered. */
+    struct request *request = request_count + 1 < ORDERS_MAX ? request_take() : NULL;
+
+    if (request == NULL)
+        return false;
+    request->command.kind = COMMAND_CANCEL;
+    memcpy(request->command.cancel_key, key, 8);
+    request_command(request);
+    return true;
+}
+
 static void order_reload(bool is_whole)
 {
     snapshot_release(snapshot);
@@ -1443,7 +1457,7 @@ static void calm_down(void)
     sim_advance(world.sim, 100000); /* a failed lookup is forgotten */
 }
 
-/* As control does it: SHUTDOWN WAIT_FOR_CLIENTS or WAIT_FOR_SERVERS. */
+/* As control does it: SHUTDOWN WAIT_FOR_CLIENTS, WAIT_FOR_SERVERS or TAKEOVER. */
 static void shut_down(void)
 {
     struct request *request = request_take();
@@ -1453,7 +1467,10 @@ static void shut_down(void)
     for (unsigned i = 0; i < worker_count; i++)
         worker_post_stop_listening(workers[i], control_ring, true);
     request->command.kind = COMMAND_SHUTDOWN;
-    request->command.shutdown = happens(2) ? SHUTDOWN_WAIT_FOR_CLIENTS : SHUTDOWN_WAIT_FOR_SERVERS;
+    request->command.shutdown = !happens(2)  ? SHUTDOWN_WAIT_FOR_SERVERS
+                                : happens(2) ? SHUTDOWN_WAIT_FOR_CLIENTS
+                                             : SHUTDOWN_TAKEOVER;
+    world.is_handed_over = request->command.shutdown == SHUTDOWN_TAKEOVER;
     world_log("control shuts down, %d", (int)request->command.shutdown);
     request_command(request);
 }
@@ -1487,6 +1504,7 @@ static uint64_t run(uint64_t seed)
     begin(seed);
     round_us = happens(4) ? 50000 : 300;
     world.is_chaos = true;
+    world.order_cancel = order_cancel;
     for (unsigned round = 0; round < CHAOS_ROUNDS; round++) {
         round_step();
         sim_advance(world.sim, sim_below(world.sim, round_us));

@@ -176,7 +176,10 @@ struct world {
     bool is_session_mode; /* of all pools, for the whole run: a session is reset between clients */
     bool is_shut_down;    /* all must leave */
     bool has_replication; /* some clients ask for it */
-    bool is_shared_mode;  /* the opposite: no pool has session mode, ever */
+    bool is_handed_over;  /* another process listens now: who was accepted before must be served */
+    /* A cancel request comes by way of another process. False: not now. */
+    bool (*order_cancel)(const uint8_t key[8]);
+    bool is_shared_mode;       /* the opposite: no pool has session mode, ever */
     unsigned chaos_owner_last; /* owners above it have begun after the chaos */
     /* Prepared statements with names: as PostgreSQL has them, since clients keep their sessions, or
      * tracked by the pooler. Neither: only unnamed ones, parsed in the batch that uses them. */

@@ -1435,13 +1435,15 @@ static void user_is_asked(struct user *user, const uint8_t *body, size_t bytes)
 
 static void user_is_told_why(struct user *user, const char *message)
 {
-    bool in_peace = !world.is_chaos && !world.is_shut_down && user->owner > world.chaos_owner_last;
+    bool in_peace = !world.is_chaos && (!world.is_shut_down || world.is_handed_over) &&
+                    user->owner > world.chaos_owner_last;
 
     world_log("client %u (owner %u) is told: %s", user->index, user->owner, message);
+    assert(!world.is_handed_over || strcmp(message, "pooler is shutting down") != 0);
     if (user->mixes_copy && world.may_track &&
         strcmp(message, "lost track of prepared statements") == 0)
         return;
-    /* But its lookup is a query like any other. */
+    /* Whoever is looked up waits for the answer to a query that has a query's limits. */
     assert(!world.owners[user->owner].is_replication || ends_replication(message) ||
            (world.looks_up && !user->is_granted));
     for (size_t i = 0; i < COUNT_OF(causes); i++)
@@ -1933,10 +1935,28 @@ static struct sim_peer *send_cancel(struct user *user)
     return peer;
 }
 
+/* No connection comes with it, so there is nothing that tells when it is over. */
+static void user_asks_elsewhere(struct user *user)
+{
+    if (!world.order_cancel(user->key))
+        return;
+    world_log("client %u asks another process for a cancel", user->index);
+    user->has_cancelled = true;
+    for (unsigned i = 0; i < user->expected_count; i++)
+        user->expected[(user->expected_first + i) % EXPECTED_MAX].may_be_cancelled = true;
+    user->expected[user->expected_first].is_cancelled = !world.is_chaos;
+    user->has_stray_cancels = user->has_stray_cancels || world.is_chaos;
+}
+
 static void user_asks_cancel(struct user *user)
 {
     bool closes_at_once = happens(3);
     struct cancel *cancel = cancels;
+
+    if (world.is_shut_down || happens(4)) {
+        user_asks_elsewhere(user);
+        return;
+    }
 
     while (cancel->peer != NULL)
         if (++cancel == cancels + COUNT_OF(cancels))
