@@ -16,21 +16,7 @@
 struct peer;
 
 /* Counts servers that are connecting or logging in, too. */
-enum { POOL_ADDRESSES_MAX = 16, POOL_WELCOME_BYTES = 2048, POOL_ERROR_BYTES = 256 };
-
-/* Addresses of the database's, or a peer's, host; asked from control, which asks a helper (DNS). */
-struct resolution {
-    struct job job;    /* the helper's; its letter carries it all the way */
-    struct pool *pool; /* NULL once the pool is gone */
-    struct peer *peer; /* whose host it is, instead of a pool's; or NULL */
-    unsigned core_index;
-    bool in_flight;
-    char host[1024];
-    uint16_t port;
-    unsigned address_count;
-    struct sockaddr_storage addresses[POOL_ADDRESSES_MAX];
-    char error[128];
-};
+enum { POOL_WELCOME_BYTES = 2048, POOL_ERROR_BYTES = 256 };
 
 struct pool {
     struct list link; /* in the core's list */
@@ -107,10 +93,10 @@ struct pool {
     uint8_t salt_bytes;
     uint32_t salt_iterations;
 
-    struct resolution *resolution;
-    uint64_t resolved_until_us;
-    unsigned address_count, address_next;
-    struct sockaddr_storage addresses[POOL_ADDRESSES_MAX];
+    /* The host that the next connection goes to: host.c only. */
+    struct host_waiter name_waiter;
+    bool has_turn;
+    unsigned turn; /* of the last connection, or has_turn: of the next one */
 
     struct pool_stats stats;
     uint64_t empty_since_us;          /* 0: some shard has a client or a server */
@@ -191,10 +177,9 @@ void pool_pause(struct pool *pool);
 void pool_resume(struct pool *pool);
 /* All servers end as soon as they are free; the welcome is forgotten. */
 void pool_retire_servers(struct pool *pool, const char *reason);
+/* The same for those whose address is not one of their host name's any more; the caller launches. */
+void pool_retire_moved(struct pool *pool);
 void pool_close_clients(struct pool *pool, const char *message);
-
-/* The answer of control to a resolution. The context is the core. */
-void resolution_returned(struct letter *letter, void *core);
 
 void pool_fill_row(const struct pool *pool, struct pool_row *row, uint64_t now_us);
 

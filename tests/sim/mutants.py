@@ -63,6 +63,10 @@ MUTANTS = [
      "oldest_us + LENDING_PASS_OVER_US >= first->wait_since_us", "oldest_us + 1000 * LENDING_PASS_OVER_US >= first->wait_since_us"),
     ("lent_servers_key_is_forgotten", "pool/server.c", "    memcpy(server->key, lent->key, sizeof(server->key));\n", ""),
     ("borrowed_server_survives_a_reconnect", "pool/server.c", "lender_generation < server_core(server)->generation) {", "false) {"),
+    # Names.
+    ("server_of_a_gone_address_survives_a_loan", "pool/server.c", "!host_is_current(pool, &server->address)) {", "false) {"),
+    ("gone_address_is_not_noticed", "pool/host.c", "            pool_retire_moved(pool);\n", "            ;\n"),
+    ("answer_comes_and_goes_unheard", "pool/host.c", "    name->in_flight = false;\n", ""),
     ("limit_of_the_database_leaks", "pool/pool.c",
      "    if (!take_limit(pool, true, for_client, owner != NULL)) {\n        usage_give(&pool->database_usage->server_count);\n",
      "    if (!take_limit(pool, true, for_client, owner != NULL)) {\n"),
