@@ -65,6 +65,17 @@ class Crowd:
         with self.lock:
             return sum(self.done.values())
 
+    def settled(self, seconds=0.1):
+        """How many when what had been answered is counted: no more come for a while."""
+        seen = [self.total(), time.monotonic()]
+
+        def rests():
+            if self.total() != seen[0]:
+                seen[:] = self.total(), time.monotonic()
+            return time.monotonic() - seen[1] >= seconds
+        eventually(rests, "quiet")
+        return seen[0]
+
     def goes_on(self, count=100):
         """Waits until so many more transactions are done."""
         before = self.total()
@@ -249,7 +260,7 @@ def test_pause_and_resume_lose_nothing_under_load(t):
                 same(console.do("pause"), "PAUSE")
                 # those that were logging in close when that is over
                 same([r for r in console.table("show servers") if r["state"] != "new"], [])
-            quiet = crowd.total()
+            quiet = crowd.settled()
             assert not crowd.problems, crowd.problems[:3]
             same(console.do("show version"), "SHOW")
             same(crowd.total(), quiet, "transactions while paused")
