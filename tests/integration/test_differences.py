@@ -6,7 +6,7 @@ import os
 import re
 import time
 
-from harness import PASSWORD, TOP, ours, refused, same, within
+from harness import PASSWORD, TOP, eventually, ours, refused, same, within
 from pgwire import startup
 
 
@@ -96,6 +96,28 @@ def test_statistics_of_the_console_stand_still(t):
             console.table("show version")
         row = next(row for row in console.table("show stats") if row["database"] == "pgbouncer")
         same({value for key, value in row.items() if key != "database"}, {"0"})
+
+
+@ours
+def test_an_empty_query_of_the_console_is_answered(t):
+    with t.pooler().console() as console:
+        for nothing in ("", " ", ";"):
+            same(console.client.query(nothing).types, "IZ")
+        same(console.do("show version"), "SHOW")
+
+
+# ---- logins -------------------------------------------------------------------------------------
+
+@ours
+def test_keys_of_a_plain_password_are_made_once(t):
+    pooler = t.pooler(auth_type="scram-sha-256", userlist={"app": PASSWORD, "other": PASSWORD}, verbose=1,
+                      stats_period=1, extra="[pgsplice]\nworker_threads = 1\n")
+    for _ in range(3):
+        for user in ("app", "other"):
+            pooler.connect(user=user, password=PASSWORD).terminate()
+    seen = len(pooler.log())
+    made = eventually(lambda: re.findall(r"helpers: (\d+) hashes made", pooler.log()[seen:]), "counters")
+    same(made[0], "2")
 
 
 # ---- several addresses --------------------------------------------------------------------------
