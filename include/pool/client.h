@@ -145,17 +145,9 @@ struct client *client_find_key(struct core *core, const uint8_t key[8]);
 void client_log(const struct client *client, enum log_level level, const char *format, ...)
     printf_like(3, 4);
 
-static inline const char *client_user(const struct client *client)
-{
-    return client->user_usage != NULL ? client->user_usage->name : "(nouser)";
-}
-
-static inline const char *client_database_name(const struct client *client)
-{
-    if (client->pool != NULL)
-        return client->pool->database_name;
-    return client->database_usage != NULL ? client->database_usage->name : "(nodb)";
-}
+/* As it calls itself, before it has logged in. */
+const char *client_user(const struct client *client);
+const char *client_database_name(const struct client *client);
 
 void client_become(struct client *client, enum client_state state);
 void client_fill_row(const struct client *client, struct socket_row *row, uint64_t now_us);

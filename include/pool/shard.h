@@ -22,6 +22,7 @@ struct pool;
 enum {
     SHARDS_MAX = 64,
     SHARD_SETS_MAX = 65536,
+    SHARD_SETS_FOR_STRANGERS_MAX = 16384, /* see shard_set_find_for_stranger */
     SHARD_LINE_BYTES = 64,
     SHARD_WELCOME_BYTES = 2048, /* see pool.h */
     SHARD_ERROR_BYTES = 256,
@@ -113,6 +114,7 @@ struct shard_set {
 
 struct shard_table {
     uint8_t *sets;
+    atomic_uint made_for_strangers;
     size_t set_bytes;
     unsigned core_count, shard_count_max;
 };
@@ -122,6 +124,10 @@ void shard_table_release(struct shard_table *table);
 
 /* The set, made if need be. NULL: the table is full, or a name too long. */
 struct shard_set *shard_set_find(struct shard_table *table, const char *database, const char *user);
+/* The same for a name that somebody says who has not proved who he is: of those no more than
+ * SHARD_SETS_FOR_STRANGERS_MAX are made, since none is ever given back. */
+struct shard_set *shard_set_find_for_stranger(struct shard_table *table, const char *database,
+                                              const char *user);
 
 /* Over how many shards the clients of a pool are spread: min(cores, max(1, pool_size / 4)), unless
  * `wanted` (pool_shards) says otherwise. pool_size 0 is no limit. */
