@@ -22,7 +22,7 @@ CPPFLAGS  += -Iinclude -D_GNU_SOURCE -DPGSPLICE_VERSION='"$(VERSION)"' \
 CFLAGS    += -std=gnu11 $(OPTIMIZE) $(WARNINGS) $(SANITIZE) -fno-strict-aliasing -fstack-protector-strong \
              -pthread -MMD -MP
 LDFLAGS   += $(SANITIZE) -pthread
-LDLIBS    ?= -luring -lwolfssl -linih -lidn -lsystemd $(PAM_LIBS) $(LDAP_LIBS)
+LDLIBS    ?= -luring -lwolfssl -linih -lidn -lsystemd -lcares $(PAM_LIBS) $(LDAP_LIBS)
 
 PAM_LIBS  := $(if $(filter 1,$(WITH_PAM)),-lpam)
 LDAP_LIBS := $(if $(filter 1,$(WITH_LDAP)),-lldap -llber)

@@ -5,6 +5,7 @@
 #include "control/listen.h"
 #include "control/log_writer.h"
 #include "control/process.h"
+#include "control/resolver.h"
 #include "control/systemd.h"
 #include "control/takeover.h"
 #include "crypto/random.h"
@@ -45,9 +46,9 @@ static void print_usage(void)
 static void print_version(void)
 {
     printf("pgsplice " PGSPLICE_VERSION "\n"
-           "io_uring: liburing\nadns: getaddrinfo\ntls: no\nsystemd: yes\n"
+           "io_uring: liburing\nadns: %s\ntls: no\nsystemd: yes\n"
            "pam: %s\nldap: %s\n",
-           BUILD_HAS_PAM ? "yes" : "no", BUILD_HAS_LDAP ? "yes" : "no");
+           resolver_version(), BUILD_HAS_PAM ? "yes" : "no", BUILD_HAS_LDAP ? "yes" : "no");
 }
 
 /* The exit status when the program should end at once, -1: go on. */
@@ -273,7 +274,7 @@ static void start_workers(struct snapshot *snapshot, unsigned worker_count, cons
             .listeners = listeners,
             .post_control = control_post,
             .post_job = helper_post,
-            .resolver_open = helper_resolver_open,
+            .resolver_open = control_resolver_open,
             .console_open = control_console_open,
         };
         struct thread *thread;
@@ -412,8 +413,8 @@ int main(int argc, char **argv)
             thread_accept_again(i);
     }
     log_write(LEVEL_LOG,
-              "process up: pgsplice " PGSPLICE_VERSION ", liburing (io_uring), adns: getaddrinfo, "
-              "tls: no");
+              "process up: pgsplice " PGSPLICE_VERSION ", liburing (io_uring), adns: %s, tls: no",
+              resolver_version());
     if (arguments.is_daemon)
         process_daemon_ready();
     control_options.worker_count = worker_count;

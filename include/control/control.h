@@ -39,6 +39,9 @@ bool control_cancel(const uint8_t key[8]);
 /* Opened by control: a console session arrives. */
 void control_console_open(struct letter *letter, void *context);
 
+/* Opened by control: a core asks for the addresses of a name (struct resolution). */
+void control_resolver_open(struct letter *letter, void *context);
+
 /* The loop. Returns the exit status. */
 int control_run(const struct control_options *options);
 
@@ -49,6 +52,7 @@ enum control_mode { CONTROL_ACTIVE, CONTROL_PAUSED, CONTROL_SUSPENDED };
 struct requests *control_requests(void);
 const struct snapshot *control_snapshot(void);
 struct usage_table *control_usage(void);
+const struct dns *control_dns(void);
 uint64_t control_now_us(void);
 enum control_mode control_mode(void);
 enum shutdown_mode control_shutdown_mode(void);

@@ -1,7 +1,7 @@
-/* helper.h - threads for what burns CPU (PBKDF2) or blocks (names of hosts and of OS users, PAM, LDAP).
+/* helper.h - threads for what burns CPU (PBKDF2) or blocks (names of OS users, PAM, LDAP).
  *
  * They keep no state: a job goes in, a result goes back by letter to the core that asked. Hashing,
- * host names, OS users, PAM and LDAP have a queue and threads each, so that none holds up the others. A job whose
+ * OS users, PAM and LDAP have a queue and threads each, so that none holds up the others. A job whose
  * asker has gone (job_set_cancelled) comes back without having run. Posting takes no lock.
  *
  * A worker is pinned to each core, and a PBKDF2 of 2 ms between two of its turns would be seen by
@@ -18,9 +18,6 @@ enum {
     HELPER_HASH_THREADS = 2,
     HELPER_LATE_THREADS = 1,
     HELPER_PATIENCE_US = 200 * 1000, /* a hundred hashes on a free core */
-    /* A lookup that hangs takes 10 s or more (resolv.conf) and no CPU: some may hang before others
-     * have to wait. */
-    HELPER_NAME_THREADS = 4,
     HELPER_USER_THREADS = 2,
     HELPER_PAM_THREADS = 1, /* see pam_check.h */
     /* A server that is silent costs PASSWORD_CHECK_TIMEOUT_MAX_S for each login. */
@@ -31,8 +28,6 @@ enum {
      * served; whoever comes to a queue that is longer would most likely wait in vain, and hold up
      * the logins at servers meanwhile. */
     HELPER_HASH_WAITING_MAX = 4096,
-    /* One for each pool whose host is a name: as many as one core can ask for at once. */
-    HELPER_NAME_WAITING_MAX = 4096,
     /* Logins by peer: so many mean that NSS does not answer. */
     HELPER_USER_WAITING_MAX = 4096,
     /* Logins. Where they wait too long client_login_timeout takes them out. */
@@ -45,13 +40,9 @@ must_check bool helper_start(void);
  * too many wait; the job is the caller's still, and no letter will come. Said in the log, at most
  * once a second. */
 must_check bool helper_post(struct job *job);
-/* Opened by control: looks the host names of a struct resolution up in a helper and sends it back
- * with resolution_returned; without an address when too many lookups wait. */
-void helper_resolver_open(struct letter *letter, void *context);
-
 /* What the helpers did since the start. Any thread. */
 struct helper_counts {
-    struct job_counts hashes, names, users, pam, ldap;
+    struct job_counts hashes, users, pam, ldap;
 };
 struct helper_counts helper_counts(void);
 

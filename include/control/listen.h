@@ -54,6 +54,9 @@ void listen_close(bool unix_too);
 /* Removes the file of the unix socket, unless it is somebody else's: systemd's, or the next
  * process's. */
 void listen_remove_unix(void);
+/* The process before us will remove the file when it ends: keep a second name, and put it back then. */
+void listen_keep_unix(void);
+void listen_restore_unix(void);
 /* The sockets live on in another process. */
 void listen_handed_over(void);
 

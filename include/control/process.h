@@ -11,6 +11,8 @@
 /* False: another live process has it (said). A stale one is removed. */
 must_check bool process_check_pidfile(const char *path);
 must_check bool process_write_pidfile(const char *path);
+/* Writes it again, should somebody have removed it. */
+void process_restore_pidfile(const char *path);
 /* Unless another process has written it since. */
 void process_remove_pidfile(const char *path);
 

@@ -9,6 +9,11 @@
  * The session with it stays open until it ends: cancel requests for its clients come to us now and are
  * told to it (CANCEL key). Its clients are its own: neither they nor servers are handed over.
  *
+ * PgBouncer gives its sockets in the same way. From 1.23 on it can be told to stop accepting and to end
+ * with its last client (SHUTDOWN WAIT_FOR_CLIENTS); older ones go on accepting beside us until they are
+ * stopped. Cancel requests for its clients are lost when they come to us. At its end it removes the
+ * unix socket's file and the pidfile, which are ours by then: we watch its process and put them back.
+ *
  * Main thread; blocks for at most some seconds while starting, never later. */
 #ifndef CONTROL_TAKEOVER_H
 #define CONTROL_TAKEOVER_H
@@ -37,7 +42,7 @@ must_check bool takeover_end(void);
 /* The session with the process before us; -1: there is none (any more). */
 int takeover_fd(void);
 /* It has said something, or ended. */
-void takeover_readable(void);
+void takeover_readable(const struct settings *settings);
 /* Somebody's cancel request that nobody here knows. */
 void takeover_cancel(const uint8_t key[8]);
 

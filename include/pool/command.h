@@ -19,6 +19,7 @@ enum command_kind {
     COMMAND_KILL,
     COMMAND_KILL_CLIENT, /* `id`; answers `found` */
     COMMAND_SHUTDOWN,    /* `shutdown` */
+    COMMAND_HOST,        /* `host`: an address of it is gone */
     COMMAND_CANCEL,      /* `cancel_key`, of a request that another process got; answers `found` */
 };
 
@@ -34,7 +35,8 @@ struct command {
     uint64_t id;
     uint8_t cancel_key[8];
     bool found;
-    void *owner; /* control's */
+    const struct host_news *host; /* control's, until all have answered */
+    void *owner;                  /* control's */
 };
 
 /* The context is the core; runs the command and posts it back to control. */

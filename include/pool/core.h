@@ -15,6 +15,7 @@
 #include "conn/conn.h"
 #include "io/mailbox.h"
 #include "io/timer.h"
+#include "pool/host.h"
 #include "pool/params.h"
 #include "pool/shard.h"
 #include "pool/statement.h"
@@ -116,8 +117,8 @@ struct core {
     const char *host_name;
     unsigned index, count;
 
-    struct slab clients, logins, auth_queries, servers, server_logins, pools, cancels, resolutions,
-        peers, scram_cache;
+    struct slab clients, logins, auth_queries, servers, server_logins, pools, cancels, names, peers,
+        scram_cache;
     struct statement_store statements;
     struct list pool_list;         /* all pools of this core */
     struct list login_list;        /* clients that have no pool yet, cancel requests too */
@@ -126,6 +127,7 @@ struct core {
     struct list auth_queries_over; /* their answers go home at the end of the turn */
     struct list scram_entries;     /* keys made from plain passwords; see login.c */
     struct pool *pool_buckets[POOL_BUCKETS];
+    struct host_name *name_buckets[HOST_NAME_BUCKETS]; /* host.c only */
     uint32_t
         key_buckets[KEY_BUCKETS]; /* cancel key -> client's slab index + 1, chained in client */
 

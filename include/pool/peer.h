@@ -37,12 +37,10 @@ struct peer {
     unsigned active_count;     /* in flight */
     unsigned connecting_count; /* of these */
     bool has_failed;           /* and the log says so already */
-    bool has_moved;            /* while its old host was being looked up */
     bool is_launching;         /* guards peer_launch against itself */
-    struct resolution *resolution;
-    uint64_t resolved_until_us;
+    struct host_waiter name_waiter;
     unsigned address_count, address_next;
-    struct sockaddr_storage addresses[POOL_ADDRESSES_MAX];
+    struct sockaddr_storage addresses[HOST_ADDRESSES_MAX];
 };
 
 static inline int cancel_key_peer(const uint8_t key[8])
@@ -93,9 +91,6 @@ void peer_connected(struct cancel *cancel);
 void peer_connect_again(struct cancel *cancel);
 void peer_failed(struct cancel *cancel, const char *reason);
 void peer_request_ended(struct peer *peer, bool was_connecting);
-
-/* The answer of control to the lookup of its host. */
-void peer_resolved(struct resolution *resolution, struct core *core);
 
 /* A new snapshot: what has moved is looked up anew, what waits for one that is gone ends. */
 void peer_update_all(struct core *core);

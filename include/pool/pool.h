@@ -16,21 +16,7 @@
 struct peer;
 
 /* Counts servers that are connecting or logging in, too. */
-enum { POOL_ADDRESSES_MAX = 16, POOL_WELCOME_BYTES = 2048, POOL_ERROR_BYTES = 256 };
-
-/* Addresses of the database's, or a peer's, host; asked from control, which asks a helper (DNS). */
-struct resolution {
-    struct job job;    /* the helper's; its letter carries it all the way */
-    struct pool *pool; /* NULL once the pool is gone */
-    struct peer *peer; /* whose host it is, instead of a pool's; or NULL */
-    unsigned core_index;
-    bool in_flight;
-    char host[1024];
-    uint16_t port;
-    unsigned address_count;
-    struct sockaddr_storage addresses[POOL_ADDRESSES_MAX];
-    char error[128];
-};
+enum { POOL_WELCOME_BYTES = 2048, POOL_ERROR_BYTES = 256 };
 
 struct pool {
     struct list link; /* in the core's list */
@@ -77,7 +63,6 @@ struct pool {
     bool has_welcome;
     uint64_t welcome_generation;   /* of the server that said it */
     uint64_t welcome_us;           /* when that was, or when a change of it was told */
-    bool welcome_has_changed;      /* a server that is still logging in says something else */
     uint64_t asked_standby_us;     /* when a server was last asked whether it still is one */
     struct buffer *default_params; /* tracked values as a fresh server reports them */
     uint16_t welcome_bytes;
@@ -108,10 +93,10 @@ struct pool {
     uint8_t salt_bytes;
     uint32_t salt_iterations;
 
-    struct resolution *resolution;
-    uint64_t resolved_until_us;
-    unsigned address_count, address_next;
-    struct sockaddr_storage addresses[POOL_ADDRESSES_MAX];
+    /* The host that the next connection goes to: host.c only. */
+    struct host_waiter name_waiter;
+    bool has_turn;
+    unsigned turn; /* of the last connection, or has_turn: of the next one */
 
     struct pool_stats stats;
     uint64_t empty_since_us;          /* 0: some shard has a client or a server */
@@ -155,6 +140,9 @@ void pool_client_leaves(struct pool *pool, struct client *client);
 void pool_server_free(struct pool *pool, struct server *server);
 /* A server's login has succeeded for the first time or again: the welcome is made. */
 void pool_server_logged_in(struct pool *pool, struct server *server);
+/* A server that logs in says something else than the welcome, which it replaces. */
+void pool_replace_welcome(struct pool *pool, const uint8_t *welcome, size_t bytes,
+                          uint64_t generation);
 /* A running server says that in_hot_standby has changed: its host was promoted. No client can SET
  * that, so it holds for all of them, and for those who come. */
 void pool_standby_told(struct pool *pool, const struct server *server, const char *value);
@@ -189,10 +177,9 @@ void pool_pause(struct pool *pool);
 void pool_resume(struct pool *pool);
 /* All servers end as soon as they are free; the welcome is forgotten. */
 void pool_retire_servers(struct pool *pool, const char *reason);
+/* The same for those whose address is not one of their host name's any more; the caller launches. */
+void pool_retire_moved(struct pool *pool);
 void pool_close_clients(struct pool *pool, const char *message);
-
-/* The answer of control to a resolution. The context is the core. */
-void resolution_returned(struct letter *letter, void *core);
 
 void pool_fill_row(const struct pool *pool, struct pool_row *row, uint64_t now_us);
 

@@ -71,6 +71,7 @@ struct server {
     uint64_t id;
     uint64_t generation; /* core.generation when it was opened */
     uint64_t identity;   /* of its pool then */
+    unsigned host_turn;  /* which of the entry's hosts it was opened to, see host_failed */
     uint64_t connect_us, request_us, idle_since_us, state_since_us;
     struct sockaddr_storage address;
     uint8_t key[8]; /* BackendKeyData of PostgreSQL */

@@ -99,6 +99,7 @@ struct shard_set {
     atomic_int login_count;                            /* connecting or logging in */
     atomic_int ready_count;                            /* logged in */
     _Atomic uint64_t last_lifetime_us;
+    atomic_uint host_turn; /* of the next connection, or with load_balance_hosts = disable of all */
     /* core.generation at the last RECONNECT or KILL that was meant for the pool: the welcome of an
      * older server counts no more. */
     _Atomic uint64_t generation;

@@ -3,8 +3,10 @@
 #include "base/clock.h"
 #include "control/console.h"
 #include "control/control.h"
+#include "control/dns.h"
 #include "control/merge.h"
 
+#include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -531,9 +533,9 @@ static void show_lists(struct session *session, const struct core_counts *counts
         {"login_clients", counts->login_clients},
         {"free_servers", counts->free_servers},
         {"used_servers", counts->servers},
-        {"dns_names", 0},
-        {"dns_zones", 0},
-        {"dns_queries", 0},
+        {"dns_names", control_dns()->host_count},
+        {"dns_zones", control_dns()->zone_count},
+        {"dns_queries", control_dns()->question_count},
         {"dns_pending", 0},
     };
 
@@ -598,6 +600,50 @@ static void show_memory(struct session *session, const struct memory_row *rows, 
             show_memory_row(session, &rows[k]);
     show_memory_row(session, &(struct memory_row){"console_session_cache", sizeof(struct session),
                                                   console_session_count, 0});
+}
+
+static void show_dns_hosts(struct session *session)
+{
+    uint64_t now_us = control_now_us();
+
+    list_for_each(link, &control_dns()->hosts)
+    {
+        const struct dns_host *host = OWNER_OF(link, struct dns_host, link);
+        uint64_t until_us = dns_host_until_us(host);
+        char text[HOST_ADDRESSES_MAX * 64] = "";
+        struct show_row row;
+        size_t used = 0;
+
+        for (unsigned i = 0; i < host->answer.address_count && !host->has_failed; i++) {
+            const struct host_address *address = &host->answer.addresses[i];
+            char literal[INET6_ADDRSTRLEN] = "";
+
+            (void)inet_ntop(address->family, address->bytes, literal, sizeof(literal));
+            used += (size_t)snprintf(text + used, sizeof(text) - used,
+                                     address->family == AF_INET6 ? "%s[%s]:0" : "%s%s:0",
+                                     i > 0 ? "," : "", literal);
+        }
+        show_row_begin(&row, &session->output, session->table);
+        show_text(&row, host->name);
+        show_number(&row, until_us > now_us ? (int64_t)((until_us - now_us) / US_PER_S) : 0);
+        show_text(&row, text);
+        show_row_end(&row);
+    }
+}
+
+static void show_dns_zones(struct session *session)
+{
+    list_for_each(link, &control_dns()->zones)
+    {
+        const struct dns_zone *zone = OWNER_OF(link, struct dns_zone, link);
+        struct show_row row;
+
+        show_row_begin(&row, &session->output, session->table);
+        show_text(&row, zone->name);
+        show_number(&row, zone->serial);
+        show_number(&row, zone->host_count);
+        show_row_end(&row);
+    }
 }
 
 static void show_help(struct session *session)
@@ -728,6 +774,10 @@ void console_show(struct session *session, const struct show_table *table)
         show_pair(session, "suspended", control_mode() == CONTROL_SUSPENDED ? "yes" : "no");
     } else if (strcmp(name, "CONFIG") == 0) {
         show_config(session);
+    } else if (strcmp(name, "DNS_HOSTS") == 0) {
+        show_dns_hosts(session);
+    } else if (strcmp(name, "DNS_ZONES") == 0) {
+        show_dns_zones(session);
     } else if (strcmp(name, "USERS") == 0) {
         show_users(session);
     } else if (strcmp(name, "FDS") == 0) {

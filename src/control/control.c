@@ -2,9 +2,11 @@
 
 #include "base/clock.h"
 #include "control/console.h"
+#include "control/dns.h"
 #include "control/helper.h"
 #include "control/listen.h"
 #include "control/log_writer.h"
+#include "control/resolver.h"
 #include "control/systemd.h"
 #include "control/takeover.h"
 #include "pool/peer.h"
@@ -27,6 +29,7 @@ static struct {
     struct mailbox mailbox;
     int bell_fd;
     struct requests requests;
+    struct dns dns;
     enum control_mode mode;
     enum shutdown_mode shutdown;
     struct request *suspend; /* the SUSPEND that is under way */
@@ -88,6 +91,50 @@ void control_console_open(struct letter *letter, void *context)
     letter->open = handover_returned;
     thread_post(handover->from_core, letter);
 }
+
+/* ---- names ---- */
+
+void control_resolver_open(struct letter *letter, void *context)
+{
+    (void)context;
+    dns_resolve(&control.dns, OWNER_OF(letter, struct resolution, letter), clock_now_us());
+}
+
+static void dns_replied(void *context, struct resolution *resolution)
+{
+    (void)context;
+    resolution->letter.open = resolution_returned;
+    thread_post(resolution->core_index, &resolution->letter);
+}
+
+static void host_change_told(struct request *request)
+{
+    free(request->owner);
+    request_release(request);
+}
+
+/* Letters arrive in order: who gets the new answer has heard of this before. */
+static void host_has_changed(void *context, const char *name, const struct host_answer *answer)
+{
+    struct host_news *news = malloc(sizeof(*news));
+    struct request *request;
+
+    (void)context;
+    assert(news != NULL);
+    snprintf(news->name, sizeof(news->name), "%s", name);
+    news->answer = *answer;
+    request = request_make(&control.requests, news, host_change_told);
+    request->command.kind = COMMAND_HOST;
+    request->command.host = news;
+    request_command(request);
+}
+
+const struct dns *control_dns(void)
+{
+    return &control.dns;
+}
+
+/* ---- what others ask for ---- */
 
 const struct snapshot *control_snapshot(void)
 {
@@ -168,6 +215,7 @@ void control_replace_snapshot(struct snapshot *snapshot, struct request *request
     snapshot_release(control.snapshot);
     control.snapshot = snapshot;
     apply_log_settings();
+    dns_configure(&control.dns, &snapshot->settings, clock_now_us());
     listen_tune(&snapshot->settings);
     request->command.kind = COMMAND_SNAPSHOT;
     request->command.snapshot = snapshot;
@@ -188,6 +236,7 @@ const char *control_reload(struct request *request)
         log_write(LEVEL_WARNING, "config file loading failed; the running configuration stays");
         return "RELOAD failed, see logs for additional details";
     }
+    resolver_reload();
     control_replace_snapshot(snapshot, request);
     return NULL;
 }
@@ -199,16 +248,13 @@ static void log_helpers(void)
 {
     struct helper_counts counts = helper_counts();
 
-    log_write(
-        LEVEL_DEBUG,
-        "helpers: %llu hashes made, %llu cancelled, %llu refused; %llu names looked up, %llu "
-        "cancelled, %llu refused; %llu OS users looked up, %llu cancelled, %llu refused; %llu "
-        "passwords checked by PAM, %llu cancelled, %llu refused; %llu by LDAP, %llu "
-        "cancelled, %llu refused",
-        counts.hashes.run, counts.hashes.cancelled, counts.hashes.refused, counts.names.run,
-        counts.names.cancelled, counts.names.refused, counts.users.run, counts.users.cancelled,
-        counts.users.refused, counts.pam.run, counts.pam.cancelled, counts.pam.refused,
-        counts.ldap.run, counts.ldap.cancelled, counts.ldap.refused);
+    log_write(LEVEL_DEBUG,
+              "helpers: %llu hashes made, %llu cancelled, %llu refused; %llu OS users looked up, "
+              "%llu cancelled, %llu refused; %llu passwords checked by PAM, %llu cancelled, %llu "
+              "refused; %llu by LDAP, %llu cancelled, %llu refused",
+              counts.hashes.run, counts.hashes.cancelled, counts.hashes.refused, counts.users.run,
+              counts.users.cancelled, counts.users.refused, counts.pam.run, counts.pam.cancelled,
+              counts.pam.refused, counts.ldap.run, counts.ldap.cancelled, counts.ldap.refused);
 }
 
 static void stats_gathered(struct request *request)
@@ -527,6 +573,7 @@ static int poll_timeout_ms(void)
     uint64_t now_us = clock_now_us();
     uint64_t next_us = MIN(stats_due_us(), requests_next_us(&control.requests));
 
+    next_us = MIN(next_us, MIN(dns_next_us(&control.dns), resolver_next_us()));
     if (control.watchdog_us > 0)
         next_us = MIN(next_us, control.watchdog_at_us);
     return next_us <= now_us ? 0 : (int)MIN((next_us - now_us) / 1000 + 1, UINT64_C(60000));
@@ -534,7 +581,9 @@ static int poll_timeout_ms(void)
 
 int control_run(const struct control_options *options)
 {
-    struct pollfd fds[3 + CONSOLE_SESSIONS_MAX];
+    static const struct dns_ports dns_ports = {
+        .ask = resolver_ask, .reply = dns_replied, .changed = host_has_changed};
+    struct pollfd fds[4 + CONSOLE_SESSIONS_MAX];
     uint64_t drained;
 
     control.options = *options;
@@ -542,15 +591,21 @@ int control_run(const struct control_options *options)
     requests_init(&control.requests, options->worker_count, post_to_worker, NULL);
     stats_init(&control.stats, clock_now_us());
     control.stats_begun_us = clock_now_us();
+    dns_init(&control.dns, &dns_ports, NULL, &control.snapshot->settings, clock_now_us());
+    if (!resolver_start(control.snapshot->settings.resolv_conf)) {
+        log_writer_flush();
+        return 1;
+    }
     control.watchdog_us = systemd_watchdog_us() / 2;
     systemd_ready();
     while (!control.is_done) {
-        size_t count = 3;
+        size_t count = 4;
 
         fds[0] = (struct pollfd){.fd = options->signal_fd, .events = POLLIN};
         fds[1] = (struct pollfd){.fd = control.bell_fd, .events = POLLIN};
         fds[2] = (struct pollfd){.fd = takeover_fd(), .events = POLLIN}; /* -1: not looked at */
-        count += console_poll_fill(fds + 3, CONSOLE_SESSIONS_MAX);
+        fds[3] = (struct pollfd){.fd = resolver_fd(), .events = POLLIN};
+        count += console_poll_fill(fds + 4, CONSOLE_SESSIONS_MAX);
         if (poll(fds, count, poll_timeout_ms()) < 0 && errno != EINTR) {
             log_write(LEVEL_FATAL, "poll() failed: %s", strerror(errno));
             return 1;
@@ -561,8 +616,10 @@ int control_run(const struct control_options *options)
             (void)!read(control.bell_fd, &drained, sizeof(drained));
         (void)mailbox_open_all(&control.mailbox, NULL);
         if (fds[2].revents != 0)
-            takeover_readable();
-        console_poll_events(fds + 3, count - 3);
+            takeover_readable(&control.snapshot->settings);
+        resolver_run();
+        dns_run(&control.dns, clock_now_us());
+        console_poll_events(fds + 4, count - 4);
         requests_run(&control.requests, clock_now_us());
         watchdog_run(clock_now_us());
         if (clock_now_us() >= stats_due_us()) {

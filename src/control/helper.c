@@ -4,10 +4,8 @@
 #include "control/ldap_check.h"
 #include "control/pam_check.h"
 #include "pool/login.h"
-#include "pool/pool.h"
 #include "worker/thread.h"
 
-#include <netdb.h>
 #include <pwd.h>
 #include <sched.h>
 #include <semaphore.h>
@@ -26,14 +24,13 @@ enum {
 enum helper_kind {
     HELPER_HASH,
     HELPER_LATE,
-    HELPER_NAMES,
     HELPER_USERS,
     HELPER_PAM,
     HELPER_LDAP,
     HELPER_KINDS,
 };
 
-static struct job_queue hash_queue, name_queue, user_queue, pam_queue, ldap_queue;
+static struct job_queue hash_queue, user_queue, pam_queue, ldap_queue;
 
 /* `nice` of a kind that is idle does not count. */
 static const struct {
@@ -47,7 +44,6 @@ static const struct {
     [HELPER_HASH] = {"hash", &hash_queue, HELPER_HASH_THREADS, 0, 0, true},
     [HELPER_LATE] = {"hash-late", &hash_queue, HELPER_LATE_THREADS, HELPER_PATIENCE_US, LATE_NICE,
                      false},
-    [HELPER_NAMES] = {"names", &name_queue, HELPER_NAME_THREADS, 0, 0, false},
     [HELPER_USERS] = {"os-users", &user_queue, HELPER_USER_THREADS, 0, 0, false},
     /* Modules hash passwords, and TLS takes milliseconds. */
     [HELPER_PAM] = {"pam", &pam_queue, BUILD_HAS_PAM ? HELPER_PAM_THREADS : 0, 0, LATE_NICE, false},
@@ -62,8 +58,8 @@ struct helper {
     char error[RING_ERROR_BYTES];
 };
 
-static struct helper helpers[HELPER_HASH_THREADS + HELPER_LATE_THREADS + HELPER_NAME_THREADS +
-                             HELPER_USER_THREADS + HELPER_PAM_THREADS + HELPER_LDAP_THREADS];
+static struct helper helpers[HELPER_HASH_THREADS + HELPER_LATE_THREADS + HELPER_USER_THREADS +
+                             HELPER_PAM_THREADS + HELPER_LDAP_THREADS];
 static _Atomic uint64_t refusal_said_us; /* when the log last told of a full queue; 0: never */
 
 /* Priorities are only lowered, which anybody may. On Linux a thread has a niceness of its own. */
@@ -119,7 +115,6 @@ bool helper_start(void)
     bool started = true;
 
     job_queue_init(&hash_queue, HELPER_HASH_WAITING_MAX);
-    job_queue_init(&name_queue, HELPER_NAME_WAITING_MAX);
     job_queue_init(&user_queue, HELPER_USER_WAITING_MAX);
     job_queue_init(&pam_queue, HELPER_PAM_WAITING_MAX);
     job_queue_init(&ldap_queue, HELPER_LDAP_WAITING_MAX);
@@ -204,63 +199,7 @@ bool helper_post(struct job *job)
 struct helper_counts helper_counts(void)
 {
     return (struct helper_counts){.hashes = job_queue_counts(&hash_queue),
-                                  .names = job_queue_counts(&name_queue),
                                   .users = job_queue_counts(&user_queue),
                                   .pam = job_queue_counts(&pam_queue),
                                   .ldap = job_queue_counts(&ldap_queue)};
-}
-
-/* ---- names ---- */
-
-static void add_addresses(struct resolution *resolution, const char *host)
-{
-    struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
-    struct addrinfo *list = NULL;
-    char port[8];
-    int result;
-
-    snprintf(port, sizeof(port), "%u", resolution->port);
-    result = getaddrinfo(host, port, &hints, &list);
-    if (result != 0) {
-        snprintf(resolution->error, sizeof(resolution->error), "%.60s: %s", host,
-                 gai_strerror(result));
-        return;
-    }
-    for (struct addrinfo *item = list;
-         item != NULL && resolution->address_count < POOL_ADDRESSES_MAX; item = item->ai_next) {
-        if (item->ai_addrlen > sizeof(struct sockaddr_storage))
-            continue;
-        memset(&resolution->addresses[resolution->address_count], 0,
-               sizeof(struct sockaddr_storage));
-        memcpy(&resolution->addresses[resolution->address_count++], item->ai_addr,
-               item->ai_addrlen);
-    }
-    freeaddrinfo(list);
-}
-
-static void resolve_run(struct job *job)
-{
-    struct resolution *resolution = OWNER_OF(job, struct resolution, job);
-    char *position = NULL;
-
-    resolution->address_count = 0;
-    for (char *host = strtok_r(resolution->host, ",", &position); host != NULL;
-         host = strtok_r(NULL, ",", &position))
-        add_addresses(resolution, host);
-}
-
-void helper_resolver_open(struct letter *letter, void *context)
-{
-    struct resolution *resolution = OWNER_OF(letter, struct resolution, job.letter);
-
-    (void)context;
-    resolution->job.run = resolve_run;
-    resolution->job.core_index = resolution->core_index;
-    letter->open = resolution_returned;
-    if (job_queue_post(&name_queue, &resolution->job))
-        return;
-    say_refusal(&name_queue, "name lookups");
-    resolution->address_count = 0;
-    snprintf(resolution->error, sizeof(resolution->error), "too many lookups are waiting");
-    thread_post(resolution->core_index, letter);
 }

@@ -26,6 +26,8 @@ static struct {
     char unix_path[sizeof(((struct sockaddr_un *)NULL)->sun_path)]; /* "": no file that is ours */
 } listening;
 
+enum { UNIX_PATH_ROOM = 128 };
+
 /* ---- addresses ---- */
 
 union address {
@@ -507,8 +509,42 @@ void listen_close(bool unix_too)
     }
 }
 
+/* A second name of the same socket, for the time in which another process may remove the first. */
+static bool kept_path(char path[UNIX_PATH_ROOM])
+{
+    return listening.unix_path[0] != '\0' &&
+           snprintf(path, UNIX_PATH_ROOM, "%s.kept", listening.unix_path) < UNIX_PATH_ROOM;
+}
+
+void listen_keep_unix(void)
+{
+    char kept[UNIX_PATH_ROOM];
+
+    if (!kept_path(kept))
+        return;
+    (void)unlink(kept);
+    if (link(listening.unix_path, kept) < 0)
+        log_write(LEVEL_WARNING, "the unix socket will be gone with the process before us: %s",
+                  strerror(errno));
+}
+
+void listen_restore_unix(void)
+{
+    char kept[UNIX_PATH_ROOM];
+
+    if (!kept_path(kept))
+        return;
+    if (access(listening.unix_path, F_OK) < 0 && rename(kept, listening.unix_path) == 0)
+        log_write(LEVEL_LOG, "unix:%s is there again", listening.unix_path);
+    (void)unlink(kept);
+}
+
 void listen_remove_unix(void)
 {
+    char kept[UNIX_PATH_ROOM];
+
+    if (kept_path(kept))
+        (void)unlink(kept);
     if (listening.unix_path[0] != '\0')
         (void)unlink(listening.unix_path);
 }

@@ -56,11 +56,21 @@ bool process_write_pidfile(const char *path)
     if (path == NULL || path[0] == '\0')
         return true;
     file = fopen(path, "we");
-    if (file == NULL || fprintf(file, "%d\n", (int)getpid()) < 0 || fclose(file) != 0) {
+    if (file == NULL) {
+        log_write(LEVEL_FATAL, "could not open pidfile '%s': %s", path, strerror(errno));
+        return false;
+    }
+    if (fprintf(file, "%d\n", (int)getpid()) < 0 || fclose(file) != 0) {
         log_write(LEVEL_FATAL, "could not write pidfile '%s': %s", path, strerror(errno));
         return false;
     }
     return true;
+}
+
+void process_restore_pidfile(const char *path)
+{
+    if (read_pidfile(path) < 0)
+        (void)!process_write_pidfile(path);
 }
 
 void process_remove_pidfile(const char *path)

@@ -3,6 +3,7 @@
 #include "base/bytes.h"
 #include "base/log.h"
 #include "control/listen.h"
+#include "control/process.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -11,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -20,6 +22,9 @@ enum { ANSWER_SECONDS = 5, DYING_MS = 500, INPUT_BYTES = 16384, ATTACHED_MAX = 6
 static struct {
     int fd; /* -1: none */
     bool is_pending;
+    bool is_pgbouncer;
+    pid_t pid;        /* of the process before us */
+    size_t row_count; /* of SHOW FDS */
     int *sockets;
     size_t socket_count;
     uint8_t input[INPUT_BYTES];
@@ -116,6 +121,29 @@ static void keep_parameter(const uint8_t *body, size_t bytes)
                  (int)(sizeof(takeover.version) - 1), (const char *)body + sizeof(name));
 }
 
+/* A row of SHOW FDS: its second column says what its descriptor is. PgBouncer gives those of clients
+ * and servers, too: they are not for us. */
+static void keep_row(const uint8_t *body, size_t bytes)
+{
+    static const char listener[] = "pooler";
+    struct reader reader;
+    size_t row = takeover.row_count++;
+    const uint8_t *text = NULL;
+    uint32_t text_bytes = 0;
+
+    reader_init(&reader, body, bytes);
+    (void)reader_get_u16(&reader);
+    for (int column = 0; column < 2; column++) {
+        text_bytes = reader_get_u32(&reader);
+        text = text_bytes == UINT32_MAX ? NULL : reader_get(&reader, text_bytes);
+    }
+    if (row >= takeover.socket_count ||
+        (text != NULL && text_bytes == strlen(listener) && memcmp(text, listener, text_bytes) == 0))
+        return;
+    close(takeover.sockets[row]);
+    takeover.sockets[row] = -1;
+}
+
 /* Takes one whole message out of the input; its type, 0: not there yet, -1: nonsense. */
 static int take_message(void)
 {
@@ -135,6 +163,8 @@ static int take_message(void)
         keep_error(data + 5, bytes - 5);
     else if (type == 'S')
         keep_parameter(data + 5, bytes - 5);
+    else if (type == 'D')
+        keep_row(data + 5, bytes - 5);
     else if (type == 'R' && (bytes < 9 || bytes_get_u32(data + 5) != 0))
         snprintf(takeover.error, sizeof(takeover.error), "it asks for a password");
     takeover.input_bytes -= bytes;
@@ -215,6 +245,7 @@ static int connect_as(const struct sockaddr_un *address, unsigned bytes, const c
         close(fd);
         return result;
     }
+    takeover.pid = credentials.pid;
     return fd;
 }
 
@@ -238,6 +269,16 @@ static int reach(const struct sockaddr_un *address, unsigned bytes, const char *
         hang_up();
         usleep(20 * 1000);
     }
+}
+
+static void drop_closed_sockets(void)
+{
+    size_t kept = 0;
+
+    for (size_t i = 0; i < takeover.socket_count; i++)
+        if (takeover.sockets[i] >= 0)
+            takeover.sockets[kept++] = takeover.sockets[i];
+    takeover.socket_count = kept;
 }
 
 enum takeover_result takeover_begin(const struct settings *settings, const char *user)
@@ -276,8 +317,10 @@ enum takeover_result takeover_begin(const struct settings *settings, const char 
         goto fail;
     }
     suffix = strchr(takeover.version, '/');
-    if (suffix == NULL || strcmp(suffix, "/pgsplice") != 0) {
-        log_write(LEVEL_FATAL, "the process on unix:%s is no pgsplice (%s): stop it first",
+    takeover.is_pgbouncer = suffix != NULL && strcmp(suffix, "/bouncer") == 0;
+    if (!takeover.is_pgbouncer && (suffix == NULL || strcmp(suffix, "/pgsplice") != 0)) {
+        log_write(LEVEL_FATAL,
+                  "the process on unix:%s is neither pgsplice nor PgBouncer (%s): stop it first",
                   address.sun_path, takeover.version);
         goto fail;
     }
@@ -286,6 +329,7 @@ enum takeover_result takeover_begin(const struct settings *settings, const char 
                   address.sun_path, takeover.error);
         goto fail;
     }
+    drop_closed_sockets();
     if (takeover.socket_count == 0) {
         log_write(LEVEL_FATAL,
                   "the process on unix:%s gives no sockets: it is paused, suspended or shutting "
@@ -311,8 +355,42 @@ bool takeover_is_pending(void)
     return takeover.is_pending;
 }
 
+/* Its console sessions count as clients: with ours it would never end. So its process is watched
+ * instead, because it removes files that are ours by then. */
+static void watch_process(void)
+{
+    hang_up();
+    takeover.fd = (int)syscall(SYS_pidfd_open, takeover.pid, 0);
+    if (takeover.fd < 0)
+        log_write(LEVEL_WARNING,
+                  "the process before us cannot be watched (%s): when it has ended, "
+                  "its pidfile and unix socket are gone",
+                  strerror(errno));
+}
+
+static bool end_of_pgbouncer(void)
+{
+    (void)ask("SHUTDOWN WAIT_FOR_CLIENTS");
+    if (read_answer())
+        log_write(LEVEL_LOG, "PgBouncer %s has stopped accepting, its clients stay with it",
+                  takeover.version);
+    else if (takeover.has_said_no) /* before 1.23 */
+        log_write(LEVEL_WARNING,
+                  "PgBouncer %s cannot wait for its clients: it goes on accepting beside us until "
+                  "it is stopped (process %d; SIGINT lets its transactions end)",
+                  takeover.version, (int)takeover.pid);
+    else
+        log_write(LEVEL_WARNING, "PgBouncer does not say that it makes room: %s", takeover.error);
+    takeover.is_pending = false;
+    listen_keep_unix();
+    watch_process();
+    return true;
+}
+
 bool takeover_end(void)
 {
+    if (takeover.is_pgbouncer)
+        return end_of_pgbouncer();
     (void)ask("SHUTDOWN TAKEOVER"); /* what is wrong is seen when reading */
     if (read_answer()) {
         log_write(LEVEL_LOG,
@@ -338,10 +416,17 @@ int takeover_fd(void)
     return takeover.fd;
 }
 
-void takeover_readable(void)
+void takeover_readable(const struct settings *settings)
 {
-    ssize_t bytes = receive(MSG_DONTWAIT);
+    ssize_t bytes = 0;
 
+    if (takeover
+            .is_pgbouncer) { /* what we watch is the process: readable means that it has ended */
+        listen_restore_unix();
+        process_restore_pidfile(settings->pidfile);
+    } else {
+        bytes = receive(MSG_DONTWAIT);
+    }
     if (bytes > 0)
         while (take_message() > 0)
             ;
@@ -355,7 +440,7 @@ void takeover_cancel(const uint8_t key[8])
 {
     char command[32] = "CANCEL ";
 
-    if (takeover.fd < 0)
+    if (takeover.fd < 0 || takeover.is_pgbouncer)
         return;
     for (int i = 0; i < 8; i++)
         sprintf(command + strlen(command), "%02x", key[i]);

@@ -19,7 +19,7 @@
 #include <string.h>
 #include <sys/un.h>
 
-enum { POOLS_MAX = 65536, SPANS_PER_CONN = 64, SCRAM_CACHE_MAX = 65536, RESOLUTIONS_MAX = 4096 };
+enum { POOLS_MAX = 65536, SPANS_PER_CONN = 64, SCRAM_CACHE_MAX = 65536 };
 
 bool core_init(struct core *core, const struct core_options *options)
 {
@@ -54,7 +54,7 @@ bool core_init(struct core *core, const struct core_options *options)
         slab_init(&core->server_logins, "server logins", sizeof(struct server_login), conns) &&
         slab_init(&core->pools, "pools", sizeof(struct pool), POOLS_MAX) &&
         slab_init(&core->cancels, "cancels", sizeof(struct cancel), conns) &&
-        slab_init(&core->resolutions, "resolutions", sizeof(struct resolution), RESOLUTIONS_MAX) &&
+        slab_init(&core->names, "host names", sizeof(struct host_name), HOST_NAMES_MAX) &&
         slab_init(&core->peers, "peers", sizeof(struct peer), PEERS_MAX) &&
         slab_init(&core->scram_cache, "scram keys", login_scram_entry_bytes(), SCRAM_CACHE_MAX) &&
         statement_store_init(&core->statements, conns, options->mock_key)) {
@@ -86,7 +86,7 @@ void core_release(struct core *core)
     slab_release(&core->server_logins);
     slab_release(&core->pools);
     slab_release(&core->cancels);
-    slab_release(&core->resolutions);
+    slab_release(&core->names);
     slab_release(&core->peers);
     slab_release(&core->scram_cache);
     statement_store_release(&core->statements);
@@ -134,6 +134,7 @@ void core_set_snapshot(struct core *core, struct snapshot *snapshot)
         core->has_other_keys || old->settings.peer_id != snapshot->settings.peer_id;
     ring_set_busy_poll(core->loop.ring, snapshot->settings.busy_poll_us);
     login_forget_keys(core);
+    host_forget_answers(core);
     peer_update_all(core);
     list_for_each_safe(link, &core->pool_list)
     {
@@ -435,6 +436,9 @@ void command_open(struct letter *letter, void *context)
     case COMMAND_SHUTDOWN:
         core_shutdown(core, command->shutdown);
         break;
+    case COMMAND_HOST:
+        host_changed(core, command->host);
+        break;
     case COMMAND_CANCEL:
         command->found = cancel_start(core, NULL, command->cancel_key);
         break;
@@ -549,7 +553,7 @@ static void report_memory(struct core *core, struct report *report)
         {"login_cache", &core->logins},
         {"server_login_cache", &core->server_logins},
         {"cancel_cache", &core->cancels},
-        {"name_lookup_cache", &core->resolutions},
+        {"name_lookup_cache", &core->names},
         {"span_cache", &core->loop.spans},
         {"statement_cache", &store->statements},
         {"client_statements_cache", &store->client_statements},

@@ -4,6 +4,8 @@
 #include "pool/cancel.h"
 #include "pool/client.h"
 
+static void host_known(struct host_waiter *waiter);
+
 static const struct peer_config *config_find(const struct snapshot *snapshot, int id)
 {
     /* Its own entry names this very process: nothing is ever sent there. */
@@ -38,6 +40,8 @@ static struct peer *peer_find_or_make(struct core *core, int id)
     peer->config = config;
     list_init(&peer->waiting);
     list_init(&peer->link);
+    list_init(&peer->name_waiter.link);
+    peer->name_waiter.known = host_known;
     list_push_back(&core->peer_list, &peer->link);
     return peer;
 }
@@ -70,35 +74,29 @@ enum resolved { RESOLVED, RESOLVE_LATER, RESOLVE_FAILED };
 
 static enum resolved peer_resolve(struct peer *peer)
 {
-    struct core *core = peer->core;
-    struct resolution *resolution = peer->resolution;
+    const char *host = peer->config->host;
+    uint16_t port = peer->config->port;
+    const struct host_name *name;
     struct sockaddr_storage literal;
 
-    if (address_from_text(peer->config->host, peer->config->port, &literal)) {
+    if (address_from_text(host, port, &literal)) {
         peer->addresses[0] = literal;
         peer->address_count = 1;
         return RESOLVED;
     }
-    if (peer->resolved_until_us > core->loop.now_us)
-        return peer->address_count > 0 ? RESOLVED : RESOLVE_FAILED;
-    if (resolution == NULL) {
-        resolution = slab_take(&core->resolutions);
-        if (resolution == NULL)
-            return RESOLVE_FAILED;
-        memset(resolution, 0, sizeof(*resolution));
-        peer->resolution = resolution;
-    }
-    if (resolution->in_flight)
+    switch (host_look_up(peer->core, host, &peer->name_waiter, &name)) {
+    case HOST_ASKED:
         return RESOLVE_LATER;
-    resolution->in_flight = true;
-    resolution->peer = peer;
-    resolution->core_index = core->index;
-    resolution->port = peer->config->port;
-    resolution->address_count = 0;
-    resolution->job.letter.open = core->ports->resolver_open;
-    snprintf(resolution->host, sizeof(resolution->host), "%s", peer->config->host);
-    core->ports->post_control(core, &resolution->job.letter);
-    return RESOLVE_LATER;
+    case HOST_UNKNOWN:
+        say_failure(peer, "host name lookup failed");
+        return RESOLVE_FAILED;
+    case HOST_KNOWN:
+        break;
+    }
+    peer->address_count = name->address_count;
+    for (unsigned i = 0; i < name->address_count; i++)
+        host_socket_address(&name->addresses[i], port, &peer->addresses[i]);
+    return RESOLVED;
 }
 
 static void peer_launch(struct peer *peer)
@@ -126,31 +124,9 @@ static void peer_launch(struct peer *peer)
     peer->is_launching = false;
 }
 
-void peer_resolved(struct resolution *resolution, struct core *core)
+static void host_known(struct host_waiter *waiter)
 {
-    struct peer *peer = resolution->peer;
-    const struct settings *settings = &core->snapshot->settings;
-
-    resolution->in_flight = false;
-    if (peer->config == NULL)
-        return;
-    if (peer->has_moved) { /* meanwhile */
-        peer->has_moved = false;
-        peer_launch(peer);
-        return;
-    }
-    peer->address_count = MIN(resolution->address_count, (unsigned)POOL_ADDRESSES_MAX);
-    memcpy(peer->addresses, resolution->addresses,
-           peer->address_count * sizeof(peer->addresses[0]));
-    peer->resolved_until_us =
-        core->loop.now_us +
-        (peer->address_count > 0 ? settings->dns_max_ttl_us : settings->dns_nxdomain_ttl_us);
-    if (peer->address_count == 0) {
-        say_failure(peer, resolution->error);
-        drop_waiting(peer, "failed to send cancel request");
-        return;
-    }
-    peer_launch(peer);
+    peer_launch(OWNER_OF(waiter, struct peer, name_waiter));
 }
 
 /* ---- requests ---- */
@@ -233,10 +209,8 @@ void peer_update_all(struct core *core)
         }
         if (before == NULL || strcmp(before->host, peer->config->host) != 0 ||
             before->port != peer->config->port) {
-            peer->resolved_until_us = 0;
             peer->address_count = 0;
             peer->has_failed = false;
-            peer->has_moved = peer->resolution != NULL && peer->resolution->in_flight;
         }
         peer_launch(peer);
     }
@@ -251,8 +225,7 @@ void peer_release_all(struct core *core)
         assert(peer->active_count == 0);
         assert(list_is_empty(&peer->waiting));
         list_remove(&peer->link);
-        if (peer->resolution != NULL && !peer->resolution->in_flight)
-            slab_give(&core->resolutions, peer->resolution);
+        list_remove(&peer->name_waiter.link);
         slab_give(&core->peers, peer);
     }
 }

@@ -3,21 +3,20 @@
 
 #include "crypto/secret.h"
 #include "pool/client.h"
+#include "pool/host.h"
 #include "pool/lending.h"
 #include "pool/peer.h"
 #include "pool/replication.h"
 #include "pool/server.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/un.h>
 
 enum { MAINTENANCE_US = 333 * 1000 };
 
 static void maintenance_fired(struct timer *timer, uint64_t now_us);
 static void arm_maintenance(struct pool *pool);
+static void host_known(struct host_waiter *waiter);
 static void tell_welcome(struct pool *pool);
 static void open_spare(struct pool *pool, int count);
 
@@ -137,6 +136,8 @@ struct pool *pool_find_or_make(struct core *core, const struct database_config *
     list_init(&pool->login_servers);
     list_init(&pool->canceled_servers);
     list_init(&pool->lending_servers);
+    list_init(&pool->name_waiter.link);
+    pool->name_waiter.known = host_known;
     timer_init(&pool->timer, maintenance_fired);
     pool_update_settings(pool);
     pool->is_paused = core_database_is_paused(core, database_name);
@@ -168,13 +169,7 @@ static void pool_forget(struct pool *pool)
     timer_stop(&pool->timer);
     list_remove(&pool->link);
     params_release(&core->params, pool->default_params);
-    if (pool->resolution != NULL) {
-        pool->resolution->pool = NULL;
-        if (pool->resolution->in_flight)
-            job_set_cancelled(&pool->resolution->job, true);
-        else
-            slab_give(&core->resolutions, pool->resolution);
-    }
+    list_remove(&pool->name_waiter.link);
     (void)!pool_keep_password(pool, NULL);
     explicit_bzero(pool->client_key, sizeof(pool->client_key));
     explicit_bzero(pool->salted_password, sizeof(pool->salted_password));
@@ -245,6 +240,18 @@ static const char *welcome_find(const struct pool *pool, const char *wanted, siz
     return NULL;
 }
 
+void pool_replace_welcome(struct pool *pool, const uint8_t *welcome, size_t bytes,
+                          uint64_t generation)
+{
+    assert(pool->has_welcome);
+    assert(bytes <= sizeof(pool->welcome));
+    memcpy(pool->welcome, welcome, bytes);
+    pool->welcome_bytes = (uint16_t)bytes;
+    pool->welcome_generation = generation;
+    pool->welcome_us = MAX(pool->core->loop.now_us, pool->welcome_us + 1);
+    tell_welcome(pool);
+}
+
 void pool_standby_told(struct pool *pool, const struct server *server, const char *value)
 {
     static const char name[] = "in_hot_standby";
@@ -253,9 +260,8 @@ void pool_standby_told(struct pool *pool, const struct server *server, const cha
     size_t begin, end;
     const char *before;
 
-    if (!pool->has_welcome || pool->welcome_has_changed || pool->is_retired ||
-        server->close_needed || server->generation < pool->welcome_generation ||
-        server->identity != pool->identity)
+    if (!pool->has_welcome || pool->is_retired || server->close_needed ||
+        server->generation < pool->welcome_generation || server->identity != pool->identity)
         return;
     before = welcome_find(pool, name, &begin, &end);
     if (before == NULL || strcmp(before, value) == 0)
@@ -266,12 +272,9 @@ void pool_standby_told(struct pool *pool, const struct server *server, const cha
     writer_put(&writer, pool->welcome + end, pool->welcome_bytes - end);
     if (writer.overflow)
         return;
-    memcpy(pool->welcome, welcome, writer.bytes);
-    pool->welcome_bytes = (uint16_t)writer.bytes;
-    pool->welcome_us = MAX(pool->core->loop.now_us, pool->welcome_us + 1);
     log_write(LEVEL_LOG, "pool %s/%s: the server says that in_hot_standby is %s now",
               pool->database_name, pool->user_name, value);
-    tell_welcome(pool);
+    pool_replace_welcome(pool, welcome, writer.bytes, pool->welcome_generation);
 }
 
 /* PostgreSQL tells of its promotion with its next answer. Clients that look at the welcome and go away
@@ -697,9 +700,8 @@ void pool_server_logged_in(struct pool *pool, struct server *server)
         tell_failure(pool);
     /* Not of one that has to go: a RELOAD or RECONNECT came while its connect_query ran (simulation
      * seed 408). */
-    if ((pool_needs_welcome(pool) || pool->welcome_has_changed) && !server->close_needed) {
+    if (pool_needs_welcome(pool) && !server->close_needed) {
         pool->has_welcome = true;
-        pool->welcome_has_changed = false;
         pool->welcome_generation = server->generation;
         pool->welcome_us = core->loop.now_us;
         params_release(&core->params, pool->default_params);
@@ -719,14 +721,15 @@ void pool_server_failed(struct pool *pool, const char *text, const char *sqlstat
 
     /* A host with several addresses (localhost: ::1, 127.0.0.1) has failed when each of them has.
      */
-    if (!said_error && ++pool->unreachable_count < pool->address_count)
+    if (!said_error && ++pool->unreachable_count < host_attempts(pool))
         return;
     pool->unreachable_count = 0;
     /* Several attempts of one burst fail together: the pause grows once. */
     if (pool->retry_at_us <= core->loop.now_us) {
         pool->retry_pause_us = pool->retry_pause_us == 0 ? pause_us : pool->retry_pause_us * 2;
         pool->retry_pause_us = MIN(pool->retry_pause_us, pause_max_us);
-        pool->retry_at_us = core->loop.now_us + pool->retry_pause_us;
+        pool->retry_at_us =
+            MAX(core->loop.now_us + pool->retry_pause_us, host_unknown_until_us(pool));
     }
     if (!pool->last_login_failed || strcmp(pool->last_error, text) != 0)
         log_write(LEVEL_WARNING,
@@ -787,76 +790,6 @@ void pool_server_gone(struct pool *pool)
 }
 
 /* ---- opening ---- */
-
-void resolution_returned(struct letter *letter, void *context)
-{
-    struct resolution *resolution = OWNER_OF(letter, struct resolution, job.letter);
-    struct core *core = context;
-    struct pool *pool = resolution->pool;
-    const struct settings *settings = &core->snapshot->settings;
-
-    if (resolution->peer != NULL) {
-        peer_resolved(resolution, core);
-        return;
-    }
-    resolution->in_flight = false;
-    if (pool == NULL) {
-        slab_give(&core->resolutions, resolution);
-        return;
-    }
-    if (resolution->address_count == 0) {
-        log_write(LEVEL_WARNING, "pool %s/%s: host name lookup of %s failed: %s",
-                  pool->database_name, pool->user_name, resolution->host, resolution->error);
-        pool->resolved_until_us = core->loop.now_us + settings->dns_nxdomain_ttl_us;
-        pool->address_count = 0;
-        pool_server_failed(pool, "server DNS lookup failed", NULL, false);
-        replication_fail_waiters(pool, "server DNS lookup failed");
-        return;
-    }
-    pool->address_count = MIN(resolution->address_count, (unsigned)POOL_ADDRESSES_MAX);
-    memcpy(pool->addresses, resolution->addresses,
-           pool->address_count * sizeof(pool->addresses[0]));
-    pool->resolved_until_us = core->loop.now_us + settings->dns_max_ttl_us;
-    pool_launch(pool);
-}
-
-/* True: pool->addresses may be used. False: the answer is still to come, or there is none. */
-static bool pool_resolve(struct pool *pool)
-{
-    struct core *core = pool->core;
-    const char *host = pool->database->host;
-    struct sockaddr_storage literal;
-
-    if (host == NULL || host[0] == '\0')
-        host = core->snapshot->settings.unix_socket_dir != NULL &&
-                       core->snapshot->settings.unix_socket_dir[0] != '\0'
-                   ? core->snapshot->settings.unix_socket_dir
-                   : "/tmp";
-    if (strchr(host, ',') == NULL && address_from_text(host, pool->database->port, &literal)) {
-        pool->addresses[0] = literal;
-        pool->address_count = 1;
-        return true;
-    }
-    if (pool->resolved_until_us > core->loop.now_us)
-        return pool->address_count > 0;
-    if (pool->resolution == NULL) {
-        pool->resolution = slab_take(&core->resolutions);
-        if (pool->resolution == NULL)
-            return false;
-        memset(pool->resolution, 0, sizeof(*pool->resolution));
-    }
-    if (pool->resolution->in_flight)
-        return false;
-    pool->resolution->in_flight = true;
-    pool->resolution->pool = pool;
-    pool->resolution->core_index = core->index;
-    pool->resolution->port = pool->database->port;
-    pool->resolution->address_count = 0;
-    pool->resolution->job.letter.open = core->ports->resolver_open;
-    snprintf(pool->resolution->host, sizeof(pool->resolution->host), "%s", host);
-    core->ports->post_control(core, &pool->resolution->job.letter);
-    return false;
-}
 
 /* Room for one more server in the database's or the user's limit: the idle one of another pool that
  * has been idle longest gives way. `of_set`: or of this pool, whose idle ones will not do
@@ -947,7 +880,9 @@ static bool take_limit(struct pool *pool, bool of_user, bool for_client, bool of
  * is given back. `owner`: whose alone it will be (replication), else NULL. */
 static bool launch_one(struct pool *pool, bool for_client, struct client *owner)
 {
-    unsigned index;
+    struct sockaddr_storage address;
+    bool is_ready = true;
+    unsigned attempts;
 
     if (!take_limit(pool, false, for_client, owner != NULL))
         goto no_place;
@@ -955,26 +890,33 @@ static bool launch_one(struct pool *pool, bool for_client, struct client *owner)
         usage_give(&pool->database_usage->server_count);
         goto no_place;
     }
-    for (unsigned tries = 0; tries < pool->address_count; tries++) {
-        /* Who has a server of his own finds out by himself which addresses answer. */
-        index = (owner != NULL ? owner->replication_tries + tries : pool->address_next++) %
-                pool->address_count;
-        if (server_launch(pool, &pool->addresses[index], owner) == NULL)
-            continue; /* no IPv6 here, for example */
-        if (owner == NULL && pool->database->load_balance_hosts == LOAD_BALANCE_DISABLE &&
-            !pool->last_login_failed)
-            pool->address_next = index; /* stay until a connect fails */
-        return true;
+    attempts = host_attempts(pool);
+    for (unsigned tries = 0; tries < attempts; tries++) {
+        struct server *server;
+        unsigned turn;
+
+        is_ready = host_prepare(pool);
+        if (!is_ready)
+            break;
+        turn = host_take(pool, &address);
+        server = server_launch(pool, &address, owner);
+        if (server != NULL) {
+            server->host_turn = turn;
+            return true;
+        }
+        host_failed(pool, turn); /* no IPv6 here, for example */
     }
     usage_give(&pool->database_usage->server_count);
     usage_give(&pool->user_usage->server_count);
     usage_give(&pool->set->login_count);
     usage_give(&pool->set->server_count);
+    if (!is_ready)
+        return false; /* the next host is being looked up, or its name has failed */
     if (owner != NULL) {
         client_close_error(owner, "connect failed", NULL);
         return false;
     }
-    pool->unreachable_count = pool->address_count;
+    pool->unreachable_count = attempts;
     pool_server_failed(pool, "cannot connect", NULL, false);
     return false;
 
@@ -1070,7 +1012,7 @@ static bool launch_replication(struct pool *pool)
         pool->core->shutdown == SHUTDOWN_WAIT_FOR_SERVERS ||
         (pool->last_login_failed && pool->retry_at_us > pool->core->loop.now_us))
         return false;
-    while ((client = replication_first_waiter(pool)) != NULL && pool_resolve(pool)) {
+    while ((client = replication_first_waiter(pool)) != NULL && host_prepare(pool)) {
         if (!take_place_or_starve(pool, take_place_of_idle))
             return true;
         if (launch_one(pool, true, client) || client->state != CLIENT_WELCOME) {
@@ -1110,7 +1052,7 @@ static bool launch(struct pool *pool, bool may_defer)
         coming += lending_deferred(pool);
     if (pool->last_login_failed && pool->retry_at_us > core->loop.now_us)
         return false;
-    for (; wanted > pool->tested_count + coming && pool_resolve(pool); coming++) {
+    for (; wanted > pool->tested_count + coming && host_prepare(pool); coming++) {
         is_denied = !take_place_or_starve(pool, take_place);
         if (is_denied || !launch_one(pool, true, NULL))
             break;
@@ -1201,7 +1143,7 @@ static void open_spare(struct pool *pool, int count)
         pool_is_stopped(pool) || core->shutdown != SHUTDOWN_NONE || pool->login_count > 0 ||
         (pool->last_login_failed && pool->retry_at_us > core->loop.now_us))
         return;
-    if (!pool_resolve(pool) || !usage_take(&pool->set->login_count, login_limit(pool)))
+    if (!host_prepare(pool) || !usage_take(&pool->set->login_count, login_limit(pool)))
         return;
     if (usage_take(&pool->set->server_count, count))
         (void)!launch_one(pool, false, NULL);
@@ -1213,6 +1155,15 @@ static void keep_minimum(struct pool *pool)
 {
     if (pool->settings.min_pool_size > 0 && (pool->client_count > 0 || is_forced(pool)))
         open_spare(pool, pool->settings.min_pool_size);
+}
+
+static void host_known(struct host_waiter *waiter)
+{
+    struct pool *pool = OWNER_OF(waiter, struct pool, name_waiter);
+
+    if (!pool->core->loop.is_suspended)
+        keep_minimum(pool);
+    pool_launch(pool);
 }
 
 /* No shard of it has anything. */
@@ -1303,22 +1254,20 @@ void pool_resume(struct pool *pool)
     pool_launch(pool);
 }
 
-void pool_retire_servers(struct pool *pool, const char *reason)
+static void retire(struct pool *pool, const char *reason, bool only_moved)
 {
     struct list *const lists[] = {&pool->idle_servers,     &pool->login_servers,
                                   &pool->active_servers,   &pool->tested_servers,
                                   &pool->canceled_servers, &pool->lending_servers};
 
-    pool->has_welcome = false;
-    pool->welcome_has_changed = false;
-    pool->resolved_until_us = 0;
-    pool->address_count = 0;
     pool->is_launching = true;
     for (size_t i = 0; i < COUNT_OF(lists); i++)
         list_for_each_safe(link, lists[i])
         {
             struct server *server = OWNER_OF(link, struct server, link);
 
+            if (only_moved && host_is_current(pool, &server->address))
+                continue;
             if (server->client != NULL && server->replication != REPLICATION_NONE) {
                 replication_retire(server);
                 continue;
@@ -1329,7 +1278,18 @@ void pool_retire_servers(struct pool *pool, const char *reason)
                 server_close(server, reason);
         }
     pool->is_launching = false;
+}
+
+void pool_retire_servers(struct pool *pool, const char *reason)
+{
+    pool->has_welcome = false;
+    retire(pool, reason, false);
     pool_launch(pool);
+}
+
+void pool_retire_moved(struct pool *pool)
+{
+    retire(pool, "obsolete connection", true);
 }
 
 void pool_close_clients(struct pool *pool, const char *message)

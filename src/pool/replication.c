@@ -64,7 +64,7 @@ void replication_open_failed(struct server *server, const char *text, const char
     char detail[POOL_ERROR_BYTES + 64];
     struct pg_error error = {.severity = SEVERITY_FATAL, .message = reason, .detail = detail};
 
-    if (!is_answered && ++client->replication_tries < server->pool->address_count)
+    if (!is_answered && ++client->replication_tries < host_attempts(server->pool))
         return;
     snprintf(detail, sizeof(detail), "%s: %.*s",
              is_answered ? "The server's login ended with" : "The connection to the server failed",

@@ -6,6 +6,7 @@
 #include "pool/cancel.h"
 #include "pool/client.h"
 #include "pool/heal.h"
+#include "pool/host.h"
 #include "pool/lending.h"
 #include "pool/replication.h"
 #include "pool/rewrite.h"
@@ -461,6 +462,9 @@ void server_arrived(struct server *server, uint64_t lender_generation)
     } else if (!server->close_needed && server->identity != pool->identity) {
         server->close_needed = true;
         server->close_reason = "database configuration changed";
+    } else if (!server->close_needed && !host_is_current(pool, &server->address)) {
+        server->close_needed = true;
+        server->close_reason = "obsolete connection";
     }
     if (server->close_needed)
         server_close(server, server->close_reason);
@@ -1311,6 +1315,7 @@ void server_close(struct server *server, const char *reason)
     struct pool *pool = server->pool;
     bool was_free = server->state == SERVER_IDLE;
     bool was_promised = server->state == SERVER_LENDING;
+    bool has_failed = server->state == SERVER_LOGIN && !server->close_needed;
     bool mid_answer = is_mid_answer(server);
 
     if (server->state == SERVER_CLOSING)
@@ -1339,6 +1344,8 @@ void server_close(struct server *server, const char *reason)
         usage_give(&pool->set->server_count);
     if (was_promised)
         lending_failed(pool, server->lend_to);
+    if (has_failed)
+        host_failed(pool, server->host_turn);
     if (server->client != NULL) {
         struct client *client = server_unlink(server);
 

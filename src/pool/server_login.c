@@ -466,11 +466,13 @@ bool server_login_message(struct server *server, uint8_t type, const uint8_t *bo
             server_login_fail(server, "bad pkt header");
             return false;
         }
-        if (server->replication == REPLICATION_NONE &&
-            (pool_needs_welcome(pool) || welcome_differs(server))) {
-            pool->welcome_has_changed = pool->has_welcome;
+        if (server->replication != REPLICATION_NONE)
+            return true; /* its welcome is its client's alone */
+        if (pool_needs_welcome(pool)) {
             memcpy(pool->welcome, login->welcome, login->welcome_bytes);
             pool->welcome_bytes = login->welcome_bytes;
+        } else if (welcome_differs(server)) {
+            pool_replace_welcome(pool, login->welcome, login->welcome_bytes, server->generation);
         }
         return true;
     default:

@@ -1,15 +1,11 @@
-/* slow_names.c - preloaded, a resolver that never answers for host names that begin with "hangs.", and
- * a user database that never answers for OS user 5 (games): LD_PRELOAD=slow_names.so.
+/* slow_names.c - preloaded, a user database that never answers for OS user 5 (games):
+ * LD_PRELOAD=slow_names.so.
  * SLOW_NAMES_FILE gets one byte for each lookup that hangs. */
 #include <dlfcn.h>
 #include <fcntl.h>
-#include <netdb.h>
 #include <pwd.h>
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
-
-typedef int lookup(const char *, const char *, const struct addrinfo *, struct addrinfo **);
 
 typedef int user_lookup(uid_t, struct passwd *, char *, size_t, struct passwd **);
 
@@ -21,16 +17,6 @@ static void hang(void)
         abort();
     for (;;)
         pause();
-}
-
-int getaddrinfo(const char *name, const char *service, const struct addrinfo *hints,
-                struct addrinfo **result)
-{
-    lookup *real = (lookup *)dlsym(RTLD_NEXT, "getaddrinfo");
-
-    if (name != NULL && strncmp(name, "hangs.", 6) == 0)
-        hang();
-    return real(name, service, hints, result);
 }
 
 int getpwuid_r(uid_t uid, struct passwd *entry, char *strings, size_t bytes, struct passwd **result)

@@ -83,7 +83,7 @@ def fails(pooler, text, sqlstate, user="app", database="app"):
 
 @ours
 def test_twenty_cold_servers_take_about_as_long_as_one(t):
-    relay, pooler = relayed(t, 0.4, extra=splice("worker_threads = 1\n"))
+    relay, pooler = relayed(t, 1, extra=splice("worker_threads = 1\n"))
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(pooler.open()) for _ in range(20)]
         started = time.monotonic()
@@ -97,10 +97,10 @@ def test_twenty_cold_servers_take_about_as_long_as_one(t):
         for c in clients:
             c.send(query("select pg_sleep(1), 'slept'"))
         for c in clients:
-            same(c.results().rows[0][1], "slept")
+            same(c.results(10).rows[0][1], "slept")
         took = time.monotonic() - asked - 1
         same(relay.accepted, 20)
-        assert took < 0.4 * 2.5, f"nineteen more took {took:.2f} s, one {asked - started:.2f} s"
+        assert took < 2.5, f"nineteen more took {took:.2f} s, one {asked - started:.2f} s"
 
 
 @ours
@@ -172,7 +172,7 @@ def test_pauses_between_attempts_double_up_to_server_login_retry_max(t):
     # attempts are made three times a second, or when the pause is over
     for i, pause in enumerate((0.4, 0.8, 1.5, 1.5)):
         gap = times[i + 1] - times[i]
-        assert pause <= gap + 0.01 and gap < pause + 0.8, f"pause {i} was {gap:.2f} s, wanted {pause}"
+        assert pause <= gap + 0.01 and gap < pause + 1.4, f"pause {i} was {gap:.2f} s, wanted {pause}"
     pooler.wait_log(r"WARNING pool app/app: connecting to the server failed: .*; next attempt in 0.4 s")
 
 
@@ -184,14 +184,19 @@ def test_pauses_start_again_when_the_server_was_there(t):
         times.append(time.monotonic())
         if len(times) == 4:
             server.welcome()
+            gate.wait(10)
+    gate = threading.Event()
     fake = t.fake_server(script)
     pooler = t.pooler(databases={"app": t.fake_entry(fake)}, server_login_retry=0.2, pool_mode="transaction",
                       extra=splice("server_login_retry_max = 10\nworker_threads = 1\n"))
-    with pooler.connect(timeout=15) as c:
+    with pooler.connect(timeout=15) as c, pooler.console() as console:
+        console.wait_pool(sv_idle=1)
+        gate.set()
+        console.wait_pool(sv_idle=0)
         c.send(query("select 1"))
         eventually(lambda: len(times) >= 7, "three more attempts", 10)
         assert times[5] - times[4] < 0.9, times
-    same(pooler.log().count("the server can be reached again"), 1)
+    eventually(lambda: pooler.log().count("the server can be reached again") == 1, "said once")
 
 
 @ours
@@ -424,8 +429,8 @@ def test_reject_of_the_servers_hba_is_told_and_reconnect_tries_at_once(t):
     fails(pooler, said, "28000", user="nobody_may")
     started = time.monotonic()
     fails(pooler, said, "28000", user="nobody_may")
-    same(len(re.findall("new connection to server", pooler.log())), 1)
     assert time.monotonic() - started < 0.5
+    eventually(lambda: pooler.log().count("new connection to server") == 1, "one attempt so far")
     with pooler.console() as console:
         same(console.do("reconnect"), "RECONNECT")
     fails(pooler, said, "28000", user="nobody_may")
@@ -483,6 +488,7 @@ def test_dead_server_is_named_once_however_many_ask_for_it(t):
                 c.send(pgwire.startup({"user": "app", "database": "app"}))
             for c in clients:
                 same(c.fatal().text, "query_wait_timeout")
+    pooler.wait_log("WARNING pool app/app: connecting to the server failed: connect failed: Connection refused")
     assert len(lines_about(pooler, r"S-0x|pool app/app")) <= 6, lines_about(pooler, r"S-0x|pool app/app")
 
 

@@ -383,10 +383,12 @@ def test_sessions_that_leave_in_the_middle_harm_nobody(t):
 
 
 @ours
-def test_pqexec_may_be_forbidden_and_the_console_used(t):
+def test_pqexec_is_forbidden_to_the_console_too_and_the_extended_protocol_is_not(t):
     pooler = t.pooler(disable_pqexec=1)
-    with pooler.console() as console:
-        same(console.do("show version"), "SHOW")
+    with pooler.connect("admin", "pgbouncer") as c:
+        same(c.batch(pgwire.extended("show version")).tags, ["SHOW"])
+        c.send(query("show version"))
+        same(c.fatal().text, "PQexec disallowed")
 
 
 @ours

@@ -6,11 +6,10 @@ import resource
 import time
 
 import pgwire
-from harness import PASSWORD, POOLER_BIN, Skip, eventually, ours, same, slow
+from harness import PASSWORD, Skip, eventually, ours, same, slow
 from pgwire import message, startup, text
-from test_kernel import compiled
 
-HASH_THREADS, LATE_THREADS, NAME_THREADS, WAITING_MAX = 2, 1, 4, 4096
+HASH_THREADS, LATE_THREADS, WAITING_MAX = 2, 1, 4096
 HASHING = HASH_THREADS + LATE_THREADS
 SCHED_OTHER, SCHED_IDLE = 0, 5
 REFUSED = "too many logins are waiting for a helper"
@@ -31,10 +30,9 @@ def knock(pooler, user):
 
 
 def counts(pooler):
-    """The last line of the helpers' counters: hashes made, cancelled, refused; names alike."""
-    lines = re.findall(r"helpers: (\d+) hashes made, (\d+) cancelled, (\d+) refused; "
-                       r"(\d+) names looked up, (\d+) cancelled, (\d+) refused", pooler.log())
-    return tuple(int(word) for word in lines[-1]) if lines else (0,) * 6
+    """The last line of the helpers' counters: hashes made, cancelled, refused."""
+    lines = re.findall(r"helpers: (\d+) hashes made, (\d+) cancelled, (\d+) refused", pooler.log())
+    return tuple(int(word) for word in lines[-1]) if lines else (0,) * 3
 
 
 @ours
@@ -50,7 +48,6 @@ def test_hashing_has_the_lowest_priority_and_workers_have_not(t):
         found.setdefault(name, []).append((int(words[38]), int(words[16])))  # policy, nice
     same(found["hash"], [(SCHED_IDLE, 0)] * HASH_THREADS)
     same(found["hash-late"], [(SCHED_OTHER, 10)] * LATE_THREADS)
-    same(found["names"], [(SCHED_OTHER, 0)] * NAME_THREADS)
     same(set(found["worker-0"]), {(SCHED_OTHER, 0)})
 
 
@@ -138,42 +135,3 @@ def hashing_threads(pooler):
             name, rest = file.read().split("(", 1)[1].rsplit(")", 1)
         running += name.startswith("hash") and rest.split()[0] == "R"
     return running
-
-
-@ours
-def test_a_name_lookup_that_hangs_holds_up_neither_logins_nor_other_names(t):
-    if b"__tsan_init" in open(POOLER_BIN, "rb").read():
-        raise Skip("a resolver cannot be put before the thread sanitizer's")
-    library = compiled(t, "tests/integration/slow_names.c", "slow_names.so", "-fPIC", "-shared", "-D_GNU_SOURCE")
-    seen = os.path.join(t.folder, "lookups")
-    open(seen, "w").close()
-    os.chmod(seen, 0o666)
-    os.chmod(t.folder, 0o755)
-    os.environ.update(LD_PRELOAD=library, SLOW_NAMES_FILE=seen,
-                      ASAN_OPTIONS=os.environ.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0")
-    hanging = [f"hangs{i}" for i in range(NAME_THREADS - 1)]
-    databases = {name: f"host=hangs.{name}.example port=1 dbname=app" for name in hanging}
-    users = ["app"] + [f"user{i}" for i in range(4)]
-    pooler = t.pooler(auth_type="scram-sha-256", userlist={name: PASSWORD for name in users},
-                      databases={**databases, "local": t.postgres.address("app", host="localhost"),
-                                 "app": t.postgres.address("app", user="u_scram", password=PASSWORD)})
-    del os.environ["LD_PRELOAD"]
-    waiting = []
-    for name in hanging:
-        client = pooler.open()
-        # As the welcome is the server's it does not come; what the login asks for does.
-        client.send(startup({"user": "app", "database": name}))
-        scram = pgwire.Scram(PASSWORD)
-        same(client.receive().type, "R")
-        client.send(pgwire.sasl_initial("SCRAM-SHA-256", scram.first()))
-        client.send(message("p", scram.final(client.receive().body[4:])))
-        waiting.append(client)
-    eventually(lambda: os.path.getsize(seen) == len(hanging), "the lookups hang")
-    # Each of these users needs a key of its own, and the server of "app" one for it.
-    for user in users[1:]:
-        with pooler.connect(user=user, password=PASSWORD) as client:
-            same(client.value("select current_user"), "u_scram")
-    with pooler.connect(database="local", password=PASSWORD) as client:
-        same(client.value("select 1"), "1")
-    for client in waiting:
-        client.vanish()

@@ -14,6 +14,7 @@ from harness import (POSTGRES_BIN, PASSWORD, as_os_user, eventually, free_port, 
                      matches, ours, process_runs, refused, same, slow)
 from pgwire import copy_data, copy_done, message, query
 from test_programs import conninfo
+from test_restart import first_of, next_of
 
 FOUR = "[pgsplice]\nworker_threads = 4\n"
 
@@ -838,6 +839,23 @@ def test_shutdown_waits_for_streams(t):
         c.terminate()
         waits.vanish()
         same(pooler.wait_exit(), 0)
+
+
+@ours
+def test_online_restart_leaves_streams_where_they_are(t):
+    write(t.postgres, "before")
+    with slot(t.postgres, "s_restart", "test_decoding"):
+        before = first_of(t)
+        with before.connect(replication="database") as c:
+            stream(c, plugin_slot="s_restart")
+            after = next_of(t, before)
+            write(t.postgres, "through the old one")
+            changes(c, "through the old one")
+            with after.connect(replication="database") as fresh:
+                same(fresh.value("select 1"), "1")
+            assert before.runs()
+            c.terminate()
+        same(before.wait_exit(10), 0)
 
 
 @ours

@@ -347,7 +347,7 @@ def test_another_program_is_not_taken_over(t):
                 taken.sendall(pgwire.auth(0) + pgwire.parameter_status("server_version", version) +
                               pgwire.ready())
                 taken.recv(1000)
-    for version in ("1.25.2/bouncer", "pgsplice", "15.4 (Debian 15.4-2)", "x" * 5000):
+    for version in ("pgsplice", "15.4 (Debian 15.4-2)", "x" * 5000):
         with socket.socket(socket.AF_UNIX) as listener:
             path = os.path.join(folder, f".s.PGSQL.{port}")
             if os.path.exists(path):
@@ -362,7 +362,7 @@ def test_another_program_is_not_taken_over(t):
             done = pooler.run_to_end()
             thread.join()
             same(done.returncode, 1, done.stderr)
-            matches("FATAL .*is no pgsplice", done.stderr)
+            matches("FATAL .*is neither pgsplice nor PgBouncer", done.stderr)
 
 
 @ours
@@ -455,4 +455,122 @@ def test_show_fds_gives_the_listening_sockets_to_their_owner_only(t):
         with socket.socket(fileno=fd) as taken:
             assert taken.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     # asking takes nothing away
+    pooler.usable()
+
+
+# ---- taking over from PgBouncer -----------------------------------------------------------------
+
+PGBOUNCER = "/usr/sbin/pgbouncer"
+
+
+class PgBouncer:
+    """A running PgBouncer that has the configuration of a pooler of ours which was not started."""
+
+    def __init__(self, pooler):
+        if not os.path.exists(PGBOUNCER):
+            raise Skip("PgBouncer is not installed (make bench installs it)")
+        with open(pooler.ini) as file:
+            text = file.read()
+        self.ini = pooler.write_file("pgbouncer.ini", text.split("[pgsplice]")[0])
+        self.process = subprocess.Popen([PGBOUNCER, "-q", self.ini], stdin=subprocess.DEVNULL, cwd=pooler.folder,
+                                        **pooler.who)
+        eventually(lambda: pid_in(pooler.settings["pidfile"]) == self.process.pid, "PgBouncer runs")
+
+    def stop(self):
+        self.process.send_signal(signal.SIGINT)
+        same(self.process.wait(10), 0)
+
+
+@ours
+@slow(40)
+def test_sockets_of_a_running_pgbouncer_are_taken_over(t):
+    pooler = t.pooler(start=False, pool_mode="transaction", pidfile=os.path.join(t.folder, "pooler.pid"),
+                      max_client_conn=300, args=["-R"])
+    unix = os.path.join(pooler.folder, f".s.PGSQL.{pooler.port}")
+    before = PgBouncer(pooler)
+    with pooler.connect() as stays, Knockers(pooler, 6) as knockers:
+        stays.query("begin")
+        backend = stays.value("select pg_backend_pid()")
+        pooler.launch()
+        pooler.wait_log("process up: pgsplice")
+        knockers.more()
+        # This PgBouncer (before 1.23) cannot be told to stop accepting.
+        pooler.wait_log(rf"WARNING PgBouncer 1\.1.* goes on accepting beside us .*process {before.process.pid};")
+        same(stays.value("select pg_backend_pid()"), backend)
+        stays.query("commit")
+        same(pid_in(pooler.settings["pidfile"]), pooler.process.pid)
+        knockers.more()
+    before.stop()
+    pooler.wait_log("the process before us has ended")
+    # It has removed both.
+    eventually(lambda: pid_in(pooler.settings["pidfile"]) == pooler.process.pid, "the pidfile is back")
+    assert os.path.exists(unix) and not os.path.exists(unix + ".kept")
+    with Knockers(pooler, 4) as knockers:
+        knockers.more()
+    pooler.stop()
+    assert not os.path.exists(unix) and not os.path.exists(pooler.settings["pidfile"])
+
+
+class NewerPgBouncer:
+    """What a PgBouncer of 1.23 or later says to whoever takes over; the facts of tests/compat."""
+
+    ROW = (b"fd", b"task", b"user", b"database", b"addr", b"port", b"cancel", b"link")
+
+    def __init__(self, folder, port):
+        self.path = os.path.join(folder, f".s.PGSQL.{port}")
+        self.tcp = socket.create_server(("127.0.0.1", port))
+        self.unix = socket.socket(socket.AF_UNIX)
+        self.unix.bind(self.path)
+        os.chmod(self.path, 0o777)
+        give_to_os_user(self.path)
+        with as_owner():
+            self.unix.listen()
+        self.asked, self.is_closed = [], False
+
+    def answer(self):
+        taken, _ = self.unix.accept()
+        with taken:
+            taken.recv(1000)
+            taken.sendall(pgwire.auth(0) + pgwire.parameter_status("server_version", "1.25.2/bouncer") +
+                          pgwire.ready())
+            while True:
+                packet = taken.recv(1000)
+                if not packet:
+                    break
+                command = packet[5:].rstrip(b"\0").decode()
+                self.asked.append(command)
+                if command == "SHOW FDS":
+                    self.show_fds(taken)
+                taken.sendall(pgwire.message("C", command.split()[0].encode() + b"\0") + pgwire.ready())
+        self.is_closed = True
+
+    def show_fds(self, taken):
+        near, far = socket.socketpair()
+        self.client = far
+        with near:
+            for task, fd in ((b"client", near.fileno()), (b"pooler", self.tcp.fileno()),
+                             (b"server", near.fileno()), (b"pooler", self.unix.fileno()), (b"client", near.fileno())):
+                values = [str(fd).encode(), task] + [b"x"] * 6
+                row = struct.pack("!H", len(values)) + b"".join(struct.pack("!I", len(v)) + v for v in values)
+                socket.send_fds(taken, [pgwire.message("D", row)], [fd])
+
+
+@ours
+def test_a_newer_pgbouncer_is_told_to_wait_for_its_clients(t):
+    folder = os.path.join(t.folder, "other")
+    os.makedirs(folder)
+    give_to_os_user(folder)
+    before = NewerPgBouncer(folder, free_port(t.slot))
+    thread = threading.Thread(target=before.answer)
+    thread.start()
+    pooler = t.pooler(start=False, listen_port=before.tcp.getsockname()[1], unix_socket_dir=folder, args=["-R"])
+    pooler.launch()
+    pooler.wait_log("LOG PgBouncer 1.25.2/bouncer has stopped accepting, its clients stay with it")
+    same(before.asked, ["SHOW FDS", "SHUTDOWN WAIT_FOR_CLIENTS"])
+    # Our session would be one of its clients: it has to go. Nor do we keep what its clients have.
+    thread.join(5)
+    same(before.is_closed, True)
+    before.client.settimeout(3)
+    same(before.client.recv(1), b"")
+    pooler.wait_log("process up")
     pooler.usable()

@@ -6,7 +6,7 @@ import sys
 
 ROWS = [{"base"}, {"io", "config", "wire", "crypto"}, {"conn"}, {"pool"}, {"worker"}, {"control"}]
 LEVEL = {folder: level for level, row in enumerate(ROWS) for folder in row}
-LIBRARIES = {"liburing.h": {"src/io/ring_uring.c"}, "ini.h": {"src/config/ini.c"},
+LIBRARIES = {"ares.h": {"src/control/resolver.c"}, "liburing.h": {"src/io/ring_uring.c"}, "ini.h": {"src/config/ini.c"},
              "systemd/sd-daemon.h": {"src/control/systemd.c"}, "systemd/sd-journal.h": {"src/control/systemd.c"},
              "security/pam_appl.h": {"src/control/pam_check.c"}, "ldap.h": {"src/control/ldap_check.c"}}
 

@@ -63,6 +63,10 @@ MUTANTS = [
      "oldest_us + LENDING_PASS_OVER_US >= first->wait_since_us", "oldest_us + 1000 * LENDING_PASS_OVER_US >= first->wait_since_us"),
     ("lent_servers_key_is_forgotten", "pool/server.c", "    memcpy(server->key, lent->key, sizeof(server->key));\n", ""),
     ("borrowed_server_survives_a_reconnect", "pool/server.c", "lender_generation < server_core(server)->generation) {", "false) {"),
+    # Names.
+    ("server_of_a_gone_address_survives_a_loan", "pool/server.c", "!host_is_current(pool, &server->address)) {", "false) {"),
+    ("gone_address_is_not_noticed", "pool/host.c", "            pool_retire_moved(pool);\n", "            ;\n"),
+    ("answer_comes_and_goes_unheard", "pool/host.c", "    name->in_flight = false;\n", ""),
     ("limit_of_the_database_leaks", "pool/pool.c",
      "    if (!take_limit(pool, true, for_client, owner != NULL)) {\n        usage_give(&pool->database_usage->server_count);\n",
      "    if (!take_limit(pool, true, for_client, owner != NULL)) {\n"),
@@ -83,7 +87,7 @@ MUTANTS = [
      "waiter = list_front(&pool->waiting_clients);\n    if (waiter != NULL) {",
      "waiter = list_front(&pool->waiting_clients);\n    if (waiter != NULL && pool->waiting_count > 1) {"),
     # Promotion.
-    ("promotion_is_not_told_to_the_other_shards", "pool/pool.c", "              pool->database_name, pool->user_name, value);\n    tell_welcome(pool);", "              pool->database_name, pool->user_name, value);"),
+    ("promotion_is_not_told_to_the_other_shards", "pool/pool.c", "    pool->welcome_us = MAX(pool->core->loop.now_us, pool->welcome_us + 1);\n    tell_welcome(pool);", "    pool->welcome_us = MAX(pool->core->loop.now_us, pool->welcome_us + 1);"),
     ("newer_welcome_is_not_taken", "pool/pool.c", "    if (pool->has_welcome && news.made_us <= pool->welcome_us) {", "    if (pool->has_welcome) {"),
     # Peers.
     ("hop_of_a_cancel_request_is_not_counted", "pool/peer.c", "    onward[7]--;", "    ;"),

@@ -3,7 +3,7 @@
  *
  * The workers are the real ones (worker.h): their turns, mailboxes and doorbells, in one thread, in
  * an order that the seed draws; any of them may be late for long. Control asks and orders through its
- * own request.h and merge.h; its sessions (which hang up), helpers and name lookups are simulated.
+ * own request.h, merge.h and dns.h; its sessions (which hang up), helpers and name servers are simulated.
  *
  * Each question names its client and its number; each answer names them again (world.h). When the
  * faults stop, every client must come to the end of its scripts, and everything must come home. */
@@ -11,6 +11,7 @@
 #include "world_session.h"
 #include "world_user.h"
 
+#include "control/dns.h"
 #include "control/merge.h"
 #include "control/request.h"
 #include "pool/cancel.h"
@@ -39,6 +40,7 @@ enum {
     SCRIPTS_FOR_SCHEMA = 6, /* the same, where healing is promised and can be demanded */
     ORDERS_MAX = 4,
     JOBS_MAX = 128,
+    QUESTIONS_MAX = 64,
     VISITS_MAX = 64,
     SEEDS = 10000,
 };
@@ -174,6 +176,8 @@ static void note_limits(const struct snapshot *made)
 static struct snapshot *make_snapshot(bool is_whole)
 {
     static const char *const modes[] = {"transaction", "transaction", "session", "statement"};
+    static const char *const hosts[] = {"127.0.0.1", "127.0.0.1", "pg.example",
+                                        "127.0.0.2,pg.example", "pg.example,127.0.0.1"};
     struct sim *sim = world.sim;
     unsigned peer_id =
         is_whole || !world.changes_peer_id ? PEER_OURS : (unsigned)sim_below(sim, 2) * 5;
@@ -186,8 +190,8 @@ static struct snapshot *make_snapshot(bool is_whole)
     snprintf(config_text, sizeof(config_text),
              "[databases]\n"
              "shop = host=127.0.0.1 port=5432 pool_size=%u reserve_pool_size=%u%s\n"
-             "%sstore = host=127.0.0.1 port=5433 dbname=warehouse%s\n"
-             "fixed = host=%s port=5432 user=alice pool_size=%u%s\n"
+             "%sstore = host=%s port=5433 dbname=warehouse%s\n"
+             "fixed = host=%s port=5432 user=alice pool_size=%u%s load_balance_hosts=%s\n"
              "[peers]\n"
              "%u = host=127.0.0.1 port=%u\n"
              "%s%u = host=127.0.0.1 port=%u pool_size=%s\n"
@@ -223,6 +227,10 @@ static struct snapshot *make_snapshot(bool is_whole)
              "max_user_client_connections = %s\n"
              "cancel_wait_timeout = %s\n"
              "max_prepared_statements = %u\n"
+             "server_connect_timeout = %s\n"
+             "dns_max_ttl = %s\n"
+             "dns_nxdomain_ttl = %s\n"
+             "dns_zone_check_period = %s\n"
              "[pgsplice]\n"
              "pool_shards = %u\n"
              "server_connect_parallel = %s\n"
@@ -230,8 +238,9 @@ static struct snapshot *make_snapshot(bool is_whole)
              "heal_statements = %u\n",
              1 + (unsigned)sim_below(sim, 5), (unsigned)sim_below(sim, 3),
              pick(" connect_query='select 1'", ""), is_whole || !happens(6) ? "" : "; ",
-             pick(" max_db_connections=2", ""), pick("pg.example", "127.0.0.1"),
-             1 + (unsigned)sim_below(sim, 3), pick(" min_pool_size=1", ""), PEER_OURS,
+             hosts[sim_below(sim, COUNT_OF(hosts))], pick(" max_db_connections=2", ""),
+             hosts[sim_below(sim, COUNT_OF(hosts))], 1 + (unsigned)sim_below(sim, 3),
+             pick(" min_pool_size=1", ""), pick("disable", "round-robin"), PEER_OURS,
              PEER_PORT + PEER_OURS, is_whole || !happens(6) ? "" : "; ", PEER_LITERAL,
              PEER_PORT + PEER_LITERAL, pick("1", "3"), is_whole || !happens(6) ? "" : "; ",
              PEER_NAMED, PEER_PORT + PEER_NAMED, pick("2", "0"), pick("4", "0"), peer_id, auth_type,
@@ -241,7 +250,8 @@ static struct snapshot *make_snapshot(bool is_whole)
              pick("0.05", "3600"), pick("0.05", "600"), pick("0", "30"), pick("1", "0"),
              pick("1", "0"), pick("0.1", "15"), pick("0.5", "120"), pick("0.3", "0"),
              pick("6", "100"), pick("2", "0"), pick("3", "0"), pick("5", "0"), pick("4", "0"),
-             pick("0.05", "10"), world.prepared_max,
+             pick("0.05", "10"), world.prepared_max, pick("1", "15"), pick("0", "0.01"),
+             pick("0.1", "0"), is_whole ? "0" : pick("0.02", "0"),
              happens(4) ? 0 : 1 + (unsigned)sim_below(sim, WORKERS_SIM_MAX), pick("1", "10"),
              world.caches_unnamed, world.heals);
     made = snapshot_load_through(open_config, NULL, "pgsplice.ini", NULL, say, NULL);
@@ -349,39 +359,114 @@ static void run_jobs(void)
     }
 }
 
-static void resolve(struct job *job)
-{
-    struct resolution *resolution = OWNER_OF(job, struct resolution, job);
-    struct sockaddr_in *address = (struct sockaddr_in *)&resolution->addresses[0];
+/* ---- names ---- */
 
-    resolution->address_count = 0;
-    if (world.is_chaos && happens(8)) {
-        snprintf(resolution->error, sizeof(resolution->error), "Name or service not known");
-        return;
-    }
-    *address = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(resolution->port)};
-    address->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    resolution->address_count = 1;
-    if (strcmp(resolution->host, "pg.example") == 0)
-        return;
-    assert(strcmp(resolution->host, "peer.example") == 0);
-    resolution->addresses[1] = resolution->addresses[0];
-    address->sin_port = htons(PEER_DEAD_PORT);
-    resolution->address_count = 2;
-}
+/* Answers that are still to come: of a question for addresses two, one for each family. */
+static struct {
+    struct dns_question *question;
+    enum dns_family family;
+    uint64_t due_us;
+} questions[QUESTIONS_MAX];
+static unsigned question_count;
+static struct dns dns;
+/* Which of the two addresses of the name there are; 0: the zone has changed. */
+static unsigned addresses_of_name;
+static uint32_t zone_serial;
+static bool names_fail; /* from the beginning until it gets calm */
 
 static void resolver_opens(struct letter *letter, void *context)
 {
-    struct resolution *resolution = OWNER_OF(letter, struct resolution, job.letter);
+    (void)context;
+    dns_resolve(&dns, OWNER_OF(letter, struct resolution, letter), world_now_us());
+}
+
+static void dns_asks(void *context, struct dns_question *question)
+{
+    unsigned open_count = question->open_count;
 
     (void)context;
-    resolution->job.run = resolve;
-    resolution->job.core_index = resolution->core_index;
-    letter->open = resolution_returned;
-    if (!post_job(&resolution->job)) {
-        snprintf(resolution->error, sizeof(resolution->error), "too many lookups");
-        post_to(resolution->core_index, letter);
+    for (enum dns_family family = 0; family < open_count; family++) {
+        uint64_t wait_us = 10;
+
+        assert(question_count < QUESTIONS_MAX);
+        if (names_fail) /* now and then longer than anybody waits */
+            wait_us = sim_below(world.sim, happens(10) ? 3 * US_PER_S : happens(4) ? 100000 : 300);
+        questions[question_count].question = question;
+        questions[question_count].family = family;
+        questions[question_count++].due_us = world_now_us() + wait_us;
     }
+}
+
+static void answer_addresses(struct dns_question *question, enum dns_family family)
+{
+    struct host_address addresses[2] = {0};
+    bool is_peer = strcmp(question->name, "peer.example") == 0;
+    unsigned count = 0;
+
+    if (names_fail && happens(3))
+        addresses_of_name = 1 + (unsigned)sim_below(world.sim, 3);
+    for (unsigned i = 0; i < 2 && family == DNS_V4; i++)
+        if (is_peer || (addresses_of_name & BIT(i)) != 0) {
+            addresses[count].family = AF_INET;
+            addresses[count].bytes[0] = 127;
+            /* The peer is at the first one only. */
+            addresses[count++].bytes[3] = (uint8_t)(is_peer && i == 1 ? 9 : 1 + i);
+        }
+    if (names_fail && happens(8))
+        count = 0;
+    dns_answer_addresses(question, family,
+                         count > 0                  ? DNS_FOUND
+                         : names_fail && happens(2) ? DNS_UNKNOWN
+                                                    : DNS_NONE,
+                         addresses, count, "not known", world_now_us());
+}
+
+static void answer_questions(void)
+{
+    for (unsigned i = 0; i < question_count;) {
+        struct dns_question *question = questions[i].question;
+        enum dns_family family = questions[i].family;
+
+        if (questions[i].due_us > world_now_us()) {
+            i++;
+            continue;
+        }
+        questions[i] = questions[--question_count];
+        if (question->is_for_serial)
+            dns_answer_serial(question, !names_fail || !happens(4),
+                              zone_serial += names_fail && happens(3), world_now_us());
+        else
+            answer_addresses(question, family);
+    }
+}
+
+static void dns_replies(void *context, struct resolution *resolution)
+{
+    (void)context;
+    resolution->letter.open = resolution_returned;
+    post_to(resolution->core_index, &resolution->letter);
+}
+
+static void host_change_told(struct request *request)
+{
+    free(request->owner);
+    request_release(request);
+}
+
+static void host_has_changed(void *context, const char *name, const struct host_answer *answer)
+{
+    struct host_news *news = malloc(sizeof(*news));
+    struct request *request = request_make(&requests, news, host_change_told);
+
+    (void)context;
+    assert(news != NULL);
+    strcpy(news->name, name);
+    news->answer = *answer;
+    request->owner = news;
+    request->command.kind = COMMAND_HOST;
+    request->command.host = news;
+    world_log("control tells that %s has changed", name);
+    request_command(request);
 }
 
 /* A session of the console, or a cancel request whose key no worker knows: control hangs up. */
@@ -510,6 +595,7 @@ static void order_reload(bool is_whole)
 {
     snapshot_release(snapshot);
     snapshot = make_snapshot(is_whole);
+    dns_configure(&dns, &snapshot->settings, world_now_us());
     (void)order_command(COMMAND_SNAPSHOT, NULL);
 }
 
@@ -590,6 +676,8 @@ static void control_step(void)
         return;
     (void)mailbox_open_all(&control_mailbox, NULL);
     run_jobs();
+    answer_questions();
+    dns_run(&dns, world_now_us());
     end_visits();
     if (world.is_chaos && control_acts && happens(60))
         order_something();
@@ -636,6 +724,8 @@ static unsigned check_servers(const struct pool *pool)
             must(server->replication == REPLICATION_NONE || i == 1 || i == 3);
             must(server->is_ready ==
                  (server->state != SERVER_LOGIN && server->replication == REPLICATION_NONE));
+            /* Where the host's name has other addresses now, it ends. */
+            must(host_is_current(pool, &server->address) || server->close_needed);
             /* What is older than a RECONNECT ends, wherever it is: as soon as its core has heard of it. */
             must(server->generation >= atomic_load(&pool->set->generation) ||
                  pool->core->generation < atomic_load(&pool->set->generation) ||
@@ -699,7 +789,7 @@ static void check_peers(const struct core *core)
         must((int)active <= limits.peer_requests);
         /* Nobody waits while there is room, but for a lookup. */
         must(peer->waiting_count == 0 || peer->active_count > 0 ||
-             (peer->resolution != NULL && peer->resolution->in_flight));
+             !list_is_empty(&peer->name_waiter.link));
     }
 }
 
@@ -1025,26 +1115,15 @@ static void check_doorbells(void)
     }
 }
 
-/* A pool keeps its own, and so does a peer. */
-static unsigned resolutions_of(const struct core *core)
+static bool names_are_home(const struct core *core)
 {
-    unsigned count = 0;
+    for (uint32_t index = 0; index < core->names.touched_count; index++) {
+        const struct host_name *name = slab_at(&core->names, index);
 
-    list_for_each(link, &core->pool_list)
-    {
-        const struct pool *pool = OWNER_OF(link, struct pool, link);
-
-        count += pool->resolution != NULL;
-        must(pool->resolution == NULL || !pool->resolution->in_flight);
+        if (name->in_flight || !list_is_empty(&name->waiters))
+            return false;
     }
-    list_for_each(link, &core->peer_list)
-    {
-        const struct peer *peer = OWNER_OF(link, struct peer, link);
-
-        count += peer->resolution != NULL;
-        must(peer->resolution == NULL || !peer->resolution->in_flight);
-    }
-    return count;
+    return true;
 }
 
 /* Everything has come home. */
@@ -1061,7 +1140,7 @@ static void check_home(void)
         must(core->servers.used_count == 0);
         must(core->server_logins.used_count == 0);
         must(core->cancels.used_count == 0);
-        must(core->resolutions.used_count == resolutions_of(core));
+        must(names_are_home(core));
         must(core->loop.spans.used_count == 0);
         must(core->statements.statements.used_count == 0);
         must(core->statements.client_statements.used_count == 0);
@@ -1224,7 +1303,7 @@ static bool conns_are_gone(void)
         if (members[i].worker.core.loop.conn_count > 0 || members[i].worker.listeners[0].fd >= 0 ||
             atomic_load(&members[i].worker.mailbox.last) != NULL)
             return false;
-    return !control_is_busy() && sim_open_fds(world.sim) == 0;
+    return !control_is_busy() && question_count == 0 && sim_open_fds(world.sim) == 0;
 }
 
 static bool letters_are_read(void)
@@ -1256,6 +1335,9 @@ static void jump(void)
     }
     for (unsigned i = 0; i < job_count; i++)
         next_us = MIN(next_us, jobs[i].due_us);
+    for (unsigned i = 0; i < question_count; i++)
+        next_us = MIN(next_us, questions[i].due_us);
+    next_us = MIN(next_us, dns_next_us(&dns));
     for (unsigned i = 0; i < visit_count; i++)
         next_us = MIN(next_us, visits[i].due_us);
     if (next_us != UINT64_MAX && next_us > now_us)
@@ -1353,6 +1435,8 @@ static void begin(uint64_t seed)
     static const unsigned prepared_max[] = {0, 1, 2, 5, 200};
     struct ring_options control_options = {
         .entries = 8, .completion_entries = 64, .buffers = &control_buffers};
+    static const struct dns_ports dns_ports = {
+        .ask = dns_asks, .reply = dns_replies, .changed = host_has_changed};
     char error[RING_ERROR_BYTES];
     struct sim_faults faults;
 
@@ -1395,7 +1479,10 @@ static void begin(uint64_t seed)
     memset(passings, 0, sizeof(passings));
     limits = (struct limits){0};
     worker_count = 1 + (unsigned)sim_below(world.sim, WORKERS_SIM_MAX);
-    job_count = visit_count = 0;
+    job_count = visit_count = question_count = 0;
+    addresses_of_name = 3;
+    names_fail = true;
+    zone_serial = 1;
     requests_init(&requests, worker_count, post_request, NULL);
     request_count = 0;
     mailbox_init(&control_mailbox);
@@ -1414,6 +1501,7 @@ static void begin(uint64_t seed)
     param_names_init(&param_names, NULL, storage, sizeof(storage));
     world.listen_address = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(6432)};
     snapshot = make_snapshot(true);
+    dns_init(&dns, &dns_ports, NULL, &snapshot->settings, world_now_us());
     start_workers(256u << sim_below(world.sim, 6), 16u << sim_below(world.sim, 4));
     sessions_begin();
     strays_begin();
@@ -1439,6 +1527,9 @@ static void calm_down(void)
     for (unsigned i = 0; i < worker_count; i++)
         workers[i]->core.clients.count_max = CLIENTS_OF_WORKER_MAX;
     sessions_hurry();
+    names_fail = false;
+    for (unsigned i = 0; i < question_count; i++)
+        questions[i].due_us = world_now_us();
     run_until(control_is_idle, 20, "the console's orders are not answered");
     (void)order_command(COMMAND_RESUME, NULL);
     order_reload(true);
@@ -1488,6 +1579,7 @@ static void end(void)
     check_home();
     for (unsigned i = 0; i < worker_count; i++)
         worker_release(workers[i]);
+    dns_release(&dns);
     snapshot_release(snapshot);
     ring_destroy(control_ring);
     buffer_pool_release(&control_buffers);

@@ -28,7 +28,7 @@ enum {
     ROW_TEXT_BYTES_MAX = 256, /* what make_row writes before the filler */
     ROW_BYTES_MAX = 16384,
     STATEMENT_TEXT_BYTES_MAX = 8192,
-    SERVER_ADDRESSES = 2,
+    SERVER_ADDRESSES = 4,
     DATABASES = 3,
     LOGINS = 3,
 };

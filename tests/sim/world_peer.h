@@ -11,10 +11,9 @@
 enum {
     PEER_OURS = 1,    /* peer_id of the pooler, mostly, and an entry of [peers] all the same */
     PEER_LITERAL = 2, /* an address */
-    PEER_NAMED = 3,   /* a name with two addresses, of which nobody serves the first */
+    PEER_NAMED = 3,   /* a name with two addresses, of which nobody serves one */
     PEER_UNKNOWN = 9, /* nobody's number */
     PEER_PORT = 7000, /* + its number */
-    PEER_DEAD_PORT = 7100,
 };
 
 void strays_begin(void);

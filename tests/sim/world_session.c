@@ -1184,9 +1184,10 @@ void sessions_begin(void)
 {
     id_last = 0;
     for (unsigned i = 0; i < SERVER_ADDRESSES; i++) {
-        world.server_addresses[i] =
-            (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons((uint16_t)(5432 + i))};
-        world.server_addresses[i].sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+        /* Both ports of 127.0.0.1 and of 127.0.0.2. */
+        world.server_addresses[i] = (struct sockaddr_in){
+            .sin_family = AF_INET, .sin_port = htons((uint16_t)(5432 + i % 2))};
+        world.server_addresses[i].sin_addr.s_addr = htonl(INADDR_LOOPBACK + i / 2);
         sim_serve(world.sim, (struct sockaddr *)&world.server_addresses[i],
                   sizeof(world.server_addresses[i]), session_begins, NULL);
     }

@@ -473,7 +473,6 @@ static void what_has_no_effect_is_said_once(void **state)
         load_warned("[pgbouncer]\npkt_buf = 8192\n", "WARNING pkt_buf has no effect: "));
     snapshot_release(
         load_silent("[pgbouncer]\npkt_buf = 4096\nauth_hba_file =\nauth_user = joe\n"));
-    snapshot_release(load_warned("[pgbouncer]\nresolv_conf = /x", "has no effect"));
     snapshot_release(load_silent("[pgbouncer]\n[databases]\na=auth_user=joe auth_dbname=b\n"));
     snapshot_release(load_warned("[pgbouncer]\n[peers]\n1=host=a\n2=host=b\n", "[peers] has no"));
 }
