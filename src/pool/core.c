@@ -32,6 +32,7 @@ bool core_init(struct core *core, const struct core_options *options)
     core->ports = options->ports;
     core->ports_context = options->ports_context;
     core->mock_key = options->mock_key;
+    core->has_other_keys = options->has_other_keys;
     core->host_name = options->host_name != NULL ? options->host_name : "localhost";
     core->index = options->index;
     core->count = options->count;
