@@ -1,11 +1,13 @@
 """Two or three features at once, each of which has a file of tests of its own."""
 
 import os
+import random
+import threading
 
 import pgwire
 from harness import OS_USER, PASSWORD, eventually, ours, refused, same, slow
 from name_server import NameServer
-from pgwire import query
+from pgwire import query, startup
 from test_auth_query import (LIST, begin_login, in_background, lock_of_secrets, looking_up,
                              looking_up_by_hba, sql, waiting_for_lock, who)
 from test_cancel import SLEEP, running
@@ -285,3 +287,124 @@ def test_limits_hold_for_names_that_pam_lets_in_and_come_back(t):
 
         with pooler.console("u_plain", PASSWORD) as console:
             eventually(lambda: not rows(console, "clients", database="app"), "all have left")
+
+
+# ---- everything at once -------------------------------------------------------------------------
+
+class Chaos:
+    """Clients of all kinds who leave at any moment, until told to stop."""
+
+    KINDS = (("other", None), ("u_scram", PASSWORD), ("u_md5", PASSWORD), ("u_scram", "wrong"), ("stranger", "x"),
+             ("ldap", "x"), ("admin", None))
+    DATABASES = ("app", "app2", "app", "nowhere", "pgbouncer")
+
+    def __init__(self, port, seed, count=10):
+        self.port, self.is_over, self.served, self.strange = port, False, 0, []
+        self.threads = [threading.Thread(target=self._live, args=(random.Random(seed * 100 + i),), daemon=True)
+                        for i in range(count)]
+        for thread in self.threads:
+            thread.start()
+
+    def _live(self, draw):
+        while not self.is_over:
+            user, password = draw.choice(self.KINDS)
+            params = draw.choice(({}, {}, {"replication": "true"}, {"replication": "database"}))
+            client = None
+            try:
+                client = pgwire.Client(self.port, timeout=draw.choice((0.01, 0.05, 3)))
+                client.send(startup({"user": user, "database": draw.choice(self.DATABASES), **params}))
+                if draw.random() < 0.3:
+                    client.silent_for(draw.random() * 0.05)
+                    continue
+                client.authenticate(user, password)
+                self.served += 1
+                if user == "admin" or params:
+                    continue
+                for _ in range(draw.randrange(4)):
+                    client.send(query(f"select '{user}', current_user, pg_sleep({draw.random() * 0.01})"))
+                    if draw.random() < 0.2:
+                        pgwire.cancel(self.port, client.key, wait=False)
+                    row = client.results().rows
+                    if row and tuple(row[0][:2]) != (user, user):
+                        self.strange.append(row)
+            except (pgwire.PgError, pgwire.TimedOut, pgwire.Closed, OSError):
+                pass
+            finally:
+                if client is not None:
+                    draw.choice((client.vanish, client.reset))()
+
+    def end(self):
+        self.is_over = True
+        for thread in self.threads:
+            thread.join()
+        same(self.strange, [])
+
+
+@ours
+@slow(120)
+def test_whoever_leaves_at_any_moment_leaves_nothing_behind(t):
+    seed = int(os.environ.get("CHAOS_SEED", random.randrange(10000)))
+    print(f"CHAOS_SEED={seed}")
+    draw = random.Random(seed)
+    names = NameServer(t, {"db.app.test": {"A": [FOUR]}})
+    sql(t, "alter role u_scram replication", "alter role other replication")
+    settings = dict(
+        auth_type="hba", auth_user="app", userlist={**LIST, "other": "", "admin": ""}, default_pool_size=3,
+        databases={"app": t.postgres.address("app", host="db.app.test"), "*": t.postgres.address("app2")},
+        auth_dbname="app", auth_query="select rolname, rolpassword from pg_authid, pg_sleep(random() / 50) "
+                                      "where rolname = $1",
+        auth_hba_file=os.path.join(t.folder, "hba.conf"), resolv_conf=names.resolv_conf, dns_max_ttl=0,
+        client_login_timeout=2, suspend_timeout=1, server_login_retry=0.05, extra=workers(3))
+    with open(settings["auth_hba_file"], "w") as file:
+        file.write("local all admin trust\nhost all ldap all ldap ldapserver=127.0.0.1 ldapport=1 ldapprefix=x\n"
+                   "host all other,admin all trust\nhost all u_md5 all md5\nhost all all all scram-sha-256\n"
+                   "host replication other all trust\nhost replication all all scram-sha-256\n")
+    os.chmod(settings["auth_hba_file"], 0o644)
+    old = t.pooler(pool_mode="transaction", pidfile=os.path.join(t.folder, "pooler.pid"), **settings)
+    pooler = old
+    chaos = Chaos(old.port, seed)
+    commands = ("reload", "reconnect", "kill app", "kill app2", "pause app", "resume app", "disable app",
+                "enable app", "suspend", "resume", "show clients", "show servers", "show mem")
+    for process in range(2):
+        with pooler.console(host=pooler.settings["unix_socket_dir"], timeout=20) as console:
+            def do(command):
+                try:
+                    console.do(command)
+                except pgwire.PgError:
+                    pass  # already paused, and the like
+            for _ in range(60):
+                command = draw.choice(commands)
+                if draw.random() < 0.2:
+                    names.silent ^= {"db.app.test"}
+                if command.startswith("show"):
+                    console.table(command)
+                else:
+                    do(command)
+                if command in ("suspend", "pause app", "kill app", "kill app2"):
+                    do(command.replace("suspend", "resume").replace("pause", "resume").replace("kill", "resume"))
+            names.silent.clear()
+            for command in ("resume", "resume app", "resume app2", "enable app", "enable app2"):
+                do(command)
+            seen = chaos.served
+            eventually(lambda: chaos.served > seen, "somebody gets in", 10)
+        if process == 0:
+            pooler = next_of(t, old, name="new", **settings)
+    chaos.end()
+    same(old.wait_exit(15), 0)
+    with pooler.console(host=pooler.settings["unix_socket_dir"]) as console:
+        eventually(lambda: {row["user"] for row in rows(console, "clients")} == {"admin"}, "all have left", 10)
+        eventually(lambda: sum(int(row["cl_active"]) + int(row["cl_waiting"])
+                               for row in console.table("show pools") if row["database"] != "pgbouncer") == 0,
+                   "nobody is counted in a pool", 15)
+        lists = {row["list"]: row["items"] for row in console.table("show lists")}
+        same((lists["login_clients"], lists["used_clients"]), ("0", "1"))
+
+    def gets_in(user, password):
+        try:
+            return who(pooler, user, password) == user
+        except pgwire.PgError as error:
+            # A question that the name server has not answered is asked again after some seconds only.
+            assert "client_login_timeout" in error.text, error
+            return False
+    for user, password in Chaos.KINDS[:3]:
+        eventually(lambda: gets_in(user, password), f"{user} gets in", 20)
