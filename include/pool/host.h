@@ -92,6 +92,9 @@ void host_socket_address(const struct host_address *from, uint16_t port,
 /* True: host_take may be called, in this turn of the core. False: a name has to be looked up first,
  * and the pool is launched again when the answer is there; or the pool has failed, and knows it. */
 must_check bool host_prepare(struct pool *pool);
+/* Before host_prepare, for a client that has a server of its own: attempt `tries` (from 0) of the
+ * host_attempts that try each address of each host, wherever it begins. */
+void host_choose_for(struct pool *pool, uint64_t begin, unsigned tries);
 /* The address that the next connection goes to. Returns the turn, for host_failed. */
 unsigned host_take(struct pool *pool, struct sockaddr_storage *address);
 /* A connection that had `turn` did not come to be. */

@@ -95,8 +95,9 @@ struct pool {
 
     /* The host that the next connection goes to: host.c only. */
     struct host_waiter name_waiter;
-    bool has_turn;
-    unsigned turn; /* of the last connection, or has_turn: of the next one */
+    bool has_turn, has_address_turn;
+    unsigned address_turn; /* of the name's addresses */
+    unsigned turn;         /* of the last connection, or has_turn: of the next one */
 
     struct pool_stats stats;
     uint64_t empty_since_us;          /* 0: some shard has a client or a server */

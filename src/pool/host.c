@@ -267,6 +267,18 @@ static void choose(struct pool *pool)
         pool->turn = atomic_fetch_add_explicit(turn, 1, memory_order_relaxed);
 }
 
+void host_choose_for(struct pool *pool, uint64_t begin, unsigned tries)
+{
+    unsigned first = (unsigned)begin;
+
+    pool->has_turn = pool->has_address_turn = true;
+    pool->address_turn = first + tries / count_hosts(hosts_of(pool));
+    /* With `disable` it has moved on already, with the failure. */
+    pool->turn = pool->database->load_balance_hosts == LOAD_BALANCE_DISABLE
+                     ? atomic_load_explicit(&pool->set->host_turn, memory_order_relaxed)
+                     : first + tries;
+}
+
 void host_failed(struct pool *pool, unsigned turn)
 {
     if (pool->database->load_balance_hosts == LOAD_BALANCE_DISABLE)
@@ -312,7 +324,7 @@ bool host_prepare(struct pool *pool)
         error = look_at(pool, &must_wait);
         if (error == NULL)
             return !must_wait;
-        pool->has_turn = false;
+        pool->has_turn = pool->has_address_turn = false;
         host_failed(pool, pool->turn);
         pool_server_failed(pool, error, NULL, false);
         if (pool->unreachable_count > 0)
@@ -332,12 +344,15 @@ unsigned host_take(struct pool *pool, struct sockaddr_storage *address)
     pool->has_turn = false;
     if (literal_address(host, pool->database->port, address) == LITERAL_NOT) {
         struct host_name *name = name_find(pool->core, host);
+        unsigned index;
 
         assert(name != NULL);
         assert(name->address_count > 0);
-        host_socket_address(&name->addresses[name->turn++ % name->address_count],
-                            pool->database->port, address);
+        index = pool->has_address_turn ? pool->address_turn : name->turn++;
+        host_socket_address(&name->addresses[index % name->address_count], pool->database->port,
+                            address);
     }
+    pool->has_address_turn = false;
     return pool->turn;
 }
 

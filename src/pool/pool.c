@@ -1012,7 +1012,11 @@ static bool launch_replication(struct pool *pool)
         pool->core->shutdown == SHUTDOWN_WAIT_FOR_SERVERS ||
         (pool->last_login_failed && pool->retry_at_us > pool->core->loop.now_us))
         return false;
-    while ((client = replication_first_waiter(pool)) != NULL && host_prepare(pool)) {
+    while ((client = replication_first_waiter(pool)) != NULL) {
+        /* Who has a server of his own finds out by himself which addresses answer. */
+        host_choose_for(pool, client->id / pool->core->count, client->replication_tries);
+        if (!host_prepare(pool))
+            return false;
         if (!take_place_or_starve(pool, take_place_of_idle))
             return true;
         if (launch_one(pool, true, client) || client->state != CLIENT_WELCOME) {

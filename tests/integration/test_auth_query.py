@@ -250,6 +250,15 @@ def test_auth_file_knows_better_after_a_reload(t):
         pooler.connect(user="u_scram", password="another")
 
 
+@ours  # 1.18 has no replication
+def test_client_with_replication_is_looked_up(t):
+    pooler = looking_up(t)
+    with pooler.connect(user="u_scram", password=PASSWORD, replication="database") as c:
+        same(c.query("IDENTIFY_SYSTEM").rows[0][3], "app")
+    with refused("no such user"):
+        pooler.connect(user="stranger", password=PASSWORD, replication="database")
+
+
 def test_users_of_auth_file_are_not_looked_up(t):
     pooler = looking_up(t, userlist={**LIST, "u_scram": "", "other": "of the file"})
     with refused("SASL authentication failed"):
