@@ -138,7 +138,7 @@ def test_takeover_leaves_lookups_logins_and_replicas_where_they_are(t):
     settings = dict(auth_type="scram-sha-256", auth_user="app", auth_query=auth_query,
                     userlist={**LIST, "other": PASSWORD}, default_pool_size=2)
     old = t.pooler(pool_mode="transaction", pidfile=os.path.join(t.folder, "pooler.pid"),
-                   extra=workers(3), **settings)
+                   extra=workers(2), **settings)
     replica = old.connect("other", password=PASSWORD, replication="database")
     found = [begin_login(old, "u_scram") for _ in range(2)]
     waiting_for_lock(t, 2)
@@ -192,10 +192,10 @@ def test_keys_of_the_old_process_stay_good_when_the_new_one_has_another_peer_id(
     for before, after in ((None, 2), (1, 2), (1, None)):
         name = f"from_{before}_to_{after}"
         settings = {"peers": {3: "host=127.0.0.1 port=1"}}
-        first = t.pooler(pool_mode="transaction", peer_id=before, name=name, extra=workers(2),
+        first = t.pooler(pool_mode="transaction", peer_id=before, name=name, extra=workers(1),
                          pidfile=os.path.join(t.folder, f"{name}.pid"), **settings)
         with first.connect() as old:
-            new = next_of(t, first, name=f"{name}_new", peer_id=after, **settings)
+            new = next_of(t, first, name=f"{name}_new", peer_id=after, extra=workers(1), **settings)
             for _ in range(3):
                 old.send(query(SLEEP))
                 running(t)
@@ -213,7 +213,7 @@ def test_reload_to_another_host_while_the_old_name_is_looked_up_never_uses_the_o
     names = NameServer(t, {"old.app.test": {"A": ["127.0.0.9"]}, "new.app.test": {"A": [FOUR]}})
     names.silent.add("old.app.test")
     pooler = pooler_for(t, names, databases={"app": t.postgres.address("app", host="old.app.test")},
-                        extra=workers(3))
+                        extra=workers(2))
     answers = [in_background(lambda: who(pooler, "other", None, timeout=20)) for _ in range(3)]
     eventually(lambda: names.asked("old.app.test"), "the old name is asked for")
     with pooler.console() as console:
@@ -247,7 +247,7 @@ def test_reload_to_another_host_while_the_old_name_is_looked_up_never_uses_the_o
 @ours
 @slow(40)
 def test_pam_decides_behind_any_database_and_its_password_opens_each(t):
-    pooler = pooler_with(t, matrix(t, u_scram=PASSWORD, u_plain=PASSWORD, other="Pam-pw"), extra=workers(3),
+    pooler = pooler_with(t, matrix(t, u_scram=PASSWORD, u_plain=PASSWORD, other="Pam-pw"), extra=workers(2),
                          databases={"*": f"host={t.postgres.sockets} port={t.postgres.port}"})
     for database in ("app", "app2", "postgres", "app"):
         for user in ("u_scram", "u_plain"):
@@ -354,7 +354,7 @@ def test_whoever_leaves_at_any_moment_leaves_nothing_behind(t):
         auth_dbname="app", auth_query="select rolname, rolpassword from pg_authid, pg_sleep(random() / 50) "
                                       "where rolname = $1",
         auth_hba_file=os.path.join(t.folder, "hba.conf"), resolv_conf=names.resolv_conf, dns_max_ttl=0,
-        client_login_timeout=2, suspend_timeout=1, server_login_retry=0.05, extra=workers(3))
+        client_login_timeout=2, suspend_timeout=1, server_login_retry=0.05, extra=workers(2))
     with open(settings["auth_hba_file"], "w") as file:
         file.write("local all admin trust\nhost all ldap all ldap ldapserver=127.0.0.1 ldapport=1 ldapprefix=x\n"
                    "host all other,admin all trust\nhost all u_md5 all md5\nhost all all all scram-sha-256\n"
