@@ -26,6 +26,7 @@ enum {
     SHARD_LINE_BYTES = 64,
     SHARD_WELCOME_BYTES = 2048, /* see pool.h */
     SHARD_ERROR_BYTES = 256,
+    SHARD_PASSWORD_BYTES = 1024, /* a longer one stays with its shard */
 };
 
 /* A value that one thread publishes for all others: written seldom, read seldom, never waited for.
@@ -58,9 +59,16 @@ struct failure_news {
     char sqlstate[8];
 };
 
+/* What a client has brought along for the server's login: see pool_learn_password. */
+struct password_news {
+    bool is_found;
+    char password[SHARD_PASSWORD_BYTES]; /* "": none */
+};
+
 enum {
     WELCOME_WORDS = (sizeof(struct welcome_news) + 7) / 8,
     FAILURE_WORDS = (sizeof(struct failure_news) + 7) / 8,
+    PASSWORD_WORDS = (sizeof(struct password_news) + 7) / 8,
 };
 
 struct shard {
@@ -106,9 +114,10 @@ struct shard_set {
 
     atomic_uint told_count;   /* clients that were closed because of the failure that goes on */
     atomic_bool asks_standby; /* whoever has an idle server may ask it whether it still is one */
-    struct bulletin welcome, failure;
+    struct bulletin welcome, failure, password;
     _Atomic uint64_t welcome_words[WELCOME_WORDS];
     _Atomic uint64_t failure_words[FAILURE_WORDS];
+    _Atomic uint64_t password_words[PASSWORD_WORDS];
 
     struct shard shards[];
 };

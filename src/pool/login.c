@@ -388,12 +388,10 @@ static void enter_pool(struct client *client, const struct handover *handover,
         client->shard = pool->shard;
         atomic_fetch_add_explicit(&pool->shard->client_count, 1, memory_order_relaxed);
     }
-    if (handover->password != NULL && database->user == NULL) {
-        if (!pool_keep_password(pool, handover->password)) {
-            client_close_silently(client, "out of memory");
-            return;
-        }
-        pool->client_password_is_found = handover->password_is_found;
+    if (handover->password != NULL && database->user == NULL &&
+        !pool_learn_password(pool, handover->password, handover->password_is_found)) {
+        client_close_silently(client, "out of memory");
+        return;
     }
     if (handover->has_scram_keys && database->user == NULL) {
         pool->has_client_key = true;

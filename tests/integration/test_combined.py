@@ -289,6 +289,68 @@ def test_limits_hold_for_names_that_pam_lets_in_and_come_back(t):
             eventually(lambda: not rows(console, "clients", database="app"), "all have left")
 
 
+# ---- passwords that change ----------------------------------------------------------------------
+
+def shards_use_the_newest(t, connect, change):
+    """Clients on both workers; one of them comes after the change of the password."""
+    clients = [connect(PASSWORD) for _ in range(4)]
+    for client in clients:
+        client.value("select 1")
+    try:
+        change()
+        clients.append(connect("Newer-pw"))
+        with clients[0].pooler.console(password="a") as console:
+            for client in clients:
+                console.do("reconnect")
+                eventually(lambda: not rows(console, "servers", user="u_plain"), "the servers are closed")
+                same(client.value("select current_user"), "u_plain")
+    finally:  # others use the same PostgreSQL
+        sql(t, f"alter role u_plain password '{PASSWORD}'")
+
+
+def connects(pooler):
+    def connect(password):
+        client = pooler.connect("u_plain", password=password)
+        client.pooler = pooler
+        return client
+    return connect
+
+
+SHARDS = {"default_pool_size": 8, "pool_mode": "transaction", "server_login_retry": 5, "extra": workers(2)}
+
+
+@ours
+@slow(40)
+def test_new_password_of_pam_opens_the_servers_of_all_workers(t):
+    pooler = pooler_with(t, matrix(t, u_plain=PASSWORD, admin="a"), **SHARDS)
+
+    def change():
+        matrix(t, u_plain="Newer-pw", admin="a")
+        sql(t, "alter role u_plain password 'Newer-pw'")
+    shards_use_the_newest(t, connects(pooler), change)
+
+
+@ours
+@slow(40)
+def test_new_secret_of_auth_query_opens_the_servers_of_all_workers(t):
+    sql(t, "drop table if exists found", "create table found (name text, secret text)",
+        f"insert into found values ('u_plain', '{PASSWORD}')")
+    pooler = looking_up(t, auth_type="plain", auth_query="select name, secret from found where name = $1",
+                        userlist={"app": "", "admin": "a"}, **SHARDS)
+    shards_use_the_newest(t, connects(pooler), lambda: sql(
+        t, "update found set secret = 'Newer-pw'", "alter role u_plain password 'Newer-pw'"))
+    # What auth_file says goes before it, once it says something: on all workers.
+    pooler.userlist["u_plain"] = PASSWORD
+    pooler.write()
+    with pooler.console(password="a") as console:
+        console.do("reload")
+        clients = [pooler.connect("u_plain", password=PASSWORD) for _ in range(4)]
+        for client in clients:
+            console.do("reconnect")
+            eventually(lambda: not rows(console, "servers", user="u_plain"), "the servers are closed")
+            same(client.value("select current_user"), "u_plain")
+
+
 # ---- everything at once -------------------------------------------------------------------------
 
 class Chaos:
