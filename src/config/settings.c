@@ -227,7 +227,7 @@ const struct setting settings_table[] = {
     BOOLEAN(server_fast_close, "0", RELOAD, "Session mode: servers that have to be closed go at the end of the transaction."),
     SECONDS(server_idle_timeout, "600", RELOAD, "A server unused for so long is closed; 0: never."),
     SECONDS(server_lifetime, "3600", RELOAD, "An older server is closed when it is not in use; 0: after one use."),
-    SECONDS(server_login_retry, "15", RELOAD, "Pause after a failed connection to a server."),
+    SECONDS(server_login_retry, "15", RELOAD, "Pause after a failed connection to a server; 0: the shortest, a third of a second."),
     STRING(SETTING_STRING, server_reset_query, "DISCARD ALL", RELOAD, "Query that cleans a server when it goes back, in session mode."),
     BOOLEAN(server_reset_query_always, "0", RELOAD, "Runs server_reset_query in every pool mode."),
     BOOLEAN(server_round_robin, "0", RELOAD, "Uses the server that was idle longest first instead of last."),

@@ -770,12 +770,18 @@ void pool_server_logged_in(struct pool *pool, struct server *server)
         welcome_all(pool);
 }
 
+/* The least that server_login_retry = 0 means, until the next maintenance: without it attempts follow
+ * each other as fast as the server refuses them (4,000 a second). */
+enum { RETRY_PAUSE_MIN_US = 1000 };
+
 void pool_server_failed(struct pool *pool, const char *text, const char *sqlstate, bool said_error)
 {
     struct core *core = pool->core;
     const struct settings *settings = &core->snapshot->settings;
-    uint64_t pause_us = settings->server_login_retry_us;
-    uint64_t pause_max_us = MAX(settings->server_login_retry_max_us, pause_us);
+    bool is_shortest = settings->server_login_retry_us == 0;
+    uint64_t pause_us = is_shortest ? RETRY_PAUSE_MIN_US : settings->server_login_retry_us;
+    uint64_t pause_max_us =
+        is_shortest ? pause_us : MAX(settings->server_login_retry_max_us, pause_us);
 
     /* A host with several addresses (localhost: ::1, 127.0.0.1) has failed when each of them has.
      */

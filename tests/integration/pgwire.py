@@ -16,6 +16,12 @@ import time
 # A test that is expected to fail waits for less (harness.Variant).
 patience = 1.0
 
+
+def patient(seconds):
+    """How long to wait for what should come within so many seconds: less in a test that has to fail (harness.Variant),
+    but long enough to see what takes a second."""
+    return min(seconds, max(2.0, seconds * patience))
+
 PROTOCOL_3_0 = 0x00030000
 PROTOCOL_3_2 = 0x00030002
 PROTOCOL_2_0 = 0x00020000
@@ -308,7 +314,7 @@ class Client:
 
     def __init__(self, port, host="127.0.0.1", timeout=5.0, receive_bytes=None):
         """`host` beginning with / is a folder of unix sockets."""
-        timeout *= patience
+        timeout = patient(timeout)
         self.timeout = timeout
         if host.startswith("/"):
             self.socket = socket.socket(socket.AF_UNIX)
@@ -370,7 +376,7 @@ class Client:
         self.buffer += data
 
     def raw(self, count, timeout=None):
-        deadline = time.monotonic() + (timeout or self.timeout)
+        deadline = time.monotonic() + (patient(timeout) if timeout else self.timeout)
         while len(self.buffer) < count:
             self._fill(deadline)
         data = bytes(self.buffer[:count])
@@ -379,7 +385,7 @@ class Client:
 
     def receive(self, timeout=None):
         """The next message, whatever it is."""
-        deadline = time.monotonic() + (timeout or self.timeout)
+        deadline = time.monotonic() + (patient(timeout) if timeout else self.timeout)
         while len(self.buffer) < 5:
             self._fill(deadline)
         type_ = chr(self.buffer[0])
@@ -405,7 +411,7 @@ class Client:
 
     def until(self, types, timeout=None):
         """All messages up to the first whose type is one of `types`."""
-        deadline = time.monotonic() + (timeout or self.timeout)
+        deadline = time.monotonic() + (patient(timeout) if timeout else self.timeout)
         found = []
         while True:
             try:
@@ -426,7 +432,7 @@ class Client:
 
     def closed(self, timeout=None):
         """Reads to the end; the messages that still came. TimedOut when it stays open."""
-        deadline = time.monotonic() + (timeout or self.timeout)
+        deadline = time.monotonic() + (patient(timeout) if timeout else self.timeout)
         found = []
         while True:
             try:
@@ -483,7 +489,7 @@ class Client:
         """A simple query; the first error is raised, after ReadyForQuery."""
         self.send(query(sql))
         found = []
-        deadline = time.monotonic() + (timeout or self.timeout)
+        deadline = time.monotonic() + (patient(timeout) if timeout else self.timeout)
         while True:
             try:
                 found.append(self.receive(max(deadline - time.monotonic(), 0.001)))

@@ -88,7 +88,8 @@ def run_in_child(function, postgres, slot, folder):
 class Slot:
     """One job: a PostgreSQL and at most one test at a time."""
 
-    def __init__(self, number, folder, template, keep):
+    def __init__(self, number, folder, template, keep, why):
+        self.why = why
         self.number = number
         self.folder = folder
         self.keep = keep
@@ -134,7 +135,7 @@ class Slot:
         else:
             status = os.waitstatus_to_exitcode(wait_status)
             text = "" if status in (0, 1, 2) else f"ended with status {status}\n"
-        if status != STATUS_PASSED:
+        if status != STATUS_PASSED or self.why:
             text += self.read(os.path.join(self.test_folder, "output"))
         if status not in (STATUS_PASSED, STATUS_SKIPPED):
             status = STATUS_FAILED
@@ -171,6 +172,8 @@ def main():
     options.add_argument("--again", action="store_true",
                          help="a failed test is run once more and named as unsteady if it passes then; "
                               "not those of isolation, which must never fail")
+    options.add_argument("--why", action="store_true",
+                         help="print also what passed tests say: variants, how they failed without their key")
     options.add_argument("--slowest", type=int, default=0, metavar="N")
     options.add_argument("--all", action="store_true",
                          help="with PgBouncer, run the tests of what only pgsplice does, too")
@@ -193,7 +196,7 @@ def main():
     try:
         template = harness.Postgres.create(os.path.join(folder, "template"))
         for number in range(min(arguments.jobs, len(tests))):
-            slots.append(Slot(number, folder, template, arguments.keep))
+            slots.append(Slot(number, folder, template, arguments.keep, arguments.why))
         waiting = list(reversed(tests))
         while waiting or any(slot.pid for slot in slots):
             for slot in slots:
@@ -211,7 +214,8 @@ def main():
                     counts[status] += 1
                     durations.append((took, slot.name))
                     if status == STATUS_PASSED:
-                        print(f"ok   {slot.name}" + (f" ({took:.1f} s)" if took > 2 else ""))
+                        print(f"ok   {slot.name}" + (f" ({took:.1f} s)" if took > 2 else "") +
+                              (f": {text.strip()}" if text else ""))
                     elif status == STATUS_SKIPPED:
                         print(f"skip {slot.name}: {text.strip()}")
                     else:

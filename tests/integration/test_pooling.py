@@ -183,11 +183,15 @@ def test_pool_size_is_the_most_servers_of_a_pool(t):
     pooler = t.pooler(pool_mode="transaction", default_pool_size=3)
     clients = [pooler.connect() for _ in range(8)]
     for c in clients:
-        c.send(query("select pg_sleep(0.3), pg_backend_pid()"))
+        c.send(query("begin"))
     with pooler.console() as console:
-        console.wait_pool(sv_active=3, cl_waiting=5)
-        assert len(t.postgres.backends()) <= 3
-    same(len({c.results().rows[0][1] for c in clients}), 3)
+        console.wait_pool(sv_active=3, cl_waiting=5, settled=True)
+    same(len(t.postgres.backends()), 3)
+    same(len([c for c in clients if not c.silent_for(0)]), 3)
+    for c in clients:
+        c.send(query("commit"))  # the waiting get a server in their turn
+    for c in clients:
+        same([c.results().tags, c.results().tags], [["BEGIN"], ["COMMIT"]])
     same(len(t.postgres.backends()), 3)
 
 
@@ -197,11 +201,9 @@ def test_pool_size_of_the_entry_beats_the_default(t):
                       databases={"app": t.postgres.address(pool_size=2)})
     clients = [pooler.connect() for _ in range(4)]
     for c in clients:
-        c.send(query("select pg_sleep(0.15)"))
+        c.send(query("begin"))
     with pooler.console() as console:
-        console.wait_pool(sv_active=2, cl_waiting=2)
-    for c in clients:
-        c.results()
+        console.wait_pool(sv_active=2, cl_waiting=2, settled=True)
 
 
 @covers("user_options", "pool_size")
@@ -212,8 +214,7 @@ def test_pool_size_of_a_user_beats_the_entry(t):
     with pooler.connect() as a, pooler.connect() as b, pooler.console() as console:
         a.query("begin")
         b.send(query("select 'b'"))
-        console.wait_pool(sv_active=1, cl_waiting=1)
-        assert b.silent_for(0.3), "b has another server"
+        console.wait_pool(sv_active=1, cl_waiting=1, settled=True)
         a.query("commit")
         same(b.results().value(), "b")
 

@@ -615,6 +615,17 @@ def test_syslog_gets_the_text_with_facility_ident_and_pid(t):
     assert "login attempt" in pooler.stderr()
 
 
+def test_syslog_gets_no_debug_lines(t):
+    syslog = Syslog(t)
+    pooler = logs_to(syslog, t, syslog=1, verbose=2)
+    pooler.usable()
+    pooler.wait_log(" DEBUG ")
+    syslog.wait("app/app@.* login attempt")
+    pooler.stop()
+    levels = {int(re.match(r"<(\d+)>", line).group(1)) % 8 for line in syslog.look()}
+    assert levels <= {2, 3, WARNING, INFO}, levels
+
+
 @ours  # 1.18 dies of it
 def test_syslog_follows_a_reload(t):
     syslog = Syslog(t)

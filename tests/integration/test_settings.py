@@ -9,13 +9,12 @@ import importlib
 import os
 import re
 import socket
-import subprocess
 import time
 
 import harness
 import pgwire
 import tables
-from harness import covers, eventually, ours, refused, reload_shows_nothing, same, within
+from harness import covers, eventually, matches, ours, refused, reload_shows_nothing, same, within
 from pgwire import extended, query
 
 
@@ -57,6 +56,38 @@ def test_what_has_no_effect_is_accepted_and_said_once(t):
     pooler = t.pooler(**given)
     for key in idle:
         same(len(re.findall(rf"WARNING {key} has no effect: ", pooler.log())), 1, key)
+    pooler.usable()
+
+
+def by_restart_only(table):
+    keys = tables.own_keys() if table == "pgsplice" else tables.keys(table)
+    return [key for key in keys if not tables.is_reloadable(table, key)]
+
+
+@ours
+def test_what_needs_a_restart_keeps_its_value_at_a_reload_and_is_named(t):
+    pooler = t.pooler(extra=own(worker_threads=1))
+    other = {"disable_pqexec": 1, "job_name": "other", "listen_addr": "127.0.0.1,127.0.0.2", "listen_backlog": 77,
+             "listen_port": harness.free_port(t.slot), "pidfile": f"{pooler.folder}/other.pid", "pkt_buf": 8192,
+             "resolv_conf": f"{pooler.folder}/resolv.conf", "so_reuseport": 1, "track_extra_parameters": "search_path",
+             "unix_socket_dir": t.folder, "unix_socket_group": harness.OS_USER, "unix_socket_mode": "0700",
+             "user": "nobody"}
+    own_others = {"worker_threads": 2, "cpu_affinity": max(os.sched_getaffinity(0)), "incoming_cpu": 1,
+                  "huge_pages": "on", "receive_buffer_bytes": 2048, "receive_buffer_count_max": 32}
+    same((sorted(other), sorted(own_others)),
+         (sorted(by_restart_only("settings")), sorted(by_restart_only("pgsplice"))))
+    with pooler.console() as console:
+        before = console.table("show config")
+        same({row["key"]: row["changeable"] for row in before},
+             {key: "yes" if tables.is_reloadable(table, key) else "no"
+              for table in ("settings", "pgsplice")
+              for key in (tables.own_keys() if table == "pgsplice" else tables.keys(table))})
+        pooler.extra = own(**own_others)
+        pooler.change(reload=False, **other)
+        same(console.do("reload"), "RELOAD")
+        same(console.table("show config"), before)
+    said = re.findall(r"WARNING (\w+) keeps its value: only a restart changes it in configuration \(\S+:\d+\)", pooler.log())
+    same(sorted(said), sorted([*other, *own_others]))
     pooler.usable()
 
 
@@ -126,6 +157,47 @@ def test_conffile_names_the_file_that_a_reload_reads(t):
         same(console.config("max_client_conn"), "77")
 
 
+def does_not_start(pooler):
+    """What it says before it ends with status 1."""
+    process = pooler.launch()
+    eventually(lambda: process.poll() is not None or "process up" in pooler.stderr(), "it starts or ends", 10)
+    same(process.poll(), 1)
+    return pooler.stderr()
+
+
+# Until TLS is there: who wants it must not be served without.
+
+@covers("settings", "client_tls_sslmode")
+@reload_shows_nothing
+@ours
+def test_client_tls_sslmode_require_is_refused_without_tls(t):
+    for mode in ("require", "verify-ca", "verify-full"):
+        matches("client_tls_sslmode require, verify-ca and verify-full are not supported by this version yet in .*:[0-9]+",
+                does_not_start(t.pooler(start=False, client_tls_sslmode=mode)))
+
+
+@covers("settings", "server_tls_sslmode")
+@reload_shows_nothing
+@ours
+def test_server_tls_sslmode_require_is_refused_without_tls(t):
+    for mode in ("require", "verify-ca", "verify-full"):
+        matches("server_tls_sslmode require, verify-ca and verify-full are not supported by this version yet in .*:[0-9]+",
+                does_not_start(t.pooler(start=False, server_tls_sslmode=mode)))
+
+
+@ours
+def test_reload_that_wants_tls_changes_nothing(t):
+    pooler = t.pooler(max_client_conn=50)
+    for key in ("client_tls_sslmode", "server_tls_sslmode"):
+        pooler.change(reload=False, max_client_conn=60, **{key: "require"})
+        with pooler.console() as console, refused():
+            console.do("reload")
+        pooler.change(reload=False, **{key: None})
+        with pooler.console() as console:
+            same((console.config("max_client_conn"), console.config(key) in ("disable", "prefer")), ("50", True))
+    pooler.usable()
+
+
 # ---- limits and times ---------------------------------------------------------------------------
 
 @covers("settings", "max_packet_size")
@@ -133,8 +205,7 @@ def test_max_packet_size_of_the_file_ends_a_longer_message(t):
     pooler = t.pooler(max_packet_size=1000)
     with pooler.connect() as c:
         c.send(query("select '" + "x" * 2000 + "'"))
-        matches = c.fatal().text
-        assert matches.startswith("bad packet header"), matches
+        matches("^bad packet header", c.fatal().text)
 
 
 @covers("settings", "max_prepared_statements")
@@ -344,6 +415,305 @@ def test_transaction_timeout_of_a_user(t):
         same(spared.value("select 1"), "1")
 
 
+# ---- what the notes of the tables say -----------------------------------------------------------
+
+def test_max_client_conn_0_refuses_everybody(t):
+    pooler = t.pooler(max_client_conn=0)
+    with refused(r"no more connections allowed \(max_client_conn\)", "08P01", "FATAL"):
+        pooler.connect()
+    with pooler.console() as console:
+        same(console.config("max_client_conn"), "0")
+
+
+LIMITS = ["max_db_connections", "max_user_connections", "max_db_client_connections", "max_user_client_connections"]
+
+
+def most(t, limit, **where):
+    """How many of three clients may be there, or work, at a time."""
+    pooler = t.pooler(pool_mode="transaction", **where)
+    clients = []
+    try:
+        for _ in range(3):
+            clients.append(pooler.connect())
+    except pgwire.PgError as error:
+        assert f"({limit})" in error.text, error.text
+    if "client" not in limit:
+        for c in clients:
+            c.send(query("begin"))
+        with pooler.console() as console:
+            def settled():
+                row = console.pool()
+                return row["sv_login"] == 0 and row["cl_active"] + row["cl_waiting"] == 3 and \
+                    row["sv_active"] + row["cl_waiting"] == 3 and row["sv_active"]
+            found = eventually(settled, "each works or waits")
+            console.wait_pool(sv_active=found, cl_waiting=3 - found, settled=True)
+    else:
+        found = len(clients)
+    for c in clients:
+        c.vanish()
+    pooler.stop()
+    return found
+
+
+@ours
+def test_limits_below_0_are_none(t):
+    for limit in LIMITS:
+        same(most(t, limit, **{limit: -1}), 3, limit)
+
+
+@ours
+def test_limits_of_0_or_less_of_an_entry_are_the_global_ones(t):
+    for limit in LIMITS:
+        for value in (0, -1):
+            where = {"users": {"app": f"{limit}={value}"}} if "user" in limit else \
+                {"databases": {"app": t.postgres.address(**{limit: value})}}
+            same(most(t, limit, **{limit: 1}, **where), 1, f"{limit}={value}")
+
+
+@ours
+def test_own_limits_of_an_entry_are_not_bounded_by_the_global_ones(t):
+    for limit in LIMITS:
+        where = {"users": {"app": f"{limit}=2"}} if "user" in limit else \
+            {"databases": {"app": t.postgres.address(**{limit: 2})}}
+        same(most(t, limit, **{limit: 1}, **where), 2, limit)
+
+
+@ours
+def test_limits_of_databases_and_users_do_not_count_consoles(t):
+    pooler = t.pooler(max_user_client_connections=1, max_db_client_connections=1)
+    consoles = [pooler.console(user) for user in ("admin", "admin", "stats", "stats")]
+    for console in consoles:
+        assert console.table("show version")
+
+
+def test_consoles_count_as_clients_and_are_not_refused(t):
+    pooler = t.pooler(max_client_conn=2)
+    with pooler.console(), pooler.console(), pooler.console() as third:
+        with refused(r"no more connections allowed \(max_client_conn\)"):
+            pooler.connect()
+        assert third.table("show version")
+
+
+@ours
+def test_times_of_0_of_a_user_are_the_global_ones(t):
+    pooler = t.pooler(pool_mode="transaction", query_timeout=0.6, idle_transaction_timeout=0.7, client_idle_timeout=0.8,
+                      users={"app": "query_timeout=0 idle_transaction_timeout=0 client_idle_timeout=0"})
+    with pooler.connect() as busy, pooler.connect() as idle, pooler.connect() as waiting:
+        busy.send(query("select pg_sleep(8)"))
+        idle.query("begin")
+        same((busy.fatal().text, idle.fatal().text, waiting.fatal().text),
+             ("query timeout", "idle transaction timeout", "client_idle_timeout"))
+
+
+@ours
+def test_transaction_timeout_0_of_a_user_is_the_global_one(t):
+    pooler = t.pooler(pool_mode="transaction", transaction_timeout=0.5, users={"app": "transaction_timeout=0"})
+    with pooler.connect() as c:
+        c.query("begin")
+        same(c.fatal().text, "transaction timeout")
+
+
+@ours
+def test_server_lifetime_0_of_an_entry_is_the_global_one(t):
+    pooler = t.pooler(pool_mode="transaction", databases={"app": t.postgres.address(server_lifetime=0)})
+    with pooler.connect() as c:
+        same(c.pid(), c.pid())  # and not one use, as the global 0 is
+
+
+@ours
+def test_sizes_below_0_of_an_entry_are_not_set(t):
+    pooler = t.pooler(pool_mode="transaction", default_pool_size=2, reserve_pool_size=1, min_pool_size=1,
+                      users={"app": "pool_size=-1 reserve_pool_size=-1"},
+                      databases={"app": t.postgres.address(pool_size=-1, reserve_pool_size=-1, min_pool_size=-1)})
+    with pooler.console() as console:
+        row = next(row for row in console.table("show databases") if row["name"] == "app")
+        same((row["pool_size"], row["min_pool_size"], row["reserve_pool_size"]), ("2", "1", "1"))
+
+
+@ours
+def test_pool_size_0_of_a_user_is_no_limit(t):
+    pooler = t.pooler(pool_mode="transaction", default_pool_size=1, users={"app": "pool_size=0"},
+                      databases={"app": t.postgres.address(pool_size=1)})
+    clients = [pooler.connect() for _ in range(3)]
+    for c in clients:
+        c.query("begin")
+
+
+@ours
+def test_reserve_pool_size_0_of_a_user_is_none(t):
+    pooler = t.pooler(pool_mode="transaction", default_pool_size=1, reserve_pool_size=1, reserve_pool_timeout=0.1,
+                      users={"app": "reserve_pool_size=0"}, databases={"app": t.postgres.address(reserve_pool_size=1)})
+    with pooler.connect() as a, pooler.connect() as b:
+        a.query("begin")
+        b.send(query("select 1"))
+        assert b.silent_for(0.8)
+
+
+@ours
+def test_query_wait_timeout_0_of_a_user_is_never(t):
+    pooler = t.pooler(pool_mode="transaction", default_pool_size=1, query_wait_timeout=0.2,
+                      users={"app": "query_wait_timeout=0"}, databases={"app": t.postgres.address(query_wait_timeout=1)})
+    with pooler.connect() as a, pooler.connect() as b:
+        a.query("begin")
+        b.send(query("select 1"))
+        assert b.silent_for(1.6)
+        a.query("commit")
+        same(b.results().value(), "1")
+
+
+def test_min_pool_size_is_capped_by_the_pools_size(t):
+    pooler = t.pooler(default_pool_size=2, databases={"app": t.postgres.address(user="other", min_pool_size=5)})
+    eventually(lambda: len(t.postgres.backends("other")) == 2, "two servers are open")
+    with pooler.console() as console:
+        console.wait_pool(user="other", sv_idle=2, settled=True)
+
+
+def test_entry_without_a_host_is_at_the_folder_of_unix_sockets(t):
+    pooler = t.pooler(unix_socket_dir=t.postgres.sockets, databases={"app": f"port={t.postgres.port}"})
+    with pooler.connect() as c:
+        same(c.value("select inet_server_addr() is null"), "t")
+
+
+@ours
+def test_forced_user_is_gone_when_a_reload_takes_it_away(t):
+    pooler = t.pooler(databases={"app": t.postgres.address(user="other")})
+    pooler.databases["app"] = t.postgres.address()
+    pooler.write()
+    pooler.reload()
+    with pooler.connect() as c:
+        same(c.value("select current_user"), "app")
+
+
+@ours
+def test_settings_of_a_user_are_gone_with_its_entry(t):
+    pooler = t.pooler(users={"app": "max_user_client_connections=1"})
+    del pooler.users["app"]
+    pooler.write()
+    pooler.reload()
+    with pooler.connect(), pooler.connect():
+        pooler.usable()
+
+
+@ours
+def test_server_login_retry_0_is_no_endless_loop(t):
+    times = []
+
+    def script(server):
+        times.append(time.monotonic())
+
+    fake = t.fake_server(script)
+    pooler = t.pooler(databases={"app": t.fake_entry(fake)}, server_login_retry=0)
+    with pooler.open() as c:
+        c.send(pgwire.startup({"user": "app", "database": "app"}))
+        eventually(lambda: len(times) >= 2, "it is tried again")
+        before = len(times)
+        assert c.silent_for(0.8)
+        assert 1 <= len(times) - before <= 10, len(times) - before
+
+
+def test_reload_of_what_is_not_a_servers_address_keeps_the_servers(t):
+    pooler = t.pooler(pool_mode="transaction", databases={"app": t.postgres.address()})
+    with pooler.connect() as c:
+        pid = c.pid()
+        pooler.databases["app"] = t.postgres.address(
+            pool_size=3, min_pool_size=1, reserve_pool_size=1, max_db_connections=9, pool_mode="transaction",
+            client_encoding="LATIN1", timezone="Asia/Tokyo", application_name="x", datestyle="SQL")
+        pooler.write()
+        pooler.reload()
+        same(c.pid(), pid)
+
+
+def test_reload_of_what_servers_depend_on_retires_them(t):
+    for key, value in (("connect_query", "'select 1'"), ("auth_dbname", "app2"), ("auth_query", "'select 1'"),
+                       ("load_balance_hosts", "disable"), ("dbname", "app2")):
+        pooler = t.pooler(pool_mode="transaction", databases={"app": t.postgres.address()})
+        with pooler.connect() as c:
+            pid = c.pid()
+            pooler.databases["app"] = t.postgres.address(**{"database" if key == "dbname" else key: value})
+            pooler.write()
+            pooler.reload()
+            assert c.pid() != pid, key
+
+
+def test_unix_socket_mode_is_shown_in_decimal(t):
+    pooler = t.pooler(unix_socket_mode="0770")
+    with pooler.console() as console:
+        same(console.config("unix_socket_mode"), "504")
+
+
+def test_verbose_of_the_file_replaces_the_count_of_options(t):
+    pooler = t.pooler(args=["-v", "-v"], verbose=0)
+    pooler.usable()
+    pooler.wait_log("login attempt")
+    same(re.findall(r" (?:DEBUG|NOISE) ", pooler.log()), [])
+
+
+def test_listen_addr_may_be_a_name(t):
+    pooler = t.pooler(listen_addr="localhost")
+    pooler.usable()
+
+
+@ours
+def test_reload_with_a_log_that_cannot_be_opened_keeps_the_old_one(t):
+    pooler = t.pooler()
+    pooler.change(reload=False, logfile="/nonexistent/pooler.log")
+    with pooler.console() as console:
+        console.do("reload")
+    pooler.wait_log("ERROR could not open logfile '/nonexistent/pooler.log': No such file or directory; the old one stays")
+    pooler.usable()
+
+
+def test_names_of_administrators_are_exact(t):
+    pooler = t.pooler(userlist={"Admin": "", "admin": "", "app": ""}, admin_users="Admin app")
+    with refused("not allowed"):
+        pooler.console("admin")
+    for user in ("Admin", "app"):
+        with pooler.console(user) as console:
+            same(console.do("pause"), "PAUSE")
+            same(console.do("resume"), "RESUME")
+
+
+def test_ignored_startup_parameters_are_case_sensitive(t):
+    pooler = t.pooler(ignore_startup_parameters="GEQO")
+    with refused("unsupported startup parameter: geqo"):
+        pooler.connect(geqo="off")
+
+
+@ours
+def test_numbers_of_the_file_are_those_of_c(t):
+    pooler = t.pooler(default_pool_size="0x10", min_pool_size="010")
+    with pooler.console() as console:
+        same((console.config("default_pool_size"), console.config("min_pool_size")), ("16", "8"))
+
+
+def test_suspend_timeout_0_waits_for_ever(t):
+    pooler = t.pooler(pool_mode="transaction", suspend_timeout=0)
+    with pooler.connect() as c, pooler.console() as console:
+        c.send(query("select 1")[:6])  # no whole message: it has not come to rest
+        console.client.send(query("suspend"))
+        assert console.client.silent_for(0.5), "answered"
+        c.send(query("select 1")[6:])
+        same(console.client.results().tags, ["SUSPEND"])
+        same(console.do("resume"), "RESUME")
+        same(c.results().value(), "1")
+
+
+def test_server_idle_timeout_0_is_never(t):
+    pooler = t.pooler(pool_mode="transaction", server_idle_timeout=0, server_lifetime=3600)
+    with pooler.connect() as c:
+        pid = c.pid()
+        assert c.silent_for(0.8)
+        same(c.pid(), pid)
+
+
+def test_query_timeout_of_who_waits(t):
+    pooler = t.pooler(pool_mode="transaction", default_pool_size=1, users={"app": "query_timeout=1"})
+    with pooler.connect() as a, pooler.connect() as b:
+        a.query("begin")
+        b.send(query("select 1"))
+        same(b.fatal(4).text, "query_timeout")
+
+
 # ---- our own ------------------------------------------------------------------------------------
 
 def own(**settings):
@@ -412,10 +782,11 @@ def test_server_login_retry_max_bounds_the_growing_pauses(t):
 
     fake = t.fake_server(script)
     pooler = t.pooler(pool_mode="transaction", databases={"app": t.fake_entry(fake)},
-                      server_login_retry=0.1, extra=own(server_login_retry_max=0.2))
+                      server_login_retry=0.1, extra=own(server_login_retry_max=0.1))
     with pooler.open() as c:
         c.send(pgwire.startup({"user": "app", "database": "app"}))
-        eventually(lambda: len(times) >= 7, "seven attempts: more than 6 s if they grew on", 4)
+        # looked at three times a second
+        eventually(lambda: len(times) >= 6, "six attempts: 4 s if the pauses grew on", 3)
 
 
 @covers("pgsplice", "cache_unnamed_statements")
@@ -533,10 +904,25 @@ def test_huge_pages_on_does_not_start_without_them(t):
     with open("/proc/meminfo") as file:
         if not re.search(r"HugePages_Free:\s+0\b", file.read()):
             raise harness.Skip("there are huge pages")
-    pooler = t.pooler(start=False, extra=own(huge_pages="on", worker_threads=1))
-    try:
-        done = pooler.run_to_end(seconds=3)
-    except subprocess.TimeoutExpired:
-        raise AssertionError("it started")
-    same(done.returncode, 1)
-    assert "huge" in done.stderr, done.stderr
+    matches("huge", does_not_start(t.pooler(start=False, extra=own(huge_pages="on", worker_threads=1))))
+
+
+def buffers_after_a_login(t, **settings):
+    """The row of SHOW MEM for receive buffers: size, and how many there are."""
+    pooler = t.pooler(extra=own(worker_threads=1, **settings))
+    with pooler.connect() as c, pooler.console() as console:
+        same(c.value("select repeat('x', 100000)"), "x" * 100000)
+        row = next(row for row in console.table("show mem") if row["name"] == "iobuf_cache")
+        return int(row["size"]), int(row["used"]) + int(row["free"])
+
+
+@covers("pgsplice", "receive_buffer_bytes")
+@ours
+def test_receive_buffer_bytes_is_the_size_of_each(t):
+    same(buffers_after_a_login(t, receive_buffer_bytes=4096)[0], 4096)
+
+
+@covers("pgsplice", "receive_buffer_count_max")
+@ours
+def test_receive_buffer_count_max_is_the_most_of_a_worker(t):
+    same(buffers_after_a_login(t, receive_buffer_count_max=16)[1], 16)

@@ -248,10 +248,10 @@ static struct snapshot *make_snapshot(bool is_whole)
              auth_database[0] != '\0' ? "auth_dbname = " : "; ", auth_database, scram_iterations,
              mode, 1 + (unsigned)sim_below(sim, 4), pick("1", "0"), pick("0.1", "5"),
              pick("0.05", "3600"), pick("0.05", "600"), pick("0", "30"), pick("1", "0"),
-             pick("1", "0"), pick("0.1", "15"), pick("0.5", "120"), pick("0.3", "0"),
-             pick("6", "100"), pick("2", "0"), pick("3", "0"), pick("5", "0"), pick("4", "0"),
-             pick("0.05", "10"), world.prepared_max, pick("1", "15"), pick("0", "0.01"),
-             pick("0.1", "0"), is_whole ? "0" : pick("0.02", "0"),
+             pick("1", "0"), happens(6) ? "0" : pick("0.1", "15"), pick("0.5", "120"),
+             pick("0.3", "0"), pick("6", "100"), pick("2", "0"), pick("3", "0"), pick("5", "0"),
+             pick("4", "0"), pick("0.05", "10"), world.prepared_max, pick("1", "15"),
+             pick("0", "0.01"), pick("0.1", "0"), is_whole ? "0" : pick("0.02", "0"),
              happens(4) ? 0 : 1 + (unsigned)sim_below(sim, WORKERS_SIM_MAX), pick("1", "10"),
              world.caches_unnamed, world.heals);
     made = snapshot_load_through(open_config, NULL, "pgsplice.ini", NULL, say, NULL);
