@@ -442,6 +442,7 @@ static void move(struct client *client, enum handover_kind kind, unsigned to_cor
     handover->id = client->id;
     handover->connect_us = client->connect_us;
     handover->is_admin = login->is_admin;
+    handover->is_anybody = login->method == AUTH_ANY;
     handover->to_core = to_core;
     if (login->input_bytes > sizeof(handover->leftover)) {
         client_close_error(client, "too many bytes before the welcome", NULL);
@@ -569,6 +570,9 @@ void handover_open(struct letter *letter, void *context)
     } else if (core_refuses_logins(core)) {
         /* It began after the login: nobody would welcome the client any more (simulation). */
         fail(client, "pooler is shutting down");
+    } else if (handover->is_anybody && database->user == NULL) {
+        /* The entry has lost its user= on the way: nobody has asked who this is. */
+        fail(client, "bouncer config error");
     } else {
         conn_resume(&client->conn);
         enter_pool(client, handover, database, values);
