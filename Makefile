@@ -166,7 +166,7 @@ check-sanitizers: ## the integration tests on address/undefined, and a part of t
 	    /usr/bin/python3 tests/integration/runner.py --jobs 2 workers. auth. cancel. console.
 
 .PHONY: integration
-integration: $(BUILD)/pgsplice ## clients through the pooler to a real PostgreSQL
+integration: $(BUILD)/pgsplice $(BUILD)/pgsplice.ini.5 ## clients through the pooler to a real PostgreSQL
 	PGSPLICE_BIN=$(abspath $(BUILD)/pgsplice) /usr/bin/python3 tests/integration/runner.py --jobs 2 --again
 
 .PHONY: check-drivers

@@ -353,6 +353,7 @@ int main(int argc, char **argv)
         struct log_options options = {
             .path = settings->logfile,
             .to_stderr = !arguments.is_quiet && !arguments.is_daemon,
+            .fatal_to_stderr = !arguments.is_quiet,
             .to_syslog = settings->syslog,
             .syslog_ident = settings->syslog_ident,
             .syslog_facility = settings->syslog_facility,

@@ -13,6 +13,7 @@
 struct log_options {
     const char *path; /* NULL or "": no file */
     bool to_stderr;
+    bool fatal_to_stderr; /* for whoever started us, until we are in the background */
     bool to_syslog;
     const char *syslog_ident;
     int syslog_facility;

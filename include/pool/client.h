@@ -145,10 +145,6 @@ struct client *client_find_key(struct core *core, const uint8_t key[8]);
 void client_log(const struct client *client, enum log_level level, const char *format, ...)
     printf_like(3, 4);
 
-/* As it calls itself, before it has logged in. */
-const char *client_user(const struct client *client);
-const char *client_database_name(const struct client *client);
-
 void client_become(struct client *client, enum client_state state);
 void client_fill_row(const struct client *client, struct socket_row *row, uint64_t now_us);
 

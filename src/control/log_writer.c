@@ -132,7 +132,7 @@ static void write_line(uint64_t wall_us, enum log_level level, const char *text,
 
     if (writer.stderr_is_journal)
         systemd_journal(priorities[level], text, bytes);
-    else if (writer.options.to_stderr)
+    else if (writer.options.to_stderr || (writer.options.fatal_to_stderr && level == LEVEL_FATAL))
         write_all(STDERR_FILENO, line, line_bytes);
     if (writer.fd >= 0)
         write_all(writer.fd, line, line_bytes);

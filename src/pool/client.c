@@ -36,20 +36,25 @@ static const unsigned client_may_become[CLIENT_STATES] = {
 
 static const struct conn_events client_events;
 
-const char *client_user(const struct client *client)
+/* Who logs in goes by the names of its startup message, so that the log can say who failed. */
+static const char *client_user(const struct client *client)
 {
-    if (client->login != NULL && client->login->handover.user[0] != '\0')
-        return client->login->handover.user;
-    return client->user_usage != NULL ? client->user_usage->name : "(nouser)";
+    if (client->user_usage != NULL)
+        return client->user_usage->name;
+    return client->login != NULL && client->login->handover.user[0] != '\0'
+               ? client->login->handover.user
+               : "(nouser)";
 }
 
-const char *client_database_name(const struct client *client)
+static const char *client_database_name(const struct client *client)
 {
     if (client->pool != NULL)
         return client->pool->database_name;
-    if (client->login != NULL && client->login->handover.database[0] != '\0')
-        return client->login->handover.database;
-    return client->database_usage != NULL ? client->database_usage->name : "(nodb)";
+    if (client->database_usage != NULL)
+        return client->database_usage->name;
+    return client->login != NULL && client->login->handover.database[0] != '\0'
+               ? client->login->handover.database
+               : "(nodb)";
 }
 
 void client_log(const struct client *client, enum log_level level, const char *format, ...)

@@ -660,6 +660,13 @@ void peer_name_from(struct peer_name *name, const struct sockaddr_storage *addre
     } else if (address->ss_family == AF_INET6) {
         name->port = ntohs(v6->sin6_port);
         memcpy(name->address, &v6->sin6_addr, 16);
+        /* Somebody came by IPv4 to a socket for both, as systemd makes them by default: HBA rules
+         * for IPv4 are for him, and the log should not have two names for one host. */
+        if (IN6_IS_ADDR_V4MAPPED(&v6->sin6_addr)) {
+            name->family = AF_INET;
+            memset(name->address, 0, sizeof(name->address));
+            memcpy(name->address, &v6->sin6_addr.s6_addr[12], 4);
+        }
     }
 }
 

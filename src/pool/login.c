@@ -771,6 +771,7 @@ void login_looked_up(struct login *login, const struct auth_query *query)
         return;
     }
     strcpy(handover->user, query->name);
+    client->user_usage = NULL; /* of the name that was asked about */
     strcpy(login->found_secret, query->secret);
     if (login->found_secret[0] != '\0') {
         handover->password = login->found_secret;

@@ -366,6 +366,11 @@ static void peer_begin(struct client *client)
     check_post(client, JOB_OS_USER, NULL, peer_named);
 }
 
+static bool method_needs_user(uint8_t method)
+{
+    return method != AUTH_ANY && method != AUTH_PAM && method != AUTH_LDAP && method != AUTH_REJECT;
+}
+
 void login_auth_begin(struct client *client)
 {
     struct core *core = client_core(client);
@@ -377,6 +382,9 @@ void login_auth_begin(struct client *client)
     login->method = (uint8_t)login->snapshot->settings.auth_type;
     if (login->method == AUTH_HBA && !hba_decide(client))
         return;
+    /* The client must not be told that nobody knows its user; the log has to be. */
+    if (!login_knows_user(login) && method_needs_user(login->method))
+        client_log(client, LEVEL_LOG, "no such user: %s", login->handover.user);
     switch (login->method) {
     case AUTH_ANY:
         database = snapshot_find_database(core->snapshot, login->handover.database);

@@ -13,7 +13,7 @@ import time
 
 import pgwire
 from harness import (OS_USER, POOLER_BIN, Skip, TOP, eventually, free_port, give_to_os_user, matches,
-                     ours, same, slow)
+                     ours, refused, same, slow)
 
 
 class Manager:
@@ -235,6 +235,22 @@ def unix_listener(path):
     os.chmod(path, 0o777)
     listener.listen(64)
     return listener
+
+
+@ours
+def test_a_passed_socket_for_both_families_keeps_the_rules_for_ipv4(t):
+    listener = socket.create_server(("::", free_port(t.slot)), family=socket.AF_INET6, dualstack_ipv6=True)
+    with listener:
+        port = listener.getsockname()[1]
+        pooler = t.pooler(**passing(listener), listen_port=port, unix_socket_dir="", auth_type="hba",
+                          auth_hba_file="hba.conf")
+        pooler.write_file("hba.conf", "host all all ::/0 reject\nhost all app 127.0.0.1/32 trust\n")
+        pooler.launch()
+        pooler.wait_log("process up")
+        pooler.usable()
+        pooler.wait_log(r"app/app@127\.0\.0\.1:\d+ login attempt")
+        with refused("login rejected"):
+            pgwire.connect(port, host="::1")
 
 
 @ours
