@@ -270,6 +270,7 @@ static void start_workers(struct snapshot *snapshot, unsigned worker_count, cons
             .shards = shards,
             .param_names = &param_names,
             .mock_key = mock_key,
+            .has_other_keys = takeover_is_pending(),
             .client_count_max = descriptor_limit,
             .listeners = listeners,
             .post_control = control_post,

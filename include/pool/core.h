@@ -98,6 +98,7 @@ struct core_options {
     const uint8_t *mock_key;   /* 32 random bytes of this process: salts of unknown users, names of
                                   statements */
     const char *host_name;     /* of this machine, for application_name_add_host */
+    bool has_other_keys;       /* clients of the process before us have keys, too */
     struct snapshot *snapshot; /* one reference is the core's from now on */
     const struct core_ports *ports;
     void *ports_context;
@@ -131,7 +132,7 @@ struct core {
     uint32_t
         key_buckets[KEY_BUCKETS]; /* cancel key -> client's slab index + 1, chained in client */
 
-    /* peer_id has changed: clients may have keys that do not name this process, but are its. So what
+    /* peer_id has changed, or may have, in an online restart: clients may have keys that do not name this process, but are its. So what
      * names another one is looked for here first. */
     bool has_other_keys;
     uint64_t id_last;

@@ -31,6 +31,8 @@ struct handover {
     char database[DATABASE_NAME_BYTES_MAX]; /* as the client asked for it */
     char user[USER_NAME_BYTES_MAX];         /* login name */
     bool is_admin;                          /* console: in admin_users */
+    bool
+        is_anybody; /* auth_type any: `user` is only what it calls itself, the entry's user= is meant */
     uint8_t cancel_key[8];
     /* SCRAM keys learned from the client's login, for the server's. */
     bool has_scram_keys;

@@ -10,8 +10,9 @@
  *
  * A client in login costs no server and has a byte budget (LOGIN_BYTES_MAX) and
  * client_login_timeout. The order of checks is PgBouncer's (tests/compat/protocol_behaviour.md):
- * parameters, user, max_client_conn, protocol negotiation, limits, authentication, and only then
- * whether the database exists. Unknown users see the same exchange as known ones.
+ * parameters, user, max_client_conn, protocol negotiation, limits (as far as the names are known:
+ * find_usages), authentication, and only then whether the database exists. Unknown users see the same
+ * exchange as known ones.
  *
  * From a slab; lives as long as its client is in login, and longer while a helper's job or a letter
  * is on its way. */

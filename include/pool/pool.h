@@ -77,9 +77,9 @@ struct pool {
     char last_sqlstate[6];
     bool is_replication_denied; /* a client with replication waits for a place */
     bool is_launching;          /* guards pool_launch and loops over servers against themselves */
-    unsigned welcome_seen, failure_seen; /* versions of the bulletins */
-    bool is_starved;                     /* its bit in the shard set */
-    unsigned cancel_count;               /* cancel requests under way */
+    unsigned welcome_seen, failure_seen, password_seen; /* versions of the bulletins */
+    bool is_starved;                                    /* its bit in the shard set */
+    unsigned cancel_count;                              /* cancel requests under way */
 
     /* Keys for the SCRAM login at the server. */
     bool has_client_key; /* learned from a client's own login */
@@ -123,6 +123,13 @@ void pool_update_settings(struct pool *pool);
 /* The password that servers of this pool are to be opened with, before that of auth_file; NULL: no
  * more. A new one is tried at once though an old one has failed. False: no memory. */
 must_check bool pool_keep_password(struct pool *pool, const char *password);
+/* A client has brought it along: kept, and told to the other shards, whose clients may know an older one.
+ * False: no memory. */
+must_check bool pool_learn_password(struct pool *pool, const char *password, bool is_found);
+/* What other shards have learned since. Due before a server's login begins, and when it has failed. */
+void pool_read_password(struct pool *pool);
+/* `is_found`: by auth_query. */
+must_check bool pool_takes_password(const struct pool *pool, bool is_found);
 
 /* A client that has logged in enters the pool: it is welcomed, or waits for the first server. */
 void pool_client_enters(struct pool *pool, struct client *client);

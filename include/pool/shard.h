@@ -22,9 +22,11 @@ struct pool;
 enum {
     SHARDS_MAX = 64,
     SHARD_SETS_MAX = 65536,
+    SHARD_SETS_FOR_STRANGERS_MAX = 16384, /* see shard_set_find_for_stranger */
     SHARD_LINE_BYTES = 64,
     SHARD_WELCOME_BYTES = 2048, /* see pool.h */
     SHARD_ERROR_BYTES = 256,
+    SHARD_PASSWORD_BYTES = 1024, /* a longer one stays with its shard */
 };
 
 /* A value that one thread publishes for all others: written seldom, read seldom, never waited for.
@@ -57,9 +59,16 @@ struct failure_news {
     char sqlstate[8];
 };
 
+/* What a client has brought along for the server's login: see pool_learn_password. */
+struct password_news {
+    bool is_found;
+    char password[SHARD_PASSWORD_BYTES]; /* "": none */
+};
+
 enum {
     WELCOME_WORDS = (sizeof(struct welcome_news) + 7) / 8,
     FAILURE_WORDS = (sizeof(struct failure_news) + 7) / 8,
+    PASSWORD_WORDS = (sizeof(struct password_news) + 7) / 8,
 };
 
 struct shard {
@@ -105,15 +114,17 @@ struct shard_set {
 
     atomic_uint told_count;   /* clients that were closed because of the failure that goes on */
     atomic_bool asks_standby; /* whoever has an idle server may ask it whether it still is one */
-    struct bulletin welcome, failure;
+    struct bulletin welcome, failure, password;
     _Atomic uint64_t welcome_words[WELCOME_WORDS];
     _Atomic uint64_t failure_words[FAILURE_WORDS];
+    _Atomic uint64_t password_words[PASSWORD_WORDS];
 
     struct shard shards[];
 };
 
 struct shard_table {
     uint8_t *sets;
+    atomic_uint made_for_strangers;
     size_t set_bytes;
     unsigned core_count, shard_count_max;
 };
@@ -123,6 +134,10 @@ void shard_table_release(struct shard_table *table);
 
 /* The set, made if need be. NULL: the table is full, or a name too long. */
 struct shard_set *shard_set_find(struct shard_table *table, const char *database, const char *user);
+/* The same for a name that somebody says who has not proved who he is: of those no more than
+ * SHARD_SETS_FOR_STRANGERS_MAX are made, since none is ever given back. */
+struct shard_set *shard_set_find_for_stranger(struct shard_table *table, const char *database,
+                                              const char *user);
 
 /* Over how many shards the clients of a pool are spread: min(cores, max(1, pool_size / 4)), unless
  * `wanted` (pool_shards) says otherwise. pool_size 0 is no limit. */

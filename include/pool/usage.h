@@ -35,6 +35,9 @@ void usage_table_release(struct usage_table *table);
 /* The entry, made if need be. NULL: the table is full, or the name too long. */
 struct usage *usage_find(struct usage_table *table, enum usage_kind kind, const char *name);
 
+/* The entry, if it is there: for names that strangers say, who could fill the table with them. */
+struct usage *usage_look(struct usage_table *table, enum usage_kind kind, const char *name);
+
 /* Adds one unless that would exceed `limit` (<= 0: no limit). The count is never above the limit,
  * not for a moment: two that try to be the last do not refuse each other. */
 static inline must_check bool usage_take(atomic_int *count, int limit)

@@ -28,6 +28,7 @@ struct worker_options {
     struct shard_table *shards;
     const struct param_names *param_names;
     const uint8_t *mock_key;
+    bool has_other_keys; /* see core_options */
     uint32_t client_count_max;
     unsigned ring_entries, ring_completions;
     uint32_t receive_buffer_bytes, receive_buffer_count_max;

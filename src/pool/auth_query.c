@@ -53,11 +53,14 @@ bool auth_query_start(struct login *login, const struct auth_query_target *targe
     struct core *core = client_core(login->client);
     const struct snapshot *snapshot = login->snapshot;
     const struct database_config *database = snapshot_find_database(snapshot, target->database);
-    struct shard_set *set = shard_set_find(core->shards, target->database, target->user);
     struct auth_query *query = slab_take(&core->auth_queries);
     struct pool_settings limits;
+    struct shard_set *set;
 
     assert(database != NULL);
+    /* `*` is any name that somebody says who has not proved who he is. */
+    set = (database->is_auto ? shard_set_find_for_stranger
+                             : shard_set_find)(core->shards, target->database, target->user);
     if (query == NULL)
         return false;
     if (set == NULL) {

@@ -32,6 +32,7 @@ bool core_init(struct core *core, const struct core_options *options)
     core->ports = options->ports;
     core->ports_context = options->ports_context;
     core->mock_key = options->mock_key;
+    core->has_other_keys = options->has_other_keys;
     core->host_name = options->host_name != NULL ? options->host_name : "localhost";
     core->index = options->index;
     core->count = options->count;
@@ -117,14 +118,6 @@ void core_accept(struct core *core, int fd)
 
 /* ---- configuration ---- */
 
-/* Clients may still come whose password PAM or LDAP checks. */
-static bool core_takes_passwords(const struct core *core)
-{
-    enum auth_type auth_type = core->snapshot->settings.auth_type;
-
-    return auth_type == AUTH_PAM || auth_type == AUTH_LDAP || auth_type == AUTH_HBA;
-}
-
 void core_set_snapshot(struct core *core, struct snapshot *snapshot)
 {
     struct snapshot *old = core->snapshot;
@@ -171,10 +164,7 @@ void core_set_snapshot(struct core *core, struct snapshot *snapshot)
                    pool->user_config != NULL ? pool->user_config->secret : "") != 0)
             pool->has_client_key = false;
         pool_try_now(pool);
-        /* What auth_query has found stays, until auth_file knows better. */
-        if (pool->client_password_is_found
-                ? pool->user_config != NULL && pool->user_config->is_in_auth_file
-                : !core_takes_passwords(core))
+        if (!pool_takes_password(pool, pool->client_password_is_found))
             (void)!pool_keep_password(pool, NULL);
         if (database_config_moved(before, after))
             pool_retire_servers(pool, "database configuration changed");

@@ -71,11 +71,14 @@ void lending_close(struct pool *pool)
         /* The last one: whoever comes next starts from nothing. */
         struct welcome_news no_welcome = {0};
         struct failure_news no_failure = {0};
+        struct password_news no_password = {0};
 
         (void)!bulletin_write(&pool->set->welcome, pool->set->welcome_words, &no_welcome,
                               sizeof(no_welcome));
         (void)!bulletin_write(&pool->set->failure, pool->set->failure_words, &no_failure,
                               sizeof(no_failure));
+        (void)!bulletin_write(&pool->set->password, pool->set->password_words, &no_password,
+                              sizeof(no_password));
     }
 }
 

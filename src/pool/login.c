@@ -306,32 +306,33 @@ static int database_client_limit(const struct snapshot *snapshot,
                : snapshot->settings.max_db_client_connections;
 }
 
-/* A look at max_db_client_connections, nothing is taken. False: closed. */
-static bool database_has_room(struct client *client)
+static bool has_room(const struct usage *usage, int limit)
 {
-    struct core *core = client_core(client);
-    const char *name = client->login->handover.database;
-    const struct snapshot *snapshot = client->login->snapshot;
-    const struct database_config *database = snapshot_find_database(snapshot, name);
-    int limit = database_client_limit(snapshot, database);
-
-    if (client->login->is_console || database == NULL)
-        return true;
-    client->database_usage = usage_find(core->usage, USAGE_DATABASE, name);
-    if (client->database_usage == NULL) {
-        fail(client, "bouncer resources exhaustion");
-        return false;
-    }
-    if (limit <= 0 || usage_count(&client->database_usage->client_count) < limit)
-        return true;
-    fail(client, "client connections exceeded (max_db_client_connections)");
-    return false;
+    return usage == NULL || limit <= 0 || usage_count(&usage->client_count) < limit;
 }
 
-/* max_db_client_connections and max_user_client_connections. False: closed. */
-static bool take_client_limits(struct client *client)
+/* Where the client's names are counted. Names that nobody configured must not fill the table: before the
+ * client has proved who it is, only those are found that are there; NULL: nobody of that name is here. */
+static void find_usages(struct client *client, const struct database_config *database)
 {
     struct core *core = client_core(client);
+    struct login *login = client->login;
+    bool is_proved = login->phase == LOGIN_DONE;
+    bool makes_user = is_proved || login->user != NULL;
+    bool makes_database = is_proved || (database != NULL && !database->is_auto);
+
+    client->user_usage =
+        (makes_user ? usage_find : usage_look)(core->usage, USAGE_USER, login->handover.user);
+    client->database_usage = (makes_database ? usage_find : usage_look)(core->usage, USAGE_DATABASE,
+                                                                        login->handover.database);
+}
+
+/* max_db_client_connections and max_user_client_connections: takes them where both names are counted
+ * already, or are to be from now on (LOGIN_DONE); else it looks at them only, and the rest follows after
+ * authentication. `takes` false: max_db_client_connections is looked at, nothing else (of somebody who will
+ * be looked up). False: closed. */
+static bool take_client_limits(struct client *client, bool takes)
+{
     struct login *login = client->login;
     const struct snapshot *snapshot = login->snapshot; /* the user's: all limits of one file */
     const struct database_config *database =
@@ -342,19 +343,22 @@ static bool take_client_limits(struct client *client)
                          ? login->user->max_user_client_connections
                          : settings->max_user_client_connections;
 
-    /* Names that nobody configured must not fill the table. */
-    if (login->is_console || (database == NULL && login->user == NULL && !login->is_looked_up))
+    if (login->is_console)
         return true;
-    client->user_usage = usage_find(core->usage, USAGE_USER, login->handover.user);
-    client->database_usage = usage_find(core->usage, USAGE_DATABASE, login->handover.database);
-    if (client->user_usage == NULL || client->database_usage == NULL) {
+    find_usages(client, database);
+    if (login->phase == LOGIN_DONE &&
+        (client->user_usage == NULL || client->database_usage == NULL)) {
         fail(client, "bouncer resources exhaustion");
         return false;
     }
-    if (!usage_take(&client->database_usage->client_count, database_limit)) {
+    takes = takes && client->user_usage != NULL && client->database_usage != NULL;
+    if (takes ? !usage_take(&client->database_usage->client_count, database_limit)
+              : !has_room(client->database_usage, database_limit)) {
         fail(client, "client connections exceeded (max_db_client_connections)");
         return false;
     }
+    if (!takes)
+        return true;
     if (!usage_take(&client->user_usage->client_count, user_limit)) {
         usage_give(&client->database_usage->client_count);
         fail(client, "client connections exceeded (max_user_client_connections)");
@@ -384,12 +388,10 @@ static void enter_pool(struct client *client, const struct handover *handover,
         client->shard = pool->shard;
         atomic_fetch_add_explicit(&pool->shard->client_count, 1, memory_order_relaxed);
     }
-    if (handover->password != NULL && database->user == NULL) {
-        if (!pool_keep_password(pool, handover->password)) {
-            client_close_silently(client, "out of memory");
-            return;
-        }
-        pool->client_password_is_found = handover->password_is_found;
+    if (handover->password != NULL && database->user == NULL &&
+        !pool_learn_password(pool, handover->password, handover->password_is_found)) {
+        client_close_silently(client, "out of memory");
+        return;
     }
     if (handover->has_scram_keys && database->user == NULL) {
         pool->has_client_key = true;
@@ -440,6 +442,7 @@ static void move(struct client *client, enum handover_kind kind, unsigned to_cor
     handover->id = client->id;
     handover->connect_us = client->connect_us;
     handover->is_admin = login->is_admin;
+    handover->is_anybody = login->method == AUTH_ANY;
     handover->to_core = to_core;
     if (login->input_bytes > sizeof(handover->leftover)) {
         client_close_error(client, "too many bytes before the welcome", NULL);
@@ -567,6 +570,9 @@ void handover_open(struct letter *letter, void *context)
     } else if (core_refuses_logins(core)) {
         /* It began after the login: nobody would welcome the client any more (simulation). */
         fail(client, "pooler is shutting down");
+    } else if (handover->is_anybody && database->user == NULL) {
+        /* The entry has lost its user= on the way: nobody has asked who this is. */
+        fail(client, "bouncer config error");
     } else {
         conn_resume(&client->conn);
         enter_pool(client, handover, database, values);
@@ -624,21 +630,8 @@ void login_authenticated(struct client *client)
         fail(client, "pooler is shutting down");
         return;
     }
-    if (login->is_looked_up) {
-        if (!take_client_limits(client))
-            return;
-    } else if (!client->counts_in_database) {
-        /* auth_type any: a name that nobody configured. */
-        client->user_usage = usage_find(core->usage, USAGE_USER, handover->user);
-        client->database_usage = usage_find(core->usage, USAGE_DATABASE, handover->database);
-        if (client->user_usage == NULL || client->database_usage == NULL) {
-            fail(client, "bouncer resources exhaustion");
-            return;
-        }
-        (void)!usage_take(&client->database_usage->client_count, 0);
-        (void)!usage_take(&client->user_usage->client_count, 0);
-        client->counts_in_database = true;
-    }
+    if (!client->counts_in_database && !take_client_limits(client, true))
+        return;
     if (!choose_shard(client, database, &to_core)) {
         fail(client, "bouncer resources exhaustion");
         return;
@@ -764,7 +757,6 @@ static void look_up(struct client *client, const struct auth_query_target *targe
 void login_looked_up(struct login *login, const struct auth_query *query)
 {
     struct client *client = login->client;
-    struct core *core = client_core(client);
     struct handover *handover = &login->handover;
     bool is_other_name = strcmp(handover->user, query->name) != 0;
     bool without_password;
@@ -779,6 +771,7 @@ void login_looked_up(struct login *login, const struct auth_query *query)
         return;
     }
     strcpy(handover->user, query->name);
+    client->user_usage = NULL; /* of the name that was asked about */
     strcpy(login->found_secret, query->secret);
     if (login->found_secret[0] != '\0') {
         handover->password = login->found_secret;
@@ -787,12 +780,6 @@ void login_looked_up(struct login *login, const struct auth_query *query)
     login->is_looked_up = true;
     login->user = snapshot_find_user(login->snapshot, handover->user);
     login->secret_text = login->found_secret;
-    /* So that the log can name them; they count after authentication. */
-    client->user_usage = usage_find(core->usage, USAGE_USER, handover->user);
-    if (client->user_usage == NULL) {
-        fail(client, "bouncer resources exhaustion");
-        return;
-    }
     if (login->is_console && is_other_name && !console_may_enter(client, &without_password))
         return;
     log_attempt(client);
@@ -859,8 +846,7 @@ static void startup_received(struct client *client, const struct startup_packet 
         negotiate(client);
     is_unknown = lookup_target(login, &target);
     /* Who is looked up counts when he has proved who he is; where there is no room nobody is. */
-    if (client->state != CLIENT_LOGIN ||
-        !(is_unknown ? database_has_room(client) : take_client_limits(client)))
+    if (client->state != CLIENT_LOGIN || !take_client_limits(client, !is_unknown))
         return;
     if (login->is_console && !console_may_enter(client, &without_password))
         return;

@@ -321,7 +321,9 @@ static bool hba_decide(struct client *client)
         .family = client->peer.family,
         .address = client->peer.address,
         .has_tls = has_tls(client),
-        .replication = replications[login->handover.replication],
+        /* The console has none: a line for replicas must not open it. */
+        .replication =
+            login->is_console ? HBA_NO_REPLICATION : replications[login->handover.replication],
     };
 
     login->rule = hba_find(&login->snapshot->hba, &question);

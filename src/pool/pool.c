@@ -1,6 +1,7 @@
 /* pool.c - who waits, who is free, who may open. */
 #include "pool/pool.h"
 
+#include "crypto/scram.h"
 #include "crypto/secret.h"
 #include "pool/client.h"
 #include "pool/host.h"
@@ -79,6 +80,63 @@ bool pool_keep_password(struct pool *pool, const char *password)
     pool->has_client_key = false;
     if (password != NULL)
         pool_try_now(pool);
+    return true;
+}
+
+bool pool_takes_password(const struct pool *pool, bool is_found)
+{
+    enum auth_type auth_type = pool->core->snapshot->settings.auth_type;
+
+    /* What auth_query has found stays, until auth_file knows better; else clients may still have to come
+     * whose password PAM or LDAP checks. */
+    if (is_found)
+        return pool->user_config == NULL || !pool->user_config->is_in_auth_file;
+    return auth_type == AUTH_PAM || auth_type == AUTH_LDAP || auth_type == AUTH_HBA;
+}
+
+void pool_read_password(struct pool *pool)
+{
+    struct shard_set *set = pool->set;
+    struct password_news news;
+
+    if (pool->core->count == 1 || atomic_load(&set->password.version) == pool->password_seen ||
+        !bulletin_read(&set->password, set->password_words, &news, sizeof(news),
+                       &pool->password_seen))
+        return;
+    if (news.password[0] != '\0' && pool->database->user == NULL &&
+        pool_takes_password(pool, news.is_found) && pool_keep_password(pool, news.password))
+        pool->client_password_is_found = news.is_found;
+    secret_wipe(&news, sizeof(news));
+}
+
+/* Keys of a SCRAM secret are the shard's whose client has proved it; the secret alone opens nothing. */
+static void tell_password(struct pool *pool, const char *password, bool is_found)
+{
+    struct shard_set *set = pool->set;
+    struct password_news news = {.is_found = is_found};
+    struct scram_secret secret;
+
+    if (pool->core->count == 1 || strlen(password) >= sizeof(news.password) ||
+        scram_secret_parse(&secret, password))
+        return;
+    strcpy(news.password, password);
+    if (bulletin_write(&set->password, set->password_words, &news, sizeof(news)))
+        pool->password_seen = atomic_load(&set->password.version);
+    secret_wipe(&news, sizeof(news));
+}
+
+bool pool_learn_password(struct pool *pool, const char *password, bool is_found)
+{
+    unsigned before;
+
+    /* First what others have learned: this is newer. */
+    pool_read_password(pool);
+    before = pool->client_password_count;
+    if (!pool_keep_password(pool, password))
+        return false;
+    pool->client_password_is_found = is_found;
+    if (pool->client_password_count != before)
+        tell_password(pool, password, is_found);
     return true;
 }
 

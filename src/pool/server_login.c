@@ -64,6 +64,7 @@ void server_login_start(struct server *server)
     struct writer writer;
     size_t begin;
 
+    pool_read_password(server->pool);
     server->login->client_password_count = server->pool->client_password_count;
     writer_init(&writer, packet, sizeof(packet));
     begin = message_begin(&writer, 0);
@@ -400,6 +401,7 @@ static void error_response(struct server *server, const uint8_t *body, size_t by
         server_login_fail(server, "bad pkt header");
         return;
     }
+    pool_read_password(pool);
     if (server->login->client_password_count != pool->client_password_count) {
         /* Most likely about a password that is outdated: what a client has proved meanwhile is
          * tried before anybody is told. */

@@ -58,6 +58,7 @@ bool shard_table_init(struct shard_table *table, unsigned core_count)
     void *sets;
 
     table->core_count = core_count;
+    atomic_init(&table->made_for_strangers, 0);
     table->shard_count_max = MIN(core_count, (unsigned)SHARDS_MAX);
     table->set_bytes = sizeof(struct shard_set) + table->shard_count_max * sizeof(struct shard);
     sets = mmap(NULL, SHARD_SETS_MAX * table->set_bytes, PROT_READ | PROT_WRITE,
@@ -96,7 +97,16 @@ static void set_init(struct shard_table *table, struct shard_set *set, const cha
         atomic_init(&set->shards[k].oldest_us, UINT64_MAX);
 }
 
-struct shard_set *shard_set_find(struct shard_table *table, const char *database, const char *user)
+static bool stranger_takes(struct shard_table *table)
+{
+    if (atomic_fetch_add(&table->made_for_strangers, 1) < SHARD_SETS_FOR_STRANGERS_MAX)
+        return true;
+    atomic_fetch_sub(&table->made_for_strangers, 1);
+    return false;
+}
+
+static struct shard_set *find(struct shard_table *table, const char *database, const char *user,
+                              bool is_stranger)
 {
     uint32_t hash = hash_of(database, user);
 
@@ -107,10 +117,16 @@ struct shard_set *shard_set_find(struct shard_table *table, const char *database
         struct shard_set *set = (void *)(table->sets + place * table->set_bytes);
         int state = atomic_load_explicit(&set->state, memory_order_acquire);
 
-        if (state == 0 && atomic_compare_exchange_strong(&set->state, &state, 1)) {
-            set_init(table, set, database, user, hash);
-            atomic_store_explicit(&set->state, 2, memory_order_release);
-            return set;
+        if (state == 0) {
+            if (is_stranger && !stranger_takes(table))
+                return NULL;
+            if (atomic_compare_exchange_strong(&set->state, &state, 1)) {
+                set_init(table, set, database, user, hash);
+                atomic_store_explicit(&set->state, 2, memory_order_release);
+                return set;
+            }
+            if (is_stranger) /* somebody else was faster */
+                atomic_fetch_sub(&table->made_for_strangers, 1);
         }
         /* Another thread is writing this very set: a few hundred instructions. */
         while (state == 1)
@@ -119,6 +135,17 @@ struct shard_set *shard_set_find(struct shard_table *table, const char *database
             return set;
     }
     return NULL;
+}
+
+struct shard_set *shard_set_find(struct shard_table *table, const char *database, const char *user)
+{
+    return find(table, database, user, false);
+}
+
+struct shard_set *shard_set_find_for_stranger(struct shard_table *table, const char *database,
+                                              const char *user)
+{
+    return find(table, database, user, true);
 }
 
 unsigned shard_count_of(int pool_size, int wanted, unsigned core_count)

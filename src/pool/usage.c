@@ -19,7 +19,8 @@ void usage_table_release(struct usage_table *table)
     table->entries = NULL;
 }
 
-struct usage *usage_find(struct usage_table *table, enum usage_kind kind, const char *name)
+static struct usage *find(struct usage_table *table, enum usage_kind kind, const char *name,
+                          bool is_made)
 {
     uint32_t hash = 2166136261u ^ (uint32_t)kind;
 
@@ -31,6 +32,8 @@ struct usage *usage_find(struct usage_table *table, enum usage_kind kind, const 
         struct usage *entry = &table->entries[(hash + probe) % USAGE_ENTRIES];
         int state = atomic_load_explicit(&entry->state, memory_order_acquire);
 
+        if (state == 0 && !is_made)
+            return NULL;
         if (state == 0 && atomic_compare_exchange_strong(&entry->state, &state, 1)) {
             entry->kind = kind;
             strcpy(entry->name, name);
@@ -44,4 +47,14 @@ struct usage *usage_find(struct usage_table *table, enum usage_kind kind, const 
             return entry;
     }
     return NULL;
+}
+
+struct usage *usage_find(struct usage_table *table, enum usage_kind kind, const char *name)
+{
+    return find(table, kind, name, true);
+}
+
+struct usage *usage_look(struct usage_table *table, enum usage_kind kind, const char *name)
+{
+    return find(table, kind, name, false);
 }

@@ -200,6 +200,7 @@ bool worker_init(struct worker *worker, const struct worker_options *options, ui
         .shards = options->shards,
         .param_names = options->param_names,
         .mock_key = options->mock_key,
+        .has_other_keys = options->has_other_keys,
         .host_name = worker->host_name,
         .snapshot = options->snapshot,
         .ports = &worker->ports,

@@ -5,7 +5,6 @@ import signal
 import struct
 import threading
 
-import harness
 import pgwire
 from harness import PASSWORD, covers, eventually, ours, refused, same
 from pgwire import message, startup, text
@@ -503,8 +502,7 @@ def test_auth_user_whom_the_server_refuses_is_a_config_error(t):
 
 @ours  # there only query_wait_timeout ends it
 def test_server_that_cannot_be_reached_is_waited_for_no_longer_than_the_login_may_take(t):
-    port = harness.free_port(t.slot)
-    pooler = looking_up(t, databases={"app": f"host=127.0.0.1 port={port}"}, client_login_timeout=1)
+    pooler = looking_up(t, databases={"app": "host=127.0.0.1 port=1"}, client_login_timeout=1)
     with refused("client_login_timeout.*", "08P01", "FATAL"):
         pooler.connect(user="u_scram", password=PASSWORD)
 

@@ -261,6 +261,23 @@ def test_hba_files_tell_physical_replication_from_the_rest(t):
             pooler.connect(database="replication", **rest)
 
 
+@ours
+def test_line_for_replicas_does_not_open_the_console(t):
+    """Else `replication` in a startup message would be a way past the lines that guard the console."""
+    pooler = t.pooler(auth_type="hba", start=False, userlist={"app": "", "admin": "secret"})
+    pooler.settings["auth_hba_file"] = pooler.write_file(
+        "hba", "host replication all all trust\nhost all all all scram-sha-256\n")
+    pooler.write()
+    pooler.start()
+    for replication in ("true", "database", "false"):
+        with pooler.open() as c:
+            c.send(pgwire.startup({"user": "admin", "database": "pgbouncer",
+                                   "replication": replication}))
+            same((c.receive().body[:4]), b"\0\0\0\x0a", replication)  # SASL is asked for
+        with pooler.console(password="secret", replication=replication) as console:
+            same(rows(console, "clients", database="pgbouncer")[0]["replication"], "none")
+
+
 # ---- failures -----------------------------------------------------------------------------------
 
 @ours

@@ -51,9 +51,9 @@ MUTANTS = [
     ("lookup_is_freed_before_it_is_home", "pool/auth_query.c", "    if (query->is_home)\n        release", "    if (true)\n        release"),
     ("lookup_without_a_login_is_not_freed", "pool/auth_query.c", "    if (query->is_home)\n        release", "    if (false)\n        release"),
     ("lookup_is_told_to_who_has_left", "pool/auth_query.c", "    query->login = NULL;\n    query->is_leaving", "    query->is_leaving"),
-    ("found_secret_is_not_kept", "pool/login.c", "    if (handover->password != NULL && database->user == NULL) {", "    if (false) {"),
+    ("found_secret_is_not_kept", "pool/login.c", "    if (handover->password != NULL && database->user == NULL &&", "    if (false &&"),
     ("looked_up_client_counts_nowhere", "pool/login.c",
-     "(database == NULL && login->user == NULL && !login->is_looked_up))", "login->is_looked_up)"),
+     "    if (!client->counts_in_database && !take", "    if (!client->counts_in_database && !login->is_looked_up && !take"),
     ("answer_of_a_lookup_is_forgotten", "pool/core.c", "    auth_query_send_answers(core);\n", ""),
     # Lending and what the shards share.
     ("waiter_gone_stays_wanted", "pool/client.c", "    if (was_waiting)\n        lending_update(pool);\n", ""),

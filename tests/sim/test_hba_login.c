@@ -715,6 +715,10 @@ static uint64_t run(uint64_t seed)
     assert(sim_started_ops(sim) == 0);
     assert(sim_open_fds(sim) == 0);
     assert(usage_count(&usage.client_count) == 0);
+    /* Nobody had proved that he may use these databases, or is u3. */
+    assert(usage_look(&usage, USAGE_DATABASE, "d0") == NULL);
+    assert(usage_look(&usage, USAGE_DATABASE, "d1") == NULL);
+    assert(usage_look(&usage, USAGE_USER, "u3") == NULL);
     snapshot_release(core.snapshot);
     core_release(&core);
     assert(buffers.parked_bytes == 0);

@@ -44,6 +44,42 @@ static void run_threads(void *(*run)(void *))
     }
 }
 
+/* Whoever may say names without end must not take the sets of those who have proved who they are. */
+static void test_strangers_make_some_sets_only(void **state)
+{
+    char name[DATABASE_NAME_BYTES_MAX];
+    const struct shard_set *first;
+
+    (void)state;
+    first = shard_set_find_for_stranger(&table, "0", "auth");
+    assert_non_null(first);
+    for (unsigned i = 1; i < SHARD_SETS_FOR_STRANGERS_MAX; i++) {
+        snprintf(name, sizeof(name), "%u", i);
+        assert_non_null(shard_set_find_for_stranger(&table, name, "auth"));
+    }
+    assert_null(shard_set_find_for_stranger(&table, "one more", "auth"));
+    /* What is there is found, by strangers too; others make more. */
+    assert_ptr_equal(shard_set_find_for_stranger(&table, "0", "auth"), first);
+    assert_ptr_equal(shard_set_find_for_stranger(&table, "shop", "bob"), set);
+    assert_non_null(shard_set_find(&table, "one more", "auth"));
+    assert_non_null(shard_set_find_for_stranger(&table, "one more", "auth"));
+}
+
+static void test_looking_at_a_count_makes_none(void **state)
+{
+    struct usage_table usage;
+    const struct usage *bob;
+
+    (void)state;
+    assert_true(usage_table_init(&usage));
+    assert_null(usage_look(&usage, USAGE_USER, "bob"));
+    bob = usage_find(&usage, USAGE_USER, "bob");
+    assert_non_null(bob);
+    assert_ptr_equal(usage_look(&usage, USAGE_USER, "bob"), bob);
+    assert_null(usage_look(&usage, USAGE_DATABASE, "bob"));
+    usage_table_release(&usage);
+}
+
 static void test_a_pool_has_one_set(void **state)
 {
     char long_name[USER_NAME_BYTES_MAX + 1];
@@ -293,6 +329,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_a_pool_has_one_set, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_strangers_make_some_sets_only, set_up, tear_down),
+        cmocka_unit_test(test_looking_at_a_count_makes_none),
         cmocka_unit_test_setup_teardown(test_each_core_has_one_shard, set_up, tear_down),
         cmocka_unit_test(test_number_of_shards),
         cmocka_unit_test_setup_teardown(test_clients_go_where_the_fewest_are_and_stay_at_a_tie,
