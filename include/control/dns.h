@@ -108,6 +108,7 @@ struct dns {
     struct timers timers;
     uint64_t now_us;
     uint64_t max_ttl_us, nxdomain_ttl_us, zone_check_period_us, timeout_us;
+    uint64_t answer_count; /* numbers them */
     struct dns_host *buckets[DNS_BUCKETS];
 };
 

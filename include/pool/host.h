@@ -39,6 +39,7 @@ struct host_address {
 };
 
 struct host_answer {
+    uint64_t number;        /* a later answer of control has a higher one; 0: it is none */
     unsigned address_count; /* 0: the lookup failed, `error` says why */
     uint64_t until_us;      /* how long it holds */
     struct host_address addresses[HOST_ADDRESSES_MAX];
@@ -76,7 +77,8 @@ struct host_name {
     bool in_flight, has_failed;
     uint64_t until_us; /* of the last answer */
     uint64_t used_us;
-    unsigned turn; /* of its addresses */
+    uint64_t number; /* of the last lookup that found some */
+    unsigned turn;   /* of its addresses */
     unsigned address_count;
     struct host_address addresses[HOST_ADDRESSES_MAX]; /* of the last lookup that found some */
 };
@@ -105,6 +107,9 @@ unsigned host_attempts(const struct pool *pool);
 uint64_t host_unknown_until_us(const struct pool *pool);
 /* False: the address is not one of those that the pool's host name has now. */
 must_check bool host_is_current(const struct pool *pool, const struct sockaddr_storage *address);
+
+/* The number of the answer that this core has for the pool's host name; 0: it has none. */
+uint64_t host_answer_number(const struct pool *pool);
 
 /* RELOAD: control is asked again before the next connection. */
 void host_forget_answers(struct core *core);

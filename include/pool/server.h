@@ -101,7 +101,7 @@ struct server {
     struct letter loan;
     int loan_fd;
     unsigned lent_by; /* core */
-    uint64_t lender_generation;
+    uint64_t lender_generation, lender_answer;
     unsigned lend_to; /* shard */
 };
 
@@ -136,8 +136,9 @@ void server_lend(struct server *server, unsigned shard);
 /* The borrower's copy of `lent`, which is the lender's and only read; takes its descriptor. Neither idle
  * nor given to anybody yet: server_arrived does that. NULL: no memory. */
 struct server *server_adopt(struct pool *pool, const struct server *lent) must_check;
-/* `lender_generation`: what the lender's core had heard of when it sent it. */
-void server_arrived(struct server *server, uint64_t lender_generation);
+/* `lender_generation`, `lender_answer`: what the lender's core had heard of when it sent it, of orders
+ * and of its host's addresses. */
+void server_arrived(struct server *server, uint64_t lender_generation, uint64_t lender_answer);
 /* The borrower has it; the lender's own struct is freed. */
 void server_lent_returned(struct server *server);
 

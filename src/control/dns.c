@@ -334,6 +334,7 @@ static void host_was_found(struct dns_host *host)
     host->is_known = true;
     host->has_failed = false;
     host->answered_us = dns->now_us;
+    host->answer.number = ++dns->answer_count;
     if (!join_families(host))
         return;
     host->answer.until_us = dns_host_until_us(host);

@@ -157,6 +157,8 @@ static void learn(struct core *core, struct host_name *name, const struct host_a
     /* In the turn in which it comes it holds in any case: a time to live of 0 is one use. */
     name->until_us = MAX(answer->until_us, core->loop.now_us);
     name->has_failed = answer->address_count == 0;
+    if (!name->has_failed)
+        name->number = answer->number;
     if (name->has_failed || (name->address_count == answer->address_count &&
                              memcmp(name->addresses, answer->addresses, bytes) == 0))
         return;
@@ -413,4 +415,12 @@ bool host_is_current(const struct pool *pool, const struct sockaddr_storage *add
             return true;
     }
     return false;
+}
+
+uint64_t host_answer_number(const struct pool *pool)
+{
+    const char *host = pool->database->host;
+    const struct host_name *name = host != NULL ? name_find(pool->core, host) : NULL;
+
+    return name != NULL ? name->number : 0;
 }

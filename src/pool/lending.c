@@ -1,6 +1,7 @@
 #include "pool/lending.h"
 
 #include "pool/client.h"
+#include "pool/host.h"
 
 static void poke_open(struct letter *letter, void *context);
 
@@ -242,7 +243,7 @@ static void loan_open(struct letter *letter, void *context)
     struct shard_set *set = lent->pool->set; /* never removed; the pool itself is the lender's */
     struct pool *pool = set->shards[lent->lend_to].pool;
     unsigned lender = lent->lent_by;
-    uint64_t lender_generation = lent->lender_generation;
+    uint64_t lender_generation = lent->lender_generation, lender_answer = lent->lender_answer;
     struct server *server = pool != NULL ? server_adopt(pool, lent) : NULL;
 
     if (pool != NULL && pool->asked_count > 0)
@@ -258,7 +259,7 @@ static void loan_open(struct letter *letter, void *context)
     letter->open = loan_returned;
     core->ports->post_core(core, lender, letter);
     if (server != NULL)
-        server_arrived(server, lender_generation);
+        server_arrived(server, lender_generation, lender_answer);
     else if (pool != NULL)
         pool_server_gone(pool);
 }
@@ -268,6 +269,7 @@ void lending_post(struct pool *pool, struct server *server)
     pool->lent_total++;
     server->lent_by = pool->core->index;
     server->lender_generation = pool->core->generation;
+    server->lender_answer = host_answer_number(pool);
     server->loan.open = loan_open;
     pool->core->ports->post_core(pool->core, shard_core(pool->set, server->lend_to), &server->loan);
 }

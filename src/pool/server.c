@@ -446,7 +446,7 @@ fail:
     return NULL;
 }
 
-void server_arrived(struct server *server, uint64_t lender_generation)
+void server_arrived(struct server *server, uint64_t lender_generation, uint64_t lender_answer)
 {
     struct pool *pool = server->pool;
     uint64_t idle_since_us = server->idle_since_us;
@@ -462,7 +462,9 @@ void server_arrived(struct server *server, uint64_t lender_generation)
     } else if (!server->close_needed && server->identity != pool->identity) {
         server->close_needed = true;
         server->close_reason = "database configuration changed";
-    } else if (!server->close_needed && !host_is_current(pool, &server->address)) {
+    } else if (!server->close_needed && lender_answer < host_answer_number(pool) &&
+               !host_is_current(pool, &server->address)) {
+        /* The other way round its address may be newer than what is known here. */
         server->close_needed = true;
         server->close_reason = "obsolete connection";
     }
