@@ -97,6 +97,8 @@ must_check bool host_prepare(struct pool *pool);
 /* Before host_prepare, for a client that has a server of its own: attempt `tries` (from 0) of the
  * host_attempts that try each address of each host, wherever it begins. */
 void host_choose_for(struct pool *pool, uint64_t begin, unsigned tries);
+/* That attempt needs no lookup first. */
+must_check bool host_is_known_for(const struct pool *pool, uint64_t begin, unsigned tries);
 /* The address that the next connection goes to. Returns the turn, for host_failed. */
 unsigned host_take(struct pool *pool, struct sockaddr_storage *address);
 /* A connection that had `turn` did not come to be. */

@@ -269,16 +269,32 @@ static void choose(struct pool *pool)
         pool->turn = atomic_fetch_add_explicit(turn, 1, memory_order_relaxed);
 }
 
+static unsigned turn_for(const struct pool *pool, uint64_t begin, unsigned tries)
+{
+    /* With `disable` it has moved on already, with the failure. */
+    return pool->database->load_balance_hosts == LOAD_BALANCE_DISABLE
+               ? atomic_load_explicit(&pool->set->host_turn, memory_order_relaxed)
+               : (unsigned)begin + tries;
+}
+
 void host_choose_for(struct pool *pool, uint64_t begin, unsigned tries)
 {
-    unsigned first = (unsigned)begin;
-
     pool->has_turn = pool->has_address_turn = true;
-    pool->address_turn = first + tries / count_hosts(hosts_of(pool));
-    /* With `disable` it has moved on already, with the failure. */
-    pool->turn = pool->database->load_balance_hosts == LOAD_BALANCE_DISABLE
-                     ? atomic_load_explicit(&pool->set->host_turn, memory_order_relaxed)
-                     : first + tries;
+    pool->address_turn = (unsigned)begin + tries / count_hosts(hosts_of(pool));
+    pool->turn = turn_for(pool, begin, tries);
+}
+
+bool host_is_known_for(const struct pool *pool, uint64_t begin, unsigned tries)
+{
+    struct sockaddr_storage address;
+    char host[HOST_NAME_BYTES_MAX];
+    const struct host_name *name;
+
+    if (!host_of_turn(hosts_of(pool), turn_for(pool, begin, tries), host) ||
+        literal_address(host, pool->database->port, &address) != LITERAL_NOT)
+        return true;
+    name = name_find(pool->core, host);
+    return name != NULL && name->until_us >= pool->core->loop.now_us;
 }
 
 void host_failed(struct pool *pool, unsigned turn)

@@ -532,20 +532,45 @@ static bool lifetime_is_over(struct pool *pool, const struct server *server)
            atomic_compare_exchange_strong(&pool->set->last_lifetime_us, &last_us, now_us);
 }
 
-/* A client with replication has waited longer than the first one that could use what is free. */
-static bool replication_is_next(const struct pool *pool)
+/* The client with replication that has waited longer than the first one that could use what is free;
+ * NULL: none has. */
+static const struct client *replication_next(const struct pool *pool)
 {
     const struct client *client = replication_first_waiter(pool);
     const struct list *waiter = list_front(&pool->waiting_clients);
 
-    return client != NULL &&
-           (waiter == NULL ||
-            client->state_since_us <= OWNER_OF(waiter, const struct client, link)->wait_since_us);
+    if (client != NULL && waiter != NULL &&
+        client->state_since_us > OWNER_OF(waiter, const struct client, link)->wait_since_us)
+        return NULL;
+    return client;
+}
+
+/* To whoever waits, here or on another core; else it stays idle. */
+static void give_to_next(struct pool *pool, struct server *server)
+{
+    struct list *waiter = list_front(&pool->waiting_clients);
+
+    if (waiter != NULL) {
+        struct client *client = OWNER_OF(waiter, struct client, link);
+
+        if (lending_gives_way(pool, server, client)) {
+            /* It may have been counted on (a reset that has ended): the waiter needs another one. */
+            pool_launch(pool);
+            return;
+        }
+        if (server_link(server, client))
+            client_linked(client);
+        else if (client->state == CLIENT_WAITING)
+            client_become(client, CLIENT_PREPARING);
+        return;
+    }
+    lending_serve(pool);
+    arm_maintenance(pool);
 }
 
 void pool_server_free(struct pool *pool, struct server *server)
 {
-    struct list *waiter;
+    const struct client *replica = NULL;
 
     assert(server->state == SERVER_IDLE);
     if (pool_is_stopped(pool)) {
@@ -565,27 +590,18 @@ void pool_server_free(struct pool *pool, struct server *server)
         server_close(server, "server lifetime over");
         return;
     }
-    if (unlikely(pool->is_replication_denied) && replication_is_next(pool)) {
+    if (unlikely(pool->is_replication_denied))
+        replica = replication_next(pool);
+    if (replica != NULL &&
+        host_is_known_for(pool, replica->id / pool->core->count, replica->replication_tries)) {
         server_close(server, "evicted");
         return;
     }
-    waiter = list_front(&pool->waiting_clients);
-    if (waiter != NULL) {
-        struct client *client = OWNER_OF(waiter, struct client, link);
-
-        if (lending_gives_way(pool, server, client)) {
-            /* It may have been counted on (a reset that has ended): the waiter needs another one. */
-            pool_launch(pool);
-            return;
-        }
-        if (server_link(server, client))
-            client_linked(client);
-        else if (client->state == CLIENT_WAITING)
-            client_become(client, CLIENT_PREPARING);
-        return;
-    }
-    lending_serve(pool);
-    arm_maintenance(pool);
+    give_to_next(pool, server);
+    /* While its host is being looked up somebody else would take the place, and log in in vain: so it
+     * is looked up first (simulation seed 5349). */
+    if (replica != NULL)
+        pool_launch(pool);
 }
 
 /* ---- news between shards ---- */
