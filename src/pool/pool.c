@@ -407,10 +407,21 @@ static void close_for_failure(struct pool *pool, struct client *client, const ch
 
 void pool_client_timed_out(struct pool *pool, struct client *client, const char *reason)
 {
-    if (pool->last_login_failed)
+    char detail[128];
+    const struct pg_error error = {
+        .severity = SEVERITY_FATAL, .message = reason, .detail = detail};
+
+    if (pool->last_login_failed) {
         close_for_failure(pool, client, reason, NULL, "The last connection to the server failed");
+        return;
+    }
+    if (pool_is_stopped(pool))
+        snprintf(detail, sizeof(detail), "The database is paused.");
     else
-        client_close_error(client, reason, NULL);
+        snprintf(detail, sizeof(detail),
+                 "No server became free; the pool has %u of at most %d (pool_size; 0: no limit).",
+                 usage_count(&pool->set->server_count), pool->settings.pool_size);
+    client_close_pg_error(client, &error, LEVEL_WARNING);
 }
 
 static void close_with_servers_error(struct pool *pool, struct client *client)

@@ -165,6 +165,21 @@ def test_query_wait_timeout_ends_the_waiter_only(t):
     pooler.usable()
 
 
+@ours
+def test_query_wait_timeout_says_what_was_waited_for(t):
+    pooler = t.pooler(pool_mode="transaction", default_pool_size=1, query_wait_timeout=0.3)
+    with pooler.connect() as holder, pooler.connect() as waiter, pooler.console() as console:
+        holder.query("begin")
+        waiter.send(query("select 1"))
+        same(waiter.fatal().fields["D"],
+             "No server became free; the pool has 1 of at most 1 (pool_size; 0: no limit).")
+        holder.query("commit")
+        console.do("pause app")
+        with pooler.connect() as other:
+            other.send(query("select 1"))
+            same(other.fatal().fields["D"], "The database is paused.")
+
+
 @covers("settings", "query_timeout")
 def test_query_timeout_ends_the_query_and_its_server(t):
     pooler = t.pooler(pool_mode="transaction", query_timeout=0.5)
