@@ -421,6 +421,7 @@ struct server *server_adopt(struct pool *pool, const struct server *lent)
     server->id = lent->id;
     server->generation = lent->generation;
     server->identity = lent->identity;
+    server->lender_answer = lent->lender_answer;
     server->connect_us = lent->connect_us;
     server->request_us = lent->request_us;
     server->idle_since_us = lent->idle_since_us;

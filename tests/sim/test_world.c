@@ -724,8 +724,10 @@ static unsigned check_servers(const struct pool *pool)
             must(server->replication == REPLICATION_NONE || i == 1 || i == 3);
             must(server->is_ready ==
                  (server->state != SERVER_LOGIN && server->replication == REPLICATION_NONE));
-            /* Where the host's name has other addresses now, it ends. */
-            must(host_is_current(pool, &server->address) || server->close_needed);
+            /* Where the host's name has other addresses now, it ends: but it may have come from a core
+             * that has heard of newer ones. */
+            must(host_is_current(pool, &server->address) || server->close_needed ||
+                 server->lender_answer >= host_answer_number(pool));
             /* What is older than a RECONNECT ends, wherever it is: as soon as its core has heard of it. */
             must(server->generation >= atomic_load(&pool->set->generation) ||
                  pool->core->generation < atomic_load(&pool->set->generation) ||
