@@ -711,6 +711,20 @@ def test_statement_of_the_lookup_is_not_left_behind(t):
         same(result.messages[0].error().sqlstate, "26000")
 
 
+@ours
+def test_lookup_does_not_take_a_clients_unnamed_statement_away(t):
+    pooler = looking_up(t, "plain", userlist={**LIST, "app": "x"}, pool_mode="transaction",
+                        default_pool_size=1)
+    with pooler.connect(user="app", password="x") as c:
+        for sql_text in ("select 'mine'", "select 7"):  # left alone, and one that may be cached
+            for _ in range(3):
+                same(c.batch(pgwire.parse("", sql_text)).errors, [])
+                with refused("password authentication failed"):
+                    pooler.connect(user="u_scram", password="wrong")
+                result = c.batch(pgwire.bind() + pgwire.describe("P") + pgwire.execute())
+                same((result.errors, result.rows), ([], [(sql_text.split()[1].strip("'"),)]))
+
+
 def test_bytes_of_an_answer_reach_nobody(t):
     # Clients of auth_user's own pool, busy on the very servers that look others up.
     pooler = looking_up(t, "plain", userlist={**LIST, "app": "x"}, pool_mode="transaction",
