@@ -87,6 +87,8 @@ void console_complete(struct session *session, const char *tag);
 void console_fatal(struct session *session, const char *text);
 /* Looks at what the session has sent. Due after a command that was answered later than it came. */
 void console_go_on(struct session *session);
+/* What the command asked of the workers is true on all of them: answered, with its word for a tag. */
+void console_request_over(struct session *session, struct request *request);
 
 /* ---- console_act.c ---- */
 

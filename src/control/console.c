@@ -200,6 +200,14 @@ void console_go_on(struct session *session)
     flush(session);
 }
 
+void console_request_over(struct session *session, struct request *request)
+{
+    session->request = NULL;
+    request_release(request);
+    console_complete(session, session->command.word);
+    console_go_on(session);
+}
+
 static void take_application_name(struct session *session, const struct handover *handover)
 {
     static const struct param_names names = {.count = PARAM_APPLICATION_NAME + 1};

@@ -75,10 +75,7 @@ static void pause_looked(struct request *request)
         request_again(request, control_now_us() + PAUSE_LOOK_US);
         return;
     }
-    session->request = NULL;
-    request_release(request);
-    console_complete(session, session->command.word);
-    console_go_on(session);
+    console_request_over(session, request);
 }
 
 static void pause_sent(struct request *request)
@@ -98,10 +95,7 @@ static void closed_looked(struct request *request)
             request_again(request, control_now_us() + PAUSE_LOOK_US);
             return;
         }
-    session->request = NULL;
-    request_release(request);
-    console_complete(session, session->command.word);
-    console_go_on(session);
+    console_request_over(session, request);
 }
 
 /* Stands for a session that has gone while what it began has to be finished. */

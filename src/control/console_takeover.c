@@ -107,10 +107,7 @@ static void takeover_looked(struct request *request)
         request_again(request, control_now_us() + TAKEOVER_LOOK_US);
         return;
     }
-    session->request = NULL;
-    request_release(request);
-    console_complete(session, session->command.word);
-    console_go_on(session);
+    console_request_over(session, request);
 }
 
 static void takeover_sent(struct request *request)
