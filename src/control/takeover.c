@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "control/listen.h"
 #include "control/process.h"
+#include "crypto/secret.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -329,6 +330,9 @@ enum takeover_result takeover_begin(const struct settings *settings, const char 
                   address.sun_path, takeover.error);
         goto fail;
     }
+    /* PgBouncer's rows hold the passwords of its clients. */
+    secret_wipe(takeover.input + takeover.input_bytes,
+                sizeof(takeover.input) - takeover.input_bytes);
     drop_closed_sockets();
     if (takeover.socket_count == 0) {
         log_write(LEVEL_FATAL,
