@@ -28,6 +28,8 @@ const char *replication_text(unsigned replication);
 
 /* Who waits longest for a server and has none that is logging in; NULL: nobody. */
 struct client *replication_first_waiter(const struct pool *pool);
+/* Where it begins in the list of hosts: host_choose_for, host_is_known_for. */
+uint64_t replication_first_turn(const struct client *client);
 
 /* The login of a client's own server is over: the welcome goes out. */
 void replication_logged_in(struct server *server);

@@ -408,8 +408,7 @@ static void close_for_failure(struct pool *pool, struct client *client, const ch
 void pool_client_timed_out(struct pool *pool, struct client *client, const char *reason)
 {
     char detail[128];
-    const struct pg_error error = {
-        .severity = SEVERITY_FATAL, .message = reason, .detail = detail};
+    const struct pg_error error = {.severity = SEVERITY_FATAL, .message = reason, .detail = detail};
 
     if (pool->last_login_failed) {
         close_for_failure(pool, client, reason, NULL, "The last connection to the server failed");
@@ -604,7 +603,7 @@ void pool_server_free(struct pool *pool, struct server *server)
     if (unlikely(pool->is_replication_denied))
         replica = replication_next(pool);
     if (replica != NULL &&
-        host_is_known_for(pool, replica->id / pool->core->count, replica->replication_tries)) {
+        host_is_known_for(pool, replication_first_turn(replica), replica->replication_tries)) {
         server_close(server, "evicted");
         return;
     }
@@ -1105,7 +1104,7 @@ static bool launch_replication(struct pool *pool)
         return false;
     while ((client = replication_first_waiter(pool)) != NULL) {
         /* Who has a server of his own finds out by himself which addresses answer. */
-        host_choose_for(pool, client->id / pool->core->count, client->replication_tries);
+        host_choose_for(pool, replication_first_turn(client), client->replication_tries);
         if (!host_prepare(pool))
             return false;
         if (!take_place_or_starve(pool, take_place_of_idle))

@@ -29,6 +29,11 @@ struct client *replication_first_waiter(const struct pool *pool)
     return NULL;
 }
 
+uint64_t replication_first_turn(const struct client *client)
+{
+    return client->id / client->pool->core->count;
+}
+
 static struct client *part(struct server *server)
 {
     struct client *client = server->client;

@@ -82,7 +82,7 @@ MUTANTS = [
     ("idle_server_is_kept_from_replication", "pool/pool.c",
      "    if (unlikely(pool->is_replication_denied))\n        replica = replication_next(pool);\n", ""),
     ("replica_without_an_address_is_made_room_for", "pool/pool.c",
-     "    if (replica != NULL &&\n        host_is_known_for(pool, replica->id / pool->core->count, replica->replication_tries)) {",
+     "    if (replica != NULL &&\n        host_is_known_for(pool, replication_first_turn(replica), replica->replication_tries)) {",
      "    if (replica != NULL) {"),
     ("parameters_of_a_replication_are_left_out", "pool/server_login.c",
      "        put_parameter(writer, names->names[i], params_value(client->params, i));\n", "        (void)client;\n"),
