@@ -118,6 +118,7 @@ struct user {
     bool asks_ssl; /* and has no answer yet */
     bool is_console;
     bool password_is_wrong;
+    uint64_t connected_us;
     bool is_slow;    /* reads little at a time */
     bool is_stingy;  /* writes little at a time */
     bool is_granted; /* AuthenticationOk */
@@ -1340,6 +1341,7 @@ static void user_connects(struct user *user)
     user->ends_in_login = world.is_chaos && world.users_break && happens(6);
     user->is_console = world.is_chaos && happens(20);
     user->password_is_wrong = world.is_chaos && happens(20);
+    user->connected_us = world_now_us();
     user->is_slow = happens(6);
     user->is_stingy = happens(4);
     if (!happens(3)) {
@@ -2127,10 +2129,11 @@ static void user_step(struct user *user)
         user_reads(user);
     if (sim_peer_is_at_end(user->peer)) {
         /* Every end has a cause: it was asked for, it was said, a message was cut off, or bytes
-         * were lost. The console's is control's own affair. Who reads slowly is not waited for when its
-         * connection is closed: the rest, with the cause, may be dropped between two messages, too
-         * (seed 3946). */
-        assert(user->is_fatal || user->is_leaving || user->is_console || user->is_slow ||
+         * were lost. The console's is control's own affair. Who reads slowly is waited for no longer
+         * than CONN_LINGER_US when its connection is closed: the rest, with the cause, may be
+         * dropped between two messages, too (seed 3946). */
+        assert(user->is_fatal || user->is_leaving || user->is_console ||
+               (user->is_slow && world_now_us() - user->connected_us > CONN_LINGER_US) ||
                heap_bytes(&user->in) > 0 || sim_peer_is_reset(user->peer) ||
                (world.has_dropped && (world.is_chaos || user->owner <= world.chaos_owner_last)));
         /* Whoever was sent away comes again when there may be room. */
