@@ -31,6 +31,19 @@ def kinds(console, table, user="app"):
     return sorted(row["replication"] for row in rows(console, table, user=user))
 
 
+def drop_slot(postgres, name):
+    """Whoever still uses it."""
+    with postgres.connect() as admin:
+        def dropped():
+            with contextlib.suppress(pgwire.PgError):
+                admin.query("select pg_terminate_backend(active_pid) from pg_replication_slots "
+                            f"where slot_name = '{name}' and active")
+                admin.query("select pg_drop_replication_slot(slot_name) from "
+                            f"pg_replication_slots where slot_name = '{name}'")
+                return True
+        eventually(dropped, f"slot {name} is dropped")
+
+
 @contextlib.contextmanager
 def slot(postgres, name, plugin=None):
     """A replication slot for the time of a block; gone afterwards, whoever still uses it."""
@@ -42,15 +55,7 @@ def slot(postgres, name, plugin=None):
     try:
         yield
     finally:
-        with postgres.connect() as admin:
-            def dropped():
-                with contextlib.suppress(pgwire.PgError):
-                    admin.query("select pg_terminate_backend(active_pid) from pg_replication_slots "
-                                f"where slot_name = '{name}' and active")
-                    admin.query("select pg_drop_replication_slot(slot_name) from "
-                                f"pg_replication_slots where slot_name = '{name}'")
-                    return True
-            eventually(dropped, f"slot {name} is dropped")
+        drop_slot(postgres, name)
 
 
 def position(text):
@@ -938,13 +943,7 @@ def slot_of(postgres, name):
     try:
         yield
     finally:
-        with postgres.connect() as admin:
-            def dropped():
-                with contextlib.suppress(pgwire.PgError):
-                    admin.query("select pg_drop_replication_slot(slot_name) from "
-                                f"pg_replication_slots where slot_name = '{name}'")
-                    return True
-            eventually(dropped, f"slot {name} is dropped")
+        drop_slot(postgres, name)
 
 
 @ours

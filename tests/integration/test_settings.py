@@ -239,16 +239,20 @@ def test_server_fast_close_ends_sessions_after_their_transaction(t):
         c.closed()
 
 
-@covers("settings", "server_login_retry")
-def test_next_attempt_waits_for_server_login_retry(t):
+def starting_up(t):
+    """A server that is not there yet, and when it was asked."""
     times = []
 
     def script(server):
         times.append(time.monotonic())
         server.startup()
         server.send(pgwire.error_response(S="FATAL", C="57P03", M="the database system is starting up"))
+    return times, t.fake_server(script)
 
-    fake = t.fake_server(script)
+
+@covers("settings", "server_login_retry")
+def test_next_attempt_waits_for_server_login_retry(t):
+    times, fake = starting_up(t)
     pooler = t.pooler(pool_mode="transaction", databases={"app": t.fake_entry(fake)},
                       server_login_retry=0.3, extra="[pgsplice]\nserver_login_retry_max = 0\n")
     with pooler.open() as c:
@@ -773,14 +777,7 @@ def test_server_connect_parallel_bounds_the_logins_at_a_time(t):
 @covers("pgsplice", "server_login_retry_max")
 @ours
 def test_server_login_retry_max_bounds_the_growing_pauses(t):
-    times = []
-
-    def script(server):
-        times.append(time.monotonic())
-        server.startup()
-        server.send(pgwire.error_response(S="FATAL", C="57P03", M="the database system is starting up"))
-
-    fake = t.fake_server(script)
+    times, fake = starting_up(t)
     pooler = t.pooler(pool_mode="transaction", databases={"app": t.fake_entry(fake)},
                       server_login_retry=0.1, extra=own(server_login_retry_max=0.1))
     with pooler.open() as c:
