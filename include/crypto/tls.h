@@ -80,6 +80,8 @@ enum tls_result {
 must_check bool tls_init(void);
 /* "wolfSSL 5.5.4, own build, AES-NI" or "..., system library, no AES-NI". */
 const char *tls_library(void);
+/* AES is faster than ChaCha20 with this library on this machine. */
+bool tls_has_fast_aes(void);
 /* Tests and simulation: where seeds come from, so that a run can be repeated. NULL: the kernel again.
  * False: this build of the library cannot. */
 must_check bool tls_set_seed(void (*seed)(void *out, size_t bytes));

@@ -118,11 +118,28 @@ void core_accept(struct core *core, int fd)
 
 /* ---- configuration ---- */
 
+/* What is older is closed, and the welcome of an older server counts no more, on all cores. */
+static void new_generation(struct pool *pool)
+{
+    _Atomic uint64_t *shared = &pool->set->generation;
+    uint64_t now = atomic_load(shared);
+
+    while (now < pool->core->generation &&
+           !atomic_compare_exchange_weak(shared, &now, pool->core->generation))
+        ;
+}
+
 void core_set_snapshot(struct core *core, struct snapshot *snapshot)
 {
     struct snapshot *old = core->snapshot;
+    bool has_new_tls = old->server_tls != snapshot->server_tls ||
+                       old->settings.server_tls_sslmode != snapshot->settings.server_tls_sslmode;
 
     core->snapshot = snapshot;
+    /* Servers of the old rules are retired as by RECONNECT. Every core gets the same snapshots in the same
+     * order, so generations stay comparable. */
+    if (has_new_tls)
+        core->generation++;
     core->has_other_keys =
         core->has_other_keys || old->settings.peer_id != snapshot->settings.peer_id;
     ring_set_busy_poll(core->loop.ring, snapshot->settings.busy_poll_us);
@@ -166,8 +183,12 @@ void core_set_snapshot(struct core *core, struct snapshot *snapshot)
         pool_try_now(pool);
         if (!pool_takes_password(pool, pool->client_password_is_found))
             (void)!pool_keep_password(pool, NULL);
+        if (has_new_tls)
+            new_generation(pool);
         if (database_config_moved(before, after))
             pool_retire_servers(pool, "database configuration changed");
+        else if (has_new_tls)
+            pool_retire_servers(pool, "close_needed");
         pool_resume(pool);
     }
     pool_make_forced(core);
@@ -254,17 +275,6 @@ static void act_resume(struct pool *pool)
 {
     pool->is_paused = core_database_is_paused(pool->core, pool->database_name);
     pool_resume(pool);
-}
-
-/* What is older is closed, and the welcome of an older server counts no more, on all cores. */
-static void new_generation(struct pool *pool)
-{
-    _Atomic uint64_t *shared = &pool->set->generation;
-    uint64_t now = atomic_load(shared);
-
-    while (now < pool->core->generation &&
-           !atomic_compare_exchange_weak(shared, &now, pool->core->generation))
-        ;
 }
 
 static void act_reconnect(struct pool *pool)
