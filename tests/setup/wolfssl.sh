@@ -130,6 +130,10 @@ printf '%s\n' "${files[@]}" |
 rm -f "$work/libwolfssl.a"
 ar rcs "$work/libwolfssl.a" "$work"/objects/*.o
 
+# Options that do not go together show here, not in the first program that needs the missing function.
+gcc -shared -o "$work/whole.so" -Wl,-z,defs -Wl,--whole-archive "$work/libwolfssl.a" -Wl,--no-whole-archive -lm -pthread \
+    >>"$log" 2>&1 || { tail -20 "$log" >&2; say "it is not whole; the log is $log" >&2; exit 1; }
+
 rm -rf "$folder/stamp" "$folder/include" "$folder/lib"
 mv "$work/include" "$folder/include"
 mkdir "$folder/lib"
