@@ -80,8 +80,12 @@ enum tls_result {
 must_check bool tls_init(void);
 /* "wolfSSL 5.5.4, own build, AES-NI" or "..., system library, no AES-NI". */
 const char *tls_library(void);
-/* AES is faster than ChaCha20 with this library on this machine. */
+/* Whether AES-GCM runs on the processor's own instructions: else ChaCha20 is faster. */
 bool tls_has_fast_aes(void);
+/* Whether the library has the cipher suite of this name (see tls_options.suites). */
+bool tls_has_suite(const char *name);
+/* TLS_PROTOCOL_ bits of the versions that the library has. */
+unsigned tls_protocols(void);
 /* Tests and simulation: where seeds come from, so that a run can be repeated. NULL: the kernel again.
  * False: this build of the library cannot. */
 must_check bool tls_set_seed(void (*seed)(void *out, size_t bytes));
