@@ -50,7 +50,8 @@ static void print_version(void)
     printf("pgsplice " PGSPLICE_VERSION "\n"
            "io_uring: liburing\nadns: %s\ntls: %s\nsystemd: yes\n"
            "pam: %s\nldap: %s\n",
-           resolver_version(), tls_library(), BUILD_HAS_PAM ? "yes" : "no", BUILD_HAS_LDAP ? "yes" : "no");
+           resolver_version(), tls_library(), BUILD_HAS_PAM ? "yes" : "no",
+           BUILD_HAS_LDAP ? "yes" : "no");
 }
 
 /* The exit status when the program should end at once, -1: go on. */
