@@ -152,6 +152,8 @@ void server_login_end(struct server *server)
     if (login->handshake != NULL)
         tls_handshake_abandon(login->handshake);
     login->handshake = NULL;
+    if (server->conn.tls != NULL)
+        tls_forget_peer(server->conn.tls->session);
     server->login = NULL;
     login->server = NULL;
     if (login->job_in_flight)
