@@ -213,6 +213,7 @@ log_timezone = 'UTC'
 log_connections = on
 log_disconnections = on
 logging_collector = off
+include_if_exists = 'of_one_test.conf'
 """
 
     def __init__(self, folder, slot):
@@ -301,9 +302,37 @@ logging_collector = off
                                f"usename = '{user}' and datname = '{database}'").rows
         return sorted(int(row[0]) for row in rows)
 
+    def admin(self):
+        """Gets in whatever of_one_test says."""
+        return self.connect(user="postgres", database="postgres", host=self.sockets)
+
+    def of_one_test(self, hba=None, **settings):
+        """Other settings, which a reload is enough for, and other lines of pg_hba.conf, until this test is over."""
+        with open(os.path.join(self.data, "of_one_test.conf"), "w") as file:
+            file.writelines(f"{key} = '{value}'\n" for key, value in settings.items())
+        with open(os.path.join(self.data, "pg_hba.conf"), "w") as file:
+            file.write("local all postgres trust\n" + hba if hba is not None else self.HBA)
+        self.reload()
+
+    def reload(self):
+        with self.admin() as admin:
+            before = admin.value("select pg_conf_load_time()")
+            admin.query("select pg_reload_conf()")
+
+        def has_read_it():
+            with self.admin() as admin:
+                return admin.value("select pg_conf_load_time()") != before
+        eventually(has_read_it, "PostgreSQL has read its files")
+
     def clear(self):
         """Ends whatever an earlier test left behind."""
-        with self.connect(user="postgres", database="postgres") as admin:
+        left = os.path.join(self.data, "of_one_test.conf")
+        if os.path.exists(left):
+            os.unlink(left)
+            with open(os.path.join(self.data, "pg_hba.conf"), "w") as file:
+                file.write(self.HBA)
+            self.reload()
+        with self.admin() as admin:
             admin.query("select pg_terminate_backend(pid, 5000) from pg_stat_activity "
                         "where backend_type = 'client backend' and pid <> pg_backend_pid()")
 
@@ -318,12 +347,13 @@ logging_collector = off
 class FakeServer:
     """Listens and lets `script(connection)` speak for PostgreSQL, in one thread per connection."""
 
-    def __init__(self, script, port):
+    def __init__(self, script, port, host="127.0.0.1"):
         self.script = script
         self.port = port
         self.accepted = 0
         self.problems = []
-        self.listener = socket.create_server(("127.0.0.1", port))
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self.listener = socket.create_server((host, port), family=family)
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self):
@@ -708,8 +738,8 @@ class Test:
         new.__init__(self, **settings)
         return new
 
-    def fake_server(self, script):
-        return FakeServer(script, free_port(self.slot))
+    def fake_server(self, script, **more):
+        return FakeServer(script, free_port(self.slot), **more)
 
     def fake_entry(self, fake, **more):
         words = {"host": "127.0.0.1", "port": fake.port, "dbname": "app", **more}
