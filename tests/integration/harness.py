@@ -527,6 +527,7 @@ class Pooler:
         self.more = {"env": {**os.environ, **(env or {})}, "pass_fds": pass_fds}
         self.who = {} if as_root else as_os_user()
         self.process = None
+        self.console_host = "127.0.0.1"  # the unix socket's folder where TCP is not for everybody
         postgres = test.postgres
         self.databases = {"app": postgres.address("app"), "app2": postgres.address("app2")} \
             if databases is None else dict(databases)
@@ -708,6 +709,7 @@ class Pooler:
         return pgwire.Client(self.port, host, **rest)
 
     def console(self, user="admin", password=None, **rest):
+        rest.setdefault("host", self.console_host)
         return Console(self.connect(user, "pgbouncer", password, **rest))
 
     def cancel(self, key, **rest):
