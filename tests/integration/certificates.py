@@ -51,6 +51,7 @@ CERTIFICATES = {
     "address": ("ca", "ec", "/CN=server", "IP:127.0.0.1,IP:::1", "serverAuth", NOW),
     "address-as-name": ("ca", "ec", "/CN=server", "DNS:127.0.0.1,DNS:::1", "serverAuth", NOW),
     "cn-localhost": ("ca", "ec", "/CN=localhost", None, "serverAuth", NOW),
+    "cn-beside-names": ("ca", "ec", "/CN=localhost", "DNS:elsewhere.test", "serverAuth", NOW),
     "cn-address": ("ca", "ec", "/CN=127.0.0.1", None, "serverAuth", NOW),
     "wildcard": ("ca", "ec", "/CN=server", "DNS:*.pooler.test", "serverAuth", NOW),
     "elsewhere": ("ca", "ec", "/CN=server", "DNS:elsewhere.test,IP:10.9.8.7", "serverAuth", NOW),

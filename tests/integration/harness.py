@@ -297,7 +297,7 @@ include_if_exists = 'of_one_test.conf'
 
     def backends(self, user="app", database="app"):
         """The pids of this user's backends, without the one that looks."""
-        with self.connect(user="postgres", database="postgres") as admin:
+        with self.admin() as admin:
             rows = admin.query("select pid from pg_stat_activity where "
                                f"usename = '{user}' and datname = '{database}'").rows
         return sorted(int(row[0]) for row in rows)
@@ -402,11 +402,16 @@ class FakeConnection:
         size = struct.unpack("!I", self._exactly(4))[0]
         return pgwire.Message(type_, self._exactly(size - 4))
 
-    def startup(self):
-        """Says N to encryption and gives the code of the first other packet."""
+    def startup(self, tls=None):
+        """Gives the code of the first packet that asks for no encryption. `tls` makes another socket of ours when
+        it is asked for; without it, and in it, the answer is N."""
         while True:
             size, code = struct.unpack("!II", self._exactly(8))
             body = self._exactly(size - 8)
+            if code == pgwire.SSL_REQUEST and tls:
+                self.send(b"S")
+                self.socket, tls = tls(self.socket), None
+                continue
             if code in (pgwire.SSL_REQUEST, pgwire.GSSENC_REQUEST):
                 self.send(b"N")
                 continue
@@ -425,8 +430,8 @@ class FakeConnection:
                pgwire.parameter_status("application_name", "") +
                pgwire.backend_key(4711) + pgwire.ready())
 
-    def welcome(self):
-        self.startup()
+    def welcome(self, tls=None):
+        self.startup(tls)
         self.send(self.WELCOME)
 
     def serve_one_value(self, value="1"):
