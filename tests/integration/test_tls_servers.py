@@ -77,7 +77,7 @@ SERVERS = (
     ("address-as-name", "::1", "::1", NO_FULL),
     ("cn-localhost", "localhost", "127.0.0.1", ALL),
     ("cn-localhost", "127.0.0.1", "127.0.0.1", NO_FULL),
-    ("cn-beside-names", "localhost", "127.0.0.1", NO_FULL),
+    ("cn-beside-names", "localhost", "127.0.0.1", ALL),
     ("cn-address", "127.0.0.1", "127.0.0.1", ALL),
     ("elsewhere", "localhost", "127.0.0.1", NO_FULL),
     ("elsewhere", "127.0.0.1", "127.0.0.1", NO_FULL),
