@@ -80,7 +80,7 @@ unit: $(UNIT_TESTS) ## the unit tests
 # simulation of conn, need the lower layers only.
 SIM_RING_OBJECT := $(BUILD)/tests/sim/ring_sim.o
 SIM_WORLD_OBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/sim/world*.c))
-LOW_OBJECTS     := $(filter $(BUILD)/src/base/% $(BUILD)/src/io/% $(BUILD)/src/conn/%,$(LIB_OBJECTS))
+LOW_OBJECTS     := $(filter $(BUILD)/src/base/% $(BUILD)/src/io/% $(BUILD)/src/conn/% $(BUILD)/src/crypto/%,$(LIB_OBJECTS))
 CONTRACT_TESTS  := $(BUILD)/tests/ring/contract_uring $(BUILD)/tests/ring/contract_sim
 
 $(BUILD)/tests/ring/contract_uring: $(BUILD)/tests/ring/test_contract.o $(BUILD)/tests/ring/adapter_uring.o \

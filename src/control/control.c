@@ -83,6 +83,7 @@ void control_console_open(struct letter *letter, void *context)
             thread_post(peer_core(handover->cancel_key, control.requests.worker_count), letter);
             return;
         }
+        tls_destroy(handover->tls);
         close(handover->fd);
         usage_give(&control.options.usage->client_count);
     } else {
@@ -248,13 +249,16 @@ static void log_helpers(void)
 {
     struct helper_counts counts = helper_counts();
 
-    log_write(LEVEL_DEBUG,
-              "helpers: %llu hashes made, %llu cancelled, %llu refused; %llu OS users looked up, "
-              "%llu cancelled, %llu refused; %llu passwords checked by PAM, %llu cancelled, %llu "
-              "refused; %llu by LDAP, %llu cancelled, %llu refused",
-              counts.hashes.run, counts.hashes.cancelled, counts.hashes.refused, counts.users.run,
-              counts.users.cancelled, counts.users.refused, counts.pam.run, counts.pam.cancelled,
-              counts.pam.refused, counts.ldap.run, counts.ldap.cancelled, counts.ldap.refused);
+    log_write(
+        LEVEL_DEBUG,
+        "helpers: %llu hashes made, %llu cancelled, %llu refused; %llu steps of TLS handshakes, "
+        "%llu cancelled, %llu refused; %llu OS users looked up, %llu cancelled, %llu refused; %llu "
+        "passwords checked by PAM, %llu cancelled, %llu "
+        "refused; %llu by LDAP, %llu cancelled, %llu refused",
+        counts.hashes.run, counts.hashes.cancelled, counts.hashes.refused, counts.tls.run,
+        counts.tls.cancelled, counts.tls.refused, counts.users.run, counts.users.cancelled,
+        counts.users.refused, counts.pam.run, counts.pam.cancelled, counts.pam.refused,
+        counts.ldap.run, counts.ldap.cancelled, counts.ldap.refused);
 }
 
 static void stats_gathered(struct request *request)

@@ -288,11 +288,9 @@ static bool has_auth_user(const struct client *client)
 
 /* ---- HBA ---- */
 
-/* Where TLS comes in: a client that has it says so here, and method cert looks at its certificate. */
 static bool has_tls(const struct client *client)
 {
-    (void)client;
-    return false;
+    return client->conn.tls != NULL;
 }
 
 static void log_hba(const struct client *client, const char *what)
@@ -366,6 +364,30 @@ static void peer_begin(struct client *client)
     check_post(client, JOB_OS_USER, NULL, peer_named);
 }
 
+static bool certificate_has_name(const void *session, const char *name)
+{
+    return tls_peer_has_name(session, name);
+}
+
+/* Method cert: the handshake has verified the certificate; here it is only asked for its names. */
+static void cert_check(struct client *client)
+{
+    struct login *login = client->login;
+    const struct tls *session = has_tls(client) ? client->conn.tls->session : NULL;
+
+    if (session == NULL)
+        client_log(client, LEVEL_ERROR, "TLS connection required");
+    else if (!tls_peer_has_certificate(session))
+        client_log(client, LEVEL_ERROR, "TLS client certificate required");
+    else if (login_knows_user(login) && hba_allows_certificate(login->rule, certificate_has_name,
+                                                               session, login->handover.user)) {
+        login_authenticated(client);
+        return;
+    } else
+        client_log(client, LEVEL_ERROR, "TLS certificate name mismatch");
+    fail(client, "certificate authentication failed");
+}
+
 static bool method_needs_user(uint8_t method)
 {
     return method != AUTH_ANY && method != AUTH_PAM && method != AUTH_LDAP && method != AUTH_REJECT;
@@ -423,8 +445,7 @@ void login_auth_begin(struct client *client)
         peer_begin(client);
         break;
     case AUTH_CERT:
-        client_log(client, LEVEL_ERROR, "TLS connection required");
-        fail(client, "certificate authentication failed");
+        cert_check(client);
         break;
     case AUTH_LDAP:
     case AUTH_PAM:

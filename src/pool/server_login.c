@@ -4,6 +4,7 @@
 #include "crypto/secret.h"
 #include "pool/client.h"
 #include "pool/replication.h"
+#include "pool/tls_handshake.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -57,7 +58,7 @@ static void put_replication(const struct server *server, struct writer *writer)
         put_parameter(writer, "options", (const char *)client->options->data);
 }
 
-void server_login_start(struct server *server)
+static void send_startup(struct server *server)
 {
     const struct database_config *database = server->pool->database;
     uint8_t packet[8 * 1024];
@@ -84,6 +85,56 @@ void server_login_start(struct server *server)
         server_login_fail(server, "startup pkt failed");
 }
 
+/* ---- TLS ---- */
+
+static void tls_over(struct conn *conn, enum tls_handshake_end end, const char *error)
+{
+    struct server *server = OWNER_OF(conn, struct server, conn);
+    char text[TLS_DESCRIPTION_BYTES];
+
+    server->login->handshake = NULL;
+    switch (end) {
+    case TLS_HANDSHAKE_TLS:
+        if (server_core(server)->snapshot->settings.log_connections) {
+            tls_describe(conn->tls->session, text);
+            server_log(server, server->pool->last_login_failed ? LEVEL_DEBUG : LEVEL_LOG,
+                       "SSL established: %s", text);
+        }
+        send_startup(server);
+        break;
+    case TLS_HANDSHAKE_PLAIN:
+        send_startup(server);
+        break;
+    case TLS_HANDSHAKE_BUSY:
+        server_open_failed(server, JOB_REFUSED_TEXT, JOB_REFUSED_SQLSTATE, false, "login failed");
+        break;
+    case TLS_HANDSHAKE_FAILED:
+        server_not_reached(server, "TLS handshake failed", error);
+        break;
+    default:
+        server_not_reached(server, error, NULL);
+        break;
+    }
+}
+
+void server_login_start(struct server *server)
+{
+    struct core *core = server_core(server);
+    struct tls_context *context = core->snapshot->server_tls;
+    char host[HOST_NAME_BYTES_MAX];
+
+    if (context == NULL || server->address.ss_family == AF_UNIX) {
+        send_startup(server);
+        return;
+    }
+    host_of_server(server->pool, server->host_turn, host);
+    server->login->handshake = tls_handshake_connect(
+        &server->conn, context, host,
+        core->snapshot->settings.server_tls_sslmode >= TLS_MODE_REQUIRE, tls_over);
+    if (server->login->handshake == NULL)
+        server_login_fail(server, "out of memory");
+}
+
 /* ---- the end ---- */
 
 static void login_free(struct core *core, struct server_login *login)
@@ -97,6 +148,9 @@ void server_login_end(struct server *server)
 {
     struct server_login *login = server->login;
 
+    if (login->handshake != NULL)
+        tls_handshake_abandon(login->handshake);
+    login->handshake = NULL;
     server->login = NULL;
     login->server = NULL;
     if (login->job_in_flight)
