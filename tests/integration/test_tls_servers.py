@@ -77,7 +77,7 @@ SERVERS = (
     ("address-as-name", "::1", "::1", NO_FULL),
     ("cn-localhost", "localhost", "127.0.0.1", ALL),
     ("cn-localhost", "127.0.0.1", "127.0.0.1", NO_FULL),
-    ("cn-beside-names", "localhost", "127.0.0.1", ALL),
+    ("cn-beside-names", "localhost", "127.0.0.1", NO_FULL),  # PgBouncer takes the common name, too
     ("cn-address", "127.0.0.1", "127.0.0.1", ALL),
     ("elsewhere", "localhost", "127.0.0.1", NO_FULL),
     ("elsewhere", "127.0.0.1", "127.0.0.1", NO_FULL),
@@ -86,7 +86,6 @@ SERVERS = (
     ("expired", "localhost", "127.0.0.1", NO_VERIFY),
     ("early", "localhost", "127.0.0.1", NO_VERIFY),
     ("server-chain", "localhost", "127.0.0.1", ALL),
-    ("server-chain-alone", "localhost", "127.0.0.1", NO_VERIFY),
     ("server-by-leaf", "localhost", "127.0.0.1", NO_VERIFY),
     ("server-as-client", "localhost", "127.0.0.1", NO_VERIFY),
 )
@@ -150,11 +149,16 @@ def test_servers_are_believed_in_mode_verify_full(t):
     check_servers(t, "verify-full")
 
 
+def test_chain_must_come_with_the_certificate(t):
+    for mode in ("verify-ca", "verify-full"):
+        check_servers(t, mode, [("server-chain-alone", "localhost", "127.0.0.1", NO_VERIFY)])
+
+
 @ours
 def test_wildcards_stand_for_one_label(t):
     """By the name of the entry, whatever its address is."""
     names = NameServer(t, {name: {"A": ["127.0.0.1"]} for name in
-                           ("db.pooler.test", "a.b.pooler.test", "pooler.test", "db.other.test", "dbpooler.test")})
+                           ("db.pooler.test", "DB.POOLER.TEST", "a.b.pooler.test", "pooler.test", "db.other.test", "dbpooler.test")})
     wanted = {"db.pooler.test": ALL, "DB.POOLER.TEST": ALL, "a.b.pooler.test": NO_FULL, "pooler.test": NO_FULL,
               "db.other.test": NO_FULL, "dbpooler.test": NO_FULL}
     check_servers(t, "verify-full", [("wildcard", name, "127.0.0.1", row) for name, row in wanted.items()],
