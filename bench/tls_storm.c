@@ -182,8 +182,8 @@ static bool log_in(struct session *session, struct incoming *in, unsigned source
     if (context != NULL && !start_tls(session))
         return false;
     put_u32(packet + 4, 3 << 16);
-    bytes = 8 + snprintf((char *)packet + 8, sizeof(packet) - 8, "user%c%s%cdatabase%c%s%c", 0, user,
-                         0, 0, database, 0);
+    bytes = 8 + snprintf((char *)packet + 8, sizeof(packet) - 8, "user%c%s%cdatabase%c%s%c", 0,
+                         user, 0, 0, database, 0);
     put_u32(packet, (uint32_t)bytes + 1);
     if (!session_send(session, packet, (size_t)bytes + 1))
         return fail("startup packet");
@@ -227,8 +227,8 @@ static void describe(struct session *session, char text[128])
         return;
     }
     group = OBJ_nid2sn((int)SSL_get_negotiated_group(session->ssl));
-    snprintf(text, 128, "%s/%s/%s", SSL_get_version(session->ssl), SSL_get_cipher_name(session->ssl),
-             group != NULL ? group : "?");
+    snprintf(text, 128, "%s/%s/%s", SSL_get_version(session->ssl),
+             SSL_get_cipher_name(session->ssl), group != NULL ? group : "?");
 }
 
 static int run_logins(double seconds, int threads)
@@ -449,7 +449,8 @@ static bool make_context(void)
 {
     const char *protocol = getenv("TLS_PROTOCOL"), *cipher = getenv("TLS_CIPHER"),
                *groups = getenv("TLS_GROUPS");
-    int version = protocol != NULL && strcmp(protocol, "1.2") == 0 ? TLS1_2_VERSION : TLS1_3_VERSION;
+    int version =
+        protocol != NULL && strcmp(protocol, "1.2") == 0 ? TLS1_2_VERSION : TLS1_3_VERSION;
 
     if (protocol != NULL && strcmp(protocol, "none") == 0)
         return true;
@@ -461,8 +462,9 @@ static bool make_context(void)
     SSL_CTX_set_mode(context, SSL_MODE_AUTO_RETRY | SSL_MODE_RELEASE_BUFFERS);
     SSL_CTX_set_cert_verify_callback(context, trust_anybody, NULL);
     SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
-    if (cipher != NULL && (version == TLS1_3_VERSION ? SSL_CTX_set_ciphersuites(context, cipher)
-                                                     : SSL_CTX_set_cipher_list(context, cipher)) != 1)
+    if (cipher != NULL &&
+        (version == TLS1_3_VERSION ? SSL_CTX_set_ciphersuites(context, cipher)
+                                   : SSL_CTX_set_cipher_list(context, cipher)) != 1)
         return false;
     return groups == NULL || SSL_CTX_set1_groups_list(context, groups) == 1;
 }
