@@ -853,6 +853,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3)
     parser.add_argument("--poolers", default="pgbouncer,pgsplice", help="TLS only: measures one of them alone")
+    parser.add_argument("--client", default="tls_storm", help="TLS only: tls_storm_own is a client with the pooler's own library")
     parser.add_argument("--groups", help="TLS only: the key exchanges that clients offer, as OpenSSL names them")
     parser.add_argument("--quick", action="store_true", help="one short round: to see that it works")
     parser.add_argument("--only", default="matrix,prepared,latency,idle,logins,keys,copy,heap,cores,atomics,lending,cold,tls")

@@ -83,16 +83,14 @@ class TlsSections:
                            f"Ciphersuites = {PROTOCOLS['1.3'][1]}\n")
         return {"OPENSSL_CONF": path}
 
-    def tls_client(self, protocol, certificate, *arguments, popen=False, nice=None):
+    def tls_client(self, protocol, certificate, *arguments, popen=False):
         """One run of tls_storm: its line as a dictionary. `popen`: a running one, which has said `ready` or `open`."""
         environment = {**os.environ, "TLS_PROTOCOL": protocol}
         if protocol != "none":
             environment["TLS_CIPHER"] = cipher_of(protocol, certificate)
         if self.options.groups:
             environment["TLS_GROUPS"] = self.options.groups
-        if nice:
-            environment["TLS_NICE"] = str(nice)
-        command = [os.path.join(self.options.out, "tls_storm"), *[str(a) for a in arguments]]
+        command = [os.path.join(self.options.out, self.options.client), *[str(a) for a in arguments]]
         client = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
         if popen:
             line = client.stdout.readline()
@@ -199,36 +197,42 @@ class TlsSections:
                 self.judge_ratio(f"CPU per handshake, TLS {protocol}, {certificate}", cpu, 1 / target, True)
 
     def tls_storm(self):
-        """Ten busy clients, alone and while others shake hands. The storm is at nice 19, so that its own hashing takes the
-        CPU from nobody; how fast it gets on is the pooler's affair."""
+        """Ten busy clients, alone and while others shake hands: at a rate that both poolers can bear, so that they carry the
+        same; then as fast as each of them lets it."""
         self.say("\n## TLS: ten busy clients while a storm of handshakes goes on (1.3, 16 at a time)\n")
-        self.say("| certificate | what | quiet p50 us | quiet p99 us | storm p50 us | storm p99 us | storm max ms | storm tx/s | "
-                 "storm logins/s | p99 storm/quiet |")
-        self.say("|---|---|---|---|---|---|---|---|---|---|")
+        self.say("| certificate | storm | what | quiet p50 us | quiet p99 us | storm p50 us | storm p99 us | storm max ms | "
+                 "storm tx/s | logins/s | p99 storm/quiet |")
+        self.say("|---|---|---|---|---|---|---|---|---|---|---|")
+        ratios = {}
         for certificate in ("ecdsa", "rsa"):
             poolers = {what: self.tls_start(what, "1.3", certificate) for what in self.poolers}
-
-            def measure(_, process, port):
-                def busy(seconds):
-                    return self.tls_client("1.3", certificate, "busy", port, "postgres", "postgres", seconds, 10)
-                busy(1)  # PostgreSQL's caches and the pool's servers
-                quiet = busy(self.options.seconds)
-                client, _ = self.tls_client("1.3", certificate, "busy", port, "postgres", "postgres", 0, 10, popen=True)
-                storm = self.tls_client("1.3", certificate, "logins", port, "postgres", "postgres", self.options.seconds, 16,
-                                        nice=19)
-                result = self.tls_result(client, "1.3", certificate)
-                return {"quiet_p50": quiet["p50"], "quiet_p99": quiet["p99"], "p50": result["p50"], "p99": result["p99"],
-                        "max": result["max"], "tps": result["count"] / result["seconds"],
-                        "storm_rate": storm["count"] / storm["seconds"], "ratio": result["p99"] / quiet["p99"]}
-            found = self.in_turn(poolers, measure)
-            for what, results in found.items():
-                row = median_of(results)
-                self.record("tls_storm", what, certificate=certificate, **row)
-                self.say(f"| {certificate} | {what} | {row['quiet_p50']:.0f} | {row['quiet_p99']:.0f} | {row['p50']:.0f} | "
-                         f"{row['p99']:.0f} | {row['max'] / 1000:.1f} | {row['tps']:.0f} | {row['storm_rate']:.0f} | "
-                         f"{row['ratio']:.2f} |")
-                poolers[what][2]()
-            self.judge_ratio(f"p99 of busy clients during a storm, {certificate}", ratio_of(found, "p99"), 1.0, True)
+            for rate in (500, 0):
+                def measure(_, process, port):
+                    def busy(seconds):
+                        return self.tls_client("1.3", certificate, "busy", port, "postgres", "postgres", seconds, 10)
+                    busy(1)  # PostgreSQL's caches and the pool's servers
+                    quiet = busy(self.options.seconds)
+                    client, _ = self.tls_client("1.3", certificate, "busy", port, "postgres", "postgres", 0, 10, popen=True)
+                    storm = self.tls_client("1.3", certificate, "logins", port, "postgres", "postgres", self.options.seconds,
+                                            16, rate)
+                    result = self.tls_result(client, "1.3", certificate)
+                    return {"quiet_p50": quiet["p50"], "quiet_p99": quiet["p99"], "p50": result["p50"], "p99": result["p99"],
+                            "max": result["max"], "tps": result["count"] / result["seconds"],
+                            "storm_rate": storm["count"] / storm["seconds"], "ratio": result["p99"] / quiet["p99"]}
+                found = self.in_turn(poolers, measure)
+                text = f"{rate}/s" if rate else "unlimited"
+                for what, results in found.items():
+                    row = median_of(results)
+                    self.record("tls_storm", what, certificate=certificate, rate=rate, **row)
+                    self.say(f"| {certificate} | {text} | {what} | {row['quiet_p50']:.0f} | {row['quiet_p99']:.0f} | "
+                             f"{row['p50']:.0f} | {row['p99']:.0f} | {row['max'] / 1000:.1f} | {row['tps']:.0f} | "
+                             f"{row['storm_rate']:.0f} | {row['ratio']:.2f} |")
+                ratios[certificate, text] = ratio_of(found, "p99")
+            for _, _, stop in poolers.values():
+                stop()
+        self.say()
+        for (certificate, text), ratio in ratios.items():
+            self.judge_ratio(f"p99 of busy clients during a storm, {certificate}, {text}", ratio, 1.0, True)
 
     def tls_pgbench(self):
         self.say("\n## TLS: pgbench -S, pool of 40, one worker\n")

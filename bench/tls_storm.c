@@ -1,9 +1,11 @@
-/* tls_storm.c - a client for the benchmark that speaks TLS by OpenSSL, as libpq does: a third party
- * to both poolers.
+/* tls_storm.c - a client for the benchmark that speaks TLS, by OpenSSL as libpq does (a third party
+ * to both poolers), or by our own library: tls_client.h.
  *
  *   tls_storm idle   PORT USER DATABASE COUNT            opens COUNT, says `open N`, ends with its
  *                                                        stdin
- *   tls_storm logins PORT USER DATABASE SECONDS THREADS  logs in and leaves, as fast as it can
+ *   tls_storm logins PORT USER DATABASE SECONDS THREADS [RATE]
+ *                                                        logs in and leaves, as fast as it can, or
+ *                                                        RATE times a second
  *   tls_storm busy   PORT USER DATABASE SECONDS CLIENTS  asks as `pgbench -S` does; 0 seconds: until
  *                                                        the end of stdin; says `ready` first
  *   tls_storm read   PORT USER DATABASE SQL              reads the answer and throws it away
@@ -11,17 +13,14 @@
  * Its result is one line `name=value name=value ..`; `own_cpu` is what it has used itself, seconds
  * of all its threads; `tls` is what was agreed upon. Ends with 1 when anything failed.
  *
- * From the environment: TLS_PROTOCOL 1.2 or 1.3, or `none` for plain text; TLS_CIPHER, OpenSSL's
- * names for both; TLS_GROUPS; TLS_NICE for a storm that steps back behind everybody else.
- *
- * No handshake is resumed; no certificate is verified, but its signature is, as always. With trust
- * only, on 127.0.0.1. */
+ * From the environment: what tls_client.h names, and `none` as TLS_PROTOCOL for plain text. With
+ * trust only, on 127.0.0.1. */
+#include "tls_client.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <openssl/err.h>
-#include <openssl/ssl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -38,7 +37,7 @@ enum { THREADS_MAX = 256, ROOM_BYTES = 256 * 1024, ACCOUNTS = 1000 * 1000, SAMPL
 
 struct session {
     int fd;
-    SSL *ssl; /* NULL: plain text */
+    struct tls_client *tls; /* NULL: plain text */
 };
 
 /* What has come and was not looked at yet. */
@@ -49,9 +48,9 @@ struct incoming {
 
 static struct sockaddr_in address;
 static const char *user, *database;
-static SSL_CTX *context;
-static double until;
-static atomic_ullong login_count;
+static bool has_tls;
+static double storm_begin, until, rate;
+static atomic_ullong login_count, ticket_count;
 static atomic_uint thread_count, ready_count;
 static atomic_bool must_begin, must_stop, has_failed;
 
@@ -77,7 +76,7 @@ static bool fail(const char *what)
     char text[256] = "";
 
     if (!atomic_exchange(&has_failed, true)) {
-        ERR_error_string_n(ERR_peek_error(), text, sizeof(text));
+        tls_client_explain(text, sizeof(text));
         fprintf(stderr, "%s: %s, %s\n", what, strerror(errno), text);
     }
     return false;
@@ -99,14 +98,14 @@ static uint32_t get_u32(const uint8_t *data)
 
 static bool session_send(struct session *session, const void *data, size_t bytes)
 {
-    if (session->ssl != NULL)
-        return SSL_write(session->ssl, data, (int)bytes) == (int)bytes;
+    if (session->tls != NULL)
+        return tls_client_send(session->tls, data, bytes);
     return send(session->fd, data, bytes, MSG_NOSIGNAL) == (ssize_t)bytes;
 }
 
 static ssize_t session_receive(struct session *session, void *out, size_t room)
 {
-    return session->ssl != NULL ? SSL_read(session->ssl, out, (int)room)
+    return session->tls != NULL ? tls_client_receive(session->tls, out, room)
                                 : recv(session->fd, out, room, 0);
 }
 
@@ -136,12 +135,9 @@ static void session_close(struct session *session, bool says_goodbye)
 {
     static const uint8_t terminate[] = {'X', 0, 0, 0, 4};
 
-    if (says_goodbye) {
+    if (says_goodbye)
         (void)session_send(session, terminate, sizeof(terminate));
-        if (session->ssl != NULL)
-            (void)SSL_shutdown(session->ssl);
-    }
-    SSL_free(session->ssl);
+    tls_client_close(session->tls, says_goodbye);
     if (session->fd >= 0)
         close(session->fd);
 }
@@ -154,11 +150,8 @@ static bool start_tls(struct session *session)
     if (send(session->fd, request, sizeof(request), MSG_NOSIGNAL) != sizeof(request) ||
         recv(session->fd, &answer, 1, 0) != 1 || answer != 'S')
         return fail("SSLRequest");
-    session->ssl = SSL_new(context);
-    if (session->ssl == NULL || SSL_set_fd(session->ssl, session->fd) != 1 ||
-        SSL_connect(session->ssl) != 1)
-        return fail("handshake");
-    return true;
+    session->tls = tls_client_open(session->fd);
+    return session->tls != NULL || fail("handshake");
 }
 
 /* A session that has seen ReadyForQuery. `source`: 28,000 ports of one address are soon used up. */
@@ -169,7 +162,7 @@ static bool log_in(struct session *session, struct incoming *in, unsigned source
     uint8_t packet[512] = {0};
     int one = 1, bytes;
 
-    session->ssl = NULL;
+    session->tls = NULL;
     session->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     in->begin = in->end = 0;
     if (session->fd < 0)
@@ -179,7 +172,7 @@ static bool log_in(struct session *session, struct incoming *in, unsigned source
     if (connect(session->fd, (struct sockaddr *)&address, sizeof(address)) < 0)
         return fail("connect");
     (void)setsockopt(session->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-    if (context != NULL && !start_tls(session))
+    if (has_tls && !start_tls(session))
         return false;
     put_u32(packet + 4, 3 << 16);
     bytes = 8 + snprintf((char *)packet + 8, sizeof(packet) - 8, "user%c%s%cdatabase%c%s%c", 0,
@@ -206,8 +199,15 @@ static void *storm(void *argument)
     (void)argument;
     while (now() < until && !atomic_load(&must_stop)) {
         struct session session;
-        bool is_good = log_in(&session, &in, source);
+        bool is_good;
 
+        if (rate > 0) {
+            double ahead = storm_begin + (double)atomic_fetch_add(&ticket_count, 1) / rate - now();
+
+            if (ahead > 0)
+                usleep((useconds_t)(ahead * 1e6));
+        }
+        is_good = log_in(&session, &in, source);
         if (is_good)
             atomic_fetch_add(&login_count, 1);
         session_close(&session, is_good);
@@ -218,17 +218,12 @@ static void *storm(void *argument)
     return NULL;
 }
 
-static void describe(struct session *session, char text[128])
+static void describe(struct session *session, char text[TLS_CLIENT_TEXT_BYTES])
 {
-    const char *group = NULL;
-
-    if (session->ssl == NULL) {
+    if (session->tls == NULL)
         strcpy(text, "none");
-        return;
-    }
-    group = OBJ_nid2sn((int)SSL_get_negotiated_group(session->ssl));
-    snprintf(text, 128, "%s/%s/%s", SSL_get_version(session->ssl),
-             SSL_get_cipher_name(session->ssl), group != NULL ? group : "?");
+    else
+        tls_client_describe(session->tls, text);
 }
 
 static int run_logins(double seconds, int threads)
@@ -236,7 +231,7 @@ static int run_logins(double seconds, int threads)
     struct incoming in = {.data = malloc(ROOM_BYTES)};
     struct session first;
     pthread_t ids[THREADS_MAX];
-    char text[128], byte;
+    char text[TLS_CLIENT_TEXT_BYTES], byte;
     double begin, cpu;
 
     if (!log_in(&first, &in, 0))
@@ -245,6 +240,7 @@ static int run_logins(double seconds, int threads)
     session_close(&first, true);
     begin = now();
     cpu = own_cpu();
+    storm_begin = begin;
     until = seconds > 0 ? begin + seconds : 1e18;
     printf("ready\n");
     fflush(stdout);
@@ -270,7 +266,7 @@ struct busy {
     uint32_t *samples_us;
     size_t count;
     unsigned number;
-    char text[128];
+    char text[TLS_CLIENT_TEXT_BYTES];
 };
 
 static bool ask(struct session *session, struct incoming *in, uint64_t *random)
@@ -386,7 +382,7 @@ static int run_read(const char *sql)
     uint8_t *message = malloc(length + 6);
     uint8_t tail[sizeof(last_words)] = {0};
     double begin, cpu;
-    char text[128];
+    char text[TLS_CLIENT_TEXT_BYTES];
 
     if (message == NULL || in.data == NULL || !log_in(&session, &in, 0))
         return 1;
@@ -422,7 +418,7 @@ static int run_idle(int count)
 {
     struct incoming in = {.data = malloc(ROOM_BYTES)};
     struct session *sessions = calloc((size_t)count, sizeof(*sessions));
-    char text[128] = "none", byte;
+    char text[TLS_CLIENT_TEXT_BYTES] = "none", byte;
 
     for (int i = 0; i < count; i++)
         if (sessions == NULL || !log_in(&sessions[i], &in, (unsigned)i / 20000))
@@ -436,37 +432,12 @@ static int run_idle(int count)
     return 0;
 }
 
-/* The chain is not looked at, which saves the client time; that the peer has the key is proved all
- * the same. */
-static int trust_anybody(X509_STORE_CTX *store, void *argument)
+static bool choose_tls(void)
 {
-    (void)store;
-    (void)argument;
-    return 1;
-}
+    const char *protocol = getenv("TLS_PROTOCOL");
 
-static bool make_context(void)
-{
-    const char *protocol = getenv("TLS_PROTOCOL"), *cipher = getenv("TLS_CIPHER"),
-               *groups = getenv("TLS_GROUPS");
-    int version =
-        protocol != NULL && strcmp(protocol, "1.2") == 0 ? TLS1_2_VERSION : TLS1_3_VERSION;
-
-    if (protocol != NULL && strcmp(protocol, "none") == 0)
-        return true;
-    context = SSL_CTX_new(TLS_client_method());
-    if (context == NULL || !SSL_CTX_set_min_proto_version(context, version) ||
-        !SSL_CTX_set_max_proto_version(context, version))
-        return false;
-    /* Less memory here: thousands of sessions are held. */
-    SSL_CTX_set_mode(context, SSL_MODE_AUTO_RETRY | SSL_MODE_RELEASE_BUFFERS);
-    SSL_CTX_set_cert_verify_callback(context, trust_anybody, NULL);
-    SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
-    if (cipher != NULL &&
-        (version == TLS1_3_VERSION ? SSL_CTX_set_ciphersuites(context, cipher)
-                                   : SSL_CTX_set_cipher_list(context, cipher)) != 1)
-        return false;
-    return groups == NULL || SSL_CTX_set1_groups_list(context, groups) == 1;
+    has_tls = protocol == NULL || strcmp(protocol, "none") != 0;
+    return !has_tls || tls_client_init(protocol, getenv("TLS_CIPHER"), getenv("TLS_GROUPS"));
 }
 
 static int clamp(const char *text)
@@ -480,7 +451,7 @@ int main(int argc, char **argv)
 {
     struct rlimit limit;
 
-    if (argc < 6 || !make_context()) {
+    if (argc < 6 || !choose_tls()) {
         fprintf(stderr, "see the head of bench/tls_storm.c\n");
         return 2;
     }
@@ -493,14 +464,13 @@ int main(int argc, char **argv)
     (void)getrlimit(RLIMIT_NOFILE, &limit);
     limit.rlim_cur = limit.rlim_max;
     (void)setrlimit(RLIMIT_NOFILE, &limit);
-    if (getenv("TLS_NICE") != NULL && setpriority(PRIO_PROCESS, 0, atoi(getenv("TLS_NICE"))) != 0)
-        return 2;
     if (strcmp(argv[1], "idle") == 0)
         return run_idle(atoi(argv[5]));
     if (strcmp(argv[1], "read") == 0)
         return run_read(argv[5]);
     if (argc < 7)
         return 2;
+    rate = argc > 7 ? atof(argv[7]) : 0;
     if (strcmp(argv[1], "logins") == 0)
         return run_logins(atof(argv[5]), clamp(argv[6]));
     if (strcmp(argv[1], "busy") == 0)
