@@ -5,6 +5,7 @@
 #include "control/control.h"
 #include "control/dns.h"
 #include "control/merge.h"
+#include "crypto/tls.h"
 
 #include <arpa/inet.h>
 #include <stdio.h>
@@ -766,9 +767,11 @@ void console_show(struct session *session, const struct show_table *table)
         }
     if (strcmp(name, "VERSION") == 0) {
         struct show_row row;
+        char version[128];
 
+        snprintf(version, sizeof(version), "pgsplice " PGSPLICE_VERSION " (%s)", tls_library());
         show_row_begin(&row, &session->output, table);
-        show_text(&row, "pgsplice " PGSPLICE_VERSION);
+        show_text(&row, version);
         show_row_end(&row);
     } else if (strcmp(name, "STATE") == 0) {
         show_pair(session, "active", control_mode() == CONTROL_ACTIVE ? "yes" : "no");
