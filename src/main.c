@@ -47,11 +47,10 @@ static void print_usage(void)
 
 static void print_version(void)
 {
-    /* The first line is that of SHOW VERSION. */
-    printf("pgsplice " PGSPLICE_VERSION " (%s)\n"
+    printf("pgsplice " PGSPLICE_VERSION "\n"
            "io_uring: liburing\nadns: %s\ntls: %s\nsystemd: yes\n"
            "pam: %s\nldap: %s\n",
-           tls_library(), resolver_version(), tls_library(), BUILD_HAS_PAM ? "yes" : "no",
+           resolver_version(), tls_library(), BUILD_HAS_PAM ? "yes" : "no",
            BUILD_HAS_LDAP ? "yes" : "no");
 }
 

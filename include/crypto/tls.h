@@ -84,6 +84,8 @@ const char *tls_library(void);
 bool tls_has_fast_aes(void);
 /* Whether the library has the cipher suite of this name (see tls_options.suites). */
 bool tls_has_suite(const char *name);
+/* TLS_PROTOCOL_ bits of the versions that the library has. */
+unsigned tls_protocols(void);
 /* Tests and simulation: where seeds come from, so that a run can be repeated. NULL: the kernel again.
  * False: this build of the library cannot. */
 must_check bool tls_set_seed(void (*seed)(void *out, size_t bytes));

@@ -5,7 +5,6 @@
 #include "control/control.h"
 #include "control/dns.h"
 #include "control/merge.h"
-#include "crypto/tls.h"
 
 #include <arpa/inet.h>
 #include <stdio.h>
@@ -767,11 +766,13 @@ void console_show(struct session *session, const struct show_table *table)
         }
     if (strcmp(name, "VERSION") == 0) {
         struct show_row row;
-        char version[128];
+        char tls[128];
 
-        snprintf(version, sizeof(version), "pgsplice " PGSPLICE_VERSION " (%s)", tls_library());
+        /* Programs read the one row, so what only a person wants comes beside it. */
+        snprintf(tls, sizeof(tls), "tls: %s", tls_library());
+        show_error(&session->output, "NOTICE", NULL, tls, NULL);
         show_row_begin(&row, &session->output, table);
-        show_text(&row, version);
+        show_text(&row, "pgsplice " PGSPLICE_VERSION);
         show_row_end(&row);
     } else if (strcmp(name, "STATE") == 0) {
         show_pair(session, "active", control_mode() == CONTROL_ACTIVE ? "yes" : "no");

@@ -182,6 +182,18 @@ static bool set_protocols(struct making *making)
     return has_minimum || fail(making, "no TLS protocol is allowed");
 }
 
+unsigned tls_protocols(void)
+{
+    WOLFSSL_CTX *library = wolfSSL_CTX_new(wolfSSLv23_server_method());
+    unsigned found = 0;
+
+    for (size_t i = 0; library != NULL && i < COUNT_OF(protocols); i++)
+        if (wolfSSL_CTX_SetMinVersion(library, protocols[i].minimum) == WOLFSSL_SUCCESS)
+            found |= protocols[i].bit;
+    wolfSSL_CTX_free(library);
+    return found;
+}
+
 /* ---- suites and groups ---- */
 
 /* Cuts the next name off a list with ':' between. */
