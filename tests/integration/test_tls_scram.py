@@ -117,7 +117,7 @@ def test_sessions_of_the_console_bind(t):
 
 
 # The file among the unit tests' certificates, and the hash that RFC 5929 says for its signature; None: nothing to bind to.
-KINDS = (("p256", "sha256"), ("p384", "sha384"), ("rsa", "sha256"), ("sha512", "sha512"), ("sha1", "sha256"),
+KINDS = (("p256", "sha256"), ("pss", "sha384"), ("p384", "sha384"), ("rsa", "sha256"), ("sha512", "sha512"), ("sha1", "sha256"),
          (UNBINDABLE, None))
 
 
