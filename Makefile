@@ -240,14 +240,24 @@ fuzz: ## each fuzz target for FUZZ_SECONDS
 .PHONY: bench
 bench: ## pgsplice against PgBouncer and plain PostgreSQL; BENCH_ARGS="--quick" for a look
 	@tests/setup/install.sh build run bench
-	@$(MAKE) --no-print-directory $(BUILD)/pgsplice $(BUILD)/bench/storm $(BUILD)/bench/malloc_count.so \
-	    $(BUILD)/bench/atomic_count.so
+	@$(MAKE) --no-print-directory $(BUILD)/pgsplice $(BUILD)/bench/storm $(BUILD)/bench/tls_storm $(BUILD)/bench/tls_storm_own \
+	    $(BUILD)/bench/malloc_count.so $(BUILD)/bench/atomic_count.so
 	@$(MAKE) --no-print-directory $(BUILD)/atomics/pgsplice BUILD=$(BUILD)/atomics \
 	    OPTIMIZE="-O2 -g -fno-inline-atomics" LDLIBS="$(LDLIBS) -latomic"
 	/usr/bin/python3 bench/bench.py --pgsplice $(BUILD)/pgsplice --atomics $(BUILD)/atomics/pgsplice \
 	    --out $(BUILD)/bench $(BENCH_ARGS)
 
+# OpenSSL, as libpq's: so neither the library nor wolfSSL is linked to it.
+$(BUILD)/bench/tls_storm: $(BUILD)/bench/tls_storm.o $(BUILD)/bench/tls_client_openssl.o
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ -lssl -lcrypto
+
 $(BUILD)/bench/storm: $(BUILD)/bench/storm.o $(LIB)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+$(BUILD)/bench/tls_storm_own: $(BUILD)/bench/tls_storm.o $(BUILD)/bench/tls_client_own.o $(LIB)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+$(BUILD)/bench/tls_library: $(BUILD)/bench/tls_library.o $(LIB)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 $(BUILD)/bench/%_count.so: bench/%_count.c Makefile $(WOLFSSL_MARK)

@@ -48,9 +48,10 @@ static void print_usage(void)
 static void print_version(void)
 {
     printf("pgsplice " PGSPLICE_VERSION "\n"
-           "io_uring: liburing\nadns: %s\ntls: no\nsystemd: yes\n"
+           "io_uring: liburing\nadns: %s\ntls: %s\nsystemd: yes\n"
            "pam: %s\nldap: %s\n",
-           resolver_version(), BUILD_HAS_PAM ? "yes" : "no", BUILD_HAS_LDAP ? "yes" : "no");
+           resolver_version(), tls_library(), BUILD_HAS_PAM ? "yes" : "no",
+           BUILD_HAS_LDAP ? "yes" : "no");
 }
 
 /* The exit status when the program should end at once, -1: go on. */
@@ -428,8 +429,8 @@ int main(int argc, char **argv)
             thread_accept_again(i);
     }
     log_write(LEVEL_LOG,
-              "process up: pgsplice " PGSPLICE_VERSION ", liburing (io_uring), adns: %s, tls: no",
-              resolver_version());
+              "process up: pgsplice " PGSPLICE_VERSION ", liburing (io_uring), adns: %s, tls: %s",
+              resolver_version(), tls_library());
     if (arguments.is_daemon)
         process_daemon_ready();
     control_options.worker_count = worker_count;

@@ -1,5 +1,6 @@
 #include "control/tls_setup.h"
 
+#include "base/assert.h"
 #include "crypto/tls_ciphers.h"
 
 #include <stdarg.h>
@@ -43,6 +44,9 @@ static bool has_text(const char *text)
 
 static void read_protocols(struct side *side)
 {
+    unsigned possible = tls_protocols(), missing;
+    bool is_all;
+
     if (!tls_protocols_parse(side->protocols, &side->options.protocols)) {
         say(side, LEVEL_ERROR,
             "tls_protocols: \"%.100s\" is no list of tlsv1.0, tlsv1.1, tlsv1.2, tlsv1.3, all, "
@@ -50,29 +54,44 @@ static void read_protocols(struct side *side)
             side->protocols);
         return;
     }
-    if (side->options.protocols == TLS_PROTOCOL_1_0) {
-        say(side, LEVEL_ERROR, "tls_protocols: tlsv1.0 is not possible");
-        return;
-    }
     /* `all` has always meant all that there are. */
-    side->options.protocols &= ~(unsigned)TLS_PROTOCOL_1_0;
+    is_all = (~side->options.protocols &
+              (TLS_PROTOCOL_1_0 | TLS_PROTOCOL_1_1 | TLS_PROTOCOL_1_2 | TLS_PROTOCOL_1_3)) == 0;
+    missing = side->options.protocols & ~possible;
+    side->options.protocols &= possible;
+    if (side->options.protocols == 0)
+        say(side, LEVEL_ERROR, "tls_protocols: \"%.100s\" has none that the TLS library has",
+            side->protocols);
+    else if (missing != 0 && !is_all)
+        say(side, LEVEL_WARNING, "tls_protocols: the TLS library has no%s%s, left out",
+            (missing & TLS_PROTOCOL_1_0) != 0 ? " tlsv1.0" : "",
+            (missing & TLS_PROTOCOL_1_1) != 0 ? " tlsv1.1" : "");
+}
+
+/* Adds those that the library has; false: it has none. */
+static bool put_suites(struct side *side, const struct tls_cipher_list *list)
+{
+    size_t used = strlen(side->suites), before = used;
+    char names[TLS_SUITES_BYTES], *rest = names, *name;
+
+    memcpy(names, list->suites, sizeof(names));
+    while ((name = strsep(&rest, ":")) != NULL)
+        if (tls_has_suite(name))
+            used += (size_t)snprintf(side->suites + used, sizeof(side->suites) - used, "%s%s",
+                                     used == 0 ? "" : ":", name);
+    assert(used < sizeof(side->suites));
+    return used > before;
 }
 
 static void take_list(struct side *side, const char *setting, const char *wanted, bool is_good,
                       const struct tls_cipher_list *list)
 {
-    size_t used = strlen(side->suites);
-
-    if (!is_good) {
-        say(side, LEVEL_ERROR, "%s: \"%.200s\" leaves no suite that is possible here", setting,
-            wanted == NULL ? "" : wanted);
-        return;
-    }
     if (list->unknown[0] != '\0')
         say(side, LEVEL_WARNING, "%s: not known or not offered, left out: %s", setting,
             list->unknown);
-    snprintf(side->suites + used, sizeof(side->suites) - used, "%s%s", used == 0 ? "" : ":",
-             list->suites);
+    if (!is_good || !put_suites(side, list))
+        say(side, LEVEL_ERROR, "%s: \"%.200s\" leaves no suite that is possible here", setting,
+            wanted == NULL ? "" : wanted);
 }
 
 static void read_suites(struct side *side)

@@ -508,6 +508,23 @@ bool tls_write(struct tls *tls, struct tls_output *output, const void *data, siz
     return done;
 }
 
+bool tls_update_keys(struct tls *tls, struct tls_output *output)
+{
+    int answer;
+
+    if (tls->state != TLS_UP || wolfSSL_GetVersion(tls->library) != WOLFSSL_TLSV1_3)
+        return false;
+    tls->output = output;
+    tls_memory_begin();
+    answer = wolfSSL_update_keys(tls->library);
+    tls_memory_end();
+    tls->output = NULL;
+    if (answer == WOLFSSL_SUCCESS && !tls->output_failed)
+        return true;
+    fail(tls, text_of_error(tls, wolfSSL_get_error(tls->library, answer)));
+    return false;
+}
+
 void tls_close_notify(struct tls *tls, struct tls_output *output)
 {
     if (tls->state == TLS_SHAKING || tls->state == TLS_BROKEN)
@@ -558,7 +575,7 @@ void tls_describe(const struct tls *tls, char text[TLS_DESCRIPTION_BYTES])
         snprintf(text, TLS_DESCRIPTION_BYTES, "%s/%s/ECDH=%s", version, suite, curve_name(curve));
     else if (strncmp(suite, "DHE", 3) == 0)
         snprintf(text, TLS_DESCRIPTION_BYTES, "%s/%s/DH=%d", version, suite,
-                 wolfSSL_GetDhKey_Sz(library) * CHAR_BIT);
+                 wolfSSL_GetDhKey_Sz(library));
     else
         snprintf(text, TLS_DESCRIPTION_BYTES, "%s/%s", version, suite);
 }

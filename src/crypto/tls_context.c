@@ -27,6 +27,7 @@ enum {
     /* What OpenSSL asks for at its default security level of Debian. */
     RSA_BITS_MIN = 2048,
     ECC_BITS_MIN = 224,
+    DH_BITS_MIN = 2048, /* of a server; ours may offer less where that is asked for */
 };
 
 /* A client's first group is the one that it sends a key share of. PostgreSQL before 18 takes P-256
@@ -38,12 +39,11 @@ static const struct {
     unsigned bit;
     int minimum;  /* as wolfSSL_CTX_SetMinVersion has it */
     long without; /* as wolfSSL_set_options has it */
-    const char *name;
 } protocols[] = {
-    {TLS_PROTOCOL_1_0, WOLFSSL_TLSV1, WOLFSSL_OP_NO_TLSv1, "TLSv1.0"},
-    {TLS_PROTOCOL_1_1, WOLFSSL_TLSV1_1, WOLFSSL_OP_NO_TLSv1_1, "TLSv1.1"},
-    {TLS_PROTOCOL_1_2, WOLFSSL_TLSV1_2, WOLFSSL_OP_NO_TLSv1_2, "TLSv1.2"},
-    {TLS_PROTOCOL_1_3, WOLFSSL_TLSV1_3, WOLFSSL_OP_NO_TLSv1_3, "TLSv1.3"},
+    {TLS_PROTOCOL_1_0, WOLFSSL_TLSV1, WOLFSSL_OP_NO_TLSv1},
+    {TLS_PROTOCOL_1_1, WOLFSSL_TLSV1_1, WOLFSSL_OP_NO_TLSv1_1},
+    {TLS_PROTOCOL_1_2, WOLFSSL_TLSV1_2, WOLFSSL_OP_NO_TLSv1_2},
+    {TLS_PROTOCOL_1_3, WOLFSSL_TLSV1_3, WOLFSSL_OP_NO_TLSv1_3},
 };
 
 static const struct {
@@ -162,24 +162,46 @@ static bool has_line(const struct contents *contents, const char *text)
 
 /* ---- protocols ---- */
 
+/* Those that this build of the library has not are left out, as long as others remain: "all" is a usual
+ * setting. */
 static bool set_protocols(struct making *making)
 {
-    unsigned wanted = making->options->protocols;
     struct tls_context *context = making->context;
     bool has_minimum = false;
 
     for (size_t i = 0; i < COUNT_OF(protocols); i++) {
-        if (!(wanted & protocols[i].bit)) {
+        if (!(making->options->protocols & protocols[i].bit))
             context->without_protocols |= protocols[i].without;
-            continue;
-        }
-        if (!has_minimum &&
-            wolfSSL_CTX_SetMinVersion(context->library, protocols[i].minimum) != WOLFSSL_SUCCESS)
-            return fail(making, "%s is not offered by this build of the TLS library",
-                        protocols[i].name);
-        has_minimum = true;
+        else if (!has_minimum)
+            has_minimum = wolfSSL_CTX_SetMinVersion(context->library, protocols[i].minimum) ==
+                          WOLFSSL_SUCCESS;
     }
-    return has_minimum || fail(making, "no TLS protocol is allowed");
+    return has_minimum ||
+           fail(making, "the TLS library has none of the protocols that are allowed");
+}
+
+unsigned tls_protocols(void)
+{
+    WOLFSSL_CTX *library = wolfSSL_CTX_new(wolfSSLv23_client_method());
+    unsigned known = 0;
+
+    for (size_t i = 0; library != NULL && i < COUNT_OF(protocols); i++)
+        if (wolfSSL_CTX_SetMinVersion(library, protocols[i].minimum) == WOLFSSL_SUCCESS)
+            known |= protocols[i].bit;
+    wolfSSL_CTX_free(library);
+    return known;
+}
+
+unsigned tls_protocols(void)
+{
+    WOLFSSL_CTX *library = wolfSSL_CTX_new(wolfSSLv23_server_method());
+    unsigned found = 0;
+
+    for (size_t i = 0; library != NULL && i < COUNT_OF(protocols); i++)
+        if (wolfSSL_CTX_SetMinVersion(library, protocols[i].minimum) == WOLFSSL_SUCCESS)
+            found |= protocols[i].bit;
+    wolfSSL_CTX_free(library);
+    return found;
 }
 
 /* ---- suites and groups ---- */
@@ -384,6 +406,9 @@ static bool set_limits(struct making *making)
 {
     WOLFSSL_CTX *library = making->context->library;
 
+    if (making->options->side == TLS_SIDE_CLIENT &&
+        wolfSSL_CTX_SetMinDhKey_Sz(library, DH_BITS_MIN) != WOLFSSL_SUCCESS)
+        return fail(making, "the TLS library refuses limits for keys");
     if (wolfSSL_CTX_SetMinRsaKey_Sz(library, RSA_BITS_MIN) != WOLFSSL_SUCCESS ||
         wolfSSL_CTX_SetMinEccKey_Sz(library, ECC_BITS_MIN) != WOLFSSL_SUCCESS)
         return fail(making, "the TLS library refuses limits for keys");

@@ -37,12 +37,9 @@ built= # the version
 is_built_so() {
     [ -n "$built" ] && [ -e "$folder/lib/libwolfssl.a" ] && [ "$(tail -n +2 "$folder/stamp")" = "$wanted" ]
 }
-is_as_new_as_the_package() {
-    local packaged
-    packaged=$(dpkg-query -W -f '${source:Version}' libwolfssl-dev 2>/dev/null || true)
-    [ -z "$packaged" ] || dpkg --compare-versions "$packaged" le "$built"
-}
-if [ -z "$update" ] && is_built_so && is_as_new_as_the_package; then
+packaged=$(dpkg-query -W -f '${source:Version}' libwolfssl-dev 2>/dev/null || true)
+is_older_than_package() { [ -n "$packaged" ] && dpkg --compare-versions "$1" lt "$packaged"; }
+if [ -z "$update" ] && is_built_so && ! is_older_than_package "$built"; then
     touch "$folder/stamp"
     exit 0
 fi
@@ -53,6 +50,11 @@ rm -rf "$work"
 mkdir -p "$work"/{lists/partial,cache/archives/partial,sources,objects}
 
 cannot_fetch() {
+    if [ -z "$update" ] && is_built_so; then
+        say "WARNING: $built is built, $packaged is installed, and its source could not be fetched: $1" >&2
+        touch "$folder/stamp"
+        exit 0
+    fi
     tail -5 "$log" >&2
     cat >&2 <<TEXT
 wolfssl: Debian's source package "wolfssl" could not be fetched: $1.
@@ -95,6 +97,7 @@ for one in $(apt-cache -c "$work/apt.conf" showsrc --only-source wolfssl 2>>"$lo
     fi
 done
 [ -n "$version" ] || cannot_fetch "no source has it"
+! is_older_than_package "$version" || say "WARNING: $packaged is installed, but the newest source is $version" >&2
 if [ "$version" = "$built" ] && is_built_so; then
     rm -rf "$work"
     touch "$folder/stamp"
@@ -126,6 +129,10 @@ printf '%s\n' "${files[@]}" |
     { tail -20 "$log" >&2; say "it did not compile; the whole log is $log" >&2; exit 1; }
 rm -f "$work/libwolfssl.a"
 ar rcs "$work/libwolfssl.a" "$work"/objects/*.o
+
+# Options that do not go together show here, not in the first program that needs the missing function.
+gcc -shared -o "$work/whole.so" -Wl,-z,defs -Wl,--whole-archive "$work/libwolfssl.a" -Wl,--no-whole-archive -lm -pthread \
+    >>"$log" 2>&1 || { tail -20 "$log" >&2; say "it is not whole; the log is $log" >&2; exit 1; }
 
 rm -rf "$folder/stamp" "$folder/include" "$folder/lib"
 mv "$work/include" "$folder/include"

@@ -7,6 +7,8 @@
 #ifndef WOLFSSL_OPTIONS_H
 #define WOLFSSL_OPTIONS_H
 
+#include <wolfssl/version.h>
+
 /* ---- the machine ---- */
 #define HAVE_THREAD_LS
 #define HAVE_GMTIME_R
@@ -100,8 +102,14 @@
 #define HAVE_SNI
 #define HAVE_ALPN
 #define HAVE_SESSION_TICKET
-#define NO_SESSION_CACHE
 #define NO_CLIENT_CACHE
+/* Later ones (5.7.2) do not link tickets without a cache; it stays off in them too, by a call. */
+#if LIBWOLFSSL_VERSION_HEX <= 0x05005004
+#define NO_SESSION_CACHE
+#else
+#define SMALL_SESSION_CACHE
+#define NO_SESSION_CACHE_REF
+#endif
 #define WOLFSSL_EXTRA_ALERTS
 
 /* ---- certificates ---- */
