@@ -97,5 +97,8 @@ const struct hba_rule *hba_find(const struct hba *hba, const struct hba_question
 
 /* Method peer: may the OS user `os_user` be `user`? By the rule's map; without one by the same name. */
 bool hba_allows_peer(const struct hba_rule *rule, const char *os_user, const char *user);
+/* Method cert, of a rule or (NULL) of auth_type: somebody with a certificate may be `user`. */
+bool hba_allows_certificate(const struct hba_rule *rule, ident_has_name *has_name,
+                            const void *certificate, const char *user);
 
 #endif

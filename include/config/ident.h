@@ -40,5 +40,9 @@ const struct ident_map *ident_find(const struct ident *ident, const char *name);
 
 /* Who is `system_name` outside may log in as `user`. Names are compared byte for byte. */
 bool ident_allows(const struct ident_map *map, const char *system_name, const char *user);
+/* The same for somebody with several names outside: `has_name` says whether one is his. */
+typedef bool ident_has_name(const void *somebody, const char *system_name);
+bool ident_allows_any(const struct ident_map *map, ident_has_name *has_name, const void *somebody,
+                      const char *user);
 
 #endif

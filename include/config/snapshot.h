@@ -20,6 +20,9 @@
 
 #include <stdatomic.h>
 
+/* Of crypto/tls.h, which config/ does not know: made, counted and released by whoever sets them. */
+struct tls_context;
+
 enum load_balance_hosts { LOAD_BALANCE_DISABLE, LOAD_BALANCE_ROUND_ROBIN };
 
 /* "Not set" is -1 in the fields below that may inherit; unset strings are NULL. Sizes and limits
@@ -74,7 +77,11 @@ struct snapshot {
     size_t peer_count;
     struct hba hba;                  /* empty unless auth_type is hba */
     const struct ldap_options *ldap; /* auth_ldap_options, read; NULL: there are none */
+    /* NULL: no TLS on that side, which is so exactly when its *_tls_sslmode is disable, or nobody has
+     * called snapshot_set_tls. Two snapshots with the same one have the same certificates and rules. */
+    struct tls_context *client_tls, *server_tls;
     /* below: snapshot.c only */
+    void (*release_tls)(struct tls_context *context);
     atomic_uint references;
     void *arena;
 };
@@ -110,6 +117,12 @@ struct snapshot *snapshot_load_through(config_open *open, void *open_context, co
                                        const struct snapshot *running, log_report *report,
                                        void *context) must_check;
 
+/* What has just been loaded has no TLS yet: control sets it, once, before any other thread sees the
+ * snapshot. A reference of each (or NULL) is given away; `release` is called with the snapshot's last
+ * reference, on any thread. */
+void snapshot_set_tls(struct snapshot *snapshot, struct tls_context *client_tls,
+                      struct tls_context *server_tls, void (*release)(struct tls_context *context));
+
 /* Any thread. The last release frees, so it may take the time of a few thousand free calls. */
 void snapshot_reference(struct snapshot *snapshot);
 void snapshot_release(struct snapshot *snapshot);
@@ -117,7 +130,8 @@ void snapshot_release(struct snapshot *snapshot);
 /* A copy of `base` with one [pgbouncer] or [pgsplice] setting changed (console SET): NULL when the
  * key or the value is wrong. A setting that only a restart changes is checked and then left as it
  * is, as PgBouncer does. Users, databases and peers are those of `base`; HBA rules too, unless the
- * setting is about them: then their files are read (control, as for a load). */
+ * setting is about them: then their files are read (control, as for a load). It has no TLS yet, as after
+ * a load. */
 struct snapshot *snapshot_with_setting(const struct snapshot *base, const char *name,
                                        const char *value) must_check;
 

@@ -1,4 +1,5 @@
 /* conn.h - one connection: its descriptor, its receive, its outgoing spans, and its one way to end.
+ * conn.c has all of that, conn_tls.c what TLS adds.
  *
  * Life:   open -> closing -> gone
  *   open     bytes come in through `received`, go out through conn_push; one that connects is open too
@@ -16,11 +17,20 @@
  * them; a callee that wants bytes later pushes or parks them. conn_pause stops the receive
  * (back-pressure): what the kernel has already completed still arrives, a few buffers at most.
  *
+ * TLS (conn_start_tls, once its handshake is done elsewhere): `received` gets plain bytes in parked
+ * buffers, and what is pushed stays plain in its queue until its send begins. So a record holds what
+ * one turn has queued, 16 KiB at most: a short answer costs a short record, a large result full
+ * ones. At most CONN_SEALED_BYTES are encrypted ahead of the socket. The peer's close_notify and the
+ * end of its stream without one are both `ended` with 0: the protocol inside says itself when it is
+ * over, and an end of the stream never counts as the end of a message. Bytes that do not decrypt
+ * are `ended` with EBADMSG, and the alert goes out.
+ *
  * One thread: the loop's. */
 #ifndef CONN_CONN_H
 #define CONN_CONN_H
 
 #include "base/list.h"
+#include "crypto/tls.h"
 #include "io/ring.h"
 
 enum { CONN_LINGER_US = 5 * 1000 * 1000 };
@@ -35,6 +45,7 @@ enum {
     CONN_FULL_SPANS = 32,
     CONN_FULL_BYTES = 512 * 1024,
     CONN_FULL_BYTES_SCARCE = 32 * 1024,
+    CONN_SEALED_BYTES = 128 * 1024,
 };
 
 struct conn;
@@ -52,6 +63,16 @@ struct span_queue {
     struct span *last;
     uint32_t span_count;
     uint32_t bytes;
+};
+
+/* What a conn has more when it is on TLS. */
+struct conn_tls {
+    struct tls *session;
+    struct conn *conn;
+    struct tls_output output;
+    struct span_queue sealed; /* ciphertext, first in the order of sending */
+    bool has_failed;          /* nothing can be encrypted any more */
+    bool has_said_goodbye;    /* close_notify is in `sealed` */
 };
 
 struct conn_events {
@@ -77,6 +98,7 @@ struct conn_loop {
     struct ring *ring;
     struct buffer_pool *buffers;
     struct slab spans;
+    struct slab tls;       /* struct conn_tls */
     struct list to_flush;  /* something is queued and no send is in flight */
     struct list starved;   /* receive ended for want of buffers: re-armed in this order */
     struct list lingering; /* closing, last bytes on their way; oldest first */
@@ -93,6 +115,7 @@ struct conn {
     struct op send_op; /* connect uses it too: nothing is sent before */
     const struct conn_events *events;
     struct conn_loop *loop;
+    struct conn_tls *tls; /* NULL: plain */
     struct span_queue out;
     struct list link;      /* to_flush or closed */
     struct list wait_link; /* starved or lingering */
@@ -135,11 +158,17 @@ void conn_pause(struct conn *conn);
  * after each receive, so that one that is never between two messages for long is caught there. */
 void conn_hold_if_possible(struct conn *conn);
 void conn_release(struct conn *conn);
+/* Something is queued, or in flight. */
+static inline bool conn_has_output(const struct conn *conn)
+{
+    return conn->out.first != NULL || (conn->tls != NULL && conn->tls->sealed.first != NULL);
+}
+
 /* Held, and nothing is queued or in flight. */
 static inline bool conn_is_at_rest(const struct conn *conn)
 {
     return conn->is_held && !conn->receive_op.started && !conn->send_op.started &&
-           conn->out.first == NULL;
+           !conn_has_output(conn);
 }
 
 /* Queues a reference to bytes of `buffer` (the caller's own reference is not taken). A conn that is
@@ -172,8 +201,16 @@ static inline bool conn_is_quiet(const struct conn *conn)
  * event `quiet` will say when; `ended` comes first when the connection breaks before that. */
 must_check bool conn_quiesce(struct conn *conn);
 
-/* Lets go of the descriptor of a quiet conn, to hand it to another thread. `gone` is not called. */
-int conn_detach(struct conn *conn) must_check;
+/* Lets go of the descriptor of a quiet conn, to hand it to another thread. `gone` is not called. `tls` gets
+ * the session that goes along (conn_start_tls at the other end); NULL: it was plain. */
+int conn_detach(struct conn *conn, struct tls **tls) must_check;
+
+/* From now on the connection is on TLS: `session` belongs to conn, its handshake is done, and what is
+ * still queued is the handshake's last flight. False: no memory, and the session is the caller's. */
+must_check bool conn_start_tls(struct conn *conn, struct tls *session);
+/* After conn_start_tls: what the session was fed for the handshake and has not read yet, and what has been
+ * received since then. Events come from inside; the conn may be another thread's after it. */
+void conn_received_early(struct conn *conn, const void *data, size_t bytes);
 
 /* Queues of spans outside a conn (what is parked for a server). */
 must_check bool span_queue_push(struct span_queue *queue, struct conn_loop *loop,
@@ -184,5 +221,7 @@ must_check bool span_queue_push_copy(struct span_queue *queue, struct conn_loop 
 /* Moves all of `rest` behind `queue`. */
 void span_queue_join(struct span_queue *queue, struct span_queue *rest);
 void span_queue_clear(struct span_queue *queue, struct conn_loop *loop);
+/* Takes the first `bytes` off. */
+void span_queue_drop(struct span_queue *queue, struct conn_loop *loop, uint32_t bytes);
 
 #endif

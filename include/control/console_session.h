@@ -12,10 +12,13 @@
 #include "control/console_command.h"
 #include "control/request.h"
 #include "control/show.h"
+#include "crypto/tls.h"
 #include "pool/core.h"
 
 enum {
     INPUT_BYTES_MAX = 64 * 1024,
+    /* So much more may come at a time when it is decrypted: a record that was begun before, and one receive. */
+    INPUT_TLS_BYTES = 2 * (TLS_RECORD_BYTES_MAX + TLS_RECORD_EXTRA_BYTES),
     /* With so much of its answers unread no further command is looked at. */
     OUTPUT_FULL_BYTES = 256 * 1024,
     CONSOLE_STATEMENTS_MAX = 256, /* of a session; portals count, too */
@@ -32,9 +35,18 @@ struct console_statement {
     size_t rest_bytes;
 };
 
+/* A session on TLS. */
+struct console_tls {
+    struct tls *session;
+    struct tls_output output;
+    uint8_t *sealed; /* ciphertext that waits for the socket */
+    size_t sealed_bytes, sealed_max, sent_bytes;
+};
+
 struct session {
     struct session *next;
     int fd;
+    struct console_tls *tls; /* NULL: plain */
     bool is_admin;
     bool is_busy;     /* workers are asked */
     bool is_extended; /* the command at hand came by Execute */
@@ -51,7 +63,7 @@ struct session {
     uint64_t connect_us, request_us; /* request: the last message */
     char application_name[128];
     char set_tag[352]; /* of a SET that is being carried out */
-    uint8_t input[INPUT_BYTES_MAX];
+    uint8_t input[INPUT_BYTES_MAX + INPUT_TLS_BYTES];
     size_t input_bytes;
     struct output output;
     size_t sent_bytes;
@@ -106,6 +118,20 @@ void console_act_abandon(struct session *session);
 void console_show(struct session *session, const struct show_table *table);
 /* What a command shows; NULL: it is not a SHOW. */
 const struct show_table *console_table(const struct console_command *command);
+
+/* ---- console_tls.c ---- */
+
+/* Takes over `session`, which may be NULL. False: no memory. */
+must_check bool console_tls_start(struct session *session, struct tls *tls);
+void console_tls_end(struct session *session);
+/* As recv(), into session->input. */
+ssize_t console_receive(struct session *session) must_check;
+/* As send(), of the next `bytes` of the output; what it says it has taken may still wait in `sealed`. */
+ssize_t console_tls_send(struct session *session, size_t bytes) must_check;
+static inline bool console_tls_is_waiting(const struct session *session)
+{
+    return session->tls != NULL && session->tls->sent_bytes < session->tls->sealed_bytes;
+}
 
 /* ---- console_takeover.c ---- */
 

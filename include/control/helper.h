@@ -1,6 +1,6 @@
-/* helper.h - threads for what burns CPU (PBKDF2) or blocks (names of OS users, PAM, LDAP).
+/* helper.h - threads for what burns CPU (PBKDF2, TLS handshakes) or blocks (names of OS users, PAM, LDAP).
  *
- * They keep no state: a job goes in, a result goes back by letter to the core that asked. Hashing,
+ * They keep no state: a job goes in, a result goes back by letter to the core that asked. Hashing, TLS,
  * OS users, PAM and LDAP have a queue and threads each, so that none holds up the others. A job whose
  * asker has gone (job_set_cancelled) comes back without having run. Posting takes no lock.
  *
@@ -8,7 +8,8 @@
  * all of its clients. So the threads that hash are SCHED_IDLE, which a worker that wakes up
  * preempts soonest. Where nothing but full cores is left for them they would starve, and logins
  * time out; what has waited too long is taken by another thread, of low but ordinary priority. See
- * src/README.md for the measurements. */
+ * src/README.md for the measurements. Handshakes are shorter and come in storms (all clients of a host
+ * come back): theirs are of that low priority from the beginning. */
 #ifndef CONTROL_HELPER_H
 #define CONTROL_HELPER_H
 
@@ -18,6 +19,8 @@ enum {
     HELPER_HASH_THREADS = 2,
     HELPER_LATE_THREADS = 1,
     HELPER_PATIENCE_US = 200 * 1000, /* a hundred hashes on a free core */
+    HELPER_TLS_THREADS_MIN = 2,      /* one for two CPUs, within these bounds */
+    HELPER_TLS_THREADS_MAX = 8,
     HELPER_USER_THREADS = 2,
     HELPER_PAM_THREADS = 1, /* see pam_check.h */
     /* A server that is silent costs PASSWORD_CHECK_TIMEOUT_MAX_S for each login. */
@@ -28,6 +31,8 @@ enum {
      * served; whoever comes to a queue that is longer would most likely wait in vain, and hold up
      * the logins at servers meanwhile. */
     HELPER_HASH_WAITING_MAX = 4096,
+    /* Steps of handshakes, of 0.1 to 1 ms each. */
+    HELPER_TLS_WAITING_MAX = 16384,
     /* Logins by peer: so many mean that NSS does not answer. */
     HELPER_USER_WAITING_MAX = 4096,
     /* Logins. Where they wait too long client_login_timeout takes them out. */
@@ -42,7 +47,7 @@ must_check bool helper_start(void);
 must_check bool helper_post(struct job *job);
 /* What the helpers did since the start. Any thread. */
 struct helper_counts {
-    struct job_counts hashes, users, pam, ldap;
+    struct job_counts hashes, tls, users, pam, ldap;
 };
 struct helper_counts helper_counts(void);
 

@@ -38,9 +38,9 @@ enum tls_dhe { TLS_DHE_NONE, TLS_DHE_2048, TLS_DHE_1024 };
 /* NULL and "" both mean: none. */
 struct tls_options {
     enum tls_side side;
-    unsigned protocols;           /* TLS_PROTOCOL_ bits, at least one */
+    unsigned protocols;           /* TLS_PROTOCOL_ bits; at least one that the library has */
     const char *certificate_file; /* PEM, chain behind it; a server must have one */
-    const char *key_file;
+    const char *key_file;         /* PEM, without a password */
     const char *authorities_file; /* PEM; NULL with TLS_VERIFY_NONE only */
     const char *suites;           /* explicit, by preference, OpenSSL's names for TLS 1.2 and lower
                                      and RFC names for 1.3, ':' between: tls_ciphers.h makes it */
@@ -80,6 +80,14 @@ enum tls_result {
 must_check bool tls_init(void);
 /* "wolfSSL 5.5.4, own build, AES-NI" or "..., system library, no AES-NI". */
 const char *tls_library(void);
+/* Whether AES-GCM runs on the processor's own instructions: else ChaCha20 is faster. */
+bool tls_has_fast_aes(void);
+/* The TLS_PROTOCOL_ bits that this build of the library has. */
+unsigned tls_protocols(void);
+/* Whether the library has the cipher suite of this name (see tls_options.suites). */
+bool tls_has_suite(const char *name);
+/* TLS_PROTOCOL_ bits of the versions that the library has. */
+unsigned tls_protocols(void);
 /* Tests and simulation: where seeds come from, so that a run can be repeated. NULL: the kernel again.
  * False: this build of the library cannot. */
 must_check bool tls_set_seed(void (*seed)(void *out, size_t bytes));
@@ -118,6 +126,9 @@ size_t tls_read_bytes_max(const struct tls *tls);
 /* In records of at most TLS_RECORD_BYTES_MAX. False: the session has failed. */
 must_check bool tls_write(struct tls *tls, struct tls_output *output, const void *data,
                           size_t bytes);
+/* TLS 1.3, else false: new keys for what we say, and the peer is asked for new ones too. A peer may do
+ * this at any time (tls_read answers it); the library does it by itself before a key is worn out. */
+must_check bool tls_update_keys(struct tls *tls, struct tls_output *output);
 /* At the end, once; nothing may be written behind it. */
 void tls_close_notify(struct tls *tls, struct tls_output *output);
 

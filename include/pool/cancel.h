@@ -10,19 +10,22 @@
 #include "pool/client.h"
 #include "pool/server.h"
 
+struct tls_handshake;
+
 struct cancel {
-    struct conn conn;         /* none while it waits */
-    struct list link;         /* core.cancel_list; while it waits, peer.waiting */
-    struct timer timer;       /* cancel_wait_timeout; server_connect_timeout of a peer */
-    struct client *requester; /* NULL: gone */
-    struct server *server;    /* NULL: gone, or it goes to a peer */
-    struct peer *peer;        /* NULL: it goes to PostgreSQL */
-    uint64_t client_id;       /* whose query is meant */
-    uint64_t deadline_us;     /* for a peer: cancel_wait_timeout is over; 0: never */
-    unsigned address_index;   /* for a peer: which of its host's addresses is tried */
-    unsigned address_tries;   /* and how many are left */
-    int family;               /* for a peer: of the address that is tried */
-    uint8_t key[8];           /* for a peer: as it is sent on */
+    struct conn conn;                /* none while it waits */
+    struct list link;                /* core.cancel_list; while it waits, peer.waiting */
+    struct timer timer;              /* cancel_wait_timeout; server_connect_timeout of a peer */
+    struct client *requester;        /* NULL: gone */
+    struct server *server;           /* NULL: gone, or it goes to a peer */
+    struct peer *peer;               /* NULL: it goes to PostgreSQL */
+    struct tls_handshake *handshake; /* under way, to a server that is on TLS itself */
+    uint64_t client_id;              /* whose query is meant */
+    uint64_t deadline_us;            /* for a peer: cancel_wait_timeout is over; 0: never */
+    unsigned address_index;          /* for a peer: which of its host's addresses is tried */
+    unsigned address_tries;          /* and how many are left */
+    int family;                      /* for a peer: of the address that is tried */
+    uint8_t key[8];                  /* for a peer: as it is sent on */
     bool is_open;
     bool is_sent;       /* PostgreSQL may act on it at any time until it closes */
     bool is_waiting;    /* for a peer: not sent off yet */

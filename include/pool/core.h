@@ -26,10 +26,10 @@ struct server;
 struct pool;
 struct core;
 
-/* What a job needs, and so which threads take it: JOB_HASH burns CPU; the others wait for somebody
- * outside, for long perhaps: JOB_OS_USER (of a struct login) for NSS, JOB_PAM and JOB_LDAP as
+/* What a job needs, and so which threads take it: JOB_HASH and JOB_TLS (a step of a handshake) burn CPU;
+ * the others wait for somebody outside, for long perhaps: JOB_OS_USER (of a struct login) for NSS, JOB_PAM and JOB_LDAP as
  * password_check.h says. */
-enum job_kind { JOB_HASH, JOB_OS_USER, JOB_PAM, JOB_LDAP };
+enum job_kind { JOB_HASH, JOB_TLS, JOB_OS_USER, JOB_PAM, JOB_LDAP };
 
 /* Work that blocks or burns CPU: a helper thread calls `run`, then `letter` is posted to core
  * `core_index`, whose `open` looks at the result. Belongs to the helper in between: its owner must
@@ -37,7 +37,7 @@ enum job_kind { JOB_HASH, JOB_OS_USER, JOB_PAM, JOB_LDAP };
  * is free; whether it ran before the helper saw the flag, `was_run` tells. */
 struct job {
     struct letter letter;         /* back to the core, and on the way there */
-    void (*run)(struct job *job); /* of a JOB_HASH; of other kinds the helpers know it */
+    void (*run)(struct job *job); /* of JOB_HASH, JOB_TLS; of other kinds the helpers know it */
     enum job_kind kind;
     unsigned core_index;
     atomic_bool is_cancelled; /* the owner's, at any moment: nobody wants the result (any more) */
@@ -119,7 +119,7 @@ struct core {
     unsigned index, count;
 
     struct slab clients, logins, auth_queries, servers, server_logins, pools, cancels, names, peers,
-        scram_cache;
+        scram_cache, tls_handshakes;
     struct statement_store statements;
     struct list pool_list;         /* all pools of this core */
     struct list login_list;        /* clients that have no pool yet, cancel requests too */
@@ -136,7 +136,7 @@ struct core {
      * names another one is looked for here first. */
     bool has_other_keys;
     uint64_t id_last;
-    /* RECONNECTs and KILLs so far: all cores see the same ones in the same order, so the number means
+    /* RECONNECTs, KILLs and changes of the servers' TLS so far: all cores see the same ones in the same order, so the number means
      * the same on all of them. */
     uint64_t generation;
     bool is_paused; /* PAUSE of everything */

@@ -25,6 +25,7 @@ struct handover {
     unsigned hop_count;  /* of a cancel: how many cores have looked for the key */
     bool is_for_peer;    /* of a cancel: not ours, to be sent on */
     int fd;              /* quiet: no op, nothing queued */
+    struct tls *tls;     /* goes along; NULL: plain */
     struct shard *shard; /* of a client: where it is counted already */
     struct peer_name peer;
     uint64_t id, connect_us;

@@ -101,6 +101,8 @@ void host_choose_for(struct pool *pool, uint64_t begin, unsigned tries);
 must_check bool host_is_known_for(const struct pool *pool, uint64_t begin, unsigned tries);
 /* The address that the next connection goes to. Returns the turn, for host_failed. */
 unsigned host_take(struct pool *pool, struct sockaddr_storage *address);
+/* The host of that turn, as the entry has it: what a certificate must be for. */
+void host_of_server(const struct pool *pool, unsigned turn, char host[HOST_NAME_BYTES_MAX]);
 /* A connection that had `turn` did not come to be. */
 void host_failed(struct pool *pool, unsigned turn);
 /* So many attempts try each address of each host. */

@@ -1,6 +1,7 @@
-/* login.h - a client before it has a pool: startup packet, authentication, and the way to the core
+/* login.h - a client before it has a pool: TLS, startup packet, authentication, and the way to the core
  * of its pool.
  *
+ *   startup <-> tls     SSLRequest, or a first byte of 0x16 (tls_handshake.h)
  *   startup -> password (plain, md5) -----------> done
  *           -> keys -> sasl first -> sasl final -> done     keys, check: a helper thread is at work
  *           -> check (a plain password: against a SCRAM secret, by PAM, by LDAP; or the name of an
@@ -33,6 +34,7 @@ enum {
 
 enum login_phase {
     LOGIN_STARTUP,
+    LOGIN_TLS,    /* the handshake is under way */
     LOGIN_LOOKUP, /* auth_query is under way */
     LOGIN_PASSWORD,
     LOGIN_KEYS, /* SCRAM keys of a plain password are being made */
@@ -44,6 +46,7 @@ enum login_phase {
 };
 
 struct auth_query;
+struct tls_handshake;
 
 struct login {
     struct handover handover;
@@ -55,6 +58,7 @@ struct login {
     struct snapshot *snapshot;       /* one reference: `user` is of it */
     const struct user_config *user;  /* NULL: not in the configuration */
     struct auth_query *auth_query;   /* is under way */
+    struct tls_handshake *handshake; /* LOGIN_TLS */
     bool is_looked_up;               /* auth_query knows the user */
     const char *secret_text;         /* that the client must know, in any form; "": nothing fits */
     const struct ldap_options *ldap; /* of `snapshot`, for AUTH_LDAP; NULL: there are none */
@@ -69,6 +73,7 @@ struct login {
     struct buffer *input;   /* not yet used */
     uint32_t input_bytes;
     struct scram_secret secret;
+    struct scram_channel channel; /* LOGIN_SASL_FIRST: what was offered is for this */
     struct scram_server scram;
     char password[LOGIN_MESSAGE_BYTES_MAX];    /* LOGIN_CHECK, for the helper and for the pool */
     uint64_t refused_us, refusal_delay_us;     /* LOGIN_REFUSED */
@@ -97,7 +102,7 @@ void login_end(struct client *client);
 static inline bool login_is_between_messages(const struct login *login)
 {
     return login->input_bytes == 0 && !login->job_in_flight && login->phase != LOGIN_KEYS &&
-           login->phase != LOGIN_CHECK && login->phase != LOGIN_LOOKUP;
+           login->phase != LOGIN_CHECK && login->phase != LOGIN_LOOKUP && login->phase != LOGIN_TLS;
 }
 
 /* A name of the configuration's, or one that auth_query knows. */

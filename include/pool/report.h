@@ -5,6 +5,7 @@
 #ifndef POOL_REPORT_H
 #define POOL_REPORT_H
 
+#include "crypto/tls.h"
 #include "io/mailbox.h"
 
 struct pool_stats {
@@ -49,10 +50,11 @@ struct socket_row {
         link; /* ids, as in the log: an address would change with a handover; 0: none */
     uint32_t remote_pid;
     char application_name[128];
-    unsigned prepared_count; /* of a client: its names; of a server: what it has */
-    uint32_t packet_remain;  /* bytes of the message at hand that have not come yet */
-    uint32_t packet_avail;   /* bytes that have come and are not looked at yet */
-    uint32_t send_avail;     /* bytes that wait for the peer to take them */
+    char tls[TLS_DESCRIPTION_BYTES]; /* "": plain */
+    unsigned prepared_count;         /* of a client: its names; of a server: what it has */
+    uint32_t packet_remain;          /* bytes of the message at hand that have not come yet */
+    uint32_t packet_avail;           /* bytes that have come and are not looked at yet */
+    uint32_t send_avail;             /* bytes that wait for the peer to take them */
     uint64_t id;
 };
 

@@ -5,7 +5,7 @@
  *              |          |   lending -> lent |
  *              +----------+----- [canceled] --+
  *
- *   login      connecting, startup, authentication, until ReadyForQuery (server_login is set). One for
+ *   login      connecting, TLS, startup, authentication, until ReadyForQuery (server_login is set). One for
  *              replication is linked to its client already (replication.h)
  *   tested     runs a query of the pooler's own: connect_query, reset, check, or the probe of an
  *              uncertain exchange; its answers are swallowed
@@ -100,7 +100,8 @@ struct server {
     /* On its way to another core: the borrower reads this struct until the letter is back. */
     struct letter loan;
     int loan_fd;
-    unsigned lent_by; /* core */
+    struct tls *loan_tls; /* NULL: plain */
+    unsigned lent_by;     /* core */
     uint64_t lender_generation, lender_answer;
     unsigned lend_to; /* shard */
 };
@@ -146,6 +147,9 @@ void server_lent_returned(struct server *server);
  * `reason`. See pool_server_failed. */
 void server_open_failed(struct server *server, const char *text, const char *sqlstate,
                         bool said_error, const char *reason);
+
+/* The same for a host that does not answer as it should: with its address. `why` may be NULL. */
+void server_not_reached(struct server *server, const char *reason, const char *why);
 
 /* Logs `closing because: reason`; the linked client, if any, gets `reason` as an error. */
 void server_close(struct server *server, const char *reason);

@@ -10,8 +10,11 @@
 #include "crypto/scram.h"
 #include "pool/server.h"
 
+struct tls_handshake;
+
 struct server_login {
-    struct job job; /* PBKDF2 */
+    struct tls_handshake *handshake; /* under way: what comes is its */
+    struct job job;                  /* PBKDF2 */
     bool job_in_flight;
     struct server *server; /* NULL: it has ended while the helper was at work */
     struct scram_client scram;
@@ -26,7 +29,7 @@ struct server_login {
     uint8_t welcome[POOL_WELCOME_BYTES];
 };
 
-/* Writes the startup packet. */
+/* Connected: TLS first, if it is wanted here, then the startup packet. */
 void server_login_start(struct server *server);
 /* A whole message of the server. May close the server. True: ReadyForQuery came, the login is done.
  */

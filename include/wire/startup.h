@@ -10,6 +10,8 @@
 /* The length word must fit 16 bits, as PgBouncer has it. */
 enum { STARTUP_BYTES_MAX = 65535 };
 
+enum { STARTUP_SSL_REQUEST_CODE = 80877103 };
+
 enum startup_kind {
     STARTUP_NEED_MORE,
     STARTUP_SSL_REQUEST,

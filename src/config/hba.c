@@ -559,3 +559,11 @@ bool hba_allows_peer(const struct hba_rule *rule, const char *os_user, const cha
     assert(rule->method == AUTH_PEER);
     return rule->map != NULL ? ident_allows(rule->map, os_user, user) : strcmp(os_user, user) == 0;
 }
+
+bool hba_allows_certificate(const struct hba_rule *rule, ident_has_name *is_his,
+                            const void *certificate, const char *user)
+{
+    if (rule != NULL && rule->map != NULL)
+        return ident_allows_any(rule->map, is_his, certificate, user);
+    return is_his(certificate, user);
+}

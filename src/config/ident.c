@@ -151,3 +151,16 @@ bool ident_allows(const struct ident_map *map, const char *system_name, const ch
             return true;
     return false;
 }
+
+bool ident_allows_any(const struct ident_map *map, ident_has_name *has_name, const void *somebody,
+                      const char *user)
+{
+    for (size_t i = 0; i < map->line_count; i++) {
+        const struct ident_line *line = &map->lines[i];
+
+        if ((line->user == NULL || strcmp(line->user, user) == 0) &&
+            has_name(somebody, line->system_name))
+            return true;
+    }
+    return false;
+}

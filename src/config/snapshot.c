@@ -623,8 +623,22 @@ void snapshot_release(struct snapshot *snapshot)
     unsigned before = atomic_fetch_sub_explicit(&snapshot->references, 1, memory_order_acq_rel);
 
     assert(before > 0);
-    if (before == 1)
-        arena_free(snapshot->arena);
+    if (before > 1)
+        return;
+    if (snapshot->client_tls != NULL)
+        snapshot->release_tls(snapshot->client_tls);
+    if (snapshot->server_tls != NULL)
+        snapshot->release_tls(snapshot->server_tls);
+    arena_free(snapshot->arena);
+}
+
+void snapshot_set_tls(struct snapshot *snapshot, struct tls_context *client_tls,
+                      struct tls_context *server_tls, void (*release)(struct tls_context *context))
+{
+    assert(snapshot->release_tls == NULL && release != NULL);
+    snapshot->client_tls = client_tls;
+    snapshot->server_tls = server_tls;
+    snapshot->release_tls = release;
 }
 
 /* SET has no other place where a file's mistakes could be told. */

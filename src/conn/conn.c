@@ -1,4 +1,4 @@
-#include "conn/conn.h"
+#include "conn/conn_tls.h"
 
 #include <errno.h>
 #include <string.h>
@@ -15,11 +15,17 @@ bool conn_loop_init(struct conn_loop *loop, struct ring *ring, struct buffer_poo
     list_init(&loop->starved);
     list_init(&loop->lingering);
     list_init(&loop->closed);
-    return slab_init(&loop->spans, "spans", sizeof(struct span), span_count_max);
+    if (!slab_init(&loop->spans, "spans", sizeof(struct span), span_count_max))
+        return false;
+    if (slab_init(&loop->tls, "tls", sizeof(struct conn_tls), span_count_max))
+        return true;
+    slab_release(&loop->spans);
+    return false;
 }
 
 void conn_loop_release(struct conn_loop *loop)
 {
+    slab_release(&loop->tls);
     slab_release(&loop->spans);
 }
 
@@ -101,6 +107,23 @@ static void span_queue_pop(struct span_queue *queue, struct conn_loop *loop)
     slab_give(&loop->spans, span);
 }
 
+void span_queue_drop(struct span_queue *queue, struct conn_loop *loop, uint32_t bytes)
+{
+    while (bytes > 0) {
+        struct span *span = queue->first;
+
+        assert(span != NULL);
+        if (bytes < span->bytes) {
+            span->offset += bytes;
+            span->bytes -= bytes;
+            queue->bytes -= bytes;
+            break;
+        }
+        bytes -= span->bytes;
+        span_queue_pop(queue, loop);
+    }
+}
+
 void span_queue_clear(struct span_queue *queue, struct conn_loop *loop)
 {
     while (queue->first != NULL)
@@ -159,16 +182,17 @@ int conn_connect(struct conn *conn, struct conn_loop *loop, const struct sockadd
     return 0;
 }
 
-int conn_detach(struct conn *conn)
+int conn_detach(struct conn *conn, struct tls **tls)
 {
     int fd = conn->fd;
 
     assert(conn->state == CONN_OPEN);
     assert(conn_is_quiet(conn));
     assert(!conn->is_in_received);
-    assert(conn->out.first == NULL);
+    assert(!conn_has_output(conn));
     list_remove(&conn->link);
     list_remove(&conn->wait_link);
+    *tls = conn->tls != NULL ? conn_tls_release(conn) : NULL;
     conn->state = CONN_GONE;
     conn->fd = -1;
     conn->loop->conn_count--;
@@ -200,13 +224,19 @@ static void close_now(struct conn *conn)
 
 void conn_close(struct conn *conn, bool flush)
 {
+    bool has_more = conn_has_output(conn);
+
     if (conn->state != CONN_OPEN)
         return;
     conn->state = CONN_CLOSING;
     conn->receive_wanted = false;
     list_remove(&conn->wait_link);
     list_remove(&conn->link);
-    if (!flush || conn->is_connecting || conn->out.first == NULL) {
+    if (unlikely(conn->tls != NULL)) {
+        flush = flush || conn->tls->has_failed; /* the alert says why */
+        has_more = has_more || conn_owes_goodbye(conn);
+    }
+    if (!flush || conn->is_connecting || !has_more) {
         close_now(conn);
         return;
     }
@@ -219,18 +249,58 @@ void conn_close(struct conn *conn, bool flush)
 
 /* ---- sending ---- */
 
+/* What was queued cannot go out any more. The owner closes in `ended`, or waits for `quiet` all the
+ * same. */
+static void send_failed(struct conn *conn, int error)
+{
+    if (conn->state == CONN_OPEN && error != ECANCELED)
+        conn_ended(conn, error);
+    if (conn->state == CONN_OPEN && conn->tell_quiet) {
+        list_remove(&conn->link);
+        span_queue_clear(&conn->out, conn->loop);
+        if (conn->tls != NULL)
+            span_queue_clear(&conn->tls->sealed, conn->loop);
+        (void)conn_quiet_if_due(conn);
+    } else if (conn->state == CONN_OPEN) {
+        conn_close(conn, false);
+    } else {
+        close_now(conn);
+    }
+}
+
+/* The bytes that go to the socket. */
+static struct span_queue *sendable(struct conn *conn)
+{
+    return unlikely(conn->tls != NULL) ? &conn->tls->sealed : &conn->out;
+}
+
 static void send_start(struct conn *conn)
 {
     struct iovec vector[RING_SEND_VECTOR_MAX];
     size_t count = 0;
 
-    for (struct span *span = conn->out.first; span != NULL && count < RING_SEND_VECTOR_MAX;
+    if (unlikely(conn->tls != NULL)) {
+        int error = conn_tls_seal(conn);
+
+        if (error != 0) {
+            send_failed(conn, error);
+            return;
+        }
+        if (conn->tls->sealed.first == NULL) { /* it has failed, and has said so */
+            if (conn->state == CONN_CLOSING)
+                close_now(conn);
+            else
+                (void)conn_quiet_if_due(conn);
+            return;
+        }
+    }
+    for (struct span *span = sendable(conn)->first; span != NULL && count < RING_SEND_VECTOR_MAX;
          span = span->next)
         vector[count++] = (struct iovec){span->buffer->data + span->offset, span->bytes};
     ring_send(conn->loop->ring, &conn->send_op, conn->fd, vector, count);
 }
 
-static void flush_later(struct conn *conn)
+void conn_flush_later(struct conn *conn)
 {
     if (!conn->send_op.started && list_is_empty(&conn->link))
         list_push_back(&conn->loop->to_flush, &conn->link);
@@ -245,7 +315,7 @@ bool conn_push(struct conn *conn, struct buffer *buffer, uint32_t offset, uint32
         return conn_push_copy(conn, buffer->data + offset, bytes);
     if (unlikely(!span_queue_push(&conn->out, conn->loop, buffer, offset, bytes)))
         return false;
-    flush_later(conn);
+    conn_flush_later(conn);
     return true;
 }
 
@@ -256,11 +326,11 @@ bool conn_push_copy(struct conn *conn, const void *data, size_t bytes)
     if (unlikely(!span_queue_push_copy(&conn->out, conn->loop, data, bytes)))
         return false;
     if (bytes > 0)
-        flush_later(conn);
+        conn_flush_later(conn);
     return true;
 }
 
-static void ended(struct conn *conn, int error)
+void conn_ended(struct conn *conn, int error)
 {
     if (conn->has_ended)
         return;
@@ -269,10 +339,9 @@ static void ended(struct conn *conn, int error)
     conn->events->ended(conn, error);
 }
 
-/* True: `quiet` was said, and conn may be gone. */
-static bool quiet_if_due(struct conn *conn)
+bool conn_quiet_if_due(struct conn *conn)
 {
-    if (!conn->tell_quiet || conn->out.first != NULL || !conn_is_quiet(conn))
+    if (!conn->tell_quiet || conn_has_output(conn) || !conn_is_quiet(conn))
         return false;
     conn->tell_quiet = false;
     conn->events->quiet(conn);
@@ -282,49 +351,23 @@ static bool quiet_if_due(struct conn *conn)
 static void send_done(struct op *op, const struct completion *completion)
 {
     struct conn *conn = OWNER_OF(op, struct conn, send_op);
-    uint32_t sent;
 
     if (completion->result < 0) {
-        if (conn->state == CONN_OPEN && completion->result != -ECANCELED)
-            ended(conn, -completion->result);
-        /* What was queued cannot go out any more. The owner has closed in `ended`, or waits for
-         * `quiet` all the same. */
-        if (conn->state == CONN_OPEN && conn->tell_quiet) {
-            list_remove(&conn->link);
-            span_queue_clear(&conn->out, conn->loop);
-            (void)quiet_if_due(conn);
-        } else if (conn->state == CONN_OPEN) {
-            conn_close(conn, false);
-        } else {
-            close_now(conn);
-        }
+        send_failed(conn, -completion->result);
         return;
     }
-    sent = (uint32_t)completion->result;
-    while (sent > 0) {
-        struct span *span = conn->out.first;
-
-        assert(span != NULL);
-        if (sent < span->bytes) {
-            span->offset += sent;
-            span->bytes -= sent;
-            conn->out.bytes -= sent;
-            break;
-        }
-        sent -= span->bytes;
-        span_queue_pop(&conn->out, conn->loop);
-    }
+    span_queue_drop(sendable(conn), conn->loop, (uint32_t)completion->result);
     if (conn->state == CONN_CLOSING) {
         list_remove(&conn->link);
-        if (conn->out.first == NULL || conn->linger_until_us == 0)
+        if (conn->linger_until_us == 0 || !(conn_has_output(conn) || conn_owes_goodbye(conn)))
             close_now(conn);
         else
             list_push_back(&conn->loop->to_flush, &conn->link);
         return;
     }
-    if (conn->out.first != NULL)
-        flush_later(conn);
-    else if (quiet_if_due(conn))
+    if (conn_has_output(conn))
+        conn_flush_later(conn);
+    else if (conn_quiet_if_due(conn))
         return;
     if (conn->was_full && conn->out.span_count <= CONN_FULL_SPANS / 2 &&
         conn->out.bytes <= CONN_FULL_BYTES / 2) {
@@ -349,7 +392,7 @@ static void connect_done(struct op *op, const struct completion *completion)
     if (completion->result < 0)
         conn_close(conn, false);
     else if (conn->out.first != NULL)
-        flush_later(conn); /* queued while connecting */
+        conn_flush_later(conn); /* queued while connecting */
 }
 
 /* ---- receiving ---- */
@@ -397,7 +440,7 @@ bool conn_quiesce(struct conn *conn)
     conn_pause(conn);
     /* Inside `received` the receive may have ended already, but its completion still looks at the
      * conn. */
-    conn->tell_quiet = !conn_is_quiet(conn) || conn->out.first != NULL || conn->is_in_received;
+    conn->tell_quiet = !conn_is_quiet(conn) || conn_has_output(conn) || conn->is_in_received;
     return !conn->tell_quiet;
 }
 
@@ -409,7 +452,10 @@ static void receive_done(struct op *op, const struct completion *completion)
     if (completion->result > 0) {
         if (likely(conn->state == CONN_OPEN && !conn->has_ended)) {
             conn->is_in_received = true;
-            conn->events->received(conn, completion->buffer, (uint32_t)completion->result);
+            if (likely(conn->tls == NULL))
+                conn->events->received(conn, completion->buffer, (uint32_t)completion->result);
+            else
+                conn_tls_received(conn, completion->buffer->data, (size_t)completion->result);
             conn->is_in_received = false;
             if (unlikely(loop->is_suspended))
                 conn_hold_if_possible(conn);
@@ -419,7 +465,7 @@ static void receive_done(struct op *op, const struct completion *completion)
             return;
     } else if (completion->result == 0) {
         if (conn->state == CONN_OPEN)
-            ended(conn, 0);
+            conn_ended(conn, 0);
     } else if (completion->result == -ENOBUFS) {
         if (conn->state == CONN_OPEN && conn->receive_wanted && !conn->is_held) {
             list_push_back(&loop->starved, &conn->wait_link);
@@ -427,7 +473,7 @@ static void receive_done(struct op *op, const struct completion *completion)
         }
     } else if (completion->result != -ECANCELED) {
         if (conn->state == CONN_OPEN)
-            ended(conn, -completion->result);
+            conn_ended(conn, -completion->result);
     }
     if (op->started)
         return;
@@ -439,7 +485,7 @@ static void receive_done(struct op *op, const struct completion *completion)
     if (conn->state == CONN_OPEN && conn->receive_wanted && !conn->is_held && !conn->has_ended)
         ring_receive(loop->ring, op, conn->fd);
     else if (conn->state == CONN_OPEN)
-        (void)quiet_if_due(conn);
+        (void)conn_quiet_if_due(conn);
 }
 
 /* ---- the turn ---- */
@@ -486,6 +532,8 @@ void conn_loop_flush(struct conn_loop *loop)
         ring_close(loop->ring, conn->fd);
         conn->fd = -1;
         conn->state = CONN_GONE;
+        if (conn->tls != NULL)
+            tls_destroy(conn_tls_release(conn));
         assert(loop->conn_count > 0);
         loop->conn_count--;
         conn->events->gone(conn);

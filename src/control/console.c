@@ -77,6 +77,7 @@ static void session_close(struct session *session)
     console_act_abandon(session);
     console_extended_release(session);
     output_release(&session->output);
+    console_tls_end(session);
     close(session->fd);
     free(session);
     if (console_session_count == 0)
@@ -94,7 +95,9 @@ static size_t sendable_bytes(const struct session *session)
 static void flush(struct session *session)
 {
     while (session->sent_bytes < sendable_bytes(session)) {
-        ssize_t count = console_send(session, sendable_bytes(session) - session->sent_bytes);
+        size_t bytes = sendable_bytes(session) - session->sent_bytes;
+        ssize_t count =
+            session->tls != NULL ? console_tls_send(session, bytes) : console_send(session, bytes);
 
         if (count < 0 && errno == EINTR)
             continue;
@@ -107,6 +110,8 @@ static void flush(struct session *session)
         }
         session->sent_bytes += (size_t)count;
     }
+    if (console_tls_is_waiting(session) && console_tls_send(session, 0) < 0 && errno != EAGAIN)
+        session->is_closing = true;
     if (session->sent_bytes == session->output.bytes) {
         session->output.bytes = 0;
         session->sent_bytes = 0;
@@ -186,7 +191,7 @@ void console_go_on(struct session *session)
         static uint8_t copy[INPUT_BYTES_MAX];
         uint8_t type = session->input[0];
 
-        if (length < 4 || length + 1 > sizeof(session->input)) {
+        if (length < 4 || length + 1 > INPUT_BYTES_MAX) {
             console_fatal(session, "incomplete pkt");
             break;
         }
@@ -238,8 +243,10 @@ void console_start(const struct handover *handover)
     char pair[256];
 
     if (session == NULL || console_session_count == CONSOLE_SESSIONS_MAX ||
-        !random_bytes(session->key, sizeof(session->key))) {
+        !random_bytes(session->key, sizeof(session->key)) ||
+        !console_tls_start(session, handover->tls)) {
         log_write(LEVEL_WARNING, "no room for another console session");
+        tls_destroy(handover->tls);
         close(handover->fd);
         usage_give(&control_usage()->client_count);
         free(session);
@@ -277,15 +284,16 @@ size_t console_poll_fill(struct pollfd *fds, size_t count_max)
 
     for (struct session *session = console_sessions; session != NULL; session = next) {
         next = session->next;
-        if (session->is_closing && session->output.bytes == session->sent_bytes)
+        if (session->is_closing && session->output.bytes == session->sent_bytes &&
+            !console_tls_is_waiting(session))
             session_close(session);
     }
     for (struct session *session = console_sessions; session != NULL && count < count_max;
          session = session->next) {
         fds[count] = (struct pollfd){.fd = session->fd};
-        if (session->input_bytes < sizeof(session->input))
+        if (session->input_bytes < INPUT_BYTES_MAX)
             fds[count].events = POLLIN;
-        if (sendable_bytes(session) > session->sent_bytes)
+        if (sendable_bytes(session) > session->sent_bytes || console_tls_is_waiting(session))
             fds[count].events |= POLLOUT;
         count++;
     }
@@ -308,8 +316,7 @@ void console_poll_events(const struct pollfd *fds, size_t count)
             console_go_on(session); /* what waited for room */
         }
         if ((fds[i].revents & (POLLIN | POLLHUP | POLLERR)) != 0) {
-            ssize_t bytes = recv(session->fd, session->input + session->input_bytes,
-                                 sizeof(session->input) - session->input_bytes, MSG_DONTWAIT);
+            ssize_t bytes = console_receive(session);
 
             if (bytes > 0) {
                 session->input_bytes += (size_t)bytes;

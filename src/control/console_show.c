@@ -187,7 +187,7 @@ static void show_socket(struct session *session, const struct socket_row *socket
     show_pointer(&row, socket->pointer);
     show_pointer(&row, socket->link);
     show_number(&row, socket->remote_pid);
-    show_text(&row, "");
+    show_text(&row, socket->tls);
     show_text(&row, socket->application_name);
     show_number(&row, socket->prepared_count);
     show_number(&row, (int64_t)(socket->id & INT32_MAX));
@@ -230,6 +230,8 @@ static void show_sessions(struct session *session)
             row.wait_us = clock_now_us() - other->request_us;
         strcpy(row.user, other->user);
         strcpy(row.application_name, other->application_name);
+        if (other->tls != NULL)
+            tls_describe(other->tls->session, row.tls);
         peer_name_host(&other->peer, row.address);
         if (getsockname(other->fd, (struct sockaddr *)&local, &local_bytes) == 0) {
             peer_name_from(&name, &local);
@@ -764,7 +766,11 @@ void console_show(struct session *session, const struct show_table *table)
         }
     if (strcmp(name, "VERSION") == 0) {
         struct show_row row;
+        char tls[128];
 
+        /* Programs read the one row, so what only a person wants comes beside it. */
+        snprintf(tls, sizeof(tls), "tls: %s", tls_library());
+        show_error(&session->output, "NOTICE", NULL, tls, NULL);
         show_row_begin(&row, &session->output, table);
         show_text(&row, "pgsplice " PGSPLICE_VERSION);
         show_row_end(&row);

@@ -9,6 +9,7 @@
 #include "control/resolver.h"
 #include "control/systemd.h"
 #include "control/takeover.h"
+#include "control/tls_setup.h"
 #include "pool/peer.h"
 
 #include <errno.h>
@@ -83,6 +84,7 @@ void control_console_open(struct letter *letter, void *context)
             thread_post(peer_core(handover->cancel_key, control.requests.worker_count), letter);
             return;
         }
+        tls_destroy(handover->tls);
         close(handover->fd);
         usage_give(&control.options.usage->client_count);
     } else {
@@ -231,6 +233,10 @@ const char *control_reload(struct request *request)
 
     systemd_reloading();
     snapshot = snapshot_reload(control.snapshot, path, report_line, NULL);
+    if (snapshot != NULL && !tls_setup_load(snapshot, control.snapshot, report_line, NULL)) {
+        snapshot_release(snapshot);
+        snapshot = NULL;
+    }
     systemd_ready();
     if (snapshot == NULL) {
         log_write(LEVEL_WARNING, "config file loading failed; the running configuration stays");
@@ -248,13 +254,16 @@ static void log_helpers(void)
 {
     struct helper_counts counts = helper_counts();
 
-    log_write(LEVEL_DEBUG,
-              "helpers: %llu hashes made, %llu cancelled, %llu refused; %llu OS users looked up, "
-              "%llu cancelled, %llu refused; %llu passwords checked by PAM, %llu cancelled, %llu "
-              "refused; %llu by LDAP, %llu cancelled, %llu refused",
-              counts.hashes.run, counts.hashes.cancelled, counts.hashes.refused, counts.users.run,
-              counts.users.cancelled, counts.users.refused, counts.pam.run, counts.pam.cancelled,
-              counts.pam.refused, counts.ldap.run, counts.ldap.cancelled, counts.ldap.refused);
+    log_write(
+        LEVEL_DEBUG,
+        "helpers: %llu hashes made, %llu cancelled, %llu refused; %llu steps of TLS handshakes, "
+        "%llu cancelled, %llu refused; %llu OS users looked up, %llu cancelled, %llu refused; %llu "
+        "passwords checked by PAM, %llu cancelled, %llu "
+        "refused; %llu by LDAP, %llu cancelled, %llu refused",
+        counts.hashes.run, counts.hashes.cancelled, counts.hashes.refused, counts.tls.run,
+        counts.tls.cancelled, counts.tls.refused, counts.users.run, counts.users.cancelled,
+        counts.users.refused, counts.pam.run, counts.pam.cancelled, counts.pam.refused,
+        counts.ldap.run, counts.ldap.cancelled, counts.ldap.refused);
 }
 
 static void stats_gathered(struct request *request)

@@ -24,13 +24,14 @@ enum {
 enum helper_kind {
     HELPER_HASH,
     HELPER_LATE,
+    HELPER_TLS,
     HELPER_USERS,
     HELPER_PAM,
     HELPER_LDAP,
     HELPER_KINDS,
 };
 
-static struct job_queue hash_queue, user_queue, pam_queue, ldap_queue;
+static struct job_queue hash_queue, tls_queue, user_queue, pam_queue, ldap_queue;
 
 /* `nice` of a kind that is idle does not count. */
 static const struct {
@@ -44,6 +45,7 @@ static const struct {
     [HELPER_HASH] = {"hash", &hash_queue, HELPER_HASH_THREADS, 0, 0, true},
     [HELPER_LATE] = {"hash-late", &hash_queue, HELPER_LATE_THREADS, HELPER_PATIENCE_US, LATE_NICE,
                      false},
+    [HELPER_TLS] = {"tls", &tls_queue, HELPER_TLS_THREADS_MAX, 0, LATE_NICE, false},
     [HELPER_USERS] = {"os-users", &user_queue, HELPER_USER_THREADS, 0, 0, false},
     /* Modules hash passwords, and TLS takes milliseconds. */
     [HELPER_PAM] = {"pam", &pam_queue, BUILD_HAS_PAM ? HELPER_PAM_THREADS : 0, 0, LATE_NICE, false},
@@ -58,8 +60,8 @@ struct helper {
     char error[RING_ERROR_BYTES];
 };
 
-static struct helper helpers[HELPER_HASH_THREADS + HELPER_LATE_THREADS + HELPER_USER_THREADS +
-                             HELPER_PAM_THREADS + HELPER_LDAP_THREADS];
+static struct helper helpers[HELPER_HASH_THREADS + HELPER_LATE_THREADS + HELPER_TLS_THREADS_MAX +
+                             HELPER_USER_THREADS + HELPER_PAM_THREADS + HELPER_LDAP_THREADS];
 static _Atomic uint64_t refusal_said_us; /* when the log last told of a full queue; 0: never */
 
 /* Priorities are only lowered, which anybody may. On Linux a thread has a niceness of its own. */
@@ -108,6 +110,15 @@ static bool start_one(struct helper *helper)
     return helper->is_ready;
 }
 
+static unsigned thread_count(enum helper_kind kind)
+{
+    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+
+    if (kind != HELPER_TLS || cpus < 2 * HELPER_TLS_THREADS_MIN)
+        return kind == HELPER_TLS ? HELPER_TLS_THREADS_MIN : kinds[kind].thread_count;
+    return MIN((unsigned)cpus / 2, kinds[kind].thread_count);
+}
+
 bool helper_start(void)
 {
     sigset_t all, before;
@@ -115,6 +126,7 @@ bool helper_start(void)
     bool started = true;
 
     job_queue_init(&hash_queue, HELPER_HASH_WAITING_MAX);
+    job_queue_init(&tls_queue, HELPER_TLS_WAITING_MAX);
     job_queue_init(&user_queue, HELPER_USER_WAITING_MAX);
     job_queue_init(&pam_queue, HELPER_PAM_WAITING_MAX);
     job_queue_init(&ldap_queue, HELPER_LDAP_WAITING_MAX);
@@ -124,7 +136,7 @@ bool helper_start(void)
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     for (enum helper_kind kind = 0; kind < HELPER_KINDS; kind++)
-        for (unsigned i = 0; i < kinds[kind].thread_count && started; i++, helper++) {
+        for (unsigned i = 0; i < thread_count(kind) && started; i++, helper++) {
             helper->kind = kind;
             started = start_one(helper);
         }
@@ -170,6 +182,9 @@ bool helper_post(struct job *job)
     switch (job->kind) {
     case JOB_HASH:
         break;
+    case JOB_TLS:
+        queue = &tls_queue;
+        break;
     case JOB_OS_USER:
         queue = &user_queue;
         job->run = os_user_run;
@@ -190,7 +205,8 @@ bool helper_post(struct job *job)
     assert(job->run != NULL);
     if (job_queue_post(queue, job))
         return true;
-    say_refusal(queue, queue == &pam_queue    ? "logins by PAM"
+    say_refusal(queue, queue == &tls_queue    ? "TLS handshakes"
+                       : queue == &pam_queue  ? "logins by PAM"
                        : queue == &ldap_queue ? "logins by LDAP"
                                               : "logins");
     return false;
@@ -199,6 +215,7 @@ bool helper_post(struct job *job)
 struct helper_counts helper_counts(void)
 {
     return (struct helper_counts){.hashes = job_queue_counts(&hash_queue),
+                                  .tls = job_queue_counts(&tls_queue),
                                   .users = job_queue_counts(&user_queue),
                                   .pam = job_queue_counts(&pam_queue),
                                   .ldap = job_queue_counts(&ldap_queue)};

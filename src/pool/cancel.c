@@ -1,8 +1,10 @@
 #include "pool/cancel.h"
 
 #include "pool/peer.h"
+#include "pool/tls_handshake.h"
 
 #include <netinet/in.h>
+#include <stdio.h>
 #include <string.h>
 
 static const struct conn_events cancel_events;
@@ -22,6 +24,9 @@ static void cancel_finish(struct cancel *cancel, bool delivered, const char *rea
     cancel->requester = NULL;
     cancel->server = NULL;
     cancel->peer = NULL;
+    if (cancel->handshake != NULL)
+        tls_handshake_abandon(cancel->handshake);
+    cancel->handshake = NULL;
     timer_stop(&cancel->timer);
     list_remove(&cancel->link);
     if (was_waiting)
@@ -111,6 +116,47 @@ static void connected_to_peer(struct cancel *cancel, int error)
     }
 }
 
+/* The connection to PostgreSQL is ready. It may have taken a while. */
+static void send_to_server(struct cancel *cancel)
+{
+    if (cancel->server == NULL || cancel->server->client == NULL ||
+        cancel->server->client->id != cancel->client_id)
+        cancel_finish(cancel, false, "not sending cancel request for client that is now idle");
+    else
+        send_request(cancel, cancel->server->key);
+}
+
+static void tls_over(struct conn *conn, enum tls_handshake_end end, const char *error)
+{
+    struct cancel *cancel = OWNER_OF(conn, struct cancel, conn);
+    char reason[TLS_ERROR_BYTES + 64];
+
+    cancel->handshake = NULL;
+    if (end == TLS_HANDSHAKE_TLS) {
+        send_to_server(cancel);
+        return;
+    }
+    snprintf(reason, sizeof(reason), "failed to send cancel request: %s", error);
+    cancel_finish(cancel, false, reason);
+}
+
+/* What is secret enough for TLS has a key that is, too. */
+static void cancel_by_tls(struct cancel *cancel)
+{
+    struct server *server = cancel->server;
+    struct tls_context *context = server_core(server)->snapshot->server_tls;
+    char host[HOST_NAME_BYTES_MAX];
+
+    if (context != NULL) {
+        host_of_server(server->pool, server->host_turn, host);
+        cancel->handshake = tls_handshake_connect(&cancel->conn, context, host, true, tls_over);
+    }
+    if (cancel->handshake == NULL)
+        cancel_finish(cancel, false, "failed to send cancel request");
+    else
+        conn_resume(&cancel->conn);
+}
+
 static void cancel_connected(struct conn *conn, int error)
 {
     struct cancel *cancel = OWNER_OF(conn, struct cancel, conn);
@@ -128,15 +174,19 @@ static void cancel_connected(struct conn *conn, int error)
         cancel_finish(cancel, false, "not sending cancel request for client that is now idle");
         return;
     }
-    send_request(cancel, cancel->server->key);
+    if (cancel->server->conn.tls != NULL)
+        cancel_by_tls(cancel);
+    else
+        send_request(cancel, cancel->server->key);
 }
 
 static void cancel_received(struct conn *conn, struct buffer *buffer, uint32_t bytes)
 {
+    struct cancel *cancel = OWNER_OF(conn, struct cancel, conn);
+
     /* PostgreSQL never answers; an error text would say the same as the end that follows. */
-    (void)conn;
-    (void)buffer;
-    (void)bytes;
+    if (cancel->handshake != NULL)
+        tls_handshake_received(cancel->handshake, buffer->data, bytes);
 }
 
 static void cancel_ended(struct conn *conn, int error)

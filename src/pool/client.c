@@ -302,11 +302,26 @@ void client_accept(struct core *core, int fd)
     conn_resume(&client->conn);
 }
 
+/* False: no memory; there is no client. */
+static bool adopt_tls(struct client *client, struct tls *session)
+{
+    struct core *core = client_core(client);
+    struct tls *none;
+
+    if (session == NULL || conn_start_tls(&client->conn, session))
+        return true;
+    (void)!conn_detach(&client->conn, &none);
+    slab_give(&core->clients, client);
+    return false;
+}
+
 struct client *client_adopt(struct core *core, const struct handover *handover)
 {
     struct client *client = client_make(core, handover->fd);
 
     if (client == NULL)
+        return NULL;
+    if (!adopt_tls(client, handover->tls))
         return NULL;
     client->id = handover->id;
     client->peer = handover->peer;
@@ -1315,5 +1330,7 @@ void client_fill_row(const struct client *client, struct socket_row *row, uint64
     row->packet_avail =
         client->parked.bytes + (client->login != NULL ? client->login->input_bytes : 0);
     row->send_avail = client->conn.out.bytes;
+    if (client->conn.tls != NULL)
+        tls_describe(client->conn.tls->session, row->tls);
     row->id = client->id;
 }

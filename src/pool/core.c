@@ -11,6 +11,7 @@
 #include "pool/server_login.h"
 #include "pool/server_statements.h"
 #include "pool/suspend.h"
+#include "pool/tls_handshake.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -57,6 +58,8 @@ bool core_init(struct core *core, const struct core_options *options)
         slab_init(&core->cancels, "cancels", sizeof(struct cancel), conns) &&
         slab_init(&core->names, "host names", sizeof(struct host_name), HOST_NAMES_MAX) &&
         slab_init(&core->peers, "peers", sizeof(struct peer), PEERS_MAX) &&
+        slab_init(&core->tls_handshakes, "tls handshakes", sizeof(struct tls_handshake),
+                  2 * options->client_count_max) &&
         slab_init(&core->scram_cache, "scram keys", login_scram_entry_bytes(), SCRAM_CACHE_MAX) &&
         statement_store_init(&core->statements, conns, options->mock_key)) {
         core->params.key = core->statements.key;
@@ -89,6 +92,7 @@ void core_release(struct core *core)
     slab_release(&core->cancels);
     slab_release(&core->names);
     slab_release(&core->peers);
+    slab_release(&core->tls_handshakes);
     slab_release(&core->scram_cache);
     statement_store_release(&core->statements);
     conn_loop_release(&core->loop);
@@ -118,11 +122,40 @@ void core_accept(struct core *core, int fd)
 
 /* ---- configuration ---- */
 
+/* Calls `act` for the pools of one database, or all. */
+static void each_pool(struct core *core, const char *database, void (*act)(struct pool *pool))
+{
+    list_for_each_safe(link, &core->pool_list)
+    {
+        struct pool *pool = OWNER_OF(link, struct pool, link);
+
+        if (database == NULL || strcmp(pool->database_name, database) == 0)
+            act(pool);
+    }
+}
+
+/* What is older is closed, and the welcome of an older server counts no more, on all cores. */
+static void new_generation(struct pool *pool)
+{
+    _Atomic uint64_t *shared = &pool->set->generation;
+    uint64_t now = atomic_load(shared);
+
+    while (now < pool->core->generation &&
+           !atomic_compare_exchange_weak(shared, &now, pool->core->generation))
+        ;
+}
+
 void core_set_snapshot(struct core *core, struct snapshot *snapshot)
 {
     struct snapshot *old = core->snapshot;
+    bool has_new_tls = old->server_tls != snapshot->server_tls ||
+                       old->settings.server_tls_sslmode != snapshot->settings.server_tls_sslmode;
 
     core->snapshot = snapshot;
+    /* Servers of the old rules are retired as by RECONNECT. Every core gets the same snapshots in the same
+     * order, so generations stay comparable. */
+    if (has_new_tls)
+        core->generation++;
     core->has_other_keys =
         core->has_other_keys || old->settings.peer_id != snapshot->settings.peer_id;
     ring_set_busy_poll(core->loop.ring, snapshot->settings.busy_poll_us);
@@ -166,8 +199,12 @@ void core_set_snapshot(struct core *core, struct snapshot *snapshot)
         pool_try_now(pool);
         if (!pool_takes_password(pool, pool->client_password_is_found))
             (void)!pool_keep_password(pool, NULL);
+        if (has_new_tls)
+            new_generation(pool);
         if (database_config_moved(before, after))
             pool_retire_servers(pool, "database configuration changed");
+        else if (has_new_tls)
+            pool_retire_servers(pool, "close_needed");
         pool_resume(pool);
     }
     pool_make_forced(core);
@@ -232,18 +269,6 @@ void core_disable(struct core *core, const char *database, bool disable)
         flags->is_disabled = disable;
 }
 
-/* Calls `act` for the pools of one database, or all. */
-static void each_pool(struct core *core, const char *database, void (*act)(struct pool *pool))
-{
-    list_for_each_safe(link, &core->pool_list)
-    {
-        struct pool *pool = OWNER_OF(link, struct pool, link);
-
-        if (database == NULL || strcmp(pool->database_name, database) == 0)
-            act(pool);
-    }
-}
-
 static void act_pause(struct pool *pool)
 {
     pool->is_paused = core_database_is_paused(pool->core, pool->database_name);
@@ -254,17 +279,6 @@ static void act_resume(struct pool *pool)
 {
     pool->is_paused = core_database_is_paused(pool->core, pool->database_name);
     pool_resume(pool);
-}
-
-/* What is older is closed, and the welcome of an older server counts no more, on all cores. */
-static void new_generation(struct pool *pool)
-{
-    _Atomic uint64_t *shared = &pool->set->generation;
-    uint64_t now = atomic_load(shared);
-
-    while (now < pool->core->generation &&
-           !atomic_compare_exchange_weak(shared, &now, pool->core->generation))
-        ;
 }
 
 static void act_reconnect(struct pool *pool)
@@ -537,6 +551,7 @@ static void report_memory(struct core *core, struct report *report)
     } slabs[] = {
         {"pool_cache", &core->pools},
         {"credentials_cache", &core->scram_cache},
+        {"tls_handshake_cache", &core->tls_handshakes},
         {"server_cache", &core->servers},
         {"client_cache", &core->clients},
         {"server_prepared_statement_cache", &store->prepared},

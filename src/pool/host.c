@@ -297,6 +297,12 @@ bool host_is_known_for(const struct pool *pool, uint64_t begin, unsigned tries)
     return name != NULL && name->until_us >= pool->core->loop.now_us;
 }
 
+void host_of_server(const struct pool *pool, unsigned turn, char host[HOST_NAME_BYTES_MAX])
+{
+    if (!host_of_turn(hosts_of(pool), turn, host))
+        host[0] = '\0';
+}
+
 void host_failed(struct pool *pool, unsigned turn)
 {
     if (pool->database->load_balance_hosts == LOAD_BALANCE_DISABLE)

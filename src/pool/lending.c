@@ -250,6 +250,7 @@ static void loan_open(struct letter *letter, void *context)
         pool->asked_count--;
     if (server == NULL) {
         /* The pool has gone meanwhile, or there is no memory: one server less. */
+        tls_destroy(lent->loan_tls);
         ring_close(core->loop.ring, lent->loan_fd);
         usage_give(&lent->pool->database_usage->server_count);
         usage_give(&lent->pool->user_usage->server_count);

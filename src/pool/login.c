@@ -5,11 +5,14 @@
 #include "pool/cancel.h"
 #include "pool/login_auth.h"
 #include "pool/peer.h"
+#include "pool/tls_handshake.h"
 #include "wire/startup.h"
 
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
+
+enum { TLS_FIRST_BYTE = 0x16 }; /* of a TLS handshake record (RFC 8446, 5.1) */
 
 static void login_process(struct client *client);
 
@@ -50,6 +53,7 @@ void login_free(struct core *core, struct login *login)
     assert(!login->job_in_flight);
     assert(login->scram_entry == NULL);
     assert(login->auth_query == NULL);
+    assert(login->handshake == NULL);
     if (login->input != NULL)
         buffer_release(core->loop.buffers, login->input);
     if (login->snapshot != NULL)
@@ -65,6 +69,9 @@ void login_end(struct client *client)
     if (login->auth_query != NULL)
         auth_query_leave(login->auth_query);
     login->auth_query = NULL;
+    if (login->handshake != NULL)
+        tls_handshake_abandon(login->handshake);
+    login->handshake = NULL;
     client->login = NULL;
     login->client = NULL;
     if (!login_auth_leave(login))
@@ -112,7 +119,9 @@ static void input_consume(struct login *login, uint32_t bytes)
 
 void login_received(struct client *client, const uint8_t *data, size_t bytes)
 {
-    if (input_append(client, data, bytes))
+    if (client->login->phase == LOGIN_TLS)
+        tls_handshake_received(client->login->handshake, data, bytes);
+    else if (input_append(client, data, bytes))
         login_process(client);
 }
 
@@ -467,7 +476,7 @@ void login_moved(struct client *client)
         handover->kind == HANDOVER_CONSOLE ||
         (handover->kind == HANDOVER_CANCEL && core->count == 1 && !handover->is_for_peer);
 
-    handover->fd = conn_detach(&client->conn);
+    handover->fd = conn_detach(&client->conn, &handover->tls);
     timer_stop(&client->timer);
     handover->shard = client->shard;
     client->shard = NULL;
@@ -498,6 +507,13 @@ static void handover_give_back(struct core *core, struct handover *handover)
         core->ports->post_core(core, handover->from_core, &handover->letter);
 }
 
+/* Nobody could take it in. */
+static void drop_connection(struct core *core, struct handover *handover)
+{
+    tls_destroy(handover->tls);
+    ring_close(core->loop.ring, handover->fd);
+}
+
 static void adopt_cancel(struct core *core, struct handover *handover)
 {
     struct client *client;
@@ -524,7 +540,7 @@ static void adopt_cancel(struct core *core, struct handover *handover)
         }
     }
     usage_give(&core->usage->client_count);
-    ring_close(core->loop.ring, handover->fd);
+    drop_connection(core, handover);
     handover_give_back(core, handover);
 }
 
@@ -552,7 +568,7 @@ void handover_open(struct letter *letter, void *context)
         usage_give(&user_usage->client_count);
         usage_give(&database_usage->client_count);
         shard_leave(handover->shard);
-        ring_close(core->loop.ring, handover->fd);
+        drop_connection(core, handover);
         handover_give_back(core, handover);
         return;
     }
@@ -610,6 +626,8 @@ void login_authenticated(struct client *client)
     char text[128];
 
     login->phase = LOGIN_DONE;
+    if (client->conn.tls != NULL)
+        tls_forget_peer(client->conn.tls->session);
     if (login->is_console) {
         pack_values(client);
         move(client, HANDOVER_CONSOLE, core->index);
@@ -688,11 +706,15 @@ static bool console_may_enter(struct client *client, bool *without_password)
 static void log_attempt(const struct client *client)
 {
     const struct handover *handover = &client->login->handover;
+    char tls[TLS_DESCRIPTION_BYTES] = "no";
 
-    if (client_core(client)->snapshot->settings.log_connections)
-        client_log(client, LEVEL_LOG, "login attempt: db=%s user=%s tls=no replication=%s",
-                   handover->database, handover->user,
-                   startup_replication_value(handover->replication));
+    if (!client_core(client)->snapshot->settings.log_connections)
+        return;
+    if (client->conn.tls != NULL)
+        tls_describe(client->conn.tls->session, tls);
+    client_log(client, LEVEL_LOG, "login attempt: db=%s user=%s tls=%s replication=%s",
+               handover->database, handover->user, tls,
+               startup_replication_value(handover->replication));
 }
 
 /* ---- users who are not in auth_file ---- */
@@ -802,6 +824,11 @@ static void startup_received(struct client *client, const struct startup_packet 
 
     login->snapshot = core->snapshot;
     snapshot_reference(login->snapshot);
+    if (settings->client_tls_sslmode >= TLS_MODE_REQUIRE && client->conn.tls == NULL &&
+        client->peer.family != AF_UNIX) {
+        fail(client, "SSL required");
+        return;
+    }
     if (!startup_parameters(packet, find_replication, &login->handover.replication,
                             &layout_is_bad) ||
         !startup_parameters(packet, each_parameter, &parameters, &layout_is_bad)) {
@@ -890,6 +917,65 @@ static void cancel_requested(struct client *client)
         login_end(client);
 }
 
+/* ---- TLS ---- */
+
+static void tls_over(struct conn *conn, enum tls_handshake_end end, const char *error)
+{
+    struct client *client = OWNER_OF(conn, struct client, conn);
+    char reason[TLS_ERROR_BYTES + 32];
+
+    client->login->handshake = NULL;
+    client->login->phase = LOGIN_STARTUP;
+    if (end == TLS_HANDSHAKE_TLS)
+        return;
+    snprintf(reason, sizeof(reason), "TLS handshake failed: %s", error);
+    client_close_silently(client, reason);
+}
+
+/* A client on TCP that is not on TLS yet may have it. */
+static struct tls_context *tls_offered(const struct client *client)
+{
+    return client->peer.family != AF_UNIX && client->conn.tls == NULL
+               ? client_core(client)->snapshot->client_tls
+               : NULL;
+}
+
+/* What has been received so far belongs to the handshake. */
+static void tls_begin(struct client *client)
+{
+    struct login *login = client->login;
+    struct buffer *input = login->input;
+    uint32_t bytes = login->input_bytes;
+
+    login->input = NULL;
+    login->input_bytes = 0;
+    login->handshake = tls_handshake_accept(&client->conn, tls_offered(client), tls_over);
+    if (login->handshake == NULL) {
+        client_close_silently(client, "out of memory");
+    } else {
+        login->phase = LOGIN_TLS;
+        if (bytes > 0)
+            tls_handshake_received(login->handshake, input->data, bytes);
+    }
+    if (input != NULL)
+        buffer_release(client_core(client)->loop.buffers, input);
+}
+
+static void ssl_requested(struct client *client)
+{
+    static const uint8_t yes[] = {'S'}, no[] = {'N'};
+
+    if (client->conn.tls != NULL)
+        client_close_silently(client, "SSL req inside SSL");
+    else if (tls_offered(client) == NULL) {
+        if (!conn_push_copy(&client->conn, no, sizeof(no)))
+            client_close_silently(client, "failed to nak SSL");
+    } else if (!conn_push_copy(&client->conn, yes, sizeof(yes)))
+        client_close_silently(client, "failed to ack SSL");
+    else
+        tls_begin(client);
+}
+
 /* True: something was consumed, look again. */
 static bool process_startup(struct client *client)
 {
@@ -899,6 +985,10 @@ static bool process_startup(struct client *client)
     char text[64] = "bad packet header: '";
     static const uint8_t no[] = {'N'};
 
+    if (login->input->data[0] == TLS_FIRST_BYTE && tls_offered(client) != NULL) {
+        tls_begin(client); /* sslnegotiation=direct */
+        return false;
+    }
     switch (kind) {
     case STARTUP_NEED_MORE:
         return false;
@@ -911,8 +1001,10 @@ static bool process_startup(struct client *client)
             return false;
         }
         input_consume(login, packet.packet_bytes);
-        if (!conn_push_copy(&client->conn, no, sizeof(no)))
-            client_close_silently(client, "failed to nak SSL");
+        if (kind == STARTUP_SSL_REQUEST)
+            ssl_requested(client);
+        else if (!conn_push_copy(&client->conn, no, sizeof(no)))
+            client_close_silently(client, "failed to nak GSSAPI encryption");
         return false;
     case STARTUP_CANCEL_REQUEST:
         memcpy(login->handover.cancel_key, packet.body, 8);

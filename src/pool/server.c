@@ -12,6 +12,7 @@
 #include "pool/rewrite.h"
 #include "pool/server_login.h"
 #include "pool/statement_send.h"
+#include "pool/tls_handshake.h"
 
 #include <errno.h>
 #include <netinet/in.h>
@@ -142,8 +143,7 @@ void server_open_failed(struct server *server, const char *text, const char *sql
     server_close(server, reason);
 }
 
-/* `why` may be NULL. */
-static void not_reached(struct server *server, const char *reason, const char *why)
+void server_not_reached(struct server *server, const char *reason, const char *why)
 {
     const struct sockaddr_un *un = (const struct sockaddr_un *)&server->address;
     struct peer_name name;
@@ -168,7 +168,7 @@ static void connect_timer_fired(struct timer *timer, uint64_t now_us)
 
     (void)now_us;
     if (server->state == SERVER_LOGIN)
-        not_reached(server, "connect timeout", NULL);
+        server_not_reached(server, "connect timeout", NULL);
 }
 
 struct server *server_launch(struct pool *pool, const struct sockaddr_storage *address,
@@ -245,7 +245,7 @@ static void server_connected(struct conn *conn, int error)
     enum log_level level = server->pool->last_login_failed ? LEVEL_DEBUG : LEVEL_LOG;
 
     if (error != 0) {
-        not_reached(server, "connect failed", strerror(error));
+        server_not_reached(server, "connect failed", strerror(error));
         return;
     }
     core_tune_socket(server_core(server), conn->fd, server->address.ss_family);
@@ -383,7 +383,7 @@ static void server_quiet(struct conn *conn)
     struct server *server = OWNER_OF(conn, struct server, conn);
 
     assert(server->state == SERVER_LENDING);
-    server->loan_fd = conn_detach(conn);
+    server->loan_fd = conn_detach(conn, &server->loan_tls);
     server_become(server, SERVER_LENT);
     lending_post(server->pool, server);
 }
@@ -412,8 +412,11 @@ struct server *server_adopt(struct pool *pool, const struct server *lent)
     }
     conn_open(&server->conn, &core->loop, lent->loan_fd, &server_events);
     server->pool = pool;
-    if (!server_statements_adopt(server, lent)) {
-        (void)!conn_detach(&server->conn);
+    if ((lent->loan_tls != NULL && !conn_start_tls(&server->conn, lent->loan_tls)) ||
+        !server_statements_adopt(server, lent)) {
+        struct tls *session; /* the lender's still, as the descriptor is */
+
+        (void)!conn_detach(&server->conn, &session);
         goto fail;
     }
     server->frame = lent->frame;
@@ -426,6 +429,7 @@ struct server *server_adopt(struct pool *pool, const struct server *lent)
     server->request_us = lent->request_us;
     server->idle_since_us = lent->idle_since_us;
     server->address = lent->address;
+    server->host_turn = lent->host_turn;
     memcpy(server->key, lent->key, sizeof(server->key));
     server->status = lent->status;
     server->counts_in_usage = true;
@@ -1197,6 +1201,10 @@ static void server_received(struct conn *conn, struct buffer *buffer, uint32_t b
 
     server->request_us = conn->loop->now_us;
     server->pool->stats.sent_bytes += bytes;
+    if (unlikely(server->login != NULL && server->login->handshake != NULL)) {
+        tls_handshake_received(server->login->handshake, data, bytes);
+        return;
+    }
     while (position < bytes) {
         size_t count;
 
@@ -1307,7 +1315,7 @@ static void server_ended(struct conn *conn, int error)
         server_log(server, LEVEL_DEBUG, "connection lost: %s", strerror(error));
     if (server->state == SERVER_LOGIN ||
         (server->state == SERVER_TESTED && server->test == TEST_CONNECT))
-        not_reached(server, "server conn crashed?", error != 0 ? strerror(error) : NULL);
+        server_not_reached(server, "server conn crashed?", error != 0 ? strerror(error) : NULL);
     else
         server_close(server, "server conn crashed?");
 }
@@ -1318,7 +1326,8 @@ void server_close(struct server *server, const char *reason)
     struct pool *pool = server->pool;
     bool was_free = server->state == SERVER_IDLE;
     bool was_promised = server->state == SERVER_LENDING;
-    bool has_failed = server->state == SERVER_LOGIN && !server->close_needed;
+    bool was_login = server->state == SERVER_LOGIN;
+    bool has_failed = was_login && !server->close_needed;
     bool mid_answer = is_mid_answer(server);
 
     if (server->state == SERVER_CLOSING)
@@ -1337,8 +1346,8 @@ void server_close(struct server *server, const char *reason)
     server->params = NULL;
     if (was_free)
         push_terminate(server);
-    /* What a replica has said last is not lost: how far it has come. */
-    conn_close(&server->conn, was_free || server->replication != REPLICATION_NONE);
+    /* What a replica has said last is not lost: how far it has come. Nor is a TLS alert. */
+    conn_close(&server->conn, was_free || was_login || server->replication != REPLICATION_NONE);
     usage_give(&pool->database_usage->server_count);
     usage_give(&pool->user_usage->server_count);
     assert(pool->server_count > 0);
@@ -1463,5 +1472,7 @@ void server_fill_row(const struct server *server, struct socket_row *row, uint64
     row->prepared_count = server_statements_count(server);
     row->packet_remain = server->frame.body_left;
     row->send_avail = server->conn.out.bytes;
+    if (server->conn.tls != NULL)
+        tls_describe(server->conn.tls->session, row->tls);
     row->id = server->id;
 }

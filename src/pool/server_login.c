@@ -2,8 +2,10 @@
 
 #include "crypto/md5.h"
 #include "crypto/secret.h"
+#include "pool/channel.h"
 #include "pool/client.h"
 #include "pool/replication.h"
+#include "pool/tls_handshake.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -57,7 +59,7 @@ static void put_replication(const struct server *server, struct writer *writer)
         put_parameter(writer, "options", (const char *)client->options->data);
 }
 
-void server_login_start(struct server *server)
+static void send_startup(struct server *server)
 {
     const struct database_config *database = server->pool->database;
     uint8_t packet[8 * 1024];
@@ -84,6 +86,56 @@ void server_login_start(struct server *server)
         server_login_fail(server, "startup pkt failed");
 }
 
+/* ---- TLS ---- */
+
+static void tls_over(struct conn *conn, enum tls_handshake_end end, const char *error)
+{
+    struct server *server = OWNER_OF(conn, struct server, conn);
+    char text[TLS_DESCRIPTION_BYTES];
+
+    server->login->handshake = NULL;
+    switch (end) {
+    case TLS_HANDSHAKE_TLS:
+        if (server_core(server)->snapshot->settings.log_connections) {
+            tls_describe(conn->tls->session, text);
+            server_log(server, server->pool->last_login_failed ? LEVEL_DEBUG : LEVEL_LOG,
+                       "SSL established: %s", text);
+        }
+        send_startup(server);
+        break;
+    case TLS_HANDSHAKE_PLAIN:
+        send_startup(server);
+        break;
+    case TLS_HANDSHAKE_BUSY:
+        server_open_failed(server, JOB_REFUSED_TEXT, JOB_REFUSED_SQLSTATE, false, "login failed");
+        break;
+    case TLS_HANDSHAKE_FAILED:
+        server_not_reached(server, "TLS handshake failed", error);
+        break;
+    default:
+        server_not_reached(server, error, NULL);
+        break;
+    }
+}
+
+void server_login_start(struct server *server)
+{
+    struct core *core = server_core(server);
+    struct tls_context *context = core->snapshot->server_tls;
+    char host[HOST_NAME_BYTES_MAX];
+
+    if (context == NULL || server->address.ss_family == AF_UNIX) {
+        send_startup(server);
+        return;
+    }
+    host_of_server(server->pool, server->host_turn, host);
+    server->login->handshake = tls_handshake_connect(
+        &server->conn, context, host,
+        core->snapshot->settings.server_tls_sslmode >= TLS_MODE_REQUIRE, tls_over);
+    if (server->login->handshake == NULL)
+        server_login_fail(server, "out of memory");
+}
+
 /* ---- the end ---- */
 
 static void login_free(struct core *core, struct server_login *login)
@@ -97,6 +149,11 @@ void server_login_end(struct server *server)
 {
     struct server_login *login = server->login;
 
+    if (login->handshake != NULL)
+        tls_handshake_abandon(login->handshake);
+    login->handshake = NULL;
+    if (server->conn.tls != NULL)
+        tls_forget_peer(server->conn.tls->session);
     server->login = NULL;
     login->server = NULL;
     if (login->job_in_flight)
@@ -188,28 +245,34 @@ static void sasl_begin(struct server *server, const uint8_t *body, size_t bytes)
     uint8_t first[SCRAM_CLIENT_FIRST_ROOM];
     uint8_t answer[128];
     struct writer first_writer, writer;
+    struct scram_channel channel;
     struct reader reader;
-    bool offered = false;
+    const char *mechanism;
+    unsigned offers = 0;
 
     reader_init(&reader, body, bytes);
     for (;;) {
-        const char *mechanism = reader_get_string(&reader);
+        const char *offer = reader_get_string(&reader);
 
-        if (mechanism == NULL || mechanism[0] == '\0')
+        if (offer == NULL || offer[0] == '\0')
             break;
-        offered = offered || strcmp(mechanism, SCRAM_MECHANISM) == 0;
+        if (strcmp(offer, SCRAM_MECHANISM) == 0)
+            offers |= SCRAM_OFFER_PLAIN;
+        else if (strcmp(offer, SCRAM_MECHANISM_PLUS) == 0)
+            offers |= SCRAM_OFFER_PLUS;
     }
-    if (!offered) {
+    channel_look(&server->conn, &channel);
+    core->ports->random(core, random, sizeof(random));
+    scram_nonce_text(random, nonce);
+    writer_init(&first_writer, first, sizeof(first));
+    mechanism = scram_client_start(&login->scram, &channel, offers, nonce, &first_writer);
+    if (mechanism == NULL) {
         server_login_fail(server, "server login failed: none of the server's SASL authentication "
                                   "mechanisms are supported");
         return;
     }
-    core->ports->random(core, random, sizeof(random));
-    scram_nonce_text(random, nonce);
-    writer_init(&first_writer, first, sizeof(first));
-    scram_client_start(&login->scram, nonce, &first_writer);
     writer_init(&writer, answer, sizeof(answer));
-    writer_put_string(&writer, SCRAM_MECHANISM);
+    writer_put_string(&writer, mechanism);
     writer_put_u32(&writer, (uint32_t)first_writer.bytes);
     writer_put(&writer, first, first_writer.bytes);
     assert(!writer.overflow);

@@ -312,8 +312,8 @@ class Result:
 class Client:
     """A connection that does what it is told. `timeout` is for each wait."""
 
-    def __init__(self, port, host="127.0.0.1", timeout=5.0, receive_bytes=None):
-        """`host` beginning with / is a folder of unix sockets."""
+    def __init__(self, port, host="127.0.0.1", timeout=5.0, receive_bytes=None, tls=None):
+        """`host` beginning with / is a folder of unix sockets. `tls` makes another socket of this one (tls_wire.Offer)."""
         timeout = patient(timeout)
         self.timeout = timeout
         if host.startswith("/"):
@@ -329,7 +329,9 @@ class Client:
         self.socket.settimeout(timeout)
         try:
             self.socket.connect(address)
-        except OSError:
+            if tls:
+                self.socket = tls(self.socket)
+        except (OSError, Closed):
             self.socket.close()
             raise
         self.buffer = bytearray()
@@ -534,9 +536,9 @@ class Client:
 
 
 def connect(port, user="app", database="app", password=None, host="127.0.0.1", timeout=5.0,
-            receive_bytes=None, version=PROTOCOL_3_0, **params):
+            receive_bytes=None, version=PROTOCOL_3_0, tls=None, **params):
     """A client that is logged in."""
-    client = Client(port, host, timeout, receive_bytes)
+    client = Client(port, host, timeout, receive_bytes, tls)
     try:
         client.login(user, database, password, version, **params)
     except BaseException:
@@ -545,8 +547,8 @@ def connect(port, user="app", database="app", password=None, host="127.0.0.1", t
     return client
 
 
-def cancel(port, key, host="127.0.0.1", wait=True):
+def cancel(port, key, host="127.0.0.1", wait=True, tls=None):
     """Sends a cancel request and, like libpq, waits until the other side has closed."""
-    with Client(port, host) as client:
+    with Client(port, host, tls=tls) as client:
         client.send(cancel_request(*key))
         return client.closed() if wait else None

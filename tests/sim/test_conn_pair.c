@@ -206,7 +206,8 @@ static const struct conn_events events;
 /* Away, as if to another core, and back. */
 static void hand_over(struct pair *pair)
 {
-    int fd = conn_detach(&pair->client);
+    struct tls *tls;
+    int fd = conn_detach(&pair->client, &tls);
 
     pair->client_rests = false;
     pair->client_quiescing = false;
