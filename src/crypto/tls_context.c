@@ -182,18 +182,6 @@ static bool set_protocols(struct making *making)
 
 unsigned tls_protocols(void)
 {
-    WOLFSSL_CTX *library = wolfSSL_CTX_new(wolfSSLv23_client_method());
-    unsigned known = 0;
-
-    for (size_t i = 0; library != NULL && i < COUNT_OF(protocols); i++)
-        if (wolfSSL_CTX_SetMinVersion(library, protocols[i].minimum) == WOLFSSL_SUCCESS)
-            known |= protocols[i].bit;
-    wolfSSL_CTX_free(library);
-    return known;
-}
-
-unsigned tls_protocols(void)
-{
     WOLFSSL_CTX *library = wolfSSL_CTX_new(wolfSSLv23_server_method());
     unsigned found = 0;
 
