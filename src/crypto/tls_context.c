@@ -49,11 +49,12 @@ static const struct {
 static const struct {
     const char *name;
     uint16_t number;
+    uint16_t bytes;
 } groups[] = {
-    {"X25519", WOLFSSL_ECC_X25519},        {"P-256", WOLFSSL_ECC_SECP256R1},
-    {"prime256v1", WOLFSSL_ECC_SECP256R1}, {"secp256r1", WOLFSSL_ECC_SECP256R1},
-    {"P-384", WOLFSSL_ECC_SECP384R1},      {"secp384r1", WOLFSSL_ECC_SECP384R1},
-    {"P-521", WOLFSSL_ECC_SECP521R1},      {"secp521r1", WOLFSSL_ECC_SECP521R1},
+    {"X25519", WOLFSSL_ECC_X25519, 32},        {"P-256", WOLFSSL_ECC_SECP256R1, 32},
+    {"prime256v1", WOLFSSL_ECC_SECP256R1, 32}, {"secp256r1", WOLFSSL_ECC_SECP256R1, 32},
+    {"P-384", WOLFSSL_ECC_SECP384R1, 48},      {"secp384r1", WOLFSSL_ECC_SECP384R1, 48},
+    {"P-521", WOLFSSL_ECC_SECP521R1, 66},      {"secp521r1", WOLFSSL_ECC_SECP521R1, 66},
 };
 
 /* The second group of RFC 2409, 1024 bits: what `legacy` means to clients that cannot do more. */
@@ -192,18 +193,6 @@ unsigned tls_protocols(void)
     return known;
 }
 
-unsigned tls_protocols(void)
-{
-    WOLFSSL_CTX *library = wolfSSL_CTX_new(wolfSSLv23_server_method());
-    unsigned found = 0;
-
-    for (size_t i = 0; library != NULL && i < COUNT_OF(protocols); i++)
-        if (wolfSSL_CTX_SetMinVersion(library, protocols[i].minimum) == WOLFSSL_SUCCESS)
-            found |= protocols[i].bit;
-    wolfSSL_CTX_free(library);
-    return found;
-}
-
 /* ---- suites and groups ---- */
 
 /* Cuts the next name off a list with ':' between. */
@@ -254,12 +243,13 @@ static bool set_suites(struct making *making)
     return true;
 }
 
-static uint16_t group_of_name(const char *name)
+static size_t index_of_group(const char *name)
 {
-    for (size_t i = 0; i < COUNT_OF(groups); i++)
-        if (strcasecmp(groups[i].name, name) == 0)
-            return groups[i].number;
-    return 0;
+    size_t i = 0;
+
+    while (i < COUNT_OF(groups) && strcasecmp(groups[i].name, name) != 0)
+        i++;
+    return i;
 }
 
 static bool set_groups(struct making *making)
@@ -268,18 +258,29 @@ static bool set_groups(struct making *making)
     char name[GROUP_NAME_BYTES_MAX];
     int numbers[GROUPS_MAX];
     int count = 0;
+    uint16_t bytes_min = UINT16_MAX;
 
     if (!is_given(list))
         list = making->options->side == TLS_SIDE_SERVER ? default_groups_of_server
                                                         : default_groups_of_client;
     while (*list != '\0') {
+        size_t index;
+
         if (count == GROUPS_MAX)
             return fail(making, "more than %d groups (curves) are named", GROUPS_MAX);
-        if (!next_name(&list, name, sizeof(name)) || (numbers[count++] = group_of_name(name)) == 0)
+        if (!next_name(&list, name, sizeof(name)) ||
+            (index = index_of_group(name)) == COUNT_OF(groups))
             return fail(making, "unknown group (curve) \"%s\"", name);
+        numbers[count++] = groups[index].number;
+        bytes_min = MIN(bytes_min, groups[index].bytes);
     }
     if (wolfSSL_CTX_set_groups(making->context->library, numbers, count) != WOLFSSL_SUCCESS)
         return fail(making, "the TLS library has not all groups (curves) that are named");
+    /* A server of TLS 1.2 chooses by size (the smallest that is no smaller than this), and among equals
+     * the client's first: it does not look at the list. */
+    if (making->options->side == TLS_SIDE_SERVER &&
+        wolfSSL_CTX_SetTmpEC_DHE_Sz(making->context->library, bytes_min) != WOLFSSL_SUCCESS)
+        return fail(making, "the TLS library refuses limits for groups (curves)");
     return true;
 }
 
@@ -399,7 +400,11 @@ static bool set_verify(struct making *making, int (*callback)(int, WOLFSSL_X509_
 
     assert(making->options->verify <= TLS_VERIFY_HOST);
     wolfSSL_CTX_set_verify(making->context->library, modes[making->options->verify], callback);
-    return true;
+    /* So that a client of TLS 1.2 without a certificate is told by an alert. */
+    return making->options->side == TLS_SIDE_CLIENT ||
+           making->options->verify < TLS_VERIFY_CHAIN ||
+           wolfSSL_CTX_mutual_auth(making->context->library, 1) == 0 ||
+           fail(making, "the TLS library cannot ask for certificates");
 }
 
 static bool set_limits(struct making *making)
