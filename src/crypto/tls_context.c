@@ -1,6 +1,7 @@
 /* From options and files to a context of the library. */
 #include "crypto/tls_context.h"
 
+#include "crypto/certificate.h"
 #include "crypto/secret.h"
 
 #include <errno.h>
@@ -15,6 +16,7 @@
 #include <wolfssl/error-ssl.h>
 #include <wolfssl/wolfcrypt/asn_public.h>
 #include <wolfssl/wolfcrypt/dh.h>
+#include <wolfssl/wolfcrypt/ecc.h>
 #include <wolfssl/wolfcrypt/error-crypt.h>
 
 enum {
@@ -23,6 +25,7 @@ enum {
     GROUP_NAME_BYTES_MAX = 16,
     GROUPS_MAX = 8,
     DH_BYTES_MAX = 256,
+    EC_POINT_BYTES_MAX = 1 + 2 * 66,
     SUITES_OF_1_3 = 0x13, /* the first byte of their numbers */
     /* What OpenSSL asks for at its default security level of Debian. */
     RSA_BITS_MIN = 2048,
@@ -327,6 +330,47 @@ static bool keep_own_certificate(struct making *making)
     return true;
 }
 
+/* The library without assembly takes any key of the same curve for the certificate's. */
+static bool is_public_key_of(const struct making *making, ecc_key *key)
+{
+    const struct tls_context *context = making->context;
+    struct certificate certificate = {.der = context->certificate,
+                                      .bytes = context->certificate_bytes};
+    uint8_t made[EC_POINT_BYTES_MAX];
+    word32 made_bytes = sizeof(made);
+    size_t shown_bytes;
+    const uint8_t *shown = certificate_public_key(certificate, &shown_bytes);
+    ecc_point *point = wc_ecc_new_point();
+    bool is_same = point != NULL && wc_ecc_make_pub(key, point) == 0 &&
+                   wc_ecc_export_point_der(key->idx, point, made, &made_bytes) == 0 &&
+                   shown != NULL && shown_bytes == made_bytes &&
+                   memcmp(shown, made, made_bytes) == 0;
+
+    wc_ecc_del_point(point);
+    return is_same;
+}
+
+static bool check_ecc_key(const struct making *making)
+{
+    int bytes_max = (int)making->key.bytes, bytes;
+    uint8_t *der = malloc(making->key.bytes);
+    bool fits = der != NULL;
+    word32 index = 0;
+    ecc_key key;
+
+    if (!fits)
+        return false;
+    bytes = wc_KeyPemToDer(making->key.data, bytes_max, der, bytes_max, NULL);
+    if (bytes > 0 && wc_ecc_init(&key) == 0) {
+        if (wc_EccPrivateKeyDecode(der, &index, &key, (word32)bytes) == 0)
+            fits = is_public_key_of(making, &key);
+        wc_ecc_free(&key);
+    }
+    secret_wipe(der, making->key.bytes);
+    free(der);
+    return fits;
+}
+
 static bool set_certificate(struct making *making)
 {
     const struct tls_options *options = making->options;
@@ -353,7 +397,7 @@ static bool set_certificate(struct making *making)
                                              WOLFSSL_FILETYPE_PEM);
     if (code != WOLFSSL_SUCCESS)
         return fail(making, "could not use key \"%s\": %s", options->key_file, library_text(code));
-    if (wolfSSL_CTX_check_private_key(library) != WOLFSSL_SUCCESS)
+    if (wolfSSL_CTX_check_private_key(library) != WOLFSSL_SUCCESS || !check_ecc_key(making))
         return fail(making, "key \"%s\" does not belong to certificate \"%s\"", options->key_file,
                     options->certificate_file);
     return true;
@@ -401,8 +445,7 @@ static bool set_verify(struct making *making, int (*callback)(int, WOLFSSL_X509_
     assert(making->options->verify <= TLS_VERIFY_HOST);
     wolfSSL_CTX_set_verify(making->context->library, modes[making->options->verify], callback);
     /* So that a client of TLS 1.2 without a certificate is told by an alert. */
-    return making->options->side == TLS_SIDE_CLIENT ||
-           making->options->verify < TLS_VERIFY_CHAIN ||
+    return making->options->side == TLS_SIDE_CLIENT || making->options->verify < TLS_VERIFY_CHAIN ||
            wolfSSL_CTX_mutual_auth(making->context->library, 1) == 0 ||
            fail(making, "the TLS library cannot ask for certificates");
 }
