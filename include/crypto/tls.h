@@ -80,6 +80,10 @@ enum tls_result {
 must_check bool tls_init(void);
 /* "wolfSSL 5.5.4, own build, AES-NI" or "..., system library, no AES-NI". */
 const char *tls_library(void);
+/* Whether AES-GCM runs on the processor's own instructions: else ChaCha20 is faster. */
+bool tls_has_fast_aes(void);
+/* Whether the library has the cipher suite of this name (see tls_options.suites). */
+bool tls_has_suite(const char *name);
 /* Tests and simulation: where seeds come from, so that a run can be repeated. NULL: the kernel again.
  * False: this build of the library cannot. */
 must_check bool tls_set_seed(void (*seed)(void *out, size_t bytes));
