@@ -44,7 +44,9 @@ struct tls_options {
     const char *authorities_file; /* PEM; NULL with TLS_VERIFY_NONE only */
     const char *suites;           /* explicit, by preference, OpenSSL's names for TLS 1.2 and lower
                                      and RFC names for 1.3, ':' between: tls_ciphers.h makes it */
-    const char *groups;           /* by preference: "X25519:P-256:P-384"; NULL: a good default */
+    /* By preference: "X25519:P-256:P-384"; NULL: a good default. A server of TLS 1.2 only takes
+     * the sizes from it: no group that is smaller than the smallest. */
+    const char *groups;
     enum tls_verify verify;
     enum tls_dhe dhe;
     /* Server: chosen when offered; a list without it is refused (RFC 7301), no list is accepted.
@@ -82,12 +84,13 @@ must_check bool tls_init(void);
 const char *tls_library(void);
 /* Whether AES-GCM runs on the processor's own instructions: else ChaCha20 is faster. */
 bool tls_has_fast_aes(void);
-/* Whether the library has the cipher suite of this name (see tls_options.suites). */
-bool tls_has_suite(const char *name);
 /* TLS_PROTOCOL_ bits of the versions that the library has. */
 unsigned tls_protocols(void);
-/* Tests and simulation: where seeds come from, so that a run can be repeated. NULL: the kernel again.
- * False: this build of the library cannot. */
+/* Whether the library has the cipher suite of this name (see tls_options.suites). */
+bool tls_has_suite(const char *name);
+/* Tests and simulation: where seeds come from, so that a run can be repeated; they must look random, since
+ * the library refuses those that repeat themselves. NULL: the kernel again. False: this build of the
+ * library cannot. */
 must_check bool tls_set_seed(void (*seed)(void *out, size_t bytes));
 
 /* One reference, the caller's. NULL: `error` says what is wrong with which file or option. */

@@ -176,6 +176,8 @@ static const struct {
     {UNSUPPORTED_SUITE, "no shared cipher"},
     {KEY_SHARE_ERROR, "no shared group (curve)"},
     {ECC_CURVE_ERROR, "no shared group (curve)"},
+    /* What 5.5.4 says as a server of TLS 1.3 when there is no shared group. */
+    {BAD_FUNC_ARG, "no shared group (curve), or a message that makes no sense"},
     {UNKNOWN_ALPN_PROTOCOL_NAME_E, "no shared application protocol (ALPN)"},
     {UNKNOWN_RECORD_TYPE, "this is not TLS"},
     {VERIFY_MAC_ERROR, "a record does not decrypt"},

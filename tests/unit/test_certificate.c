@@ -253,6 +253,7 @@ static void broken_bytes_are_read_within_their_bounds(void **state)
     static const char *const names[] = {"p256", "pss", "rsa"};
     uint8_t hash[CERTIFICATE_HASH_BYTES_MAX];
     struct edge edge;
+    size_t key_bytes;
 
     (void)state;
     edge_init(&edge, 4096);
@@ -275,6 +276,7 @@ static void broken_bytes_are_read_within_their_bounds(void **state)
             (void)certificate_is_of_host(wrong, "192.0.2.1");
             (void)certificate_has_name(wrong, "unused.example.com");
             (void)certificate_end_point(wrong, hash);
+            (void)certificate_public_key(wrong, &key_bytes);
         }
     }
     edge_release(&edge);
