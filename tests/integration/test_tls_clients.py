@@ -313,13 +313,24 @@ def test_other_protocols_are_refused(t):
 @ours
 def test_direct_tls_is_for_tcp_and_where_tls_is_on(t):
     pooler = tls_pooler(t, "disable", client_login_timeout=1)
-    for host in ("127.0.0.1", pooler.folder):
+    for mode, host in (("disable", "127.0.0.1"), ("disable", pooler.folder), ("allow", pooler.folder)):
+        pooler.change(client_tls_sslmode=mode)
         try:
             pooler.open(host, tls=Offer(direct=True))
             raise AssertionError("TLS there")
         except (ssl.SSLError, pgwire.TimedOut, pgwire.Closed, OSError):
             pass
     pooler.usable()
+
+
+def test_tls_on_ipv6(t):
+    pooler = tls_pooler(t, "require", listen_addr="127.0.0.1,::1")
+    made = certificates.of(t)
+    context = client_context(made.path("ca"), checks_name=True)
+    with pooler.connect(host="::1", tls=Offer(context, server_name="::1")) as c:
+        same(c.value("select 1"), "1")
+    with refused("SSL required"):
+        pooler.connect(host="::1")
 
 
 # ---- openssl's own client -----------------------------------------------------------------------
