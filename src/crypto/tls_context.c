@@ -421,8 +421,10 @@ static bool set_authorities(struct making *making)
         if (last == NULL)
             return fail(making, "\"%s\" ends inside a certificate", path);
         last += strcspn(last, "\n");
-        code = wolfSSL_CTX_load_verify_buffer(making->context->library, (const unsigned char *)at,
-                                              (long)(last - at), WOLFSSL_FILETYPE_PEM);
+        /* Flags said, since a build for OpenSSL's programs forgives dates by default. */
+        code = wolfSSL_CTX_load_verify_buffer_ex(making->context->library,
+                                                 (const unsigned char *)at, (long)(last - at),
+                                                 WOLFSSL_FILETYPE_PEM, 0, WOLFSSL_LOAD_FLAG_NONE);
         trusted += code == WOLFSSL_SUCCESS;
         at = last;
     }
