@@ -528,9 +528,10 @@ static bool make(struct making *making)
     if (options->gives_tickets && options->verify != TLS_VERIFY_NONE)
         return fail(making, "tickets are not for sessions with certificates of clients");
     tls_session_prepare(context->library);
+    /* How to verify comes before the authorities: they are read by the same rules. */
     return set_protocols(making) && set_limits(making) && set_suites(making) &&
            set_groups(making) && set_dhe(making) && set_certificate(making) &&
-           set_authorities(making) && set_verify(making, tls_session_on_certificate);
+           set_verify(making, tls_session_on_certificate) && set_authorities(making);
 }
 
 struct tls_context *tls_context_create(const struct tls_options *options,
