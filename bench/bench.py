@@ -96,6 +96,7 @@ class Bench(TlsSections):
         self.pg_port = free_port()
         self.poolers = options.poolers.split(",")
         self.agreed = set()
+        self.running = []
 
     # servers
 
@@ -108,6 +109,9 @@ class Bench(TlsSections):
         return self
 
     def __exit__(self, *_):
+        for process in self.running:  # none, unless a section has failed
+            process.kill()
+            process.wait()
         run(SCRATCH, "stop", self.folder)
         shutil.rmtree(os.path.realpath(os.path.join(self.folder, "data")), ignore_errors=True)
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -166,6 +170,7 @@ class Bench(TlsSections):
         if preload:
             environment.update(preload)
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment, cwd=self.folder)
+        self.running.append(process)
         end = time.monotonic() + 10
         while True:
             try:
@@ -183,6 +188,7 @@ class Bench(TlsSections):
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+            self.running.remove(process)
         return Process(process.pid), port, stop
 
     # results

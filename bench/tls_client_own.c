@@ -58,7 +58,7 @@ bool tls_client_init(const char *protocol, const char *cipher, const char *group
         .suites = cipher != NULL ? cipher
                   : is_old       ? "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256"
                                  : "TLS_AES_256_GCM_SHA384",
-        .groups = groups != NULL ? groups : "X25519",
+        .groups = groups != NULL ? groups : "X25519:P-256:P-384",
         .verify = TLS_VERIFY_NONE,
     };
 

@@ -84,7 +84,7 @@ must_check bool tls_init(void);
 const char *tls_library(void);
 /* Whether AES-GCM runs on the processor's own instructions: else ChaCha20 is faster. */
 bool tls_has_fast_aes(void);
-/* The TLS_PROTOCOL_ bits that this build of the library has. */
+/* TLS_PROTOCOL_ bits of the versions that the library has. */
 unsigned tls_protocols(void);
 /* Whether the library has the cipher suite of this name (see tls_options.suites). */
 bool tls_has_suite(const char *name);

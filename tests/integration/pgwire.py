@@ -255,9 +255,10 @@ def scram_secret(password, salt=None, rounds=4096):
 class Scram:
     """The client's half of SCRAM-SHA-256 (RFC 7677), one message at a time."""
 
-    def __init__(self, password, gs2="n,,", user=""):
+    def __init__(self, password, gs2="n,,", user="", binding=b""):
         self.password = password
         self.gs2 = gs2
+        self.binding = binding  # what c= has behind the header
         self.nonce = base64.b64encode(os.urandom(18)).decode()
         self.first_bare = f"n={user},r={self.nonce}"
         self.server_key = None
@@ -274,7 +275,8 @@ class Scram:
                                      base64.b64decode(parts["s"]), int(parts["i"]))
         client_key = _hmac(salted, b"Client Key")
         stored = hashlib.sha256(client_key).digest()
-        without_proof = f"c={base64.b64encode(self.gs2.encode()).decode()},r={parts['r']}"
+        bound = base64.b64encode(self.gs2.encode() + self.binding).decode()
+        without_proof = f"c={bound},r={parts['r']}"
         self.signed = ",".join((self.first_bare, server_first, without_proof)).encode()
         self.server_key = _hmac(salted, b"Server Key")
         proof = bytes(a ^ b for a, b in zip(client_key, _hmac(stored, self.signed)))

@@ -158,6 +158,7 @@ def test_cert_without_tls_is_refused(t):
     same(comes_to(pooler, offer(t, "app")), None)
 
 
+@ours
 def test_maps_of_certificates(t):
     ident = ("# names of certificates, and whom they may be\n"
              "people alice.example app\npeople other app\n"
@@ -174,9 +175,6 @@ def test_maps_of_certificates(t):
         got = {(name, user): comes_to(pooler, offer(t, name), user) for name, user in wanted}
         same(got, wanted, rule)
         pooler.stop()
-
-
-test_maps_of_certificates = ours(test_maps_of_certificates)
 
 
 # ---- passwords over TLS -------------------------------------------------------------------------

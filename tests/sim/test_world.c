@@ -10,6 +10,7 @@
 #include "world_peer.h"
 #include "world_session.h"
 #include "world_user.h"
+#include "world_wire.h"
 
 #include "control/dns.h"
 #include "control/merge.h"
@@ -42,6 +43,7 @@ enum {
     JOBS_MAX = 128,
     QUESTIONS_MAX = 64,
     VISITS_MAX = 64,
+    TLS_SEEDS = 6, /* one in so many has TLS */
     SEEDS = 10000,
 };
 
@@ -173,6 +175,24 @@ static void note_limits(const struct snapshot *made)
     }
 }
 
+/* What control makes of the tls settings. In the end everybody may have it. */
+static void draw_tls(struct snapshot *made, bool is_whole)
+{
+    struct tls_context *clients = NULL, *servers = NULL;
+
+    if (world.demands_client_tls || is_whole || !happens(6))
+        clients = tls_context_reference(wire_contexts.clients);
+    if (world.demands_server_tls || !happens(6))
+        servers = tls_context_reference(wire_contexts.servers[happens(4)]);
+    made->settings.client_tls_sslmode = clients == NULL            ? TLS_MODE_DISABLE
+                                        : world.demands_client_tls ? TLS_MODE_REQUIRE
+                                                                   : TLS_MODE_ALLOW;
+    made->settings.server_tls_sslmode = servers == NULL            ? TLS_MODE_DISABLE
+                                        : world.demands_server_tls ? TLS_MODE_REQUIRE
+                                                                   : TLS_MODE_PREFER;
+    snapshot_set_tls(made, clients, servers, tls_context_release);
+}
+
 static struct snapshot *make_snapshot(bool is_whole)
 {
     static const char *const modes[] = {"transaction", "transaction", "session", "statement"};
@@ -256,6 +276,8 @@ static struct snapshot *make_snapshot(bool is_whole)
              world.caches_unnamed, world.heals);
     made = snapshot_load_through(open_config, NULL, "pgsplice.ini", NULL, say, NULL);
     assert(made != NULL);
+    if (world.has_tls)
+        draw_tls(made, is_whole);
     note_limits(made);
     return made;
 }
@@ -315,6 +337,7 @@ static unsigned job_count;
 /* Sessions of the console: control has the descriptor and hangs up after a while. */
 static struct {
     int fd;
+    struct tls *tls;
     uint64_t due_us;
 } visits[VISITS_MAX];
 static unsigned visit_count;
@@ -485,12 +508,14 @@ static void console_opens(struct letter *letter, void *context)
             return;
         }
         usage_give(&usage.client_count);
+        tls_destroy(handover->tls);
         ring_close(control_ring, handover->fd);
     } else {
         assert(handover->kind == HANDOVER_CONSOLE);
         assert(handover->is_admin);
         assert(visit_count < VISITS_MAX);
         visits[visit_count].fd = handover->fd;
+        visits[visit_count].tls = handover->tls;
         visits[visit_count++].due_us = world_now_us() + sim_below(world.sim, 50000);
     }
     letter->open = handover_returned;
@@ -505,6 +530,7 @@ static void end_visits(void)
             continue;
         }
         usage_give(&usage.client_count);
+        tls_destroy(visits[i].tls);
         ring_close(control_ring, visits[i].fd);
         visits[i] = visits[--visit_count];
     }
@@ -1144,6 +1170,8 @@ static void check_home(void)
         must(core->cancels.used_count == 0);
         must(names_are_home(core));
         must(core->loop.spans.used_count == 0);
+        must(core->loop.tls.used_count == 0);
+        must(core->tls_handshakes.used_count == 0);
         must(core->statements.statements.used_count == 0);
         must(core->statements.client_statements.used_count == 0);
         must(core->statements.server_statements.used_count == 0);
@@ -1179,6 +1207,7 @@ static void check_home(void)
     must(usage_count(&usage.client_count) == 0);
     must(sim_started_ops(world.sim) == 0);
     must(sim_open_fds(world.sim) == 0);
+    must(wire_session_count() == 0);
 }
 
 /* ---- the workers ---- */
@@ -1373,9 +1402,15 @@ static void run_until(bool (*is_over)(void), unsigned step_us, const char *what)
     }
 }
 
+/* Handshakes do not count: there are always some while clients come and go. */
 static bool control_is_idle(void)
 {
-    return !control_is_busy();
+    unsigned handshakes = 0;
+
+    for (unsigned i = 0; i < job_count; i++)
+        handshakes += jobs[i].job->kind == JOB_TLS;
+    return request_count == 0 && visit_count == 0 && job_count == handshakes &&
+           atomic_load(&control_mailbox.last) == NULL;
 }
 
 static void explain(void)
@@ -1429,6 +1464,14 @@ static void explain(void)
             config_text);
 }
 
+static void begin_tls(uint64_t seed)
+{
+    world.demands_client_tls = happens(3);
+    world.demands_server_tls = happens(3);
+    world.servers_speak_tls = world.demands_server_tls || !happens(4);
+    wire_begin(seed);
+}
+
 /* Draws what the seed is like. */
 static void begin(uint64_t seed)
 {
@@ -1476,6 +1519,9 @@ static void begin(uint64_t seed)
     world.is_crowded = happens(8);
     world.has_dropped = world.is_crowded;
     draw_accounts();
+    world.has_tls = seed % TLS_SEEDS == 0; /* as above */
+    if (world.has_tls)
+        begin_tls(seed);
 
     turning = -1;
     memset(passings, 0, sizeof(passings));
@@ -1583,6 +1629,8 @@ static void end(void)
         worker_release(workers[i]);
     dns_release(&dns);
     snapshot_release(snapshot);
+    if (world.has_tls)
+        wire_end();
     ring_destroy(control_ring);
     buffer_pool_release(&control_buffers);
     usage_table_release(&usage);

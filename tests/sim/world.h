@@ -195,6 +195,9 @@ struct world {
     unsigned disturbances;           /* changes of the schema, statements lost */
     uint32_t has_parsed[OWNERS_MAX]; /* a bit for each statement that is anybody's */
     enum demand client_demand, server_demand;
+    /* TLS, on both sides; whether it must be, in each configuration of the run. PostgreSQL may speak it. */
+    bool has_tls, demands_client_tls, demands_server_tls, servers_speak_tls;
+    unsigned long long tls_clients, tls_servers, tls_cancels;
     bool carol_is_scram_only; /* no plain password of her is configured */
     bool looks_up;            /* auth_file knows the one who runs auth_query only */
     char carol_secret[SCRAM_SECRET_TEXT_BYTES_MAX];

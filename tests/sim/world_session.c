@@ -1,5 +1,7 @@
 #include "world_session.h"
 
+#include "world_wire.h"
+
 #include "crypto/md5.h"
 #include "wire/message.h"
 
@@ -11,6 +13,7 @@
 enum {
     SESSIONS_MAX = 256,
     CANCEL_CODE = 80877102,
+    SSL_REQUEST_CODE = 80877103,
     STATEMENT_BYTES_MAX = 8192,
     OUTPUT_BYTES = 8192, /* PostgreSQL's buffer: what is full is sent */
     OID_FIRST = 1000,    /* + the statement: the type of its parameter, for Describe */
@@ -27,7 +30,9 @@ struct prepared {
 
 /* A backend. */
 struct session {
-    struct sim_peer *peer;
+    struct wire wire;
+    bool was_asked; /* SSLRequest */
+    bool is_silent; /* what it gets is for nobody, and it answers no more */
     struct heap in, out;
     unsigned id;
     bool is_started; /* its packet was read: a session, and logged in unless login_step says */
@@ -600,7 +605,8 @@ static void wake(struct session *session, bool is_cancelled)
         put_ready(session);
 }
 
-static void cancel_by_key(const uint8_t *key)
+/* `is_secret`: the request came on TLS. */
+static void cancel_by_key(const uint8_t *key, bool is_secret)
 {
     /* A key that was given once, though its session may have gone. */
     assert(bytes_get_u32(key) >= 1);
@@ -608,6 +614,9 @@ static void cancel_by_key(const uint8_t *key)
     for (unsigned i = 0; i < session_count; i++)
         if (sessions[i]->is_started && !sessions[i]->is_over && sessions[i]->is_asleep &&
             memcmp(sessions[i]->key, key, 8) == 0) {
+            /* A key that nobody could read is not told in plain. */
+            assert(is_secret || sessions[i]->wire.session == NULL);
+            world.tls_cancels += is_secret;
             wake(sessions[i], true);
             world.cancels_hit++;
         }
@@ -645,15 +654,69 @@ static unsigned login_of(const struct session *session)
     return login;
 }
 
+static void ssl_requested(struct session *session)
+{
+    bool is_kind = !world.servers_break || !happens(4);
+    uint8_t rest[64];
+
+    assert(world.has_tls);
+    assert(!session->was_asked);
+    assert(heap_bytes(&session->in) == 0); /* it waits for the answer */
+    session->was_asked = true;
+    if (is_kind && world.servers_speak_tls) {
+        if (sim_peer_write(session->wire.peer, "S", 1) == 0) {
+            session->is_over = true; /* the pooler has gone */
+            return;
+        }
+        wire_start_tls(&session->wire, wire_contexts.postgres);
+        world.tls_servers++;
+        if (world.servers_break && happens(6))
+            session->wire.flip_at = sim_below(world.sim, 3000);
+        if (world.servers_break && happens(6))
+            session->wire.cut_at = sim_below(world.sim, 3000);
+        return;
+    }
+    for (size_t i = 0; i < sizeof(rest); i++)
+        rest[i] = (uint8_t)sim_random(world.sim);
+    switch (is_kind ? 0 : sim_below(world.sim, 5)) {
+    case 0:
+        heap_put(&session->out, "N", 1);
+        break;
+    case 1: /* an old server, or none */
+        put_error(&session->out, "FATAL", "0A000", "unsupported frontend protocol");
+        session->is_over = true;
+        break;
+    case 2: /* somebody on the way adds something */
+        heap_put(&session->out, happens(2) ? "S" : "N", 1);
+        heap_put(&session->out, rest, 1 + sim_below(world.sim, sizeof(rest) - 1));
+        session->is_silent = true;
+        break;
+    case 3:
+        heap_put(&session->out, "S", 1);
+        session->is_silent = true;
+        break;
+    default:
+        heap_put(&session->out, rest, 1);
+        session->is_silent = true;
+        break;
+    }
+    flush(session);
+}
+
 static void start_session(struct session *session, const uint8_t *packet, size_t bytes)
 {
     uint32_t code = bytes_get_u32(packet + 4);
     size_t at = 8;
 
+    if (code == SSL_REQUEST_CODE) {
+        ssl_requested(session);
+        return;
+    }
+    assert(session->wire.session != NULL || !world.demands_server_tls);
     if (code == CANCEL_CODE) {
         assert(bytes == 16);
         world_log("session %u is a cancel request", session->id);
-        cancel_by_key(packet + 8);
+        cancel_by_key(packet + 8, session->wire.session != NULL);
         session->is_over = true;
         return;
     }
@@ -1051,8 +1114,11 @@ static void session_message(struct session *session, char type, const uint8_t *b
 
 static void session_free(struct session *session)
 {
-    if (session->peer != NULL)
-        sim_peer_close(session->peer);
+    if (session->wire.peer != NULL) {
+        if (session->wire.session != NULL && happens(2))
+            wire_say_goodbye(&session->wire);
+        wire_close(&session->wire);
+    }
     heap_free(&session->in);
     heap_free(&session->out);
     remove_all_prepared(session);
@@ -1077,7 +1143,7 @@ static bool session_step(struct session *session)
         switch (sim_below(world.sim, 2000)) {
         case 0:
             world_log("session %u resets", session->id);
-            sim_peer_reset(session->peer);
+            sim_peer_reset(session->wire.peer);
             break;
         case 1:
             return false;
@@ -1109,12 +1175,12 @@ static bool session_step(struct session *session)
         else
             put_message(&session->out, 'N', notice, sizeof(notice));
     }
-    bytes = sim_peer_read(session->peer, chunk, 1 + sim_below(world.sim, sizeof(chunk)));
+    bytes = wire_read(&session->wire, chunk, 1 + sim_below(world.sim, sizeof(chunk)));
     if (!session->is_over)
         heap_put(&session->in, chunk, bytes);
     if (!session->is_over && session->is_asleep && session->wakes_us <= now_us)
         wake(session, false);
-    while (!session->is_over && !session->is_asleep) {
+    while (!session->is_over && !session->is_asleep && !session->is_silent) {
         if (!session->is_started) {
             const uint8_t *packet = session->in.data + session->in.begin;
 
@@ -1134,13 +1200,13 @@ static bool session_step(struct session *session)
     if (!session->in_batch || session->is_over || heap_bytes(&session->out) > OUTPUT_BYTES ||
         (world.is_chaos && happens(4)))
         flush(session);
-    bytes = sim_peer_write(session->peer, session->out.data + session->out.begin,
-                           session->flushed_bytes);
+    bytes = wire_write(&session->wire, session->out.data + session->out.begin,
+                       session->flushed_bytes);
     session->out.begin += bytes;
     session->flushed_bytes -= bytes;
-    if (session->is_over && heap_bytes(&session->out) == 0)
+    if (session->is_over && heap_bytes(&session->out) == 0 && wire_is_flushed(&session->wire))
         return false;
-    return !sim_peer_is_at_end(session->peer);
+    return !wire_is_at_end(&session->wire);
 }
 
 static void session_begins(void *context, struct sim_peer *peer)
@@ -1150,7 +1216,7 @@ static void session_begins(void *context, struct sim_peer *peer)
     (void)context;
     assert(session != NULL);
     assert(session_count < SESSIONS_MAX);
-    session->peer = peer;
+    wire_open(&session->wire, peer);
     session->id = ++id_last;
     if (world.servers_break && happens(8))
         session->slow_until_us = world_now_us() + sim_below(world.sim, US_PER_S);
@@ -1215,14 +1281,22 @@ bool sessions_sleep_for(unsigned owner, unsigned number)
 
 void sessions_hurry(void)
 {
-    for (unsigned i = 0; i < session_count; i++)
-        sessions[i]->slow_until_us = 0;
+    for (unsigned i = 0; i < session_count; i++) {
+        struct session *session = sessions[i];
+        struct wire *wire = &session->wire;
+
+        session->slow_until_us = 0;
+        /* Who says nothing any more ends, since nobody should wait for him. */
+        if (session->is_silent || wire->raw_bytes > wire->cut_at)
+            session->is_over = true;
+        wire->cut_at = wire->flip_at = SIZE_MAX;
+    }
 }
 
 bool sessions_are_well(void)
 {
     for (unsigned i = 0; i < session_count; i++)
-        if (sessions[i]->is_over || sim_peer_is_reset(sessions[i]->peer))
+        if (sessions[i]->is_over || sim_peer_is_reset(sessions[i]->wire.peer))
             return false;
     return true;
 }
@@ -1245,7 +1319,7 @@ void sessions_explain(void)
                 session->is_started, session->login_step, session->is_over, session->is_asleep,
                 session->skips_to_sync, session->in_copy, session->sleep_owner, session->status,
                 session->batch_owner, session->transaction_owner, heap_bytes(&session->in),
-                heap_bytes(&session->out), sim_peer_readable(session->peer),
+                heap_bytes(&session->out), sim_peer_readable(session->wire.peer),
                 heap_bytes(&session->in) > 5 ? "; has read: " : "",
                 heap_bytes(&session->in) > 5
                     ? (const char *)session->in.data + session->in.begin + 5

@@ -1,6 +1,7 @@
 #include "world_user.h"
 
 #include "world_session.h"
+#include "world_wire.h"
 
 #include "pool/peer.h"
 #include "pool/core.h"
@@ -109,13 +110,15 @@ struct name {
 
 /* A client. What stands above the line is forgotten with each connection. */
 struct user {
-    struct sim_peer *peer;
+    struct wire wire;
     unsigned owner; /* a new one for each connection */
     unsigned number;
     unsigned login;
     char application_name[32];
     bool has_application_name;
-    bool asks_ssl; /* and has no answer yet */
+    bool asks_ssl;  /* and has no answer yet */
+    bool wants_tls; /* if there is any */
+    bool is_direct; /* TLS without having asked */
     bool is_console;
     bool password_is_wrong;
     uint64_t connected_us;
@@ -173,7 +176,10 @@ struct user {
 static struct user users[USERS_MAX];
 static unsigned user_count;
 static struct cancel {
-    struct sim_peer *peer;
+    struct wire wire;
+    struct heap out; /* its packet, where it waits for TLS */
+    bool asks_ssl;
+    bool is_on_tls; /* or wants to be: it waits for its end, since what comes unread would be a reset */
     struct user *user;
     unsigned owner; /* the user may be somebody else by now */
 } cancels[CANCELS_MAX];
@@ -189,6 +195,7 @@ static const struct cause {
     {"client connections exceeded (max_user_client_connections)", true},
     {JOB_REFUSED_TEXT, false},
     {"too many bytes before the welcome", true}, /* an eager one */
+    {"SSL required", true},
     {"password authentication failed", true},    /* a wrong one was sent */
     {"SASL authentication failed", true},
     {"query_wait_timeout", true},
@@ -218,6 +225,11 @@ static const struct cause {
     {"connect timeout", false},
     {"login failed", false},
     {"server DNS lookup failed", false},
+    {"TLS handshake failed", false},
+    {"server refused SSL", false},
+    {"bad sslreq answer", false},
+    {"received unencrypted data after SSL response", false},
+    {"bad pkt header", false}, /* behind an 'N' */
 };
 
 /* Nothing that holds for transactions in another mode ends a client with replication. */
@@ -1320,15 +1332,24 @@ static void put_startup(struct user *user)
     heap_put(&user->out, packet, writer.bytes);
 }
 
+static void put_ssl_request(struct heap *heap)
+{
+    uint8_t request[8];
+
+    bytes_put_u32(request, sizeof(request));
+    bytes_put_u32(request + 4, SSL_REQUEST_CODE);
+    heap_put(heap, request, sizeof(request));
+}
+
 static void user_connects(struct user *user)
 {
     if (world.owner_last + 1 == OWNERS_MAX)
         return;
     user->in.begin = user->in.end = user->out.begin = user->out.end = 0;
     memset(user, 0, offsetof(struct user, index));
-    user->peer = sim_connect(world.sim, (struct sockaddr *)&world.listen_address,
-                             sizeof(world.listen_address));
-    assert(user->peer != NULL);
+    wire_open(&user->wire, sim_connect(world.sim, (struct sockaddr *)&world.listen_address,
+                                       sizeof(world.listen_address)));
+    assert(user->wire.peer != NULL);
     user->owner = ++world.owner_last;
     user->login = (unsigned)sim_below(world.sim, LOGINS);
     world.owners[user->owner] = (struct owner){
@@ -1353,12 +1374,15 @@ static void user_connects(struct user *user)
               world.owners[user->owner].is_replication ? " (replication)" : "",
               user->is_console ? "pgbouncer" : databases[world.owners[user->owner].database].name,
               login_names[user->login].name);
-    if (happens(6)) {
-        uint8_t request[8];
-
-        bytes_put_u32(request, sizeof(request));
-        bytes_put_u32(request + 4, SSL_REQUEST_CODE);
-        heap_put(&user->out, request, sizeof(request));
+    if (world.has_tls) {
+        user->wants_tls = world.demands_client_tls ? !happens(8) : happens(2);
+        user->is_direct = user->wants_tls && happens(3);
+    }
+    if (user->is_direct) {
+        wire_start_tls(&user->wire, wire_contexts.user);
+        put_startup(user);
+    } else if (happens(6) || user->wants_tls) {
+        put_ssl_request(&user->out);
         user->asks_ssl = true;
     } else {
         put_startup(user);
@@ -1780,6 +1804,8 @@ static void user_message(struct user *user, char type, const uint8_t *body, size
     }
     if (!user->is_welcome) {
         assert(strchr("RSKZEN", type) != NULL);
+        /* Neither a demand for a password nor a welcome may come in plain where it must not. */
+        assert(user->wire.session != NULL || !world.demands_client_tls || type == 'E');
         if (type == 'R')
             user_is_asked(user, body, bytes);
         else if (type == 'K')
@@ -1904,30 +1930,63 @@ static void user_message(struct user *user, char type, const uint8_t *body, size
     resolve(user);
 }
 
+static void make_cancel(const struct user *user, uint8_t packet[16])
+{
+    struct writer writer;
+    uint8_t key[8];
+
+    memcpy(key, user->key, sizeof(key));
+    if (happens(2)) /* by way of another process */
+        key[7] = (uint8_t)((key[7] & ~PEER_HOPS_MAX) | sim_below(world.sim, PEER_HOPS_MAX + 1));
+    writer_init(&writer, packet, 16);
+    message_cancel_request(&writer, key);
+}
+
+/* False: nobody listens any more. */
+static bool begin_tls_cancel(struct cancel *cancel, const struct user *user)
+{
+    struct sim_peer *peer = sim_connect(world.sim, (struct sockaddr *)&world.listen_address,
+                                        sizeof(world.listen_address));
+    uint8_t packet[16];
+
+    if (peer == NULL)
+        return false;
+    wire_open(&cancel->wire, peer);
+    cancel->is_on_tls = true;
+    make_cancel(user, packet);
+    heap_put(&cancel->out, packet, sizeof(packet));
+    if (happens(3)) {
+        wire_start_tls(&cancel->wire, wire_contexts.user);
+    } else {
+        struct heap request = {0};
+
+        put_ssl_request(&request);
+        assert(wire_write(&cancel->wire, request.data, request.end) == request.end);
+        heap_free(&request);
+        cancel->asks_ssl = true;
+    }
+    return true;
+}
+
 /* NULL: nobody listens any more, or the pipe has no room for it. */
 static struct sim_peer *send_cancel(struct user *user)
 {
     static const uint8_t rest[8000];
     uint8_t packet[16];
-    uint8_t key[8];
     struct writer writer;
     struct sim_peer *peer = sim_connect(world.sim, (struct sockaddr *)&world.listen_address,
                                         sizeof(world.listen_address));
 
     if (peer == NULL)
         return NULL;
-    if (world.is_chaos && happens(8)) {
+    if (world.is_chaos && !world.has_tls && happens(8)) {
         /* Its answer is not waited for: so this may be refused, or come while it is being sent. */
         writer_init(&writer, packet, sizeof(packet));
         writer_put_u32(&writer, 8);
         writer_put_u32(&writer, SSL_REQUEST_CODE);
         (void)sim_peer_write(peer, packet, writer.bytes);
     }
-    writer_init(&writer, packet, sizeof(packet));
-    memcpy(key, user->key, sizeof(key));
-    if (happens(2)) /* by way of another process */
-        key[7] = (uint8_t)((key[7] & ~PEER_HOPS_MAX) | sim_below(world.sim, PEER_HOPS_MAX + 1));
-    message_cancel_request(&writer, key);
+    make_cancel(user, packet);
     if (sim_peer_write(peer, packet, sizeof(packet)) < sizeof(packet)) {
         sim_peer_close(peer);
         return NULL;
@@ -1960,11 +2019,18 @@ static void user_asks_cancel(struct user *user)
         return;
     }
 
-    while (cancel->peer != NULL)
+    while (cancel->wire.peer != NULL)
         if (++cancel == cancels + COUNT_OF(cancels))
             return;
-    cancel->peer = send_cancel(user);
-    if (cancel->peer == NULL)
+    memset(cancel, 0, sizeof(*cancel));
+    if (world.has_tls && happens(2)) {
+        closes_at_once = false;
+        if (!begin_tls_cancel(cancel, user))
+            return;
+    } else {
+        wire_open(&cancel->wire, send_cancel(user));
+    }
+    if (cancel->wire.peer == NULL)
         return;
     world_log("client %u asks for a cancel%s", user->index, closes_at_once ? " and closes" : "");
     user->has_cancelled = true;
@@ -1973,9 +2039,8 @@ static void user_asks_cancel(struct user *user)
     user->expected[user->expected_first].is_cancelled = !world.is_chaos;
     if (closes_at_once) {
         if (world.is_chaos && happens(8))
-            sim_peer_reset(cancel->peer);
-        sim_peer_close(cancel->peer);
-        cancel->peer = NULL;
+            sim_peer_reset(cancel->wire.peer);
+        wire_close(&cancel->wire);
         user->has_stray_cancels = user->has_stray_cancels || world.is_chaos;
         return;
     }
@@ -1997,34 +2062,59 @@ static bool user_wants_cancel(const struct user *user)
            sessions_sleep_for(user->owner, next->number);
 }
 
+/* On TLS it is sent when that is up. */
+static void cancel_goes_on(struct cancel *cancel)
+{
+    struct wire *wire = &cancel->wire;
+    uint8_t chunk[64];
+
+    /* The answer to SSLRequest is one byte. */
+    if (wire_read(wire, chunk, cancel->asks_ssl ? 1 : sizeof(chunk)) > 0 && cancel->asks_ssl) {
+        cancel->asks_ssl = false;
+        if (chunk[0] == 'S')
+            wire_start_tls(wire, wire_contexts.user);
+    }
+    if (cancel->asks_ssl || heap_bytes(&cancel->out) == 0)
+        return;
+    cancel->out.begin +=
+        wire_write(wire, cancel->out.data + cancel->out.begin, heap_bytes(&cancel->out));
+    if (heap_bytes(&cancel->out) > 0)
+        return;
+    heap_free(&cancel->out);
+    /* It has no more to say; but there may be somebody who adds something. */
+    if (happens(2))
+        wire_say_goodbye(wire);
+    if (world.is_chaos && happens(3) && wire_is_flushed(wire))
+        (void)sim_peer_write(wire->peer, chunk, 1 + sim_below(world.sim, sizeof(chunk) - 1));
+}
+
 /* When the pooler ends the connection, the request has been carried out, or never will be. */
 static void cancels_step(void)
 {
-    uint8_t chunk[64];
 
     for (unsigned i = 0; i < COUNT_OF(cancels); i++) {
         struct cancel *cancel = &cancels[i];
         bool is_over;
 
-        if (cancel->peer == NULL)
+        if (cancel->wire.peer == NULL)
             continue;
-        (void)sim_peer_read(cancel->peer, chunk, sizeof(chunk));
-        is_over = sim_peer_is_at_end(cancel->peer) && !sim_peer_is_reset(cancel->peer);
-        if (!is_over && !sim_peer_is_reset(cancel->peer) && world.is_chaos && !happens(5000))
+        cancel_goes_on(cancel);
+        is_over = wire_is_at_end(&cancel->wire) && !sim_peer_is_reset(cancel->wire.peer);
+        if (!is_over && !sim_peer_is_reset(cancel->wire.peer) &&
+            (world.is_chaos ? !happens(5000) : cancel->is_on_tls))
             continue;
         if (cancel->owner == cancel->user->owner) {
             cancel->user->cancels_open--;
             cancel->user->has_stray_cancels = cancel->user->has_stray_cancels || !is_over;
         }
-        sim_peer_close(cancel->peer);
-        cancel->peer = NULL;
+        wire_close(&cancel->wire);
+        heap_free(&cancel->out);
     }
 }
 
 static void user_ends(struct user *user)
 {
-    sim_peer_close(user->peer);
-    user->peer = NULL;
+    wire_close(&user->wire);
 }
 
 static void user_reads(struct user *user)
@@ -2035,13 +2125,22 @@ static void user_reads(struct user *user)
     char type;
     const uint8_t *body;
 
-    bytes =
-        sim_peer_read(user->peer, chunk, world.is_chaos ? 1 + sim_below(world.sim, room) : room);
+    if (world.is_chaos)
+        room = 1 + sim_below(world.sim, room);
+    bytes = wire_read(&user->wire, chunk, user->asks_ssl ? 1 : room);
     heap_put(&user->in, chunk, bytes);
-    if (user->asks_ssl && heap_bytes(&user->in) > 0 && user->in.data[user->in.begin] == 'N') {
-        user->asks_ssl = false;
-        user->in.begin++;
-        put_startup(user);
+    if (user->asks_ssl && heap_bytes(&user->in) > 0) {
+        char answer = (char)user->in.data[user->in.begin];
+
+        user->asks_ssl = answer != 'N' && answer != 'S';
+        if (!user->asks_ssl) {
+            user->in.begin++;
+            put_startup(user);
+        }
+        if (answer == 'S') {
+            assert(world.has_tls);
+            wire_start_tls(&user->wire, wire_contexts.user);
+        }
     }
     while (take_message(&user->in, &type, &body, &bytes))
         user_message(user, type, body, bytes);
@@ -2090,7 +2189,7 @@ static bool user_breaks(struct user *user)
     switch (sim_below(world.sim, 1500)) {
     case 0:
         world_log("client %u resets", user->index);
-        sim_peer_reset(user->peer);
+        sim_peer_reset(user->wire.peer);
         break;
     case 1:
         world_log("client %u closes", user->index);
@@ -2098,7 +2197,11 @@ static bool user_breaks(struct user *user)
         return false;
     case 2:
         world_log("client %u ends its sending", user->index);
-        sim_peer_shutdown(user->peer);
+        /* By close_notify, by the end of the stream, or by both. */
+        if (wire_is_up(&user->wire) && !happens(3))
+            wire_say_goodbye(&user->wire);
+        if (!user->wire.has_said_goodbye || happens(2))
+            sim_peer_shutdown(user->wire.peer);
         user->is_leaving = true;
         break;
     default:
@@ -2107,11 +2210,19 @@ static bool user_breaks(struct user *user)
     return true;
 }
 
+/* In the chaos the helpers may refuse it, or the configuration; nobody says so then. On TLS 1.3 a client is up before
+ * the pooler is. */
+static bool handshake_may_fail(const struct user *user)
+{
+    return (user->wire.session != NULL || user->wants_tls) && !user->is_granted &&
+           (world.is_chaos || user->owner <= world.chaos_owner_last);
+}
+
 static void user_step(struct user *user)
 {
     size_t bytes;
 
-    if (user->peer == NULL) {
+    if (user->wire.peer == NULL) {
         if (world.is_chaos ? happens(20)
                            : user->scripts_left > 0 && user->connects_again_us <= world_now_us())
             user_connects(user);
@@ -2127,14 +2238,15 @@ static void user_step(struct user *user)
     }
     if (!world.is_chaos || user->reads_again_us <= world_now_us())
         user_reads(user);
-    if (sim_peer_is_at_end(user->peer)) {
+    if (wire_is_at_end(&user->wire)) {
         /* Every end has a cause: it was asked for, it was said, a message was cut off, or bytes
          * were lost. The console's is control's own affair. Who reads slowly is waited for no longer
          * than CONN_LINGER_US when its connection is closed: the rest, with the cause, may be
          * dropped between two messages, too (seed 3946). */
         assert(user->is_fatal || user->is_leaving || user->is_console ||
                (user->is_slow && world_now_us() - user->connected_us > CONN_LINGER_US) ||
-               heap_bytes(&user->in) > 0 || sim_peer_is_reset(user->peer) ||
+               heap_bytes(&user->in) > 0 || sim_peer_is_reset(user->wire.peer) ||
+               handshake_may_fail(user) ||
                (world.has_dropped && (world.is_chaos || user->owner <= world.chaos_owner_last)));
         /* Whoever was sent away comes again when there may be room. */
         if (user->is_fatal)
@@ -2152,11 +2264,11 @@ static void user_step(struct user *user)
 
         bytes = MIN(bytes, few);
     }
-    user->out.begin += sim_peer_write(user->peer, user->out.data + user->out.begin, bytes);
+    user->out.begin += wire_write(&user->wire, user->out.data + user->out.begin, bytes);
     if (user->ends_in_login && !user->is_welcome && heap_bytes(&user->out) == 0 && happens(3)) {
         world_log("client %u ends in its login", user->index);
         if (happens(3))
-            sim_peer_reset(user->peer);
+            sim_peer_reset(user->wire.peer);
         user_ends(user);
     }
 }
@@ -2168,7 +2280,7 @@ void users_begin(unsigned count)
     user_count = count;
     for (unsigned i = 0; i < count; i++) {
         users[i].index = i;
-        users[i].peer = NULL;
+        users[i].wire = (struct wire){0};
         users[i].scripts_left = 0;
         users[i].connects_again_us = 0;
     }
@@ -2190,10 +2302,10 @@ void users_finish(unsigned scripts)
 bool users_are_done(void)
 {
     for (unsigned i = 0; i < user_count; i++)
-        if (users[i].peer != NULL || users[i].scripts_left > 0)
+        if (users[i].wire.peer != NULL || users[i].scripts_left > 0)
             return false;
     for (unsigned i = 0; i < COUNT_OF(cancels); i++)
-        if (cancels[i].peer != NULL)
+        if (cancels[i].wire.peer != NULL)
             return false;
     return true;
 }
@@ -2203,7 +2315,7 @@ uint64_t users_next_us(void)
     uint64_t next_us = UINT64_MAX;
 
     for (unsigned i = 0; i < user_count; i++)
-        if (users[i].peer == NULL && users[i].scripts_left > 0)
+        if (users[i].wire.peer == NULL && users[i].scripts_left > 0)
             next_us = MIN(next_us, users[i].connects_again_us);
     return next_us;
 }
@@ -2213,12 +2325,12 @@ void users_explain(void)
     for (unsigned i = 0; i < user_count; i++) {
         const struct user *user = &users[i];
 
-        if (user->peer != NULL || user->scripts_left > 0)
+        if (user->wire.peer != NULL || user->scripts_left > 0)
             fprintf(stderr,
                     "client %u (owner %u, %s/%s): connected %d, welcome %d, expects %u (next %c of "
                     "%u), actions %u/%u, scripts left %u, out %zu\n",
                     i, user->owner, databases[world.owners[user->owner].database].name,
-                    login_names[user->login].name, user->peer != NULL, user->is_welcome,
+                    login_names[user->login].name, user->wire.peer != NULL, user->is_welcome,
                     user->expected_count,
                     user->expected_count > 0 ? user->expected[user->expected_first].type : '-',
                     user->expected_count > 0 ? user->expected[user->expected_first].number : 0,
