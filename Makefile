@@ -13,19 +13,38 @@ VERSION := 0.1.0
 WITH_PAM  ?= 1
 WITH_LDAP ?= 1
 
+# The TLS library. `own`: made from Debian's source package with tests/setup/wolfssl_options.h, once, for all BUILD
+# folders; `system`: Debian's package, with no assembly in it and much more memory for a session.
+WOLFSSL     ?= own
+WOLFSSL_DIR ?= build/wolfssl
+
 OPTIMIZE  ?= -O2 -g
 SANITIZE  ?=
 WARNINGS  := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wvla \
              -Wno-sign-conversion -Wpointer-arith -Wundef -Werror
 CPPFLAGS  += -Iinclude -D_GNU_SOURCE -DPGSPLICE_VERSION='"$(VERSION)"' \
-             -DBUILD_HAS_PAM=$(WITH_PAM) -DBUILD_HAS_LDAP=$(WITH_LDAP)
+             -DBUILD_HAS_PAM=$(WITH_PAM) -DBUILD_HAS_LDAP=$(WITH_LDAP) $(WOLFSSL_FLAGS)
 CFLAGS    += -std=gnu11 $(OPTIMIZE) $(WARNINGS) $(SANITIZE) -fno-strict-aliasing -fstack-protector-strong \
              -pthread -MMD -MP
 LDFLAGS   += $(SANITIZE) -pthread
-LDLIBS    ?= -luring -lwolfssl -linih -lidn -lsystemd -lcares $(PAM_LIBS) $(LDAP_LIBS)
+LDLIBS    ?= -luring $(WOLFSSL_LIBS) -linih -lidn -lsystemd -lcares $(PAM_LIBS) $(LDAP_LIBS)
 
 PAM_LIBS  := $(if $(filter 1,$(WITH_PAM)),-lpam)
 LDAP_LIBS := $(if $(filter 1,$(WITH_LDAP)),-lldap -llber)
+
+# Its options come before the first line of each file: the sizes of its structs depend on them. A change of it makes
+# everything anew, by a file that names what is built with.
+WOLFSSL_MARK := $(BUILD)/wolfssl.mark
+ifeq ($(WOLFSSL),own)
+WOLFSSL_FLAGS := -isystem $(WOLFSSL_DIR)/include -include wolfssl/options.h -DPGSPLICE_WOLFSSL_OWN=1
+WOLFSSL_LIBS  := $(WOLFSSL_DIR)/lib/libwolfssl.a -lm
+WOLFSSL_STAMP := $(WOLFSSL_DIR)/stamp
+else ifeq ($(WOLFSSL),system)
+WOLFSSL_FLAGS := -include wolfssl/options.h -DPGSPLICE_WOLFSSL_OWN=0
+WOLFSSL_LIBS  := -lwolfssl
+else
+$(error WOLFSSL is own or system, not "$(WOLFSSL)")
+endif
 
 # V=1 shows the commands.
 Q := $(if $(V),,@)
@@ -52,6 +71,24 @@ all: packages-build ## builds build/pgsplice (the default)
 .PHONY: packages-build
 packages-build:
 	@tests/setup/install.sh build
+ifeq ($(WOLFSSL),own)
+	@tests/setup/wolfssl.sh $(WOLFSSL_DIR)
+
+$(WOLFSSL_STAMP): tests/setup/wolfssl.sh tests/setup/wolfssl_options.h
+	@tests/setup/wolfssl.sh $(WOLFSSL_DIR)
+
+.PHONY: wolfssl
+wolfssl: ## looks for a newer source of the TLS library, and builds that
+	@tests/setup/wolfssl.sh $(WOLFSSL_DIR) --update
+endif
+
+.PHONY: always
+always:
+
+$(WOLFSSL_MARK): $(WOLFSSL_STAMP) always
+	@mkdir -p $(@D)
+	@{ echo $(WOLFSSL_FLAGS); $(if $(WOLFSSL_STAMP),cat $<,dpkg-query -W libwolfssl-dev); } > $@.new
+	@cmp -s $@.new $@ || cp $@.new $@
 
 $(BUILD)/pgsplice: $(BUILD)/src/main.o $(RING_OBJECT) $(LIB)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
@@ -60,7 +97,7 @@ $(LIB): $(LIB_OBJECTS)
 	@rm -f $@
 	$(Q)ar rcs $@ $^
 
-$(BUILD)/%.o: %.c Makefile
+$(BUILD)/%.o: %.c Makefile $(WOLFSSL_MARK)
 	@mkdir -p $(@D)
 	@echo "  CC $<"
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
@@ -184,11 +221,11 @@ FUZZ_SECONDS ?= 60
 FUZZ_TARGETS := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 FUZZ_SOURCES := $(filter src/base/% src/config/% src/wire/% src/crypto/%,$(LIB_SOURCES))
 
-$(BUILD)/fuzz/bin/%: tests/fuzz/%.c $(FUZZ_SOURCES)
+$(BUILD)/fuzz/bin/%: tests/fuzz/%.c $(FUZZ_SOURCES) $(WOLFSSL_MARK)
 	@mkdir -p $(@D)
 	@echo "  CLANG $@"
 	$(Q)clang $(CPPFLAGS) -std=gnu11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
-	    -DASSERT_SLOW -o $@ $^ -lwolfssl -linih -lidn
+	    -DASSERT_SLOW -o $@ $(filter %.c,$^) $(WOLFSSL_LIBS) -linih -lidn
 
 $(BUILD)/fuzz/bin/fuzz_statements: $(filter src/io/% src/conn/% src/pool/%,$(LIB_SOURCES))
 $(BUILD)/fuzz/bin/fuzz_console: src/control/console_command.c src/control/console_message.c src/control/show.c
@@ -206,17 +243,27 @@ fuzz: ## each fuzz target for FUZZ_SECONDS
 .PHONY: bench
 bench: ## pgsplice against PgBouncer and plain PostgreSQL; BENCH_ARGS="--quick" for a look
 	@tests/setup/install.sh build run bench
-	@$(MAKE) --no-print-directory $(BUILD)/pgsplice $(BUILD)/bench/storm $(BUILD)/bench/malloc_count.so \
-	    $(BUILD)/bench/atomic_count.so
+	@$(MAKE) --no-print-directory $(BUILD)/pgsplice $(BUILD)/bench/storm $(BUILD)/bench/tls_storm $(BUILD)/bench/tls_storm_own \
+	    $(BUILD)/bench/malloc_count.so $(BUILD)/bench/atomic_count.so
 	@$(MAKE) --no-print-directory $(BUILD)/atomics/pgsplice BUILD=$(BUILD)/atomics \
 	    OPTIMIZE="-O2 -g -fno-inline-atomics" LDLIBS="$(LDLIBS) -latomic"
 	/usr/bin/python3 bench/bench.py --pgsplice $(BUILD)/pgsplice --atomics $(BUILD)/atomics/pgsplice \
 	    --out $(BUILD)/bench $(BENCH_ARGS)
 
+# OpenSSL, as libpq's: so neither the library nor wolfSSL is linked to it.
+$(BUILD)/bench/tls_storm: $(BUILD)/bench/tls_storm.o $(BUILD)/bench/tls_client_openssl.o
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ -lssl -lcrypto
+
 $(BUILD)/bench/storm: $(BUILD)/bench/storm.o $(LIB)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
-$(BUILD)/bench/%_count.so: bench/%_count.c Makefile
+$(BUILD)/bench/tls_storm_own: $(BUILD)/bench/tls_storm.o $(BUILD)/bench/tls_client_own.o $(LIB)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+$(BUILD)/bench/tls_library: $(BUILD)/bench/tls_library.o $(LIB)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+$(BUILD)/bench/%_count.so: bench/%_count.c Makefile $(WOLFSSL_MARK)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS) -std=gnu11 -O2 -fPIC -shared -o $@ $< -ldl
 
@@ -253,7 +300,7 @@ format: ## clang-format over the sources
 	clang-format -i $$(git ls-files '*.c' '*.h')
 
 .PHONY: lint
-lint: ## clang-tidy and cppcheck
+lint: $(WOLFSSL_MARK) ## clang-tidy and cppcheck
 	@tests/setup/install.sh build lint
 	cppcheck --quiet --error-exitcode=1 --inline-suppr --enable=warning,portability --suppress=normalCheckLevelMaxBranches -Iinclude -D_GNU_SOURCE src
 	clang-tidy --quiet --checks='-*,bugprone-*,clang-analyzer-*,-bugprone-easily-swappable-parameters,-bugprone-reserved-identifier,-clang-analyzer-security.insecureAPI.*,-bugprone-assignment-in-if-condition,-bugprone-macro-parentheses' $(LIB_SOURCES) -- $(CPPFLAGS) -std=gnu11
@@ -263,8 +310,13 @@ tidy: ## every include goes down a layer
 	@/usr/bin/python3 tests/setup/check_layers.py
 
 .PHONY: clean
-clean: ## removes the build folder
-	rm -rf $(BUILD)
+clean: ## removes the build folder, but not the TLS library in it, which takes a network
+	@mkdir -p $(BUILD)
+	find $(abspath $(BUILD)) -mindepth 1 -maxdepth 1 ! -path $(abspath $(WOLFSSL_DIR)) -exec rm -rf {} +
+
+.PHONY: distclean
+distclean: ## removes the build folder and the TLS library
+	rm -rf $(BUILD) $(WOLFSSL_DIR)
 
 .PHONY: help
 help: ## this list

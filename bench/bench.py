@@ -3,7 +3,8 @@
 
     bench/bench.py --pgsplice build/pgsplice --out build/bench [--rounds N] [--seconds S] [--quick] [--only a,b]
 
-Sections: matrix prepared latency idle logins keys copy heap cores atomics lending cold. Writes results.md, results.csv and tps.svg into --out.
+Sections: matrix prepared latency idle logins keys copy heap cores atomics lending cold tls (tls_idle tls_handshakes tls_storm
+tls_pgbench tls_bulk). Writes results.md, results.csv and tps.svg into --out.
 Machines are noisy: what counts is the ratio of two figures of the same round. See bench/README.md.
 """
 import argparse
@@ -22,6 +23,8 @@ import sys
 import tempfile
 import threading
 import time
+
+from tls_sections import TlsSections
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SCRATCH = os.path.join(HERE, "..", "tests", "setup", "scratch_postgres.sh")
@@ -51,6 +54,11 @@ class Process:
     def __init__(self, pid):
         self.pid = pid
 
+    def user_us(self):
+        """Of the time of all threads, the part outside the kernel; by ticks of the clock, so only for seconds."""
+        with open(f"/proc/{self.pid}/stat") as file:
+            return int(file.read().rsplit(")", 1)[1].split()[11]) * 1e6 / os.sysconf("SC_CLK_TCK")
+
     def cpu_us(self):
         total = 0
         for path in glob.glob(f"/proc/{self.pid}/task/*/schedstat"):
@@ -75,7 +83,7 @@ class Process:
         return 0
 
 
-class Bench:
+class Bench(TlsSections):
     def __init__(self, options):
         self.options = options
         self.folder = tempfile.mkdtemp(prefix="pgsplice-bench.")
@@ -86,6 +94,9 @@ class Bench:
         self.lines = []
         self.verdicts = []
         self.pg_port = free_port()
+        self.poolers = options.poolers.split(",")
+        self.agreed = set()
+        self.running = []
 
     # servers
 
@@ -98,6 +109,9 @@ class Bench:
         return self
 
     def __exit__(self, *_):
+        for process in self.running:  # none, unless a section has failed
+            process.kill()
+            process.wait()
         run(SCRATCH, "stop", self.folder)
         shutil.rmtree(os.path.realpath(os.path.join(self.folder, "data")), ignore_errors=True)
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -111,14 +125,14 @@ class Bench:
         return run("psql", "-h", "127.0.0.1", "-p", str(port or self.pg_port), "-U", "postgres", "-qAt",
                    "-c", text, "postgres")
 
-    def pgbench(self, port, *arguments, user="postgres"):
+    def pgbench(self, port, *arguments, user="postgres", environment=None):
         return run("pgbench", "-h", "127.0.0.1", "-p", str(port), "-U", user, *arguments, "postgres",
-                   cwd=self.folder)
+                   cwd=self.folder, env={**os.environ, **(environment or {})})
 
     def start(self, what, mode="transaction", auth="trust", busy_poll=None, preload=None, secrets=None, entry="",
-              workers=1, more="", binary=None, pool=20, server_port=None):
+              workers=1, more="", binary=None, pool=20, server_port=None, settings="", environment=None):
         """A pooler of its own; returns (Process, port, stop). `secrets`: of its users; `entry`: more of [databases];
-        `more`: of [pgsplice]; `pool`: default_pool_size; `server_port`: where PostgreSQL is, if not straight."""
+        `more`: of [pgsplice]; `settings`: of [pgbouncer]; `pool`: default_pool_size; `server_port`: where PostgreSQL is, if not straight."""
         port = free_port()
         name = f"{what}-{port}"
         ini = os.path.join(self.folder, name + ".ini")
@@ -132,7 +146,9 @@ class Bench:
                        f"listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
                        f"auth_type = {auth}\nauth_file = {users}\npool_mode = {mode}\n"
                        f"default_pool_size = {pool}\nmax_client_conn = 12000\nlisten_backlog = 1024\n"
-                       "log_connections = 0\nlog_disconnections = 0\nadmin_users = postgres\n")
+                       "log_connections = 0\nlog_disconnections = 0\nadmin_users = postgres\n" + settings)
+            if "server_tls_sslmode" not in settings:
+                file.write("server_tls_sslmode = disable\n")  # the default depends on the version
             if what == "pgsplice":
                 file.write(f"[pgsplice]\nworker_threads = {workers}\n{more}")
                 if busy_poll:
@@ -150,10 +166,11 @@ class Bench:
                        "--clear-groups", "--", binary, "-q", ini]
         else:
             command = [binary, "-q", ini]
-        environment = dict(os.environ)
+        environment = {**os.environ, **(environment or {})}
         if preload:
             environment.update(preload)
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment, cwd=self.folder)
+        self.running.append(process)
         end = time.monotonic() + 10
         while True:
             try:
@@ -171,6 +188,7 @@ class Bench:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+            self.running.remove(process)
         return Process(process.pid), port, stop
 
     # results
@@ -191,12 +209,12 @@ class Bench:
 
     # sections
 
-    def one(self, port, process, protocol, clients, seconds):
+    def one(self, port, process, protocol, clients, seconds, environment=None):
         for old in glob.glob(os.path.join(self.folder, "log.*")):
             os.unlink(old)
-        cpu, switches = (process.cpu_us(), process.switches()) if process else (0, 0)
+        cpu, switches, user = (process.cpu_us(), process.switches(), process.user_us()) if process else (0, 0, 0)
         out = self.pgbench(port, "-n", "-S", "-M", protocol, "-c", str(clients), "-j", "2", "-T",
-                           str(seconds), "-l", "--log-prefix", os.path.join(self.folder, "log"))
+                           str(seconds), "-l", "--log-prefix", os.path.join(self.folder, "log"), environment=environment)
         result = {}
         for line in out.splitlines():
             if line.startswith("tps"):
@@ -214,6 +232,7 @@ class Bench:
             result[f"p{part}_us"] = times[min(len(times) - 1, len(times) * part // 100)]
         if process:
             result["cpu_us"] = (process.cpu_us() - cpu) / count
+            result["user_us"] = (process.user_us() - user) / count
             result["switches"] = (process.switches() - switches) / count
         return result
 
@@ -839,8 +858,11 @@ def main():
     parser.add_argument("--atomics", help="pgsplice built with -fno-inline-atomics, for the section atomics")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3)
+    parser.add_argument("--poolers", default="pgbouncer,pgsplice", help="TLS only: measures one of them alone")
+    parser.add_argument("--client", default="tls_storm", help="TLS only: tls_storm_own is a client with the pooler's own library")
+    parser.add_argument("--groups", help="TLS only: the key exchanges that clients offer, as OpenSSL names them")
     parser.add_argument("--quick", action="store_true", help="one short round: to see that it works")
-    parser.add_argument("--only", default="matrix,prepared,latency,idle,logins,keys,copy,heap,cores,atomics,lending,cold")
+    parser.add_argument("--only", default="matrix,prepared,latency,idle,logins,keys,copy,heap,cores,atomics,lending,cold,tls")
     options = parser.parse_args()
     if options.quick:
         options.rounds, options.seconds = 1, 1

@@ -110,8 +110,8 @@ static bool authenticate(int fd, const struct target *target, const uint8_t *bod
             return false;
         scram_nonce_text(random, nonce);
         writer_init(&first_writer, first, sizeof(first));
-        scram_client_start(scram, nonce, &first_writer);
-        writer_put_string(&writer, SCRAM_MECHANISM);
+        writer_put_string(&writer, scram_client_start(scram, &(struct scram_channel){0},
+                                                      SCRAM_OFFER_PLAIN, nonce, &first_writer));
         writer_put_u32(&writer, (uint32_t)first_writer.bytes);
         writer_put(&writer, first, first_writer.bytes);
         return send_password(fd, &writer);

@@ -8,7 +8,9 @@
 #include "control/resolver.h"
 #include "control/systemd.h"
 #include "control/takeover.h"
+#include "control/tls_setup.h"
 #include "crypto/random.h"
+#include "crypto/tls.h"
 #include "worker/thread.h"
 
 #include <getopt.h>
@@ -46,9 +48,10 @@ static void print_usage(void)
 static void print_version(void)
 {
     printf("pgsplice " PGSPLICE_VERSION "\n"
-           "io_uring: liburing\nadns: %s\ntls: no\nsystemd: yes\n"
+           "io_uring: liburing\nadns: %s\ntls: %s\nsystemd: yes\n"
            "pam: %s\nldap: %s\n",
-           resolver_version(), BUILD_HAS_PAM ? "yes" : "no", BUILD_HAS_LDAP ? "yes" : "no");
+           resolver_version(), tls_library(), BUILD_HAS_PAM ? "yes" : "no",
+           BUILD_HAS_LDAP ? "yes" : "no");
 }
 
 /* The exit status when the program should end at once, -1: go on. */
@@ -129,10 +132,11 @@ static int check_configuration(const char *path)
 {
     struct check check = {0};
     struct snapshot *snapshot = snapshot_load(path, print_line, &check);
+    bool is_good = snapshot != NULL && tls_setup_load(snapshot, NULL, print_line, &check);
 
     if (snapshot != NULL)
         snapshot_release(snapshot);
-    if (snapshot == NULL || check.mistakes > 0) {
+    if (!is_good || check.mistakes > 0) {
         printf("%s: %u mistake%s\n", path, check.mistakes, check.mistakes == 1 ? "" : "s");
         return 1;
     }
@@ -309,6 +313,10 @@ int main(int argc, char **argv)
 
     if (status >= 0)
         return status;
+    if (!tls_init()) {
+        log_write(LEVEL_FATAL, "the TLS library cannot be used: %s", tls_library());
+        return 1;
+    }
     if (arguments.check_path != NULL)
         return check_configuration(arguments.check_path);
     control_hold_signals();
@@ -316,6 +324,12 @@ int main(int argc, char **argv)
     if (snapshot == NULL) {
         log_kept_lines();
         log_write(LEVEL_FATAL, "cannot load config file");
+        return 1;
+    }
+    /* Before the user changes: the key may be root's only. */
+    if (!tls_setup_load(snapshot, NULL, keep_line, NULL)) {
+        log_kept_lines();
+        log_write(LEVEL_FATAL, "cannot set up TLS");
         return 1;
     }
     running = snapshot;
@@ -415,8 +429,8 @@ int main(int argc, char **argv)
             thread_accept_again(i);
     }
     log_write(LEVEL_LOG,
-              "process up: pgsplice " PGSPLICE_VERSION ", liburing (io_uring), adns: %s, tls: no",
-              resolver_version());
+              "process up: pgsplice " PGSPLICE_VERSION ", liburing (io_uring), adns: %s, tls: %s",
+              resolver_version(), tls_library());
     if (arguments.is_daemon)
         process_daemon_ready();
     control_options.worker_count = worker_count;

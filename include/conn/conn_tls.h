@@ -11,10 +11,11 @@
 must_check int conn_tls_seal(struct conn *conn);
 /* Decrypts and gives it to `received`; says `ended`. */
 void conn_tls_received(struct conn *conn, const void *data, size_t bytes);
-/* The end has not been said yet (close_notify). */
+/* The end has not been said yet (close_notify), and the peer is still there. */
 static inline bool conn_owes_goodbye(const struct conn *conn)
 {
-    return conn->tls != NULL && !conn->tls->has_failed && !conn->tls->has_said_goodbye;
+    return conn->tls != NULL && !conn->tls->has_failed && !conn->tls->has_said_goodbye &&
+           !conn->has_ended;
 }
 
 /* The conn is gone, or another's. */

@@ -24,6 +24,9 @@ bool certificate_is_of_host(struct certificate certificate, const char *host);
 /* Whether one of its alternative names is `name`, or, if none is, its common name. Compared as above. */
 bool certificate_has_name(struct certificate certificate, const char *name);
 
+/* The bits of its public key, as they stand in it. NULL: it cannot be read. */
+const uint8_t *certificate_public_key(struct certificate certificate, size_t *bytes);
+
 /* tls-server-end-point (RFC 5929): the hash of the certificate by its signature's hash function; MD5 and
  * SHA-1 are replaced by SHA-256. Bytes written; 0: its signature has no hash function (Ed25519), or an
  * unknown one. */

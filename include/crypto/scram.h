@@ -1,4 +1,5 @@
-/* scram.h - SCRAM-SHA-256, both ends (RFC 5802, RFC 7677), in the dialect that PostgreSQL speaks.
+/* scram.h - SCRAM-SHA-256 and SCRAM-SHA-256-PLUS, both ends (RFC 5802, RFC 7677, RFC 5929), in the
+ * dialect that PostgreSQL speaks.
  *
  * We are the server towards a client (struct scram_server) and the client towards PostgreSQL
  * (struct scram_client). Both are state machines over byte arrays: pure, no allocation, no I/O, no
@@ -9,8 +10,14 @@
  * Everything takes microseconds except scram_salted_password, which takes milliseconds on purpose:
  * run it in a helper thread only.
  *
- * The dialect: no channel binding, no authorization identity; the user name in the first message is
- * not looked at, that of the startup message counts; passwords that SASLprep refuses are used raw.
+ * The dialect: channel binding is tls-server-end-point, the hash of the server's certificate, and no
+ * other; no authorization identity; the user name in the first message is not looked at, that of the
+ * startup message counts; passwords that SASLprep refuses are used raw.
+ *
+ * What channel binding is good for: who sits between the ends with a certificate of his own (an end
+ * that does not verify certificates lets him) can pass SCRAM on as it is, but not SCRAM-PLUS, whose
+ * proof holds for one certificate. He could take PLUS from the server's list: so who can bind and
+ * finds no PLUS says so (`y`), under the proof, and a server that had offered it ends the exchange.
  *
  * Any result but SCRAM_OK ends the login: the struct may only be wiped or started anew. Calls out
  * of order are our own mistakes and asserted. */
@@ -21,6 +28,7 @@
 #include "base/bytes.h"
 
 #define SCRAM_MECHANISM "SCRAM-SHA-256"
+#define SCRAM_MECHANISM_PLUS "SCRAM-SHA-256-PLUS"
 
 enum {
     SCRAM_KEY_BYTES = 32,
@@ -45,6 +53,9 @@ enum {
     /* The peer's half. */
     SCRAM_PEER_NONCE_BYTES_MAX = 128,
 
+    /* Hash of a certificate: SHA-512 at most. */
+    SCRAM_BINDING_BYTES_MAX = 64,
+
     /* What a peer may send at most in one message; PostgreSQL has the same limit. */
     SCRAM_MESSAGE_BYTES_MAX = 1024,
     /* Of these, messages that have to be remembered: room for nonce, escaped user name, salt. */
@@ -54,7 +65,7 @@ enum {
     /* What our messages take at most: the room that the writers must have. */
     SCRAM_CLIENT_FIRST_ROOM = 64,
     SCRAM_SERVER_FIRST_ROOM = SCRAM_SERVER_FIRST_BYTES_MAX,
-    SCRAM_CLIENT_FINAL_ROOM = 256,
+    SCRAM_CLIENT_FINAL_ROOM = 336,
     SCRAM_SERVER_FINAL_ROOM = 64,
 };
 
@@ -66,8 +77,12 @@ enum scram_result {
     SCRAM_BAD_NONCE,       /* not an extension of ours; somebody answers another exchange */
     SCRAM_BAD_SALT,        /* as client: no base64, or empty */
     SCRAM_BAD_ITERATIONS,  /* as client: no number, or not in 1 to SCRAM_ITERATION_COUNT_MAX */
-    SCRAM_CHANNEL_BINDING, /* as server: the client demands channel binding ("p=") */
+    SCRAM_CHANNEL_BINDING, /* as server: the client binds ("p=") in the mechanism without PLUS */
+    SCRAM_NOT_BOUND,       /* as server: the client chose PLUS and does not bind ("n", "y") */
+    SCRAM_DOWNGRADED,      /* as server: the client could bind and was told that we cannot ("y") */
+    SCRAM_BINDING_TYPE,    /* as server: PLUS with another type than tls-server-end-point */
     SCRAM_BINDING_CHANGED, /* as server: c= is not what the first message began with */
+    SCRAM_WRONG_BINDING,   /* as server: c= is bound to another channel than this one */
     SCRAM_AUTHZID,         /* as server: the client wants to act as somebody else ("a=") */
     SCRAM_WRONG_PROOF,     /* as server: the password is wrong, or the secret is a mock */
     SCRAM_SERVER_ERROR,    /* as client: the server's last message is "e=..." */
@@ -138,18 +153,37 @@ void scram_keys_from_salted(const uint8_t salted[SCRAM_KEY_BYTES],
 void scram_nonce_text(const uint8_t random[SCRAM_NONCE_BYTES],
                       char text[SCRAM_NONCE_TEXT_BYTES_MAX]);
 
+/* ---- What lies below an exchange ---- */
+
+/* All zero: a plain connection. */
+struct scram_channel {
+    bool is_tls;
+    uint8_t binding_bytes;                    /* 0: there is nothing to bind to */
+    uint8_t binding[SCRAM_BINDING_BYTES_MAX]; /* tls-server-end-point of this connection */
+};
+
+/* Mechanisms, as they are offered. */
+enum { SCRAM_OFFER_PLAIN = 1, SCRAM_OFFER_PLUS = 2 };
+
+/* "n": this end does not bind. "y": it could, but the other end does not offer it. "p": it does. */
+enum scram_gs2_flag { SCRAM_GS2_NO = 'n', SCRAM_GS2_NOT_OFFERED = 'y', SCRAM_GS2_BOUND = 'p' };
+
 /* ---- As server: a client logs in to us ----
  *
  *   start(client-first) -> server-first ; finish(client-final) -> server-final, ClientKey */
 
 enum scram_state { SCRAM_START, SCRAM_SENT_FIRST, SCRAM_SENT_FINAL, SCRAM_ENDED };
 
+/* What we offer on this channel, SCRAM_OFFER_ bits: PLUS where there is something to bind to. */
+unsigned scram_server_offers(const struct scram_channel *channel);
+
 /* About 1.1 KiB; needs no clean-up but scram_server_wipe. */
 struct scram_server {
     /* for scram*.c only */
     uint8_t state; /* enum scram_state; SCRAM_START is 0 */
-    char gs2_flag; /* 'n' or 'y' */
     bool is_mock;
+    uint8_t gs2_flag; /* enum scram_gs2_flag */
+    struct scram_channel channel;
     uint16_t client_first_bare_bytes;
     uint16_t server_first_bytes;
     uint16_t nonce_bytes; /* of both halves; they stand in server_first behind "r=" */
@@ -159,18 +193,23 @@ struct scram_server {
     char server_first[SCRAM_SERVER_FIRST_BYTES_MAX];
 };
 
-/* `message`: the client-first-message (any bytes). `nonce`: our half, see scram_nonce_text;
- * printable without comma (asserted). `out` has to have SCRAM_SERVER_FIRST_ROOM (asserted). May be:
- * BAD, TOO_LONG, BAD_EXTENSION, CHANNEL_BINDING, AUTHZID. */
-must_check enum scram_result scram_server_start(struct scram_server *server, const void *message,
-                                                size_t bytes, const char *nonce,
-                                                const struct scram_secret *secret,
-                                                struct writer *out);
+/* `mechanism`: the one that the client has chosen of our offers (asserted). `message`: the
+ * client-first-message (any bytes). `nonce`: our half, see scram_nonce_text; printable without comma
+ * (asserted). `out` has to have SCRAM_SERVER_FIRST_ROOM (asserted). May be: BAD, TOO_LONG,
+ * BAD_EXTENSION, CHANNEL_BINDING, NOT_BOUND, DOWNGRADED, BINDING_TYPE, AUTHZID. */
+must_check enum scram_result
+scram_server_start(struct scram_server *server, const struct scram_channel *channel,
+                   unsigned mechanism, const void *message, size_t bytes, const char *nonce,
+                   const struct scram_secret *secret, struct writer *out);
+
+/* After SCRAM_BINDING_TYPE: the type, for the error; 30 characters at most, '?' for what is not
+ * printable ASCII. */
+const char *scram_server_binding_type(const struct scram_server *server);
 
 /* `message`: the client-final-message (any bytes). On SCRAM_OK the client knows the password,
  * `client_key` is its ClientKey (for PostgreSQL, if that has the same secret), and `out` has got
  * the server-final-message. Else both are untouched. `out` has to have SCRAM_SERVER_FINAL_ROOM
- * (asserted). May be: BAD, TOO_LONG, BAD_NONCE, BINDING_CHANGED, WRONG_PROOF. */
+ * (asserted). May be: BAD, TOO_LONG, BAD_NONCE, BINDING_CHANGED, WRONG_BINDING, WRONG_PROOF. */
 must_check enum scram_result scram_server_finish(struct scram_server *server, const void *message,
                                                  size_t bytes, uint8_t client_key[SCRAM_KEY_BYTES],
                                                  struct writer *out);
@@ -183,7 +222,7 @@ void scram_server_wipe(struct scram_server *server);
  *   (the keys: known from a client's login, or a helper computes them)
  *   prove(keys) -> client-final ; finish(server-final) */
 
-/* About 0.5 KiB; needs no clean-up but scram_client_wipe. */
+/* About 0.6 KiB; needs no clean-up but scram_client_wipe. */
 struct scram_client {
     /* For the reader, after scram_client_challenge: what scram_salted_password is to be called
      * with. */
@@ -193,6 +232,8 @@ struct scram_client {
     /* for scram*.c only */
     uint8_t state; /* enum scram_state */
     bool is_challenged;
+    uint8_t gs2_flag; /* enum scram_gs2_flag */
+    struct scram_channel channel;
     uint16_t server_first_bytes;
     uint16_t nonce_bytes; /* of both halves; they stand in server_first behind "r=" */
     char nonce[SCRAM_NONCE_TEXT_BYTES_MAX];
@@ -200,8 +241,12 @@ struct scram_client {
     char server_first[SCRAM_SERVER_FIRST_BYTES_MAX];
 };
 
-/* `nonce` as above. `out` has to have SCRAM_CLIENT_FIRST_ROOM (asserted). */
-void scram_client_start(struct scram_client *client, const char *nonce, struct writer *out);
+/* `offers`: SCRAM_OFFER_ bits that the server has listed. PLUS is taken where both ends can bind. NULL:
+ * there is nothing that we can take, `client` and `out` are untouched. Else the mechanism's name. `nonce`
+ * as above. `out` has to have SCRAM_CLIENT_FIRST_ROOM (asserted). */
+must_check const char *scram_client_start(struct scram_client *client,
+                                          const struct scram_channel *channel, unsigned offers,
+                                          const char *nonce, struct writer *out);
 
 /* `message`: the server-first-message (any bytes).
  * May be: BAD, TOO_LONG, BAD_EXTENSION, BAD_NONCE, BAD_SALT, BAD_ITERATIONS. */

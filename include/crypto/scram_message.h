@@ -6,6 +6,7 @@
 #define CRYPTO_SCRAM_MESSAGE_H
 
 #include "base/base.h"
+#include "crypto/base64.h"
 #include "crypto/hmac.h"
 #include "crypto/scram.h"
 
@@ -42,6 +43,21 @@ must_check bool scram_is_nonce(const char *text, size_t bytes);
 
 /* 1 to `max`, decimal digits only, the first no zero; 0 if not so. */
 must_check uint32_t scram_read_iterations(const char *text, size_t bytes, uint32_t max);
+
+#define SCRAM_BINDING_TYPE_TEXT "tls-server-end-point"
+
+enum {
+    SCRAM_GS2_HEADER_BYTES_MAX = 2 + sizeof(SCRAM_BINDING_TYPE_TEXT) - 1 + 2, /* "p=...,," */
+    SCRAM_BINDING_TEXT_BYTES_MAX =
+        BASE64_TEXT_BYTES(SCRAM_GS2_HEADER_BYTES_MAX + SCRAM_BINDING_BYTES_MAX),
+};
+
+/* The gs2-header without authorization identity. Returns its length; no closing zero. */
+size_t scram_gs2_header(enum scram_gs2_flag flag, char header[SCRAM_GS2_HEADER_BYTES_MAX]);
+
+/* The value of "c=": the header, and what is bound to, as base64. Returns its length. */
+size_t scram_binding_text(enum scram_gs2_flag flag, const struct scram_channel *channel,
+                          char text[SCRAM_BINDING_TEXT_BYTES_MAX]);
 
 /* The signature of an exchange: HMAC(key, AuthMessage), RFC 5802 section 3. */
 void scram_sign(const uint8_t key[SCRAM_KEY_BYTES], const struct scram_value *client_first_bare,

@@ -38,13 +38,15 @@ enum tls_dhe { TLS_DHE_NONE, TLS_DHE_2048, TLS_DHE_1024 };
 /* NULL and "" both mean: none. */
 struct tls_options {
     enum tls_side side;
-    unsigned protocols;           /* TLS_PROTOCOL_ bits, at least one */
+    unsigned protocols;           /* TLS_PROTOCOL_ bits; at least one that the library has */
     const char *certificate_file; /* PEM, chain behind it; a server must have one */
-    const char *key_file;
+    const char *key_file;         /* PEM, without a password */
     const char *authorities_file; /* PEM; NULL with TLS_VERIFY_NONE only */
     const char *suites;           /* explicit, by preference, OpenSSL's names for TLS 1.2 and lower
                                      and RFC names for 1.3, ':' between: tls_ciphers.h makes it */
-    const char *groups;           /* by preference: "X25519:P-256:P-384"; NULL: a good default */
+    /* By preference: "X25519:P-256:P-384"; NULL: a good default. A server of TLS 1.2 only takes
+     * the sizes from it: no group that is smaller than the smallest. */
+    const char *groups;
     enum tls_verify verify;
     enum tls_dhe dhe;
     /* Server: chosen when offered; a list without it is refused (RFC 7301), no list is accepted.
@@ -84,8 +86,9 @@ const char *tls_library(void);
 bool tls_has_fast_aes(void);
 /* Whether the library has the cipher suite of this name (see tls_options.suites). */
 bool tls_has_suite(const char *name);
-/* Tests and simulation: where seeds come from, so that a run can be repeated. NULL: the kernel again.
- * False: this build of the library cannot. */
+/* Tests and simulation: where seeds come from, so that a run can be repeated; they must look random, since
+ * the library refuses those that repeat themselves. NULL: the kernel again. False: this build of the
+ * library cannot. */
 must_check bool tls_set_seed(void (*seed)(void *out, size_t bytes));
 
 /* One reference, the caller's. NULL: `error` says what is wrong with which file or option. */
@@ -124,6 +127,9 @@ size_t tls_read_bytes_max(const struct tls *tls);
 /* In records of at most TLS_RECORD_BYTES_MAX. False: the session has failed. */
 must_check bool tls_write(struct tls *tls, struct tls_output *output, const void *data,
                           size_t bytes);
+/* TLS 1.3, else false: new keys for what we say, and the peer is asked for new ones too. A peer may do
+ * this at any time (tls_read answers it); the library does it by itself before a key is worn out. */
+must_check bool tls_update_keys(struct tls *tls, struct tls_output *output);
 /* At the end, once; nothing may be written behind it. */
 void tls_close_notify(struct tls *tls, struct tls_output *output);
 

@@ -73,6 +73,7 @@ struct login {
     struct buffer *input;   /* not yet used */
     uint32_t input_bytes;
     struct scram_secret secret;
+    struct scram_channel channel; /* LOGIN_SASL_FIRST: what was offered is for this */
     struct scram_server scram;
     char password[LOGIN_MESSAGE_BYTES_MAX];    /* LOGIN_CHECK, for the helper and for the pool */
     uint64_t refused_us, refusal_delay_us;     /* LOGIN_REFUSED */

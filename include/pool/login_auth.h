@@ -3,7 +3,8 @@
  *
  * Knows the login's user and secret_text, nothing of databases and pools (but that forced users and
  * auth_user bar some methods). What costs time (PBKDF2, the name of an OS user, PAM, LDAP) is a job; the client may be gone when it is back. Keys of plain secrets are kept for each core
- * (core.scram_entries). Texts of errors: tests/compat/errors.tsv. Thread: the core's. */
+ * (core.scram_entries). SCRAM can be bound to the TLS below it (channel.h): then that is offered first,
+ * to everybody alike. Texts of errors: tests/compat/errors.tsv. Thread: the core's. */
 #ifndef POOL_LOGIN_AUTH_H
 #define POOL_LOGIN_AUTH_H
 

@@ -2,7 +2,8 @@
  * authentication, and what the server tells about itself (protocol: "Start-up").
  *
  * A rogue server is doubted like a rogue client: each message is bounded, each length checked,
- * SCRAM verifies the server's own signature. A PBKDF2 goes to a helper thread; its result is kept
+ * SCRAM verifies the server's own signature, and is bound to the TLS below it (channel.h) where the
+ * server offers that. A PBKDF2 goes to a helper thread; its result is kept
  * in the pool. */
 #ifndef POOL_SERVER_LOGIN_H
 #define POOL_SERVER_LOGIN_H

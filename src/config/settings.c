@@ -77,9 +77,6 @@ static enum log_level judge_auth_type(const struct setting *setting, int64_t val
 {
     (void)setting;
     switch (value) {
-    case AUTH_CERT:
-        *why = "auth_type cert is not supported by this version yet";
-        return LEVEL_ERROR;
     case AUTH_LDAP:
         if (BUILD_HAS_LDAP)
             return LEVEL_LOG;
@@ -95,35 +92,6 @@ static enum log_level judge_auth_type(const struct setting *setting, int64_t val
     }
 }
 
-static enum log_level judge_client_tls_sslmode(const struct setting *setting, int64_t value,
-                                               const char **why)
-{
-    (void)setting;
-    if (value >= TLS_MODE_REQUIRE) {
-        *why = "client_tls_sslmode require, verify-ca and verify-full are not supported by this "
-               "version yet";
-        return LEVEL_ERROR;
-    }
-    if (value != TLS_MODE_DISABLE) {
-        *why = "TLS is not supported by this version yet: client_tls_sslmode is taken as disable";
-        return LEVEL_WARNING;
-    }
-    return LEVEL_LOG;
-}
-
-static enum log_level judge_server_tls_sslmode(const struct setting *setting, int64_t value,
-                                               const char **why)
-{
-    (void)setting;
-    if (value >= TLS_MODE_REQUIRE) {
-        *why = "server_tls_sslmode require, verify-ca and verify-full are not supported by this "
-               "version yet";
-        return LEVEL_ERROR;
-    }
-    /* allow and prefer promise nothing, and prefer is the default: nothing to say. */
-    return LEVEL_LOG;
-}
-
 static enum log_level judge_power_of_two(const struct setting *setting, int64_t value,
                                          const char **why)
 {
@@ -134,9 +102,6 @@ static enum log_level judge_power_of_two(const struct setting *setting, int64_t 
     }
     return LEVEL_LOG;
 }
-
-#define LATER(what) what " not supported by this version yet"
-static const char tls_later[] = LATER("TLS is");
 
 /* clang-format off */
 #define AT(field) offsetof(struct settings, field)
@@ -166,22 +131,21 @@ const struct setting settings_table[] = {
     STRING(SETTING_STRING, auth_ldap_options, NULL, RELOAD, "Options for auth_type ldap, as behind `ldap` in an HBA file.", .is_secret = true),
     STRING(SETTING_STRING, auth_query, "SELECT rolname, CASE WHEN rolvaliduntil < now() THEN NULL ELSE rolpassword END FROM pg_authid WHERE rolname=$1 AND rolcanlogin", RELOAD,
         "Query that returns name and secret of a user who is not in auth_file."),
-    ONE_OF(auth_type, auth_type_names, "md5", RELOAD, "How clients prove who they are.", .judge = judge_auth_type, .unused_reason = "cert is not supported by this version yet and refused"),
+    ONE_OF(auth_type, auth_type_names, "md5", RELOAD, "How clients prove who they are.", .judge = judge_auth_type),
     STRING(SETTING_STRING, auth_user, NULL, RELOAD, "User who runs auth_query."),
     SECONDS(autodb_idle_timeout, "3600", RELOAD, "A database made from the `*` entry is forgotten after so long without connections; 0: never."),
     SECONDS(cancel_wait_timeout, "10", RELOAD, "A cancel request that could not be forwarded for so long is dropped; 0: never."),
     SECONDS(client_idle_timeout, "0", RELOAD, "A client that sends nothing for so long and holds no server is closed; 0: never."),
     SECONDS(client_login_timeout, "60", RELOAD, "A client that has not logged in after so long is closed; 0: never."),
-    STRING(SETTING_STRING, client_tls13_ciphers, NULL, RELOAD, "TLS 1.3 suites for clients.", .unused_reason = tls_later),
-    STRING(SETTING_PATH, client_tls_ca_file, "", RELOAD, "Authorities that client certificates are verified against.", .unused_reason = tls_later),
-    STRING(SETTING_PATH, client_tls_cert_file, "", RELOAD, "Certificate shown to clients.", .unused_reason = tls_later),
-    STRING(SETTING_STRING, client_tls_ciphers, "default", RELOAD, "Ciphers for clients, TLS 1.2 and lower.", .unused_reason = tls_later),
-    ONE_OF(client_tls_dheparams, tls_dheparams_names, "auto", RELOAD, "Parameters of the DHE key exchange.", .unused_reason = tls_later),
-    STRING(SETTING_STRING, client_tls_ecdhcurve, "auto", RELOAD, "Curve of the ECDHE key exchange.", .unused_reason = tls_later),
-    STRING(SETTING_PATH, client_tls_key_file, "", RELOAD, "Key of client_tls_cert_file.", .unused_reason = tls_later),
-    STRING(SETTING_LIST, client_tls_protocols, "secure", RELOAD, "TLS versions for clients.", .unused_reason = tls_later),
-    ONE_OF(client_tls_sslmode, tls_mode_names, "disable", RELOAD, "Whether clients may or must use TLS.", .judge = judge_client_tls_sslmode,
-        .unused_reason = "TLS is not supported by this version yet: allow and prefer are taken as disable, the others are refused"),
+    STRING(SETTING_STRING, client_tls13_ciphers, NULL, RELOAD, "Suites of TLS 1.3 for clients, as TLS_AES_128_GCM_SHA256:...; unset: ours, the fastest first."),
+    STRING(SETTING_PATH, client_tls_ca_file, "", RELOAD, "Authorities that client certificates are verified against; with it a certificate that is sent has to be good in every mode."),
+    STRING(SETTING_PATH, client_tls_cert_file, "", RELOAD, "Certificate shown to clients, PEM, its chain behind it; RELOAD reads it again."),
+    STRING(SETTING_STRING, client_tls_ciphers, "default", RELOAD, "Ciphers for clients, TLS 1.2 and lower: a list as OpenSSL has them; default, secure, normal, fast: ours; all."),
+    ONE_OF(client_tls_dheparams, tls_dheparams_names, "auto", RELOAD, "Parameters of the DHE key exchange, TLS 1.2 and lower: 2048 bits, legacy 1024, none: no DHE."),
+    STRING(SETTING_STRING, client_tls_ecdhcurve, "auto", RELOAD, "Curves of the ECDHE key exchange: auto, X25519, prime256v1, secp384r1, secp521r1; none: no ECDHE in TLS 1.2 and lower."),
+    STRING(SETTING_PATH, client_tls_key_file, "", RELOAD, "Key of client_tls_cert_file, PEM; RELOAD reads it again."),
+    STRING(SETTING_LIST, client_tls_protocols, "secure", RELOAD, "TLS versions for clients: tlsv1.1, tlsv1.2, tlsv1.3, all, secure (1.2 and 1.3)."),
+    ONE_OF(client_tls_sslmode, tls_mode_names, "disable", RELOAD, "Whether clients may (allow, prefer) or must (require) use TLS, and must show a good certificate (verify-ca, verify-full)."),
     STRING(SETTING_PATH, conffile, NULL, RELOAD, "The main configuration file, as given on the command line."),
     NUMBER(SETTING_INT, default_pool_size, "20", 0, SIZE_MAX_SENSIBLE, RELOAD, "Server connections of one pool (database and user); 0: no limit."),
     BOOLEAN(disable_pqexec, "0", RESTART, "Closes clients that send a simple query, in the console too."),
@@ -231,14 +195,13 @@ const struct setting settings_table[] = {
     STRING(SETTING_STRING, server_reset_query, "DISCARD ALL", RELOAD, "Query that cleans a server when it goes back, in session mode."),
     BOOLEAN(server_reset_query_always, "0", RELOAD, "Runs server_reset_query in every pool mode."),
     BOOLEAN(server_round_robin, "0", RELOAD, "Uses the server that was idle longest first instead of last."),
-    STRING(SETTING_STRING, server_tls13_ciphers, NULL, RELOAD, "TLS 1.3 suites for servers.", .unused_reason = tls_later),
-    STRING(SETTING_PATH, server_tls_ca_file, "", RELOAD, "Authorities that server certificates are verified against.", .unused_reason = tls_later),
-    STRING(SETTING_PATH, server_tls_cert_file, "", RELOAD, "Certificate shown to servers.", .unused_reason = tls_later),
-    STRING(SETTING_STRING, server_tls_ciphers, "default", RELOAD, "Ciphers for servers, TLS 1.2 and lower.", .unused_reason = tls_later),
-    STRING(SETTING_PATH, server_tls_key_file, "", RELOAD, "Key of server_tls_cert_file.", .unused_reason = tls_later),
-    STRING(SETTING_LIST, server_tls_protocols, "secure", RELOAD, "TLS versions for servers.", .unused_reason = tls_later),
-    ONE_OF(server_tls_sslmode, tls_mode_names, "prefer", RELOAD, "Whether servers are reached with TLS.", .judge = judge_server_tls_sslmode,
-        .unused_reason = "TLS is not supported by this version yet: allow and prefer connect without it, the stricter ones are refused"),
+    STRING(SETTING_STRING, server_tls13_ciphers, NULL, RELOAD, "Suites of TLS 1.3 for servers."),
+    STRING(SETTING_PATH, server_tls_ca_file, "", RELOAD, "Authorities that server certificates are verified against."),
+    STRING(SETTING_PATH, server_tls_cert_file, "", RELOAD, "Certificate shown to servers that ask for one, PEM; RELOAD reads it again."),
+    STRING(SETTING_STRING, server_tls_ciphers, "default", RELOAD, "Ciphers for servers, TLS 1.2 and lower, as client_tls_ciphers."),
+    STRING(SETTING_PATH, server_tls_key_file, "", RELOAD, "Key of server_tls_cert_file, PEM; RELOAD reads it again."),
+    STRING(SETTING_LIST, server_tls_protocols, "secure", RELOAD, "TLS versions for servers, as client_tls_protocols."),
+    ONE_OF(server_tls_sslmode, tls_mode_names, "prefer", RELOAD, "Whether servers are reached with TLS: allow and prefer: if they have it, require: only so, verify-ca: with a good certificate, verify-full: of their name, too."),
     BOOLEAN(so_reuseport, "0", RESTART, "Lets several processes listen on the same port."),
     NUMBER(SETTING_INT, stats_period, "60", 1, SECONDS_MAX_SENSIBLE, RELOAD, "Seconds between two lines of statistics, and the period of averages."),
     STRING(SETTING_LIST, stats_users, "", RELOAD, "Users who may use the reading commands of the console."),

@@ -3,10 +3,16 @@
 #include <errno.h>
 #include <string.h>
 
+/* Ahead of the socket there is never more than that: conn_tls_seal stops before, and a peer that has its
+ * keys changed again and again without reading the answers is not waited for. */
+enum { SEALED_BYTES_MAX = 2 * CONN_SEALED_BYTES };
+
 static bool put(struct tls_output *output, const void *data, size_t bytes)
 {
     struct conn_tls *tls = OWNER_OF(output, struct conn_tls, output);
 
+    if (tls->sealed.bytes > SEALED_BYTES_MAX - bytes)
+        return false;
     return span_queue_push_copy(&tls->sealed, tls->conn->loop, data, bytes);
 }
 

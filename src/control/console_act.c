@@ -3,6 +3,7 @@
 #include "control/console.h"
 #include "control/control.h"
 #include "control/merge.h"
+#include "control/tls_setup.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -208,6 +209,12 @@ static bool is_drivers_setting(const char *key)
     return table != NULL && table->value != NULL;
 }
 
+static void say_in_log(void *context, enum log_level level, const char *text)
+{
+    (void)context;
+    log_write(level, "%s", text);
+}
+
 static void run_set(struct session *session)
 {
     const char *key = session->command.argument;
@@ -227,6 +234,14 @@ static void run_set(struct session *session)
     if (changed == NULL) {
         console_failed(session, "SET failed");
         return;
+    }
+    /* Changed all the same: it may need a second one to go with it, as a key its certificate. */
+    if (!tls_setup_is_about(key)) {
+        tls_setup_keep(changed, running);
+    } else if (!tls_setup_load(changed, running, say_in_log, NULL)) {
+        tls_setup_keep(changed, running);
+        show_error(&session->output, "NOTICE", NULL,
+                   "TLS settings could not be applied, still using old configuration", NULL);
     }
     snprintf(session->set_tag, sizeof(session->set_tag), "SET %s=%s", key, session->command.value);
     session->request = request_make(control_requests(), session, answer_command);

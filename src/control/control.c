@@ -9,6 +9,7 @@
 #include "control/resolver.h"
 #include "control/systemd.h"
 #include "control/takeover.h"
+#include "control/tls_setup.h"
 #include "pool/peer.h"
 
 #include <errno.h>
@@ -232,6 +233,10 @@ const char *control_reload(struct request *request)
 
     systemd_reloading();
     snapshot = snapshot_reload(control.snapshot, path, report_line, NULL);
+    if (snapshot != NULL && !tls_setup_load(snapshot, control.snapshot, report_line, NULL)) {
+        snapshot_release(snapshot);
+        snapshot = NULL;
+    }
     systemd_ready();
     if (snapshot == NULL) {
         log_write(LEVEL_WARNING, "config file loading failed; the running configuration stays");

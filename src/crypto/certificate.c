@@ -12,6 +12,7 @@
 enum {
     DER_BOOLEAN = 0x01,
     DER_INTEGER = 0x02,
+    DER_BITS = 0x03,
     DER_OCTETS = 0x04,
     DER_OID = 0x06,
     DER_UTF8 = 0x0c,
@@ -29,6 +30,7 @@ enum {
 /* The parts of a certificate that are asked for. */
 struct parts {
     struct reader subject;
+    struct reader key;       /* SubjectPublicKeyInfo */
     struct reader names;     /* GeneralNames of subjectAltName; empty if there are none */
     struct reader algorithm; /* of the signature: OID and parameters */
 };
@@ -118,8 +120,10 @@ static bool read_parts(struct certificate certificate, struct parts *parts)
         !der_get(&body, DER_SEQUENCE, &skipped) || /* signature */
         !der_get(&body, DER_SEQUENCE, &skipped) || /* issuer */
         !der_get(&body, DER_SEQUENCE, &skipped) || /* validity */
-        !der_get(&body, DER_SEQUENCE, &parts->subject) /* and behind it the key, unique ids */)
+        !der_get(&body, DER_SEQUENCE, &parts->subject) ||
+        !der_get(&body, DER_SEQUENCE, &parts->key))
         return false;
+    /* Then, if they are there, unique ids and extensions. */
     while (reader_left(&body) > 0) {
         if (!der_next(&body, &tag, &skipped))
             return false;
@@ -248,6 +252,18 @@ bool certificate_has_name(struct certificate certificate, const char *name)
         return false;
     found = look_through(parts.names, name, &address);
     return (found & FOUND_FIT) || (!(found & FOUND_BAD) && has_common_name(&parts, name, &address));
+}
+
+const uint8_t *certificate_public_key(struct certificate certificate, size_t *bytes)
+{
+    struct reader algorithm, bits;
+    struct parts parts;
+
+    if (!read_parts(certificate, &parts) || !der_get(&parts.key, DER_SEQUENCE, &algorithm) ||
+        !der_get(&parts.key, DER_BITS, &bits) || bits.bytes < 2)
+        return NULL;
+    *bytes = bits.bytes - 1; /* without the count of bits that are unused, which is none */
+    return bits.data + 1;
 }
 
 static enum wc_HashType hash_of_number(uint8_t number)

@@ -33,9 +33,17 @@ const char *scram_result_text(enum scram_result result)
     case SCRAM_BAD_ITERATIONS:
         return "SCRAM iteration count out of range";
     case SCRAM_CHANNEL_BINDING:
-        return "channel binding not supported";
+        return "SCRAM channel binding in a mechanism without it";
+    case SCRAM_NOT_BOUND:
+        return "no SCRAM channel binding in a mechanism with it";
+    case SCRAM_DOWNGRADED:
+        return "SCRAM channel binding negotiation error";
+    case SCRAM_BINDING_TYPE:
+        return "unsupported SCRAM channel-binding type";
     case SCRAM_BINDING_CHANGED:
-        return "SCRAM channel binding does not match";
+        return "unexpected SCRAM channel-binding attribute";
+    case SCRAM_WRONG_BINDING:
+        return "SCRAM channel binding check failed";
     case SCRAM_AUTHZID:
         return "SCRAM authorization identity not supported";
     case SCRAM_WRONG_PROOF:

@@ -16,31 +16,44 @@
 
 #include <string.h>
 
-static_assert(sizeof(struct scram_client) <= 512, "lies in a slab, one for each login");
-/* "n,,n=,r=" nonce */
-static_assert(8 + SCRAM_NONCE_TEXT_BYTES_MAX <= SCRAM_CLIENT_FIRST_ROOM, "first message fits");
-/* "c=biws,r=" nonces ",p=" proof */
-static_assert(9 + SCRAM_NONCE_TEXT_BYTES_MAX + SCRAM_PEER_NONCE_BYTES_MAX + 3 +
-                      BASE64_TEXT_BYTES(SCRAM_KEY_BYTES) <=
+static_assert(sizeof(struct scram_client) <= 576, "lies in a slab, one for each login");
+/* gs2-header "n=,r=" nonce */
+static_assert(SCRAM_GS2_HEADER_BYTES_MAX + 5 + SCRAM_NONCE_TEXT_BYTES_MAX <=
+                  SCRAM_CLIENT_FIRST_ROOM,
+              "first message fits");
+/* "c=" binding ",r=" nonces ",p=" proof */
+static_assert(2 + SCRAM_BINDING_TEXT_BYTES_MAX + 3 + SCRAM_NONCE_TEXT_BYTES_MAX +
+                      SCRAM_PEER_NONCE_BYTES_MAX + 3 + BASE64_TEXT_BYTES(SCRAM_KEY_BYTES) <=
                   SCRAM_CLIENT_FINAL_ROOM,
               "final message fits");
 
-static const char gs2_header[] = "n,,";
 static const char first_bare[] = "n=,r="; /* no name: PostgreSQL has it from the startup message */
 
-void scram_client_start(struct scram_client *client, const char *nonce, struct writer *out)
+const char *scram_client_start(struct scram_client *client, const struct scram_channel *channel,
+                               unsigned offers, const char *nonce, struct writer *out)
 {
+    enum scram_gs2_flag flag = SCRAM_GS2_NO;
+    char header[SCRAM_GS2_HEADER_BYTES_MAX];
     size_t nonce_bytes = strlen(nonce);
 
     assert(scram_is_nonce(nonce, nonce_bytes));
     assert(nonce_bytes < SCRAM_NONCE_TEXT_BYTES_MAX);
     assert(out->bytes_max - out->bytes >= SCRAM_CLIENT_FIRST_ROOM);
 
-    *client = (struct scram_client){.state = SCRAM_SENT_FIRST};
+    if ((offers & SCRAM_OFFER_PLUS) && channel->binding_bytes > 0)
+        flag = SCRAM_GS2_BOUND;
+    else if (!(offers & SCRAM_OFFER_PLAIN))
+        return NULL;
+    else if (channel->is_tls && !(offers & SCRAM_OFFER_PLUS))
+        flag = SCRAM_GS2_NOT_OFFERED;
+
+    *client = (struct scram_client){
+        .state = SCRAM_SENT_FIRST, .gs2_flag = (uint8_t)flag, .channel = *channel};
     memcpy(client->nonce, nonce, nonce_bytes + 1);
-    writer_put(out, gs2_header, sizeof(gs2_header) - 1);
+    writer_put(out, header, scram_gs2_header(flag, header));
     writer_put(out, first_bare, sizeof(first_bare) - 1);
     writer_put(out, nonce, nonce_bytes);
+    return flag == SCRAM_GS2_BOUND ? SCRAM_MECHANISM_PLUS : SCRAM_MECHANISM;
 }
 
 /* Both halves; the first has to be ours and the second not empty. */
@@ -141,6 +154,7 @@ void scram_client_prove(struct scram_client *client, const uint8_t client_key[SC
     struct scram_value final_bare = {.text = (const char *)out->data + out->bytes};
     uint8_t stored_key[SCRAM_KEY_BYTES], proof[SCRAM_KEY_BYTES];
     char text[BASE64_TEXT_BYTES(SCRAM_KEY_BYTES)];
+    char binding[SCRAM_BINDING_TEXT_BYTES_MAX];
     struct writer first;
     size_t start = out->bytes;
 
@@ -153,7 +167,11 @@ void scram_client_prove(struct scram_client *client, const uint8_t client_key[SC
     writer_put(&first, client->nonce, strlen(client->nonce));
     client_first.bytes = first.bytes;
 
-    writer_put(out, "c=biws,r=", 9); /* "biws" is the base64 of the gs2 header */
+    writer_put(out, "c=", 2);
+    writer_put(
+        out, binding,
+        scram_binding_text((enum scram_gs2_flag)client->gs2_flag, &client->channel, binding));
+    writer_put(out, ",r=", 3);
     writer_put(out, client->server_first + 2, client->nonce_bytes);
     final_bare.bytes = out->bytes - start;
 

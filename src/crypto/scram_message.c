@@ -75,6 +75,37 @@ uint32_t scram_read_iterations(const char *text, size_t bytes, uint32_t max)
     return count <= max ? (uint32_t)count : 0;
 }
 
+size_t scram_gs2_header(enum scram_gs2_flag flag, char header[SCRAM_GS2_HEADER_BYTES_MAX])
+{
+    static const char bound[] = "p=" SCRAM_BINDING_TYPE_TEXT ",,";
+
+    static_assert(sizeof(bound) - 1 == SCRAM_GS2_HEADER_BYTES_MAX, "the longest");
+    if (flag == SCRAM_GS2_BOUND) {
+        memcpy(header, bound, sizeof(bound) - 1);
+        return sizeof(bound) - 1;
+    }
+    assert(flag == SCRAM_GS2_NO || flag == SCRAM_GS2_NOT_OFFERED);
+    header[0] = (char)flag;
+    header[1] = ',';
+    header[2] = ',';
+    return 3;
+}
+
+size_t scram_binding_text(enum scram_gs2_flag flag, const struct scram_channel *channel,
+                          char text[SCRAM_BINDING_TEXT_BYTES_MAX])
+{
+    char data[SCRAM_GS2_HEADER_BYTES_MAX + SCRAM_BINDING_BYTES_MAX];
+    size_t bytes = scram_gs2_header(flag, data);
+
+    if (flag == SCRAM_GS2_BOUND) {
+        assert(channel->binding_bytes > 0);
+        assert(channel->binding_bytes <= SCRAM_BINDING_BYTES_MAX);
+        memcpy(data + bytes, channel->binding, channel->binding_bytes);
+        bytes += channel->binding_bytes;
+    }
+    return base64_encode(data, bytes, text);
+}
+
 void scram_sign(const uint8_t key[SCRAM_KEY_BYTES], const struct scram_value *client_first_bare,
                 const struct scram_value *server_first, const struct scram_value *client_final_bare,
                 uint8_t signature[SCRAM_KEY_BYTES])

@@ -3,8 +3,8 @@
  *   SCRAM_START --client-first--> SCRAM_SENT_FIRST --client-final--> SCRAM_SENT_FINAL
  *        \______________________________\___________________________> SCRAM_ENDED (anything wrong)
  *
- * SENT_FIRST: client_first_bare, server_first and the keys are set. Others: nothing may be relied
- * on. */
+ * SENT_FIRST: client_first_bare, server_first, gs2_flag, channel and the keys are set. Others:
+ * nothing may be relied on. */
 #include "crypto/scram.h"
 
 #include "base/assert.h"
@@ -22,30 +22,95 @@ static_assert(2 + SCRAM_PEER_NONCE_BYTES_MAX + SCRAM_NONCE_TEXT_BYTES_MAX + 3 +
                   SCRAM_SERVER_FIRST_BYTES_MAX,
               "our own first message fits");
 
+unsigned scram_server_offers(const struct scram_channel *channel)
+{
+    return channel->binding_bytes > 0 ? SCRAM_OFFER_PLUS | SCRAM_OFFER_PLAIN : SCRAM_OFFER_PLAIN;
+}
+
+/* Keeps what stands behind "p=", for the error, where else client_first_bare would be. */
+static void keep_binding_type(struct scram_server *server, const struct scram_value *type)
+{
+    size_t bytes = MIN(type->bytes, (size_t)30);
+
+    for (size_t i = 0; i < bytes; i++) {
+        char byte = type->text[i];
+
+        server->client_first_bare[i] = byte >= 0x21 && byte <= 0x7e ? byte : '?';
+    }
+    server->client_first_bare[bytes] = '\0';
+}
+
+const char *scram_server_binding_type(const struct scram_server *server)
+{
+    assert(server->state == SCRAM_ENDED);
+    return server->client_first_bare;
+}
+
+/* Reads the flag of the gs2-header up to and with its comma, and judges it. */
+static enum scram_result read_gs2_flag(struct scram_server *server, unsigned mechanism,
+                                       const char *message, size_t bytes, size_t *flag_bytes)
+{
+    static const char bound[] = SCRAM_BINDING_TYPE_TEXT;
+    bool is_plus = mechanism == SCRAM_OFFER_PLUS;
+    struct scram_attributes attributes;
+    struct scram_value type;
+    char name;
+
+    switch (message[0]) {
+    case SCRAM_GS2_BOUND:
+        if (!is_plus)
+            return SCRAM_CHANNEL_BINDING;
+        scram_attributes_init(&attributes, message, bytes);
+        if (!scram_attributes_next(&attributes, &name, &type) || attributes.is_finished)
+            return SCRAM_BAD;
+        if (type.bytes != sizeof(bound) - 1 || memcmp(type.text, bound, type.bytes) != 0) {
+            keep_binding_type(server, &type);
+            return SCRAM_BINDING_TYPE;
+        }
+        *flag_bytes = (size_t)(attributes.at - message);
+        break;
+    case SCRAM_GS2_NO:
+    case SCRAM_GS2_NOT_OFFERED:
+        if (bytes < 2 || message[1] != ',')
+            return SCRAM_BAD;
+        if (is_plus)
+            return SCRAM_NOT_BOUND;
+        /* Right where we have not offered it. Else somebody has changed our list on its way. */
+        if (message[0] == SCRAM_GS2_NOT_OFFERED && server->channel.binding_bytes > 0)
+            return SCRAM_DOWNGRADED;
+        *flag_bytes = 2;
+        break;
+    default:
+        return SCRAM_BAD;
+    }
+    server->gs2_flag = (uint8_t)message[0];
+    return SCRAM_OK;
+}
+
 /* Reads the client-first-message; `nonce` is the client's half of the nonce. */
-static enum scram_result read_first(struct scram_server *server, const char *message, size_t bytes,
-                                    struct scram_value *nonce)
+static enum scram_result read_first(struct scram_server *server, unsigned mechanism,
+                                    const char *message, size_t bytes, struct scram_value *nonce)
 {
     struct scram_attributes attributes;
     struct scram_value ignored;
     enum scram_result result = scram_message_check(message, bytes);
+    size_t flag_bytes;
     char name;
 
+    if (result == SCRAM_OK)
+        result = read_gs2_flag(server, mechanism, message, bytes, &flag_bytes);
     if (result != SCRAM_OK)
         return result;
-    /* gs2-header: "n,," or "y,,". 'y' is a client that could bind and believes that we cannot:
-     * right, only SCRAM-SHA-256 without -PLUS is offered. */
-    if (message[0] == 'p')
-        return SCRAM_CHANNEL_BINDING;
-    if ((message[0] != 'n' && message[0] != 'y') || bytes < 3 || message[1] != ',')
+    message += flag_bytes;
+    bytes -= flag_bytes;
+    if (bytes == 0)
         return SCRAM_BAD;
-    if (message[2] == 'a')
+    if (message[0] == 'a')
         return SCRAM_AUTHZID;
-    if (message[2] != ',')
+    if (message[0] != ',')
         return SCRAM_BAD;
-    server->gs2_flag = message[0];
-    message += 3;
-    bytes -= 3;
+    message++;
+    bytes--;
     if (bytes > SCRAM_CLIENT_FIRST_BARE_BYTES_MAX)
         return SCRAM_TOO_LONG;
 
@@ -98,13 +163,16 @@ static void make_first(struct scram_server *server, const struct scram_value *cl
     server->server_first_bytes = (uint16_t)first.bytes;
 }
 
-enum scram_result scram_server_start(struct scram_server *server, const void *message, size_t bytes,
-                                     const char *nonce, const struct scram_secret *secret,
-                                     struct writer *out)
+enum scram_result scram_server_start(struct scram_server *server,
+                                     const struct scram_channel *channel, unsigned mechanism,
+                                     const void *message, size_t bytes, const char *nonce,
+                                     const struct scram_secret *secret, struct writer *out)
 {
     struct scram_value client_nonce;
     enum scram_result result;
 
+    assert(mechanism == SCRAM_OFFER_PLAIN || mechanism == SCRAM_OFFER_PLUS);
+    assert(scram_server_offers(channel) & mechanism);
     assert(scram_is_nonce(nonce, strlen(nonce)));
     assert(strlen(nonce) < SCRAM_NONCE_TEXT_BYTES_MAX);
     assert(secret->iterations > 0);
@@ -112,7 +180,8 @@ enum scram_result scram_server_start(struct scram_server *server, const void *me
     assert(out->bytes_max - out->bytes >= SCRAM_SERVER_FIRST_ROOM);
 
     server->state = SCRAM_ENDED;
-    result = read_first(server, message, bytes, &client_nonce);
+    server->channel = *channel;
+    result = read_first(server, mechanism, message, bytes, &client_nonce);
     if (result != SCRAM_OK)
         return result;
     make_first(server, &client_nonce, nonce, secret);
@@ -132,7 +201,9 @@ static enum scram_result read_final(const struct scram_server *server, const cha
     struct scram_attributes attributes;
     struct scram_value binding, nonce, value;
     enum scram_result result = scram_message_check(message, bytes);
-    const char *expected_binding = server->gs2_flag == 'n' ? "biws" : "eSws"; /* "n,,", "y,," */
+    char expected[SCRAM_BINDING_TEXT_BYTES_MAX];
+    size_t expected_bytes =
+        scram_binding_text((enum scram_gs2_flag)server->gs2_flag, &server->channel, expected);
     size_t proof_bytes;
     char name;
 
@@ -153,8 +224,8 @@ static enum scram_result read_final(const struct scram_server *server, const cha
         proof_bytes != SCRAM_KEY_BYTES)
         return SCRAM_BAD;
 
-    if (binding.bytes != 4 || memcmp(binding.text, expected_binding, 4) != 0)
-        return SCRAM_BINDING_CHANGED;
+    if (binding.bytes != expected_bytes || memcmp(binding.text, expected, expected_bytes) != 0)
+        return server->gs2_flag == SCRAM_GS2_BOUND ? SCRAM_WRONG_BINDING : SCRAM_BINDING_CHANGED;
     if (nonce.bytes != server->nonce_bytes ||
         memcmp(nonce.text, server->server_first + 2, nonce.bytes) != 0)
         return SCRAM_BAD_NONCE;

@@ -176,6 +176,8 @@ static const struct {
     {UNSUPPORTED_SUITE, "no shared cipher"},
     {KEY_SHARE_ERROR, "no shared group (curve)"},
     {ECC_CURVE_ERROR, "no shared group (curve)"},
+    /* What 5.5.4 says as a server of TLS 1.3 when there is no shared group. */
+    {BAD_FUNC_ARG, "no shared group (curve), or a message that makes no sense"},
     {UNKNOWN_ALPN_PROTOCOL_NAME_E, "no shared application protocol (ALPN)"},
     {UNKNOWN_RECORD_TYPE, "this is not TLS"},
     {VERIFY_MAC_ERROR, "a record does not decrypt"},
@@ -514,6 +516,23 @@ bool tls_write(struct tls *tls, struct tls_output *output, const void *data, siz
     return done;
 }
 
+bool tls_update_keys(struct tls *tls, struct tls_output *output)
+{
+    int answer;
+
+    if (tls->state != TLS_UP || wolfSSL_GetVersion(tls->library) != WOLFSSL_TLSV1_3)
+        return false;
+    tls->output = output;
+    tls_memory_begin();
+    answer = wolfSSL_update_keys(tls->library);
+    tls_memory_end();
+    tls->output = NULL;
+    if (answer == WOLFSSL_SUCCESS && !tls->output_failed)
+        return true;
+    fail(tls, text_of_error(tls, wolfSSL_get_error(tls->library, answer)));
+    return false;
+}
+
 void tls_close_notify(struct tls *tls, struct tls_output *output)
 {
     if (tls->state == TLS_SHAKING || tls->state == TLS_BROKEN)
@@ -564,7 +583,7 @@ void tls_describe(const struct tls *tls, char text[TLS_DESCRIPTION_BYTES])
         snprintf(text, TLS_DESCRIPTION_BYTES, "%s/%s/ECDH=%s", version, suite, curve_name(curve));
     else if (strncmp(suite, "DHE", 3) == 0)
         snprintf(text, TLS_DESCRIPTION_BYTES, "%s/%s/DH=%d", version, suite,
-                 wolfSSL_GetDhKey_Sz(library) * CHAR_BIT);
+                 wolfSSL_GetDhKey_Sz(library));
     else
         snprintf(text, TLS_DESCRIPTION_BYTES, "%s/%s", version, suite);
 }

@@ -1,6 +1,7 @@
 /* From options and files to a context of the library. */
 #include "crypto/tls_context.h"
 
+#include "crypto/certificate.h"
 #include "crypto/secret.h"
 
 #include <errno.h>
@@ -15,6 +16,7 @@
 #include <wolfssl/error-ssl.h>
 #include <wolfssl/wolfcrypt/asn_public.h>
 #include <wolfssl/wolfcrypt/dh.h>
+#include <wolfssl/wolfcrypt/ecc.h>
 #include <wolfssl/wolfcrypt/error-crypt.h>
 
 enum {
@@ -23,10 +25,12 @@ enum {
     GROUP_NAME_BYTES_MAX = 16,
     GROUPS_MAX = 8,
     DH_BYTES_MAX = 256,
+    EC_POINT_BYTES_MAX = 1 + 2 * 66,
     SUITES_OF_1_3 = 0x13, /* the first byte of their numbers */
     /* What OpenSSL asks for at its default security level of Debian. */
     RSA_BITS_MIN = 2048,
     ECC_BITS_MIN = 224,
+    DH_BITS_MIN = 2048, /* of a server; ours may offer less where that is asked for */
 };
 
 /* A client's first group is the one that it sends a key share of. PostgreSQL before 18 takes P-256
@@ -38,22 +42,22 @@ static const struct {
     unsigned bit;
     int minimum;  /* as wolfSSL_CTX_SetMinVersion has it */
     long without; /* as wolfSSL_set_options has it */
-    const char *name;
 } protocols[] = {
-    {TLS_PROTOCOL_1_0, WOLFSSL_TLSV1, WOLFSSL_OP_NO_TLSv1, "TLSv1.0"},
-    {TLS_PROTOCOL_1_1, WOLFSSL_TLSV1_1, WOLFSSL_OP_NO_TLSv1_1, "TLSv1.1"},
-    {TLS_PROTOCOL_1_2, WOLFSSL_TLSV1_2, WOLFSSL_OP_NO_TLSv1_2, "TLSv1.2"},
-    {TLS_PROTOCOL_1_3, WOLFSSL_TLSV1_3, WOLFSSL_OP_NO_TLSv1_3, "TLSv1.3"},
+    {TLS_PROTOCOL_1_0, WOLFSSL_TLSV1, WOLFSSL_OP_NO_TLSv1},
+    {TLS_PROTOCOL_1_1, WOLFSSL_TLSV1_1, WOLFSSL_OP_NO_TLSv1_1},
+    {TLS_PROTOCOL_1_2, WOLFSSL_TLSV1_2, WOLFSSL_OP_NO_TLSv1_2},
+    {TLS_PROTOCOL_1_3, WOLFSSL_TLSV1_3, WOLFSSL_OP_NO_TLSv1_3},
 };
 
 static const struct {
     const char *name;
     uint16_t number;
+    uint16_t bytes;
 } groups[] = {
-    {"X25519", WOLFSSL_ECC_X25519},        {"P-256", WOLFSSL_ECC_SECP256R1},
-    {"prime256v1", WOLFSSL_ECC_SECP256R1}, {"secp256r1", WOLFSSL_ECC_SECP256R1},
-    {"P-384", WOLFSSL_ECC_SECP384R1},      {"secp384r1", WOLFSSL_ECC_SECP384R1},
-    {"P-521", WOLFSSL_ECC_SECP521R1},      {"secp521r1", WOLFSSL_ECC_SECP521R1},
+    {"X25519", WOLFSSL_ECC_X25519, 32},        {"P-256", WOLFSSL_ECC_SECP256R1, 32},
+    {"prime256v1", WOLFSSL_ECC_SECP256R1, 32}, {"secp256r1", WOLFSSL_ECC_SECP256R1, 32},
+    {"P-384", WOLFSSL_ECC_SECP384R1, 48},      {"secp384r1", WOLFSSL_ECC_SECP384R1, 48},
+    {"P-521", WOLFSSL_ECC_SECP521R1, 66},      {"secp521r1", WOLFSSL_ECC_SECP521R1, 66},
 };
 
 /* The second group of RFC 2409, 1024 bits: what `legacy` means to clients that cannot do more. */
@@ -162,24 +166,34 @@ static bool has_line(const struct contents *contents, const char *text)
 
 /* ---- protocols ---- */
 
+/* Those that this build of the library has not are left out, as long as others remain: "all" is a usual
+ * setting. */
 static bool set_protocols(struct making *making)
 {
-    unsigned wanted = making->options->protocols;
     struct tls_context *context = making->context;
     bool has_minimum = false;
 
     for (size_t i = 0; i < COUNT_OF(protocols); i++) {
-        if (!(wanted & protocols[i].bit)) {
+        if (!(making->options->protocols & protocols[i].bit))
             context->without_protocols |= protocols[i].without;
-            continue;
-        }
-        if (!has_minimum &&
-            wolfSSL_CTX_SetMinVersion(context->library, protocols[i].minimum) != WOLFSSL_SUCCESS)
-            return fail(making, "%s is not offered by this build of the TLS library",
-                        protocols[i].name);
-        has_minimum = true;
+        else if (!has_minimum)
+            has_minimum = wolfSSL_CTX_SetMinVersion(context->library, protocols[i].minimum) ==
+                          WOLFSSL_SUCCESS;
     }
-    return has_minimum || fail(making, "no TLS protocol is allowed");
+    return has_minimum ||
+           fail(making, "the TLS library has none of the protocols that are allowed");
+}
+
+unsigned tls_protocols(void)
+{
+    WOLFSSL_CTX *library = wolfSSL_CTX_new(wolfSSLv23_client_method());
+    unsigned known = 0;
+
+    for (size_t i = 0; library != NULL && i < COUNT_OF(protocols); i++)
+        if (wolfSSL_CTX_SetMinVersion(library, protocols[i].minimum) == WOLFSSL_SUCCESS)
+            known |= protocols[i].bit;
+    wolfSSL_CTX_free(library);
+    return known;
 }
 
 /* ---- suites and groups ---- */
@@ -232,12 +246,13 @@ static bool set_suites(struct making *making)
     return true;
 }
 
-static uint16_t group_of_name(const char *name)
+static size_t index_of_group(const char *name)
 {
-    for (size_t i = 0; i < COUNT_OF(groups); i++)
-        if (strcasecmp(groups[i].name, name) == 0)
-            return groups[i].number;
-    return 0;
+    size_t i = 0;
+
+    while (i < COUNT_OF(groups) && strcasecmp(groups[i].name, name) != 0)
+        i++;
+    return i;
 }
 
 static bool set_groups(struct making *making)
@@ -246,18 +261,29 @@ static bool set_groups(struct making *making)
     char name[GROUP_NAME_BYTES_MAX];
     int numbers[GROUPS_MAX];
     int count = 0;
+    uint16_t bytes_min = UINT16_MAX;
 
     if (!is_given(list))
         list = making->options->side == TLS_SIDE_SERVER ? default_groups_of_server
                                                         : default_groups_of_client;
     while (*list != '\0') {
+        size_t index;
+
         if (count == GROUPS_MAX)
             return fail(making, "more than %d groups (curves) are named", GROUPS_MAX);
-        if (!next_name(&list, name, sizeof(name)) || (numbers[count++] = group_of_name(name)) == 0)
+        if (!next_name(&list, name, sizeof(name)) ||
+            (index = index_of_group(name)) == COUNT_OF(groups))
             return fail(making, "unknown group (curve) \"%s\"", name);
+        numbers[count++] = groups[index].number;
+        bytes_min = MIN(bytes_min, groups[index].bytes);
     }
     if (wolfSSL_CTX_set_groups(making->context->library, numbers, count) != WOLFSSL_SUCCESS)
         return fail(making, "the TLS library has not all groups (curves) that are named");
+    /* A server of TLS 1.2 chooses by size (the smallest that is no smaller than this), and among equals
+     * the client's first: it does not look at the list. */
+    if (making->options->side == TLS_SIDE_SERVER &&
+        wolfSSL_CTX_SetTmpEC_DHE_Sz(making->context->library, bytes_min) != WOLFSSL_SUCCESS)
+        return fail(making, "the TLS library refuses limits for groups (curves)");
     return true;
 }
 
@@ -304,6 +330,47 @@ static bool keep_own_certificate(struct making *making)
     return true;
 }
 
+/* The library without assembly takes any key of the same curve for the certificate's. */
+static bool is_public_key_of(const struct making *making, ecc_key *key)
+{
+    const struct tls_context *context = making->context;
+    struct certificate certificate = {.der = context->certificate,
+                                      .bytes = context->certificate_bytes};
+    uint8_t made[EC_POINT_BYTES_MAX];
+    word32 made_bytes = sizeof(made);
+    size_t shown_bytes;
+    const uint8_t *shown = certificate_public_key(certificate, &shown_bytes);
+    ecc_point *point = wc_ecc_new_point();
+    bool is_same = point != NULL && wc_ecc_make_pub(key, point) == 0 &&
+                   wc_ecc_export_point_der(key->idx, point, made, &made_bytes) == 0 &&
+                   shown != NULL && shown_bytes == made_bytes &&
+                   memcmp(shown, made, made_bytes) == 0;
+
+    wc_ecc_del_point(point);
+    return is_same;
+}
+
+static bool check_ecc_key(const struct making *making)
+{
+    int bytes_max = (int)making->key.bytes, bytes;
+    uint8_t *der = malloc(making->key.bytes);
+    bool fits = der != NULL;
+    word32 index = 0;
+    ecc_key key;
+
+    if (!fits)
+        return false;
+    bytes = wc_KeyPemToDer(making->key.data, bytes_max, der, bytes_max, NULL);
+    if (bytes > 0 && wc_ecc_init(&key) == 0) {
+        if (wc_EccPrivateKeyDecode(der, &index, &key, (word32)bytes) == 0)
+            fits = is_public_key_of(making, &key);
+        wc_ecc_free(&key);
+    }
+    secret_wipe(der, making->key.bytes);
+    free(der);
+    return fits;
+}
+
 static bool set_certificate(struct making *making)
 {
     const struct tls_options *options = making->options;
@@ -330,7 +397,7 @@ static bool set_certificate(struct making *making)
                                              WOLFSSL_FILETYPE_PEM);
     if (code != WOLFSSL_SUCCESS)
         return fail(making, "could not use key \"%s\": %s", options->key_file, library_text(code));
-    if (wolfSSL_CTX_check_private_key(library) != WOLFSSL_SUCCESS)
+    if (wolfSSL_CTX_check_private_key(library) != WOLFSSL_SUCCESS || !check_ecc_key(making))
         return fail(making, "key \"%s\" does not belong to certificate \"%s\"", options->key_file,
                     options->certificate_file);
     return true;
@@ -377,13 +444,19 @@ static bool set_verify(struct making *making, int (*callback)(int, WOLFSSL_X509_
 
     assert(making->options->verify <= TLS_VERIFY_HOST);
     wolfSSL_CTX_set_verify(making->context->library, modes[making->options->verify], callback);
-    return true;
+    /* So that a client of TLS 1.2 without a certificate is told by an alert. */
+    return making->options->side == TLS_SIDE_CLIENT || making->options->verify < TLS_VERIFY_CHAIN ||
+           wolfSSL_CTX_mutual_auth(making->context->library, 1) == 0 ||
+           fail(making, "the TLS library cannot ask for certificates");
 }
 
 static bool set_limits(struct making *making)
 {
     WOLFSSL_CTX *library = making->context->library;
 
+    if (making->options->side == TLS_SIDE_CLIENT &&
+        wolfSSL_CTX_SetMinDhKey_Sz(library, DH_BITS_MIN) != WOLFSSL_SUCCESS)
+        return fail(making, "the TLS library refuses limits for keys");
     if (wolfSSL_CTX_SetMinRsaKey_Sz(library, RSA_BITS_MIN) != WOLFSSL_SUCCESS ||
         wolfSSL_CTX_SetMinEccKey_Sz(library, ECC_BITS_MIN) != WOLFSSL_SUCCESS)
         return fail(making, "the TLS library refuses limits for keys");

@@ -145,21 +145,17 @@ static void new_generation(struct pool *pool)
         ;
 }
 
-static void act_other_tls(struct pool *pool)
-{
-    new_generation(pool);
-    pool_try_now(pool);
-    pool_retire_servers(pool, "TLS settings changed");
-}
-
 void core_set_snapshot(struct core *core, struct snapshot *snapshot)
 {
     struct snapshot *old = core->snapshot;
-
-    bool is_other_tls = old->server_tls != snapshot->server_tls ||
-                        old->settings.server_tls_sslmode != snapshot->settings.server_tls_sslmode;
+    bool has_new_tls = old->server_tls != snapshot->server_tls ||
+                       old->settings.server_tls_sslmode != snapshot->settings.server_tls_sslmode;
 
     core->snapshot = snapshot;
+    /* Servers of the old rules are retired as by RECONNECT. Every core gets the same snapshots in the same
+     * order, so generations stay comparable. */
+    if (has_new_tls)
+        core->generation++;
     core->has_other_keys =
         core->has_other_keys || old->settings.peer_id != snapshot->settings.peer_id;
     ring_set_busy_poll(core->loop.ring, snapshot->settings.busy_poll_us);
@@ -203,13 +199,13 @@ void core_set_snapshot(struct core *core, struct snapshot *snapshot)
         pool_try_now(pool);
         if (!pool_takes_password(pool, pool->client_password_is_found))
             (void)!pool_keep_password(pool, NULL);
+        if (has_new_tls)
+            new_generation(pool);
         if (database_config_moved(before, after))
             pool_retire_servers(pool, "database configuration changed");
+        else if (has_new_tls)
+            pool_retire_servers(pool, "close_needed");
         pool_resume(pool);
-    }
-    if (is_other_tls) {
-        core->generation++; /* all cores see the same snapshots */
-        each_pool(core, NULL, act_other_tls);
     }
     pool_make_forced(core);
     for (uint32_t index = 0; index < core->clients.touched_count; index++) {

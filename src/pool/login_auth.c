@@ -2,7 +2,9 @@
 
 #include "crypto/md5.h"
 #include "crypto/secret.h"
+#include "pool/channel.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* Keys of one user with a plain password, made once by a helper for a random salt.
@@ -244,10 +246,17 @@ static void scram_keys_for_found(struct client *client)
 
 static void scram_offer(struct client *client)
 {
-    static const char mechanisms[] = SCRAM_MECHANISM "\0";
+    /* The better one first, as PostgreSQL lists them. */
+    static const char plain[] = SCRAM_MECHANISM "\0";
+    static const char both[] = SCRAM_MECHANISM_PLUS "\0" SCRAM_MECHANISM "\0";
+    struct login *login = client->login;
 
-    client->login->phase = LOGIN_SASL_FIRST;
-    send_authentication(client, AUTHENTICATION_SASL, mechanisms, sizeof(mechanisms));
+    login->phase = LOGIN_SASL_FIRST;
+    channel_look(&client->conn, &login->channel);
+    if (scram_server_offers(&login->channel) & SCRAM_OFFER_PLUS)
+        send_authentication(client, AUTHENTICATION_SASL, both, sizeof(both));
+    else
+        send_authentication(client, AUTHENTICATION_SASL, plain, sizeof(plain));
 }
 
 static void scram_begin(struct client *client)
@@ -603,6 +612,51 @@ static void password_received(struct client *client, const char *password, size_
         fail(client, "password authentication failed");
 }
 
+/* Of our offers; 0: none of them. */
+static unsigned chosen_mechanism(const struct login *login, const char *name)
+{
+    unsigned offers = scram_server_offers(&login->channel);
+
+    if (name != NULL && strcmp(name, SCRAM_MECHANISM_PLUS) == 0)
+        return offers & SCRAM_OFFER_PLUS;
+    if (name != NULL && strcmp(name, SCRAM_MECHANISM) == 0)
+        return offers & SCRAM_OFFER_PLAIN;
+    return 0;
+}
+
+/* PgBouncer's one text for all that it refuses; PostgreSQL's where PgBouncer has nothing like it. */
+static void sasl_refused(struct client *client, enum scram_result result)
+{
+    struct pg_error error = {.severity = SEVERITY_FATAL, .message = "SASL authentication failed"};
+    char text[96];
+
+    switch (result) {
+    case SCRAM_NOT_BOUND:
+        error.message = "malformed SCRAM message";
+        error.detail = "The client selected " SCRAM_MECHANISM_PLUS
+                       ", but the SCRAM message does not include channel binding data.";
+        break;
+    case SCRAM_DOWNGRADED:
+        error.sqlstate = "28000";
+        error.message = "SCRAM channel binding negotiation error";
+        error.detail = "The client supports SCRAM channel binding but thinks the server does not.  "
+                       "However, this server does support channel binding.";
+        break;
+    case SCRAM_BINDING_TYPE:
+        snprintf(text, sizeof(text), "unsupported SCRAM channel-binding type \"%s\"",
+                 scram_server_binding_type(&client->login->scram));
+        error.message = text;
+        break;
+    case SCRAM_WRONG_BINDING:
+        error.sqlstate = "28000";
+        error.message = "SCRAM channel binding check failed";
+        break;
+    default:
+        break;
+    }
+    client_close_pg_error(client, &error, LEVEL_WARNING);
+}
+
 static void sasl_first(struct client *client, const uint8_t *body, size_t bytes)
 {
     struct core *core = client_core(client);
@@ -612,14 +666,15 @@ static void sasl_first(struct client *client, const uint8_t *body, size_t bytes)
     uint8_t answer[SCRAM_SERVER_FIRST_ROOM];
     struct writer writer;
     struct reader reader;
-    const char *mechanism;
+    enum scram_result result;
+    unsigned mechanism;
     uint32_t data_bytes;
     const uint8_t *data;
 
     reader_init(&reader, body, bytes);
-    mechanism = reader_get_string(&reader);
+    mechanism = chosen_mechanism(login, reader_get_string(&reader));
     data_bytes = reader_get_u32(&reader);
-    if (mechanism == NULL || strcmp(mechanism, SCRAM_MECHANISM) != 0) {
+    if (mechanism == 0) {
         fail(client, "client selected an invalid SASL authentication mechanism");
         return;
     }
@@ -631,9 +686,10 @@ static void sasl_first(struct client *client, const uint8_t *body, size_t bytes)
     core->ports->random(core, random, sizeof(random));
     scram_nonce_text(random, nonce);
     writer_init(&writer, answer, sizeof(answer));
-    if (scram_server_start(&login->scram, data, data_bytes, nonce, &login->secret, &writer) !=
-        SCRAM_OK) {
-        fail(client, "SASL authentication failed");
+    result = scram_server_start(&login->scram, &login->channel, mechanism, data, data_bytes, nonce,
+                                &login->secret, &writer);
+    if (result != SCRAM_OK) {
+        sasl_refused(client, result);
         return;
     }
     login->phase = LOGIN_SASL_FINAL;
@@ -646,11 +702,12 @@ static void sasl_final(struct client *client, const uint8_t *body, size_t bytes)
     struct handover *handover = &login->handover;
     uint8_t answer[SCRAM_SERVER_FINAL_ROOM];
     struct writer writer;
+    enum scram_result result;
 
     writer_init(&writer, answer, sizeof(answer));
-    if (scram_server_finish(&login->scram, body, bytes, handover->client_key, &writer) !=
-        SCRAM_OK) {
-        fail(client, "SASL authentication failed");
+    result = scram_server_finish(&login->scram, body, bytes, handover->client_key, &writer);
+    if (result != SCRAM_OK) {
+        sasl_refused(client, result);
         return;
     }
     send_authentication(client, AUTHENTICATION_SASL_FINAL, answer, writer.bytes);

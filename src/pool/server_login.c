@@ -2,6 +2,7 @@
 
 #include "crypto/md5.h"
 #include "crypto/secret.h"
+#include "pool/channel.h"
 #include "pool/client.h"
 #include "pool/replication.h"
 #include "pool/tls_handshake.h"
@@ -151,6 +152,8 @@ void server_login_end(struct server *server)
     if (login->handshake != NULL)
         tls_handshake_abandon(login->handshake);
     login->handshake = NULL;
+    if (server->conn.tls != NULL)
+        tls_forget_peer(server->conn.tls->session);
     server->login = NULL;
     login->server = NULL;
     if (login->job_in_flight)
@@ -242,28 +245,34 @@ static void sasl_begin(struct server *server, const uint8_t *body, size_t bytes)
     uint8_t first[SCRAM_CLIENT_FIRST_ROOM];
     uint8_t answer[128];
     struct writer first_writer, writer;
+    struct scram_channel channel;
     struct reader reader;
-    bool offered = false;
+    const char *mechanism;
+    unsigned offers = 0;
 
     reader_init(&reader, body, bytes);
     for (;;) {
-        const char *mechanism = reader_get_string(&reader);
+        const char *offer = reader_get_string(&reader);
 
-        if (mechanism == NULL || mechanism[0] == '\0')
+        if (offer == NULL || offer[0] == '\0')
             break;
-        offered = offered || strcmp(mechanism, SCRAM_MECHANISM) == 0;
+        if (strcmp(offer, SCRAM_MECHANISM) == 0)
+            offers |= SCRAM_OFFER_PLAIN;
+        else if (strcmp(offer, SCRAM_MECHANISM_PLUS) == 0)
+            offers |= SCRAM_OFFER_PLUS;
     }
-    if (!offered) {
+    channel_look(&server->conn, &channel);
+    core->ports->random(core, random, sizeof(random));
+    scram_nonce_text(random, nonce);
+    writer_init(&first_writer, first, sizeof(first));
+    mechanism = scram_client_start(&login->scram, &channel, offers, nonce, &first_writer);
+    if (mechanism == NULL) {
         server_login_fail(server, "server login failed: none of the server's SASL authentication "
                                   "mechanisms are supported");
         return;
     }
-    core->ports->random(core, random, sizeof(random));
-    scram_nonce_text(random, nonce);
-    writer_init(&first_writer, first, sizeof(first));
-    scram_client_start(&login->scram, nonce, &first_writer);
     writer_init(&writer, answer, sizeof(answer));
-    writer_put_string(&writer, SCRAM_MECHANISM);
+    writer_put_string(&writer, mechanism);
     writer_put_u32(&writer, (uint32_t)first_writer.bytes);
     writer_put(&writer, first, first_writer.bytes);
     assert(!writer.overflow);

@@ -213,6 +213,7 @@ log_timezone = 'UTC'
 log_connections = on
 log_disconnections = on
 logging_collector = off
+include_if_exists = 'of_one_test.conf'
 """
 
     def __init__(self, folder, slot):
@@ -296,14 +297,42 @@ logging_collector = off
 
     def backends(self, user="app", database="app"):
         """The pids of this user's backends, without the one that looks."""
-        with self.connect(user="postgres", database="postgres") as admin:
+        with self.admin() as admin:
             rows = admin.query("select pid from pg_stat_activity where "
                                f"usename = '{user}' and datname = '{database}'").rows
         return sorted(int(row[0]) for row in rows)
 
+    def admin(self):
+        """Gets in whatever of_one_test says."""
+        return self.connect(user="postgres", database="postgres", host=self.sockets)
+
+    def of_one_test(self, hba=None, **settings):
+        """Other settings, which a reload is enough for, and other lines of pg_hba.conf, until this test is over."""
+        with open(os.path.join(self.data, "of_one_test.conf"), "w") as file:
+            file.writelines(f"{key} = '{value}'\n" for key, value in settings.items())
+        with open(os.path.join(self.data, "pg_hba.conf"), "w") as file:
+            file.write("local all postgres trust\n" + hba if hba is not None else self.HBA)
+        self.reload()
+
+    def reload(self):
+        with self.admin() as admin:
+            before = admin.value("select pg_conf_load_time()")
+            admin.query("select pg_reload_conf()")
+
+        def has_read_it():
+            with self.admin() as admin:
+                return admin.value("select pg_conf_load_time()") != before
+        eventually(has_read_it, "PostgreSQL has read its files")
+
     def clear(self):
         """Ends whatever an earlier test left behind."""
-        with self.connect(user="postgres", database="postgres") as admin:
+        left = os.path.join(self.data, "of_one_test.conf")
+        if os.path.exists(left):
+            os.unlink(left)
+            with open(os.path.join(self.data, "pg_hba.conf"), "w") as file:
+                file.write(self.HBA)
+            self.reload()
+        with self.admin() as admin:
             admin.query("select pg_terminate_backend(pid, 5000) from pg_stat_activity "
                         "where backend_type = 'client backend' and pid <> pg_backend_pid()")
 
@@ -318,12 +347,13 @@ logging_collector = off
 class FakeServer:
     """Listens and lets `script(connection)` speak for PostgreSQL, in one thread per connection."""
 
-    def __init__(self, script, port):
+    def __init__(self, script, port, host="127.0.0.1"):
         self.script = script
         self.port = port
         self.accepted = 0
         self.problems = []
-        self.listener = socket.create_server(("127.0.0.1", port))
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self.listener = socket.create_server((host, port), family=family)
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self):
@@ -372,11 +402,16 @@ class FakeConnection:
         size = struct.unpack("!I", self._exactly(4))[0]
         return pgwire.Message(type_, self._exactly(size - 4))
 
-    def startup(self):
-        """Says N to encryption and gives the code of the first other packet."""
+    def startup(self, tls=None):
+        """Gives the code of the first packet that asks for no encryption. `tls` makes another socket of ours when
+        it is asked for; without it, and in it, the answer is N."""
         while True:
             size, code = struct.unpack("!II", self._exactly(8))
             body = self._exactly(size - 8)
+            if code == pgwire.SSL_REQUEST and tls:
+                self.send(b"S")
+                self.socket, tls = tls(self.socket), None
+                continue
             if code in (pgwire.SSL_REQUEST, pgwire.GSSENC_REQUEST):
                 self.send(b"N")
                 continue
@@ -395,8 +430,8 @@ class FakeConnection:
                pgwire.parameter_status("application_name", "") +
                pgwire.backend_key(4711) + pgwire.ready())
 
-    def welcome(self):
-        self.startup()
+    def welcome(self, tls=None):
+        self.startup(tls)
         self.send(self.WELCOME)
 
     def serve_one_value(self, value="1"):
@@ -497,6 +532,7 @@ class Pooler:
         self.more = {"env": {**os.environ, **(env or {})}, "pass_fds": pass_fds}
         self.who = {} if as_root else as_os_user()
         self.process = None
+        self.console_host = "127.0.0.1"  # the unix socket's folder where TCP is not for everybody
         postgres = test.postgres
         self.databases = {"app": postgres.address("app"), "app2": postgres.address("app2")} \
             if databases is None else dict(databases)
@@ -678,6 +714,7 @@ class Pooler:
         return pgwire.Client(self.port, host, **rest)
 
     def console(self, user="admin", password=None, **rest):
+        rest.setdefault("host", self.console_host)
         return Console(self.connect(user, "pgbouncer", password, **rest))
 
     def cancel(self, key, **rest):
@@ -708,8 +745,8 @@ class Test:
         new.__init__(self, **settings)
         return new
 
-    def fake_server(self, script):
-        return FakeServer(script, free_port(self.slot))
+    def fake_server(self, script, **more):
+        return FakeServer(script, free_port(self.slot), **more)
 
     def fake_entry(self, fake, **more):
         words = {"host": "127.0.0.1", "port": fake.port, "dbname": "app", **more}

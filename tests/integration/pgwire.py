@@ -255,9 +255,10 @@ def scram_secret(password, salt=None, rounds=4096):
 class Scram:
     """The client's half of SCRAM-SHA-256 (RFC 7677), one message at a time."""
 
-    def __init__(self, password, gs2="n,,", user=""):
+    def __init__(self, password, gs2="n,,", user="", binding=b""):
         self.password = password
         self.gs2 = gs2
+        self.binding = binding  # what c= has behind the header
         self.nonce = base64.b64encode(os.urandom(18)).decode()
         self.first_bare = f"n={user},r={self.nonce}"
         self.server_key = None
@@ -274,7 +275,8 @@ class Scram:
                                      base64.b64decode(parts["s"]), int(parts["i"]))
         client_key = _hmac(salted, b"Client Key")
         stored = hashlib.sha256(client_key).digest()
-        without_proof = f"c={base64.b64encode(self.gs2.encode()).decode()},r={parts['r']}"
+        bound = base64.b64encode(self.gs2.encode() + self.binding).decode()
+        without_proof = f"c={bound},r={parts['r']}"
         self.signed = ",".join((self.first_bare, server_first, without_proof)).encode()
         self.server_key = _hmac(salted, b"Server Key")
         proof = bytes(a ^ b for a, b in zip(client_key, _hmac(stored, self.signed)))
@@ -312,8 +314,8 @@ class Result:
 class Client:
     """A connection that does what it is told. `timeout` is for each wait."""
 
-    def __init__(self, port, host="127.0.0.1", timeout=5.0, receive_bytes=None):
-        """`host` beginning with / is a folder of unix sockets."""
+    def __init__(self, port, host="127.0.0.1", timeout=5.0, receive_bytes=None, tls=None):
+        """`host` beginning with / is a folder of unix sockets. `tls` makes another socket of this one (tls_wire.Offer)."""
         timeout = patient(timeout)
         self.timeout = timeout
         if host.startswith("/"):
@@ -329,7 +331,9 @@ class Client:
         self.socket.settimeout(timeout)
         try:
             self.socket.connect(address)
-        except OSError:
+            if tls:
+                self.socket = tls(self.socket)
+        except (OSError, Closed):
             self.socket.close()
             raise
         self.buffer = bytearray()
@@ -534,9 +538,9 @@ class Client:
 
 
 def connect(port, user="app", database="app", password=None, host="127.0.0.1", timeout=5.0,
-            receive_bytes=None, version=PROTOCOL_3_0, **params):
+            receive_bytes=None, version=PROTOCOL_3_0, tls=None, **params):
     """A client that is logged in."""
-    client = Client(port, host, timeout, receive_bytes)
+    client = Client(port, host, timeout, receive_bytes, tls)
     try:
         client.login(user, database, password, version, **params)
     except BaseException:
@@ -545,8 +549,8 @@ def connect(port, user="app", database="app", password=None, host="127.0.0.1", t
     return client
 
 
-def cancel(port, key, host="127.0.0.1", wait=True):
+def cancel(port, key, host="127.0.0.1", wait=True, tls=None):
     """Sends a cancel request and, like libpq, waits until the other side has closed."""
-    with Client(port, host) as client:
+    with Client(port, host, tls=tls) as client:
         client.send(cancel_request(*key))
         return client.closed() if wait else None

@@ -2,6 +2,7 @@
 
 import collections
 import os
+import pathlib
 import re
 import signal
 import subprocess
@@ -74,6 +75,20 @@ def test_show_version_is_a_name_and_a_number(t):
         matches(r"^\S+ \d+\.\d+", rows[0]["version"])
         first = t.run_program([t.poolers[0].command()[0], "-V"]).stdout.splitlines()[0]
         same(rows[0]["version"], first)
+
+
+@ours
+def test_version_and_log_say_which_tls_library_it_is(t):
+    pooler = t.pooler()
+    with pooler.console() as console:
+        (notice,) = console.client.query("show version").notices
+    library = re.search(r"^tls: (wolfSSL [\d.]+, (own build|system library), (no )?AES-NI)$", notice["M"])
+    assert library, notice
+    pooler.wait_log("process up: .*tls: " + re.escape(library[1]))
+    assert f"tls: {library[1]}" in t.run_program([pooler.command()[0], "-V"]).stdout.splitlines()
+    cpu = pathlib.Path("/proc/cpuinfo").read_text()
+    if library[2] == "own build" and re.search(r"^flags.* aes .*pclmulqdq|^flags.*pclmulqdq.* aes ", cpu, re.MULTILINE):
+        assert not library[3], "AES-NI is there, and not used"
 
 
 @command_row("SHOW HELP")

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 
+import certificates
 import harness
 from harness import TOP, eventually, ours, same
 
@@ -22,6 +23,7 @@ def at_home(t, path, folder):
     for pattern, value in (
             (r"(?m)^(logfile|pidfile) = .*/", rf"\1 = {folder}/"),
             (r"(?m)^(auth_file) = .*", rf"\1 = {folder}/userlist.txt"),
+            (r"(?m)^(server_tls_ca_file) = .*", rf"\1 = {certificates.of(t).path('ca')}"),
             (r"(?m)^(unix_socket_dir) = .+", rf"\1 = {folder}"),
             (r"(?m)^(listen_port) = .*", rf"\1 = {port}"),
             (r"(?m)^(listen_addr) = \*", r"\1 = 127.0.0.1"),
@@ -92,6 +94,7 @@ def test_pgbouncer_ini_runs_under_both_programs(t):
 
 @ours
 def test_configurations_of_deployments_serve(t):
+    t.postgres.of_one_test(**certificates.of(t).of_postgres())  # a sidecar believes no other
     for name in ("sidecar.ini", "pgsplice-own.ini"):
         folder = home(t, name)
         _, port = at_home(t, os.path.join(TOP, "conf", "pgbouncer.ini"), folder)

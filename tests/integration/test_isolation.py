@@ -9,7 +9,7 @@ import select
 import time
 
 import pgwire
-from harness import ours, same, slow
+from harness import eventually, ours, same, slow
 from pgwire import bind, copy_data, copy_done, describe, execute, parse, query, sync
 
 MODULUS = 1000003
@@ -151,7 +151,7 @@ def test_answers_reach_who_asked_while_backends_are_terminated(t):
     pooler = t.pooler(pool_mode="transaction", default_pool_size=3, max_client_conn=500)
     chance = random.Random(5)
     admin = t.postgres.connect(user="postgres", database="postgres")
-    lost, answers = 0, 0
+    lost, answers, ended = 0, 0, []
     talkers = [Talker(pooler.connect(timeout=10), i, i) for i in range(10)]
     end = time.monotonic() + 2.5
     while time.monotonic() < end:
@@ -171,9 +171,14 @@ def test_answers_reach_who_asked_while_backends_are_terminated(t):
             lost += 1
             talkers[at] = Talker(pooler.connect(timeout=10), 1000 + lost, 1000 + lost)
         if chance.random() < 0.05:
-            admin.query("select pg_terminate_backend(pid) from pg_stat_activity "
-                        "where usename = 'app' order by random() limit 1")
+            ended += admin.query("select pid, pg_terminate_backend(pid) from pg_stat_activity "
+                                 "where usename = 'app' order by random() limit 1").rows
     assert answers > 100, answers
+    # A signal may be on its way still, and would hit whoever comes next.
+    ended = {pid for pid, _ in ended}
+    eventually(lambda: not ended & {pid for pid, in admin.query(
+        "select pid from pg_stat_activity where usename = 'app'").rows},
+        "those that were terminated have ended")
     admin.vanish()
     for talker in talkers:
         talker.connection.vanish()

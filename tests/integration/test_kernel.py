@@ -5,8 +5,11 @@ import resource
 import struct
 import subprocess
 
+import certificates
 from harness import POOLER_BIN, TOP, Skip, ours, same
 from pgwire import query
+from test_tls_servers import Backend
+from tls_wire import Offer, client_context
 
 IO_URING_SETUP, IO_URING_REGISTER = 425, 427
 
@@ -49,26 +52,33 @@ def test_too_little_locked_memory_is_explained(t):
     assert "RLIMIT_MEMLOCK" in said and "LimitMEMLOCK" in said and "16 KiB" in said, said
 
 
+class Counted:
+    """A pooler whose heap allocations are counted."""
+
+    def __init__(self, t, **settings):
+        if b"__asan_init" in open(POOLER_BIN, "rb").read() or b"__tsan_init" in open(POOLER_BIN, "rb").read():
+            raise Skip("sanitizers have an allocator of their own")
+        library = compiled(t, "bench/malloc_count.c", "malloc_count.so", "-fPIC", "-shared")
+        self.counter = os.path.join(t.folder, "count")
+        with open(self.counter, "wb") as file:
+            file.write(bytes(8))
+        os.chmod(self.counter, 0o666)
+        os.environ.update(LD_PRELOAD=library, MALLOC_COUNT_FILE=self.counter)
+        self.pooler = t.pooler(pool_mode="transaction", **settings)
+        del os.environ["LD_PRELOAD"]
+
+    def count(self):
+        with open(self.counter, "rb") as file:
+            return struct.unpack("Q", file.read(8))[0]
+
+
 @ours
 def test_transactions_allocate_nothing(t):
-    if b"__asan_init" in open(POOLER_BIN, "rb").read() or b"__tsan_init" in open(POOLER_BIN, "rb").read():
-        raise Skip("sanitizers have an allocator of their own")
-    library = compiled(t, "bench/malloc_count.c", "malloc_count.so", "-fPIC", "-shared")
-    counter = os.path.join(t.folder, "count")
-    with open(counter, "wb") as file:
-        file.write(bytes(8))
-    os.chmod(counter, 0o666)
-    os.environ.update(LD_PRELOAD=library, MALLOC_COUNT_FILE=counter)
-    pooler = t.pooler(pool_mode="transaction")
-    del os.environ["LD_PRELOAD"]
-
-    def count():
-        with open(counter, "rb") as file:
-            return struct.unpack("Q", file.read(8))[0]
-    with pooler.connect() as c, pooler.connect() as d:
+    counted = Counted(t)
+    with counted.pooler.connect() as c, counted.pooler.connect() as d:
         c.value("select 1")
         d.value("select 1")
-        before = count()
+        before = counted.count()
         assert before > 0, "nothing is counted"
         for _ in range(500):
             c.send(query("select 1"))
@@ -76,4 +86,23 @@ def test_transactions_allocate_nothing(t):
             same(c.results().value(), "1")
             d.results()
             d.query("commit")
-        same(count(), before)
+        same(counted.count(), before)
+
+
+@ours
+def test_transactions_over_tls_allocate_nothing(t):
+    made = certificates.of(t)
+    backend = Backend(t, "server")
+    counted = Counted(t, databases={"d": f"host=localhost port={backend.port}"},
+                      **made.of_clients("server", sslmode="require"), **made.of_servers(sslmode="verify-full"))
+    secured = Offer(client_context(made.path("ca")))
+    with counted.pooler.connect("app", "d", tls=secured) as c, counted.pooler.connect("app", "d", tls=secured) as d:
+        for _ in range(3):  # the first records of each size
+            same(c.value("select 1"), "TLS")
+            same(d.value("select '" + "x" * 10000 + "'"), "TLS")
+        before = counted.count()
+        assert before > 0, "nothing is counted"
+        for _ in range(300):
+            same(c.value("select 1"), "TLS")
+            same(d.value("select '" + "x" * 10000 + "'"), "TLS")
+        same(counted.count(), before)

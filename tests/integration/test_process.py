@@ -527,8 +527,10 @@ def test_login_and_end_can_be_left_out_of_the_log(t):
     with pooler.console() as console:
         console.do("reload")
     pooler.wait_log("RELOAD command issued")
+    # A console that was there before the setting was does not count.
+    said = [line for line in pooler.log().splitlines() if "pgbouncer/" not in line]
     for word in ("login attempt", "new connection to server", "closing because", "pooler error"):
-        assert word not in pooler.log(), word
+        assert not any(word in line for line in said), word
 
 
 @covers("settings", "stats_period")

@@ -52,7 +52,6 @@ def test_what_has_no_effect_is_accepted_and_said_once(t):
     assert "pkt_buf" in idle and "job_name" in idle, idle
     # Their defaults are no wish: nothing is said of them.
     given = {key: values[key] + "1" if values[key].isdigit() else "something" for key in idle}
-    given["client_tls_dheparams"] = "none"
     pooler = t.pooler(**given)
     for key in idle:
         same(len(re.findall(rf"WARNING {key} has no effect: ", pooler.log())), 1, key)
@@ -163,39 +162,6 @@ def does_not_start(pooler):
     eventually(lambda: process.poll() is not None or "process up" in pooler.stderr(), "it starts or ends", 10)
     same(process.poll(), 1)
     return pooler.stderr()
-
-
-# Until TLS is there: who wants it must not be served without.
-
-@covers("settings", "client_tls_sslmode")
-@reload_shows_nothing
-@ours
-def test_client_tls_sslmode_require_is_refused_without_tls(t):
-    for mode in ("require", "verify-ca", "verify-full"):
-        matches("client_tls_sslmode require, verify-ca and verify-full are not supported by this version yet in .*:[0-9]+",
-                does_not_start(t.pooler(start=False, client_tls_sslmode=mode)))
-
-
-@covers("settings", "server_tls_sslmode")
-@reload_shows_nothing
-@ours
-def test_server_tls_sslmode_require_is_refused_without_tls(t):
-    for mode in ("require", "verify-ca", "verify-full"):
-        matches("server_tls_sslmode require, verify-ca and verify-full are not supported by this version yet in .*:[0-9]+",
-                does_not_start(t.pooler(start=False, server_tls_sslmode=mode)))
-
-
-@ours
-def test_reload_that_wants_tls_changes_nothing(t):
-    pooler = t.pooler(max_client_conn=50)
-    for key in ("client_tls_sslmode", "server_tls_sslmode"):
-        pooler.change(reload=False, max_client_conn=60, **{key: "require"})
-        with pooler.console() as console, refused():
-            console.do("reload")
-        pooler.change(reload=False, **{key: None})
-        with pooler.console() as console:
-            same((console.config("max_client_conn"), console.config(key) in ("disable", "prefer")), ("50", True))
-    pooler.usable()
 
 
 # ---- limits and times ---------------------------------------------------------------------------

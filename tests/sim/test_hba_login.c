@@ -305,8 +305,8 @@ static void person_authenticates(struct person *person, const uint8_t *body, siz
             random[i] = (uint8_t)sim_random(sim);
         scram_nonce_text(random, nonce);
         writer_init(&inner, first, sizeof(first));
-        scram_client_start(&person->scram, nonce, &inner);
-        writer_put_string(&writer, SCRAM_MECHANISM);
+        writer_put_string(&writer, scram_client_start(&person->scram, &(struct scram_channel){0},
+                                                      SCRAM_OFFER_PLAIN, nonce, &inner));
         writer_put_u32(&writer, (uint32_t)inner.bytes);
         writer_put(&writer, first, inner.bytes);
         break;

@@ -7,11 +7,17 @@
  *
  * Methods: SCRAM with plain secrets, plain passwords with SCRAM secrets, PAM and LDAP. With these two
  * somebody outside knows the passwords, and changes them, at the server too; what a client got in
- * with opens the servers. */
+ * with opens the servers.
+ *
+ * Channels: plain, TLS that nothing can be bound to, TLS. There is no TLS here: channel_look is this
+ * file's. During the chaos some clients and some servers have somebody between them and the pooler, who
+ * passes everything on but has a certificate of his own, or hides from the pooler's or the server's
+ * list that SCRAM can be bound; no such login may succeed. */
 #include "harness.h"
 #include "sim_jobs.h"
 
 #include "crypto/scram.h"
+#include "pool/channel.h"
 #include "pool/client.h"
 #include "pool/login.h"
 #include "pool/login_auth.h"
@@ -48,6 +54,7 @@ struct person {
     char user[8];
     char password[32];
     struct scram_client scram;
+    bool is_deceived;          /* somebody is between him and the pooler */
     unsigned password_version; /* that he knows */
     unsigned logins_left;      /* after the chaos */
 };
@@ -58,6 +65,8 @@ struct session {
     char user[8];
     struct scram_secret secret;
     struct scram_server scram;
+    unsigned offers;
+    bool is_deceived; /* somebody is between it and the pooler */
 };
 
 static struct sim *sim;
@@ -75,8 +84,17 @@ static struct sockaddr_in listen_address, server_address;
 static int listen_fd;
 static bool is_chaos, people_leave, salts_change, passwords_change;
 static enum auth_type method;
-static unsigned password_version; /* of all users of PAM and LDAP */
+static unsigned password_version;    /* of all users of PAM and LDAP */
+static struct scram_channel channel; /* of all connections, as the pooler sees it */
 static unsigned long long logged_in, refused_logins, wrong_logins, stale_logins;
+static unsigned long long bound_logins, bound_sessions, deceived_logins, deceived_sessions;
+
+/* Linked before the library's. */
+void channel_look(const struct conn *conn, struct scram_channel *found)
+{
+    assert(conn->loop == &core.loop);
+    *found = channel;
+}
 
 static bool is_outside(void)
 {
@@ -91,6 +109,16 @@ static void give_password(const char *user, bool is_right, char password[32])
 static bool happens(unsigned one_in)
 {
     return sim_below(sim, one_in) == 0;
+}
+
+/* What the other end of a connection sees, if somebody is in between: his own certificate. */
+static struct scram_channel other_end(bool is_deceived)
+{
+    struct scram_channel other = channel;
+
+    if (is_deceived)
+        other.binding[other.binding_bytes - 1] ^= 1;
+    return other;
 }
 
 /* ---- lines ---- */
@@ -144,6 +172,8 @@ static void give_nonce(char nonce[SCRAM_NONCE_TEXT_BYTES_MAX])
 /* ---- the PostgreSQL ---- */
 
 static const char server_password[] = "what only the pooler knows";
+static const char check_failed_text[] = "SCRAM channel binding check failed";
+static const char negotiation_text[] = "SCRAM channel binding negotiation error";
 static const char stale_password_text[] = "that is the password of yesterday";
 
 static void session_begins(void *context, struct sim_peer *peer)
@@ -161,7 +191,8 @@ static void session_asks_sasl(struct session *session, const uint8_t *packet, st
 {
     const char *password = server_password;
     char users_password[32];
-    static const char mechanisms[] = SCRAM_MECHANISM "\0";
+    static const char plain[] = SCRAM_MECHANISM "\0", plus[] = SCRAM_MECHANISM_PLUS "\0";
+    static const char both[] = SCRAM_MECHANISM_PLUS "\0" SCRAM_MECHANISM "\0";
     uint8_t salt[SCRAM_SALT_DEFAULT_BYTES] = {1};
     uint8_t salted[SCRAM_KEY_BYTES];
 
@@ -175,8 +206,27 @@ static void session_asks_sasl(struct session *session, const uint8_t *packet, st
     }
     scram_salted_password(password, strlen(password), salt, sizeof(salt), 2, salted);
     scram_secret_make(&session->secret, salted, salt, sizeof(salt), 2);
-    message_authentication(writer, AUTHENTICATION_SASL, mechanisms, sizeof(mechanisms));
+    session->is_deceived = is_chaos && channel.binding_bytes > 0 && happens(8);
+    session->offers = SCRAM_OFFER_PLAIN;
+    if (channel.binding_bytes > 0 && !(session->is_deceived && happens(2)))
+        session->offers = happens(4) ? SCRAM_OFFER_PLUS : SCRAM_OFFER_PLUS | SCRAM_OFFER_PLAIN;
+    if (session->offers == SCRAM_OFFER_PLAIN)
+        message_authentication(writer, AUTHENTICATION_SASL, plain, sizeof(plain));
+    else if (session->offers == SCRAM_OFFER_PLUS)
+        message_authentication(writer, AUTHENTICATION_SASL, plus, sizeof(plus));
+    else
+        message_authentication(writer, AUTHENTICATION_SASL, both, sizeof(both));
     session->is_started = true;
+}
+
+static void session_sees_who_is_between(const struct session *session, const char *text,
+                                        struct writer *writer)
+{
+    struct pg_error error = {.severity = SEVERITY_FATAL, .sqlstate = "28000", .message = text};
+
+    assert(session->is_deceived);
+    message_error(writer, &error);
+    deceived_sessions++;
 }
 
 static void session_password(struct session *session, const uint8_t *body, size_t bytes,
@@ -187,23 +237,42 @@ static void session_password(struct session *session, const uint8_t *body, size_
     uint8_t client_key[SCRAM_KEY_BYTES];
     char nonce[SCRAM_NONCE_TEXT_BYTES_MAX];
     struct writer inner;
-    size_t head = sizeof(SCRAM_MECHANISM) + 4;
+    bool is_plus = (session->offers & SCRAM_OFFER_PLUS) != 0;
+    size_t head = (is_plus ? sizeof(SCRAM_MECHANISM_PLUS) : sizeof(SCRAM_MECHANISM)) + 4;
+    const struct scram_channel own = other_end(session->is_deceived);
+    enum scram_result result;
 
     writer_init(&inner, answer, sizeof(answer));
     if (session->scram.state == SCRAM_START) {
         give_nonce(nonce);
         assert(bytes > head);
-        assert(scram_server_start(&session->scram, body + head, bytes - head, nonce,
-                                  &session->secret, &inner) == SCRAM_OK);
-        message_authentication(writer, AUTHENTICATION_SASL_CONTINUE, answer, inner.bytes);
+        assert(strcmp((const char *)body, is_plus ? SCRAM_MECHANISM_PLUS : SCRAM_MECHANISM) == 0);
+        assert((body[head] == 'y') == (channel.is_tls && !is_plus));
+        result = scram_server_start(&session->scram, &own,
+                                    is_plus ? SCRAM_OFFER_PLUS : SCRAM_OFFER_PLAIN, body + head,
+                                    bytes - head, nonce, &session->secret, &inner);
+        if (result == SCRAM_OK) {
+            message_authentication(writer, AUTHENTICATION_SASL_CONTINUE, answer, inner.bytes);
+        } else {
+            assert(result == SCRAM_DOWNGRADED);
+            session_sees_who_is_between(session, negotiation_text, writer);
+        }
         return;
     }
+    result = scram_server_finish(&session->scram, body, bytes, client_key, &inner);
+    if (result == SCRAM_WRONG_BINDING) {
+        session_sees_who_is_between(session, check_failed_text, writer);
+        return;
+    }
+    assert(!session->is_deceived);
+    bound_sessions += is_plus;
     /* The pooler knows the password: anything but OK is a key of another salt, or of a password that
      * was changed. */
-    if (scram_server_finish(&session->scram, body, bytes, client_key, &inner) != SCRAM_OK) {
+    if (result != SCRAM_OK) {
         struct pg_error error = {
             .severity = SEVERITY_FATAL, .sqlstate = "28P01", .message = stale_password_text};
 
+        assert(result == SCRAM_WRONG_PROOF);
         assert(is_outside());
         assert(password_version > 0);
         message_error(writer, &error);
@@ -298,29 +367,69 @@ static void person_comes(struct person *person)
     line_put(&person->line, &writer);
 }
 
+static unsigned read_offers(const uint8_t *list, size_t bytes)
+{
+    struct reader reader;
+    const char *name;
+    unsigned offers = 0;
+
+    reader_init(&reader, list, bytes);
+    while ((name = reader_get_string(&reader)) != NULL && name[0] != '\0') {
+        bool is_plus = strcmp(name, SCRAM_MECHANISM_PLUS) == 0;
+
+        assert(is_plus || strcmp(name, SCRAM_MECHANISM) == 0);
+        assert(!is_plus || offers == 0); /* the better one first */
+        offers |= is_plus ? SCRAM_OFFER_PLUS : SCRAM_OFFER_PLAIN;
+    }
+    assert(name != NULL);
+    assert(reader_left(&reader) == 0);
+    return offers;
+}
+
+static void person_begins_sasl(struct person *person, const uint8_t *list, size_t bytes,
+                               struct writer *writer)
+{
+    uint8_t first[SCRAM_CLIENT_FIRST_ROOM];
+    char nonce[SCRAM_NONCE_TEXT_BYTES_MAX];
+    unsigned offers = read_offers(list, bytes);
+    struct scram_channel own;
+    struct writer inner;
+    const char *mechanism;
+
+    assert(offers == scram_server_offers(&channel));
+    person->is_deceived = is_chaos && channel.binding_bytes > 0 && happens(8);
+    own = other_end(person->is_deceived);
+    if (person->is_deceived && happens(2))
+        offers &= ~SCRAM_OFFER_PLUS;
+    else if (!person->is_deceived && happens(4))
+        own = (struct scram_channel){0}; /* one that cannot bind, or does not want to */
+    give_nonce(nonce);
+    writer_init(&inner, first, sizeof(first));
+    mechanism = scram_client_start(&person->scram, &own, offers, nonce, &inner);
+    bound_logins += strcmp(mechanism, SCRAM_MECHANISM_PLUS) == 0 && !person->is_deceived;
+    writer_put_string(writer, mechanism);
+    writer_put_u32(writer, (uint32_t)inner.bytes);
+    writer_put(writer, first, inner.bytes);
+}
+
 static void person_authenticates(struct person *person, const uint8_t *body, size_t bytes)
 {
-    uint8_t data[512], first[SCRAM_CLIENT_FIRST_ROOM], message[1024];
+    uint8_t data[512], message[1024];
     uint8_t salted[32], client_key[32], stored_key[32], server_key[32];
-    char nonce[SCRAM_NONCE_TEXT_BYTES_MAX];
     struct writer writer, inner;
 
     writer_init(&writer, data, sizeof(data));
     switch (bytes_get_u32(body)) {
     case AUTHENTICATION_OK:
         assert(person->knows_password);
+        assert(!person->is_deceived);
         return;
     case AUTHENTICATION_CLEARTEXT:
         assert(method != AUTH_SCRAM_SHA_256 || is_chaos);
         writer_put_string(&writer, person->password);
         break;
     case AUTHENTICATION_SASL:
-        give_nonce(nonce);
-        writer_init(&inner, first, sizeof(first));
-        scram_client_start(&person->scram, nonce, &inner);
-        writer_put_string(&writer, SCRAM_MECHANISM);
-        writer_put_u32(&writer, (uint32_t)inner.bytes);
-        writer_put(&writer, first, inner.bytes);
+        person_begins_sasl(person, body + 4, bytes - 4, &writer);
         break;
     case AUTHENTICATION_SASL_CONTINUE:
         assert(scram_client_challenge(&person->scram, body + 4, bytes - 4) == SCRAM_OK);
@@ -359,6 +468,14 @@ static void person_message(struct person *person, uint8_t type, const uint8_t *b
             assert(strcmp(fields.sqlstate, JOB_REFUSED_SQLSTATE) == 0);
             assert(jobs.refused > 0);
             refused_logins++;
+        } else if (strstr(fields.message, check_failed_text) != NULL ||
+                   strstr(fields.message, negotiation_text) != NULL) {
+            /* Of his own login, or what a server has said to the pooler. */
+            assert(person->is_deceived || deceived_sessions > 0);
+            assert(!person->is_deceived || strcmp(fields.sqlstate, "28000") == 0);
+            deceived_logins += person->is_deceived;
+            if (!is_chaos) /* a server's login that began in it: what an operator would do */
+                core_reconnect(&core, NULL);
         } else if (strstr(fields.message, "authentication failed") != NULL) {
             /* Or nobody could be asked, or the password was changed on the way. */
             assert(!person->knows_password ||
@@ -375,6 +492,7 @@ static void person_message(struct person *person, uint8_t type, const uint8_t *b
         break;
     case 'Z':
         assert(person->knows_password);
+        assert(!person->is_deceived);
         person->is_answered = person->is_welcome;
         if (person->is_answered)
             break;
@@ -655,6 +773,12 @@ static uint64_t run(uint64_t seed)
     method =
         (enum auth_type[]){AUTH_SCRAM_SHA_256, AUTH_PLAIN, AUTH_PAM, AUTH_LDAP}[sim_below(sim, 4)];
     password_version = 0;
+    channel = (struct scram_channel){.is_tls = happens(2)};
+    if (channel.is_tls && !happens(4)) {
+        channel.binding_bytes = (uint8_t[]){
+            32, 48, SCRAM_BINDING_BYTES_MAX}[sim_below(sim, 3)]; /* SHA-256, -384, -512 */
+        memset(channel.binding, 0x55, channel.binding_bytes);
+    }
     salts_change = happens(2);
     passwords_change = happens(2);
     memset(people, 0, sizeof(people));
@@ -769,10 +893,13 @@ static uint64_t run(uint64_t seed)
     if (getenv("SIM_VERBOSE") != NULL)
         printf("%d: logged in %llu, refused %llu, wrong %llu, stale %llu; jobs run %llu, cancelled "
                "%llu, refused "
+               "%llu; bound to %u: clients %llu, servers %llu; deceived: clients %llu, servers "
                "%llu\n",
                (int)method, logged_in, refused_logins, wrong_logins, stale_logins, jobs.run,
-               jobs.cancelled, jobs.refused);
+               jobs.cancelled, jobs.refused, channel.binding_bytes, bound_logins, bound_sessions,
+               deceived_logins, deceived_sessions);
     logged_in = refused_logins = wrong_logins = stale_logins = 0;
+    bound_logins = bound_sessions = deceived_logins = deceived_sessions = 0;
     ring_destroy(ring);
     buffer_pool_release(&buffers);
     usage_table_release(&usage);

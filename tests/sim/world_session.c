@@ -804,7 +804,8 @@ static void sasl_arrives(struct session *session, const uint8_t *body, size_t by
         for (size_t i = 0; i < sizeof(random); i++)
             random[i] = (uint8_t)sim_random(world.sim);
         scram_nonce_text(random, nonce);
-        assert(scram_server_start(&session->scram, body + begin, bytes - begin, nonce,
+        assert(scram_server_start(&session->scram, &(struct scram_channel){0}, SCRAM_OFFER_PLAIN,
+                                  body + begin, bytes - begin, nonce,
                                   &world.secrets[login_of(session)], &writer) == SCRAM_OK);
         put_authentication(&session->out, AUTHENTICATION_SASL_CONTINUE, answer, writer.bytes);
         session->login_step = LOGIN_SASL_FINAL;

@@ -1430,8 +1430,8 @@ static void user_is_asked(struct user *user, const uint8_t *body, size_t bytes)
             random[i] = (uint8_t)sim_random(world.sim);
         scram_nonce_text(random, nonce);
         writer_init(&first_writer, first, sizeof(first));
-        scram_client_start(&user->scram, nonce, &first_writer);
-        writer_put_string(&writer, SCRAM_MECHANISM);
+        writer_put_string(&writer, scram_client_start(&user->scram, &(struct scram_channel){0},
+                                                      SCRAM_OFFER_PLAIN, nonce, &first_writer));
         writer_put_u32(&writer, (uint32_t)first_writer.bytes);
         writer_put(&writer, first, first_writer.bytes);
         put_password(user, answer, writer.bytes);

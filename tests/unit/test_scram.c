@@ -15,6 +15,17 @@
 static const uint8_t process_key[SCRAM_KEY_BYTES] = "a key that a process makes once";
 static const char server_nonce[] = "3rfcNHYJY1ZVvWVs7jAAAAAA";
 static const char client_nonce[] = "fyko+d2lbbFgONRv9qkxdawL";
+static const struct scram_channel plain;
+/* What is bound to does not matter, but that it is the same. */
+static const struct scram_channel bound = {
+    .is_tls = true, .binding_bytes = 32, .binding = "hash of the server's certificate"};
+static const struct scram_channel bound_elsewhere = {
+    .is_tls = true, .binding_bytes = 32, .binding = "hash of somebody's certificate.."};
+static const struct scram_channel bound_shorter = {
+    .is_tls = true, .binding_bytes = 31, .binding = "hash of the server's certificat"};
+static const struct scram_channel unbindable = {.is_tls = true};
+enum { BOTH_OFFERS = SCRAM_OFFER_PLAIN | SCRAM_OFFER_PLUS };
+
 static const char pencil_secret[] =
     "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$"
     "WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=";
@@ -173,8 +184,21 @@ static void mock_secret_is_the_same_for_the_same_name(void **state)
 
 struct golden {
     char role[16], password[64], secret[256], server_nonce[64], client_nonce[64];
-    char client_first[256], server_first[256], client_final[256], server_final[256];
+    char client_first[256], server_first[256], client_final[512], server_final[256];
+    char gs2[4], binding[132];
 };
+
+/* The channel of the end that is ours. */
+static struct scram_channel golden_channel(const struct golden *golden)
+{
+    struct scram_channel channel = {.is_tls = golden->gs2[0] == 'y' || golden->gs2[0] == 'p'};
+    unsigned byte;
+
+    for (const char *at = golden->binding; sscanf(at, "%2x", &byte) == 1; at += 2)
+        channel.binding[channel.binding_bytes++] = (uint8_t)byte;
+    assert_int_equal(channel.binding_bytes > 0, golden->gs2[0] == 'p');
+    return channel;
+}
 
 /* Reads up to an empty line. False at the end of the file. */
 static bool golden_read(FILE *file, struct golden *golden)
@@ -185,11 +209,11 @@ static bool golden_read(FILE *file, struct golden *golden)
         size_t bytes;
     } fields[] = {
 #define FIELD(field) {#field, golden->field, sizeof(golden->field)}
-        FIELD(role),         FIELD(password),     FIELD(secret),
-        FIELD(server_nonce), FIELD(client_nonce), FIELD(client_first),
-        FIELD(server_first), FIELD(client_final), FIELD(server_final),
+        FIELD(role),         FIELD(password),     FIELD(secret),       FIELD(server_nonce),
+        FIELD(client_nonce), FIELD(client_first), FIELD(server_first), FIELD(client_final),
+        FIELD(server_final), FIELD(gs2),          FIELD(binding),
     };
-    char line[512];
+    char line[768];
 
     memset(golden, 0, sizeof(*golden));
     while (fgets(line, sizeof(line), file) != NULL) {
@@ -235,6 +259,8 @@ static void golden_exchanges_come_out_byte_for_byte(void **state)
     while (golden_read(file, &golden)) {
         uint8_t salted[SCRAM_KEY_BYTES], client_key[SCRAM_KEY_BYTES], found_key[SCRAM_KEY_BYTES];
         uint8_t stored_key[SCRAM_KEY_BYTES], server_key[SCRAM_KEY_BYTES];
+        struct scram_channel channel = golden_channel(&golden);
+        bool is_plus = golden.gs2[0] == 'p';
         struct scram_secret secret;
         struct writer out;
         char data[512];
@@ -248,9 +274,10 @@ static void golden_exchanges_come_out_byte_for_byte(void **state)
         if (strcmp(golden.role, "server") == 0) {
             struct scram_server server = {0};
 
-            assert_int_equal(scram_server_start(&server, golden.client_first,
-                                                strlen(golden.client_first), golden.server_nonce,
-                                                &secret, &out),
+            assert_int_equal(scram_server_start(&server, &channel,
+                                                is_plus ? SCRAM_OFFER_PLUS : SCRAM_OFFER_PLAIN,
+                                                golden.client_first, strlen(golden.client_first),
+                                                golden.server_nonce, &secret, &out),
                              SCRAM_OK);
             assert_written(&out, golden.server_first);
             assert_int_equal(scram_server_finish(&server, golden.client_final,
@@ -261,7 +288,10 @@ static void golden_exchanges_come_out_byte_for_byte(void **state)
         } else {
             struct scram_client client;
 
-            scram_client_start(&client, golden.client_nonce, &out);
+            assert_string_equal(scram_client_start(&client, &channel,
+                                                   is_plus ? BOTH_OFFERS : SCRAM_OFFER_PLAIN,
+                                                   golden.client_nonce, &out),
+                                is_plus ? SCRAM_MECHANISM_PLUS : SCRAM_MECHANISM);
             assert_written(&out, golden.client_first);
             assert_int_equal(
                 scram_client_challenge(&client, golden.server_first, strlen(golden.server_first)),
@@ -275,7 +305,7 @@ static void golden_exchanges_come_out_byte_for_byte(void **state)
         }
     }
     fclose(file);
-    assert_int_equal(count, 2);
+    assert_int_equal(count, 8);
 }
 
 /* ---- our client with our server, and somebody between them ---- */
@@ -305,12 +335,16 @@ struct exchange {
     struct scram_secret secret;
     uint8_t client_key[SCRAM_KEY_BYTES];
     uint8_t server_key[SCRAM_KEY_BYTES];
+    const struct scram_channel *client_channel, *server_channel;
+    unsigned hidden_offers; /* of the server's, somebody has taken these out of its list */
 };
 
 static void exchange_init(struct exchange *exchange, const char *password)
 {
     uint8_t salted[SCRAM_KEY_BYTES], stored_key[SCRAM_KEY_BYTES];
 
+    exchange->client_channel = exchange->server_channel = &plain;
+    exchange->hidden_offers = 0;
     assert_true(scram_secret_parse(&exchange->secret, pencil_secret));
     salt_password(password, strlen(password), &exchange->secret, salted);
     scram_keys_from_salted(salted, exchange->client_key, stored_key, exchange->server_key);
@@ -342,16 +376,23 @@ static struct outcome exchange_run(const struct exchange *exchange, const struct
     struct scram_client client;
     struct writer out;
     const uint8_t *data;
+    const char *mechanism;
     char memory[512];
     size_t bytes;
 
     writer_init(&out, memory, sizeof(memory));
-    scram_client_start(&client, client_nonce, &out);
+    mechanism =
+        scram_client_start(&client, exchange->client_channel,
+                           scram_server_offers(exchange->server_channel) & ~exchange->hidden_offers,
+                           client_nonce, &out);
+    assert_non_null(mechanism);
 
     outcome.failed_at = CLIENT_FIRST;
     data = deliver(CLIENT_FIRST, &out, meddler, &outcome, &bytes);
-    outcome.result =
-        scram_server_start(&server, data, bytes, server_nonce, &exchange->secret, &out);
+    outcome.result = scram_server_start(
+        &server, exchange->server_channel,
+        strcmp(mechanism, SCRAM_MECHANISM_PLUS) == 0 ? SCRAM_OFFER_PLUS : SCRAM_OFFER_PLAIN, data,
+        bytes, server_nonce, &exchange->secret, &out);
     if (outcome.result != SCRAM_OK)
         return outcome;
 
@@ -436,13 +477,13 @@ static void server_without_our_secret_is_found_out(void **state)
     assert_int_equal(outcome.result, SCRAM_WRONG_SIGNATURE);
 }
 
-static void no_truncated_message_succeeds(void **state)
+static void truncate_messages(const struct scram_channel *channel)
 {
     struct exchange exchange;
     struct outcome whole;
 
-    (void)state;
     exchange_init(&exchange, "pencil");
+    exchange.client_channel = exchange.server_channel = channel;
     whole = exchange_run(&exchange, &nobody);
     for (enum message message = 0; message < MESSAGES; message++) {
         assert_true(whole.bytes[message] > 0);
@@ -454,13 +495,20 @@ static void no_truncated_message_succeeds(void **state)
     }
 }
 
-static void no_corrupted_message_succeeds(void **state)
+static void no_truncated_message_succeeds(void **state)
+{
+    (void)state;
+    truncate_messages(&plain);
+    truncate_messages(&bound);
+}
+
+static void corrupt_messages(const struct scram_channel *channel)
 {
     struct exchange exchange;
     struct outcome whole;
 
-    (void)state;
     exchange_init(&exchange, "pencil");
+    exchange.client_channel = exchange.server_channel = channel;
     whole = exchange_run(&exchange, &nobody);
     for (enum message message = 0; message < MESSAGES; message++) {
         for (size_t position = 0; position < whole.bytes[message]; position++) {
@@ -477,7 +525,14 @@ static void no_corrupted_message_succeeds(void **state)
     }
 }
 
-static void no_lengthened_message_succeeds(void **state)
+static void no_corrupted_message_succeeds(void **state)
+{
+    (void)state;
+    corrupt_messages(&plain);
+    corrupt_messages(&bound);
+}
+
+static void lengthen_messages(const struct scram_channel *channel)
 {
     static const struct {
         const char *text;
@@ -487,9 +542,9 @@ static void no_lengthened_message_succeeds(void **state)
     static char huge[SCRAM_MESSAGE_BYTES_MAX];
     struct exchange exchange;
 
-    (void)state;
     memset(huge, 'A', sizeof(huge));
     exchange_init(&exchange, "pencil");
+    exchange.client_channel = exchange.server_channel = channel;
     for (enum message message = 0; message < MESSAGES; message++) {
         struct meddler meddler = {.message = message, .keep = SIZE_MAX, .byte = -1};
 
@@ -504,11 +559,319 @@ static void no_lengthened_message_succeeds(void **state)
     }
 }
 
-/* ---- what each fault is called ---- */
+static void no_lengthened_message_succeeds(void **state)
+{
+    (void)state;
+    lengthen_messages(&plain);
+    lengthen_messages(&bound);
+}
+
+/* ---- channel binding ---- */
 
 #define NONCE_128                                                                                  \
     "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"                             \
     "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+
+static struct outcome meet(const struct scram_channel *client_channel,
+                           const struct scram_channel *server_channel, unsigned hidden_offers)
+{
+    struct exchange exchange;
+
+    exchange_init(&exchange, "pencil");
+    exchange.client_channel = client_channel;
+    exchange.server_channel = server_channel;
+    exchange.hidden_offers = hidden_offers;
+    return exchange_run(&exchange, &nobody);
+}
+
+static void ends_of_one_channel_bind_to_it(void **state)
+{
+    (void)state;
+    assert_int_equal(meet(&bound, &bound, 0).result, SCRAM_OK);
+    /* Only the one end can: no binding, and no downgrade. */
+    assert_int_equal(meet(&unbindable, &bound, 0).result, SCRAM_OK);
+    assert_int_equal(meet(&plain, &bound, 0).result, SCRAM_OK);
+    assert_int_equal(meet(&bound, &unbindable, 0).result, SCRAM_OK);
+    assert_int_equal(meet(&bound, &plain, 0).result, SCRAM_OK);
+    assert_int_equal(meet(&unbindable, &unbindable, 0).result, SCRAM_OK);
+}
+
+static void who_sits_between_two_channels_is_found_out(void **state)
+{
+    const struct scram_channel *const others[] = {&bound_elsewhere, &bound_shorter};
+
+    (void)state;
+    for (size_t i = 0; i < COUNT_OF(others); i++) {
+        assert_int_equal(meet(others[i], &bound, 0).result, SCRAM_WRONG_BINDING);
+        assert_int_equal(meet(others[i], &bound, 0).failed_at, CLIENT_FINAL);
+        assert_int_equal(meet(&bound, others[i], 0).result, SCRAM_WRONG_BINDING);
+    }
+    /* He takes PLUS out of the list. */
+    assert_int_equal(meet(&bound_elsewhere, &bound, SCRAM_OFFER_PLUS).result, SCRAM_DOWNGRADED);
+    assert_int_equal(meet(&bound, &bound, SCRAM_OFFER_PLUS).result, SCRAM_DOWNGRADED);
+    /* Also where his own certificate is one that nothing can be bound to. */
+    assert_int_equal(meet(&unbindable, &bound, SCRAM_OFFER_PLUS).result, SCRAM_DOWNGRADED);
+}
+
+/* He takes PLUS out of the list and turns the "y" into "n", so that the server sees no downgrade. */
+static void downgrade_that_is_hidden_in_the_first_message_is_seen_in_the_last(void **state)
+{
+    struct meddler flag = {.message = CLIENT_FIRST, .keep = SIZE_MAX, .position = 0, .byte = 'n'};
+    struct exchange exchange;
+    struct outcome outcome;
+
+    (void)state;
+    exchange_init(&exchange, "pencil");
+    exchange.client_channel = &bound_elsewhere;
+    exchange.server_channel = &bound;
+    exchange.hidden_offers = SCRAM_OFFER_PLUS;
+    outcome = exchange_run(&exchange, &flag);
+    assert_int_equal(outcome.result, SCRAM_BINDING_CHANGED);
+}
+
+/* And he turns c= into that of "n,,", too: but the proof is of "y,,". */
+static void well_hidden_downgrade_breaks_the_proof(void **state)
+{
+    static const char first[] = "n,,n=,r=fyko+d2lbbFgONRv9qkxdawL";
+    struct scram_server server = {0};
+    struct scram_client client;
+    struct exchange exchange;
+    uint8_t client_key[SCRAM_KEY_BYTES];
+    char memory[512], final[512];
+    size_t final_bytes;
+    struct writer out;
+
+    (void)state;
+    exchange_init(&exchange, "pencil");
+    writer_init(&out, memory, sizeof(memory));
+    assert_non_null(
+        scram_client_start(&client, &bound_elsewhere, SCRAM_OFFER_PLAIN, client_nonce, &out));
+    assert_written(&out, "y,,n=,r=fyko+d2lbbFgONRv9qkxdawL");
+    assert_int_equal(scram_server_start(&server, &bound, SCRAM_OFFER_PLAIN, first,
+                                        sizeof(first) - 1, server_nonce, &exchange.secret, &out),
+                     SCRAM_OK);
+    assert_int_equal(scram_client_challenge(&client, out.data, out.bytes), SCRAM_OK);
+    writer_init(&out, final, sizeof(final));
+    scram_client_prove(&client, exchange.client_key, exchange.server_key, &out);
+    assert_memory_equal(final, "c=eSws,", 7);
+    memcpy(final, "c=biws,", 7);
+    final_bytes = out.bytes;
+    writer_init(&out, memory, sizeof(memory));
+    assert_int_equal(scram_server_finish(&server, final, final_bytes, client_key, &out),
+                     SCRAM_WRONG_PROOF);
+}
+
+static void mechanism_of_the_client_is_the_best_that_both_can(void **state)
+{
+    static const struct {
+        const struct scram_channel *channel;
+        unsigned offers;
+        const char *mechanism, *begin;
+    } cases[] = {
+        {&plain, SCRAM_OFFER_PLAIN, SCRAM_MECHANISM, "n,,n="},
+        {&plain, BOTH_OFFERS, SCRAM_MECHANISM, "n,,n="}, /* somebody else's TLS is in between */
+        {&plain, SCRAM_OFFER_PLUS, NULL, NULL},
+        {&plain, 0, NULL, NULL},
+        {&unbindable, SCRAM_OFFER_PLAIN, SCRAM_MECHANISM, "y,,n="},
+        {&unbindable, BOTH_OFFERS, SCRAM_MECHANISM, "n,,n="}, /* the server is not deceived */
+        {&unbindable, SCRAM_OFFER_PLUS, NULL, NULL},
+        {&bound, SCRAM_OFFER_PLAIN, SCRAM_MECHANISM, "y,,n="},
+        {&bound, BOTH_OFFERS, SCRAM_MECHANISM_PLUS, "p=tls-server-end-point,,n="},
+        {&bound, SCRAM_OFFER_PLUS, SCRAM_MECHANISM_PLUS, "p=tls-server-end-point,,n="},
+        {&bound, 0, NULL, NULL},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        struct scram_client client;
+        char memory[SCRAM_CLIENT_FIRST_ROOM];
+        struct writer out;
+        const char *mechanism;
+
+        writer_init(&out, memory, sizeof(memory));
+        mechanism =
+            scram_client_start(&client, cases[i].channel, cases[i].offers, client_nonce, &out);
+        if (cases[i].mechanism == NULL) {
+            assert_null(mechanism);
+            assert_int_equal(out.bytes, 0);
+            continue;
+        }
+        assert_string_equal(mechanism, cases[i].mechanism);
+        assert_memory_equal(out.data, cases[i].begin, strlen(cases[i].begin));
+    }
+}
+
+static void plus_is_offered_where_there_is_something_to_bind_to(void **state)
+{
+    (void)state;
+    assert_int_equal(scram_server_offers(&plain), SCRAM_OFFER_PLAIN);
+    assert_int_equal(scram_server_offers(&unbindable), SCRAM_OFFER_PLAIN);
+    assert_int_equal(scram_server_offers(&bound), BOTH_OFFERS);
+}
+
+static void client_first_on_tls_is_read_as_postgresql_does(void **state)
+{
+#define TYPE "p=tls-server-end-point"
+    static const struct {
+        const struct scram_channel *channel;
+        unsigned mechanism;
+        const char *message;
+        enum scram_result result;
+        const char *type; /* in the error */
+    } cases[] = {
+        {&bound, SCRAM_OFFER_PLUS, TYPE ",,n=,r=abc", SCRAM_OK, NULL},
+        {&bound, SCRAM_OFFER_PLUS, TYPE ",,n=user,r=abc,x=extension", SCRAM_OK, NULL},
+        {&bound, SCRAM_OFFER_PLUS, TYPE ",,n=,r=" NONCE_128, SCRAM_OK, NULL},
+        {&bound, SCRAM_OFFER_PLUS, "n,,n=,r=abc", SCRAM_NOT_BOUND, NULL},
+        {&bound, SCRAM_OFFER_PLUS, "y,,n=,r=abc", SCRAM_NOT_BOUND, NULL},
+        {&bound, SCRAM_OFFER_PLUS, "z,,n=,r=abc", SCRAM_BAD, NULL},
+        {&bound, SCRAM_OFFER_PLUS, "P=tls-server-end-point,,n=,r=abc", SCRAM_BAD, NULL},
+        {&bound, SCRAM_OFFER_PLUS, "p=tls-unique,,n=,r=abc", SCRAM_BINDING_TYPE, "tls-unique"},
+        {&bound, SCRAM_OFFER_PLUS, TYPE "x,,n=,r=abc", SCRAM_BINDING_TYPE, "tls-server-end-pointx"},
+        {&bound, SCRAM_OFFER_PLUS, "p=tls-server-end-poin,,n=,r=abc", SCRAM_BINDING_TYPE,
+         "tls-server-end-poin"},
+        {&bound, SCRAM_OFFER_PLUS, "p=TLS-server-end-point,,n=,r=abc", SCRAM_BINDING_TYPE,
+         "TLS-server-end-point"},
+        {&bound, SCRAM_OFFER_PLUS, "p=,,n=,r=abc", SCRAM_BINDING_TYPE, ""},
+        {&bound, SCRAM_OFFER_PLUS, "p=a\x1b[2J\xff b,,n=,r=abc", SCRAM_BINDING_TYPE, "a?[2J??b"},
+        {&bound, SCRAM_OFFER_PLUS, "p=" NONCE_128 NONCE_128 ",,n=,r=abc", SCRAM_BINDING_TYPE,
+         "0123456789abcdef0123456789abcd"},
+        {&bound, SCRAM_OFFER_PLUS, TYPE ",a=root,n=,r=abc", SCRAM_AUTHZID, NULL},
+        {&bound, SCRAM_OFFER_PLUS, TYPE ",,m=new,n=,r=abc", SCRAM_BAD_EXTENSION, NULL},
+        {&bound, SCRAM_OFFER_PLUS,
+         TYPE ",,n=" NONCE_128 NONCE_128 NONCE_128 NONCE_128 NONCE_128 ",r=abc", SCRAM_TOO_LONG,
+         NULL},
+        {&bound, SCRAM_OFFER_PLUS, TYPE ",b,n=,r=abc", SCRAM_BAD, NULL},
+        {&bound, SCRAM_OFFER_PLUS, TYPE ",n=,r=abc", SCRAM_BAD, NULL},
+        {&bound, SCRAM_OFFER_PLUS, TYPE ",,", SCRAM_BAD, NULL},
+        {&bound, SCRAM_OFFER_PLUS, TYPE ",", SCRAM_BAD, NULL},
+        {&bound, SCRAM_OFFER_PLUS, TYPE, SCRAM_BAD, NULL},
+        {&bound, SCRAM_OFFER_PLUS, "p", SCRAM_BAD, NULL},
+        {&bound, SCRAM_OFFER_PLUS, "p,", SCRAM_BAD, NULL},
+        {&bound, SCRAM_OFFER_PLUS, "n", SCRAM_BAD, NULL},
+        {&bound, SCRAM_OFFER_PLUS, "", SCRAM_BAD, NULL},
+        {&bound, SCRAM_OFFER_PLAIN, "n,,n=,r=abc", SCRAM_OK, NULL},
+        {&bound, SCRAM_OFFER_PLAIN, "y,,n=,r=abc", SCRAM_DOWNGRADED, NULL},
+        {&bound, SCRAM_OFFER_PLAIN, TYPE ",,n=,r=abc", SCRAM_CHANNEL_BINDING, NULL},
+        {&unbindable, SCRAM_OFFER_PLAIN, "n,,n=,r=abc", SCRAM_OK, NULL},
+        {&unbindable, SCRAM_OFFER_PLAIN, "y,,n=,r=abc", SCRAM_OK, NULL},
+        {&unbindable, SCRAM_OFFER_PLAIN, TYPE ",,n=,r=abc", SCRAM_CHANNEL_BINDING, NULL},
+    };
+    struct scram_secret secret;
+    char data[SCRAM_SERVER_FIRST_ROOM];
+
+    (void)state;
+    assert_true(scram_secret_parse(&secret, pencil_secret));
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        size_t bytes = strlen(cases[i].message);
+        struct scram_server server = {0};
+        struct writer out;
+
+        writer_init(&out, data, sizeof(data));
+        assert_int_equal(scram_server_start(&server, cases[i].channel, cases[i].mechanism,
+                                            guarded_copy(cases[i].message, bytes), bytes,
+                                            server_nonce, &secret, &out),
+                         cases[i].result);
+        assert_int_equal(out.bytes > 0, cases[i].result == SCRAM_OK);
+        if (cases[i].result == SCRAM_BINDING_TYPE)
+            assert_string_equal(scram_server_binding_type(&server), cases[i].type);
+    }
+}
+
+static void client_final_on_tls_is_compared_exactly(void **state)
+{
+#define BOUND_TEXT "cD10bHMtc2VydmVyLWVuZC1wb2ludCwsaGFzaCBvZiB0aGUgc2VydmVyJ3MgY2VydGlmaWNhdGU="
+#define NONCES "abc3rfcNHYJY1ZVvWVs7jAAAAAA"
+    static const struct {
+        const char *message;
+        enum scram_result result;
+    } cases[] = {
+        {"c=" BOUND_TEXT ",r=" NONCES ",p=" KEY, SCRAM_WRONG_PROOF},
+        {"c=" BOUND_TEXT ",r=" NONCES ",x=extension,p=" KEY, SCRAM_WRONG_PROOF},
+        {"c=biws,r=" NONCES ",p=" KEY, SCRAM_WRONG_BINDING},
+        {"c=eSws,r=" NONCES ",p=" KEY, SCRAM_WRONG_BINDING},
+        {"c=,r=" NONCES ",p=" KEY, SCRAM_WRONG_BINDING},
+        /* The header alone, a byte less, a byte more, no padding, another hash. */
+        {"c=cD10bHMtc2VydmVyLWVuZC1wb2ludCws,r=" NONCES ",p=" KEY, SCRAM_WRONG_BINDING},
+        {"c=cD10bHMtc2VydmVyLWVuZC1wb2ludCwsaGFzaCBvZiB0aGUgc2VydmVyJ3MgY2VydGlmaWNhdA==,r=" NONCES
+         ",p=" KEY,
+         SCRAM_WRONG_BINDING},
+        {"c=cD10bHMtc2VydmVyLWVuZC1wb2ludCwsaGFzaCBvZiB0aGUgc2VydmVyJ3MgY2VydGlmaWNhdGUA,r=" NONCES
+         ",p=" KEY,
+         SCRAM_WRONG_BINDING},
+        {"c=cD10bHMtc2VydmVyLWVuZC1wb2ludCwsaGFzaCBvZiB0aGUgc2VydmVyJ3MgY2VydGlmaWNhdGU,r=" NONCES
+         ",p=" KEY,
+         SCRAM_WRONG_BINDING},
+        {"c=" BOUND_TEXT "x,r=" NONCES ",p=" KEY, SCRAM_WRONG_BINDING},
+        {"c=cD10bHMtc2VydmVyLWVuZC1wb2ludCwsSGFzaCBvZiB0aGUgc2VydmVyJ3MgY2VydGlmaWNhdGU=,r=" NONCES
+         ",p=" KEY,
+         SCRAM_WRONG_BINDING},
+        {"c=" BOUND_TEXT ",r=abc,p=" KEY, SCRAM_BAD_NONCE},
+        {"c=" BOUND_TEXT ",r=" NONCES, SCRAM_BAD},
+        {"", SCRAM_BAD},
+    };
+    static const char first[] = TYPE ",,n=,r=abc";
+    struct scram_secret secret;
+    char data[SCRAM_SERVER_FIRST_ROOM];
+
+    (void)state;
+    assert_true(scram_secret_parse(&secret, pencil_secret));
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        size_t bytes = strlen(cases[i].message);
+        uint8_t client_key[SCRAM_KEY_BYTES];
+        struct scram_server server = {0};
+        struct writer out;
+
+        writer_init(&out, data, sizeof(data));
+        assert_int_equal(scram_server_start(&server, &bound, SCRAM_OFFER_PLUS, first,
+                                            sizeof(first) - 1, server_nonce, &secret, &out),
+                         SCRAM_OK);
+        out.bytes = 0;
+        assert_int_equal(scram_server_finish(&server, guarded_copy(cases[i].message, bytes), bytes,
+                                             client_key, &out),
+                         cases[i].result);
+        assert_int_equal(out.bytes, 0);
+    }
+}
+
+/* Nobody can tell from it who is a stranger. */
+static void mock_runs_to_its_end_on_tls(void **state)
+{
+    struct exchange exchange;
+    struct outcome outcome;
+
+    (void)state;
+    exchange_init(&exchange, "pencil");
+    exchange.client_channel = exchange.server_channel = &bound;
+    scram_secret_mock(&exchange.secret, process_key, "nobody", 6, 4096);
+    outcome = exchange_run(&exchange, &nobody);
+    assert_int_equal(outcome.failed_at, CLIENT_FINAL);
+    assert_int_equal(outcome.result, SCRAM_WRONG_PROOF);
+}
+
+static void longest_messages_fit_their_rooms(void **state)
+{
+    static const char long_nonce[] = "0123456789abcdef0123456789abcdef";
+    static const char challenge[] =
+        "r=0123456789abcdef0123456789abcdef" NONCE_128 ",s=" SALT_64 ",i=10000000";
+    struct scram_channel channel = {.is_tls = true, .binding_bytes = SCRAM_BINDING_BYTES_MAX};
+    static const uint8_t key[SCRAM_KEY_BYTES] = {7};
+    char first[SCRAM_CLIENT_FIRST_ROOM], final[SCRAM_CLIENT_FINAL_ROOM];
+    struct scram_client client;
+    struct writer out;
+
+    (void)state;
+    writer_init(&out, first, sizeof(first));
+    assert_non_null(scram_client_start(&client, &channel, BOTH_OFFERS, long_nonce, &out));
+    assert_false(out.overflow);
+    assert_int_equal(scram_client_challenge(&client, challenge, sizeof(challenge) - 1), SCRAM_OK);
+    writer_init(&out, final, sizeof(final));
+    scram_client_prove(&client, key, key, &out);
+    assert_false(out.overflow);
+    assert_int_equal(out.bytes, 2 + 120 + 3 + 32 + 128 + 3 + 44);
+}
+
+/* ---- what each fault is called ---- */
 
 static void client_first_is_read_as_postgresql_does(void **state)
 {
@@ -558,7 +921,8 @@ static void client_first_is_read_as_postgresql_does(void **state)
         struct writer out;
 
         writer_init(&out, data, sizeof(data));
-        assert_int_equal(scram_server_start(&server, guarded_copy(cases[i].message, bytes), bytes,
+        assert_int_equal(scram_server_start(&server, &plain, SCRAM_OFFER_PLAIN,
+                                            guarded_copy(cases[i].message, bytes), bytes,
                                             server_nonce, &secret, &out),
                          cases[i].result);
         assert_int_equal(out.bytes > 0, cases[i].result == SCRAM_OK);
@@ -577,7 +941,8 @@ static void longest_server_first_fits(void **state)
     (void)state;
     writer_init(&out, data, sizeof(data));
     assert_true(scram_secret_parse(&secret, "SCRAM-SHA-256$2147483647:" SALT_64 "$" KEY ":" KEY));
-    assert_int_equal(scram_server_start(&server, first, sizeof(first) - 1, own, &secret, &out),
+    assert_int_equal(scram_server_start(&server, &plain, SCRAM_OFFER_PLAIN, first,
+                                        sizeof(first) - 1, own, &secret, &out),
                      SCRAM_OK);
     assert_written(&out, "r=" NONCE_128 "0123456789abcdef0123456789abcdef"
                          ",s=" SALT_64 ",i=2147483647");
@@ -622,14 +987,21 @@ static void client_final_faults_are_told_apart(void **state)
         struct writer out;
 
         writer_init(&out, data, sizeof(data));
-        assert_int_equal(
-            scram_server_start(&server, "n,,n=,r=abc", 11, server_nonce, &secret, &out), SCRAM_OK);
+        assert_int_equal(scram_server_start(&server, &plain, SCRAM_OFFER_PLAIN, "n,,n=,r=abc", 11,
+                                            server_nonce, &secret, &out),
+                         SCRAM_OK);
         out.bytes = 0;
         assert_int_equal(scram_server_finish(&server, guarded_copy(cases[i].message, bytes), bytes,
                                              client_key, &out),
                          cases[i].result);
         assert_int_equal(out.bytes, 0);
     }
+}
+
+static void start_client(struct scram_client *client, struct writer *out)
+{
+    assert_string_equal(scram_client_start(client, &plain, SCRAM_OFFER_PLAIN, client_nonce, out),
+                        SCRAM_MECHANISM);
 }
 
 static void challenge_faults_are_told_apart(void **state)
@@ -679,7 +1051,7 @@ static void challenge_faults_are_told_apart(void **state)
         struct writer out;
 
         writer_init(&out, data, sizeof(data));
-        scram_client_start(&client, client_nonce, &out);
+        start_client(&client, &out);
         assert_int_equal(
             scram_client_challenge(&client, guarded_copy(cases[i].message, bytes), bytes),
             cases[i].result);
@@ -718,7 +1090,7 @@ static void verdict_faults_are_told_apart(void **state)
         struct writer out;
 
         writer_init(&out, data, sizeof(data));
-        scram_client_start(&client, client_nonce, &out);
+        start_client(&client, &out);
         assert_int_equal(scram_client_challenge(&client, challenge, sizeof(challenge) - 1),
                          SCRAM_OK);
         assert_int_equal(client.iterations, 4096);
@@ -742,7 +1114,7 @@ static void keys_of_another_salt_do_not_match(void **state)
     (void)state;
     writer_init(&out, data, sizeof(data));
     assert_true(scram_secret_parse(&secret, pencil_secret));
-    scram_client_start(&client, client_nonce, &out);
+    start_client(&client, &out);
     assert_int_equal(scram_client_challenge(&client, challenge, sizeof(challenge) - 1), SCRAM_OK);
     assert_true(scram_client_matches(&client, &secret));
     secret.iterations++;
@@ -783,6 +1155,16 @@ int main(void)
         cmocka_unit_test(no_truncated_message_succeeds),
         cmocka_unit_test(no_corrupted_message_succeeds),
         cmocka_unit_test(no_lengthened_message_succeeds),
+        cmocka_unit_test(ends_of_one_channel_bind_to_it),
+        cmocka_unit_test(who_sits_between_two_channels_is_found_out),
+        cmocka_unit_test(downgrade_that_is_hidden_in_the_first_message_is_seen_in_the_last),
+        cmocka_unit_test(well_hidden_downgrade_breaks_the_proof),
+        cmocka_unit_test(mechanism_of_the_client_is_the_best_that_both_can),
+        cmocka_unit_test(plus_is_offered_where_there_is_something_to_bind_to),
+        cmocka_unit_test(client_first_on_tls_is_read_as_postgresql_does),
+        cmocka_unit_test(client_final_on_tls_is_compared_exactly),
+        cmocka_unit_test(mock_runs_to_its_end_on_tls),
+        cmocka_unit_test(longest_messages_fit_their_rooms),
         cmocka_unit_test(client_first_is_read_as_postgresql_does),
         cmocka_unit_test(longest_server_first_fits),
         cmocka_unit_test(client_final_faults_are_told_apart),

@@ -79,6 +79,9 @@ certificate early p256 root /CN=db.example.com "$names" 21200101000000Z 21260101
 certificate foreign p256 other /CN=db.example.com "$names"
 certificate rsa1024 rsa1024 root /CN=db.example.com "$names"
 certificate alice p256 root /CN=alice "$client"'subjectAltName=DNS:bob,email:carol@example.com\n'
+certificate mallory p256 other /CN=alice "$client"
+certificate late p256 root /CN=alice "$client" 20200101000000Z 20210101000000Z
+certificate self p256 self /CN=db.example.com 'basicConstraints=critical,CA:TRUE\n'
 
 # Signatures of other kinds, for the hash of channel binding.
 certificate rsa_root rsa rsa_root /CN=rsa "$authority"
@@ -89,3 +92,9 @@ certificate ed_root ed25519 ed_root /CN=ed "$authority" "" "" -md null
 certificate ed_signed p256 ed_root /CN=db.example.com "$names" "" "" -md null
 
 openssl pkcs8 -topk8 -in p256.key -passout pass:secret -out encrypted.key
+
+# What tls_end_point must say (RFC 5929), by openssl; ed_signed has none.
+for pair in p256:sha256 p384:sha384 rsa:sha256 sha512:sha512 sha1:sha256 pss:sha384; do
+    name=${pair%:*}
+    echo "$name $(openssl x509 -in "$name.pem" -outform DER | openssl dgst "-${pair#*:}" -r | cut -d' ' -f1)"
+done >end_points

@@ -1,0 +1,25 @@
+/* fuzz_certificate.c - names, key and hash of a certificate from foreign bytes. */
+#include "base/assert.h"
+#include "crypto/certificate.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
+{
+    struct certificate certificate = {.der = data, .bytes = bytes};
+    uint8_t hash[CERTIFICATE_HASH_BYTES_MAX];
+    const uint8_t *key;
+    size_t key_bytes;
+
+    /* What is of a host has it among its names. */
+    if (certificate_is_of_host(certificate, "db.example.com"))
+        assert(certificate_has_name(certificate, "db.example.com"));
+    if (certificate_is_of_host(certificate, "192.0.2.1"))
+        assert(certificate_has_name(certificate, "192.0.2.1"));
+    (void)certificate_is_of_host(certificate, "2001:db8::1");
+    assert(certificate_end_point(certificate, hash) <= sizeof(hash));
+    key = certificate_public_key(certificate, &key_bytes);
+    if (key != NULL)
+        assert(key > data && key + key_bytes <= data + bytes);
+    return 0;
+}
