@@ -84,6 +84,8 @@ must_check bool tls_init(void);
 const char *tls_library(void);
 /* Whether AES-GCM runs on the processor's own instructions: else ChaCha20 is faster. */
 bool tls_has_fast_aes(void);
+/* TLS_PROTOCOL_ bits of the versions that the library has. */
+unsigned tls_protocols(void);
 /* Whether the library has the cipher suite of this name (see tls_options.suites). */
 bool tls_has_suite(const char *name);
 /* Tests and simulation: where seeds come from, so that a run can be repeated; they must look random, since
