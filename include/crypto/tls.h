@@ -113,6 +113,8 @@ void tls_destroy(struct tls *tls);
 void tls_feed(struct tls *tls, const void *data, size_t bytes);
 /* Of what was fed, the part that no call has looked at yet. */
 size_t tls_unread_bytes(const struct tls *tls);
+/* That part goes away: the connection has ended, so nobody needs it. */
+void tls_drop_input(struct tls *tls);
 
 /* TLS_OK: it is done; what is left of the input belongs to tls_read. Never TLS_CLOSED. */
 must_check enum tls_result tls_handshake(struct tls *tls, struct tls_output *output);

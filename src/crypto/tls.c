@@ -396,6 +396,12 @@ size_t tls_unread_bytes(const struct tls *tls)
     return tls->input_bytes;
 }
 
+void tls_drop_input(struct tls *tls)
+{
+    tls->input = NULL;
+    tls->input_bytes = 0;
+}
+
 enum tls_result tls_handshake(struct tls *tls, struct tls_output *output)
 {
     int answer, code;
