@@ -214,6 +214,8 @@ static const char *text_of_error(struct tls *tls, int code)
         if (history.last_tx.code == unexpected_message)
             return "an unexpected message";
     }
+    if (code == DUPLICATE_MSG_E && tls->state == TLS_UP)
+        return "a second handshake (renegotiation) is refused";
     for (size_t i = 0; i < COUNT_OF(errors); i++)
         if (errors[i].code == code)
             return errors[i].text;
