@@ -105,6 +105,8 @@ bool tls_context_is_same(const struct tls_context *a, const struct tls_context *
 /* `host`: for TLS_VERIFY_HOST the name or literal address that the certificate must have; it is sent
  * as SNI too, if it is a name; NULL: none. NULL: no memory. Takes a reference of its own. */
 struct tls *tls_create(struct tls_context *context, const char *host) must_check;
+/* What it was made of: the session's reference. */
+struct tls_context *tls_context_of(const struct tls *tls);
 /* NULL is fine. Any thread. */
 void tls_destroy(struct tls *tls);
 
@@ -113,6 +115,8 @@ void tls_destroy(struct tls *tls);
 void tls_feed(struct tls *tls, const void *data, size_t bytes);
 /* Of what was fed, the part that no call has looked at yet. */
 size_t tls_unread_bytes(const struct tls *tls);
+/* That part goes away: the connection has ended, so nobody needs it. */
+void tls_drop_input(struct tls *tls);
 
 /* TLS_OK: it is done; what is left of the input belongs to tls_read. Never TLS_CLOSED. */
 must_check enum tls_result tls_handshake(struct tls *tls, struct tls_output *output);

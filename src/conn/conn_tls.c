@@ -125,6 +125,8 @@ static void receive_all(struct conn *conn)
 {
     while (receive_some(conn))
         ;
+    /* What is behind the end goes with its buffer, while the session may go on, to another core. */
+    tls_drop_input(conn->tls->session);
 }
 
 void conn_tls_received(struct conn *conn, const void *data, size_t bytes)

@@ -214,6 +214,8 @@ static const char *text_of_error(struct tls *tls, int code)
         if (history.last_tx.code == unexpected_message)
             return "an unexpected message";
     }
+    if (code == DUPLICATE_MSG_E && tls->state == TLS_UP)
+        return "a second handshake (renegotiation) is refused";
     for (size_t i = 0; i < COUNT_OF(errors); i++)
         if (errors[i].code == code)
             return errors[i].text;
@@ -369,6 +371,11 @@ void tls_forget_peer(struct tls *tls)
     tls->peer_bytes = 0;
 }
 
+struct tls_context *tls_context_of(const struct tls *tls)
+{
+    return tls->context;
+}
+
 void tls_destroy(struct tls *tls)
 {
     if (tls == NULL)
@@ -392,6 +399,12 @@ void tls_feed(struct tls *tls, const void *data, size_t bytes)
 size_t tls_unread_bytes(const struct tls *tls)
 {
     return tls->input_bytes;
+}
+
+void tls_drop_input(struct tls *tls)
+{
+    tls->input = NULL;
+    tls->input_bytes = 0;
 }
 
 enum tls_result tls_handshake(struct tls *tls, struct tls_output *output)

@@ -421,8 +421,10 @@ static bool set_authorities(struct making *making)
         if (last == NULL)
             return fail(making, "\"%s\" ends inside a certificate", path);
         last += strcspn(last, "\n");
-        code = wolfSSL_CTX_load_verify_buffer(making->context->library, (const unsigned char *)at,
-                                              (long)(last - at), WOLFSSL_FILETYPE_PEM);
+        /* Flags said, since a build for OpenSSL's programs forgives dates by default. */
+        code = wolfSSL_CTX_load_verify_buffer_ex(making->context->library,
+                                                 (const unsigned char *)at, (long)(last - at),
+                                                 WOLFSSL_FILETYPE_PEM, 0, WOLFSSL_LOAD_FLAG_NONE);
         trusted += code == WOLFSSL_SUCCESS;
         at = last;
     }
@@ -526,9 +528,10 @@ static bool make(struct making *making)
     if (options->gives_tickets && options->verify != TLS_VERIFY_NONE)
         return fail(making, "tickets are not for sessions with certificates of clients");
     tls_session_prepare(context->library);
+    /* How to verify comes before the authorities: they are read by the same rules. */
     return set_protocols(making) && set_limits(making) && set_suites(making) &&
            set_groups(making) && set_dhe(making) && set_certificate(making) &&
-           set_authorities(making) && set_verify(making, tls_session_on_certificate);
+           set_verify(making, tls_session_on_certificate) && set_authorities(making);
 }
 
 struct tls_context *tls_context_create(const struct tls_options *options,

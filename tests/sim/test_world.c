@@ -1669,10 +1669,12 @@ static uint64_t run(uint64_t seed)
     if (getenv("SIM_VERBOSE") != NULL)
         printf("answers %llu, transactions %llu, cancels that hit %llu, FATAL %llu, owners %u, "
                "looked up %llu, lent %llu, passed over %llu, strays arrived %llu, parses %llu, "
-               "binds %llu, refused %llu, stale %llu, healed %llu\n",
+               "binds %llu, refused %llu, stale %llu, healed %llu; on TLS clients %llu, servers "
+               "%llu, cancels %llu\n",
                world.answers, world.transactions, world.cancels_hit, world.fatals, world.owner_last,
                world.looked_up, world.lent, world.passed_over, world.strays_arrived, world.parses,
-               world.binds, world.bind_errors, world.stale_errors, world.healed);
+               world.binds, world.bind_errors, world.stale_errors, world.healed,
+               world.tls_clients, world.tls_servers, world.tls_cancels);
     sim_destroy(world.sim);
     return trace;
 }

@@ -179,8 +179,8 @@ static struct cancel {
     struct wire wire;
     struct heap out; /* its packet, where it waits for TLS */
     bool asks_ssl;
-    bool
-        is_on_tls; /* or wants to be: it waits for its end, since what comes unread would be a reset */
+    unsigned rubbish; /* bytes that come behind it */
+    bool is_on_tls; /* or wants to be: it waits for its end, since what comes unread would be a reset */
     struct user *user;
     unsigned owner; /* the user may be somebody else by now */
 } cancels[CANCELS_MAX];
@@ -197,7 +197,7 @@ static const struct cause {
     {JOB_REFUSED_TEXT, false},
     {"too many bytes before the welcome", true}, /* an eager one */
     {"SSL required", true},
-    {"password authentication failed", true}, /* a wrong one was sent */
+    {"password authentication failed", true},    /* a wrong one was sent */
     {"SASL authentication failed", true},
     {"query_wait_timeout", true},
     {"query timeout", true}, /* while it waits for the answer */
@@ -1831,8 +1831,10 @@ static void user_message(struct user *user, char type, const uint8_t *body, size
             memcpy(user->key, body, 8);
         else if (type == 'E')
             user_error(user, body, bytes, NULL);
-        else if (type == 'Z')
+        else if (type == 'Z') {
             user->is_welcome = true;
+            world.tls_clients += user->wire.session != NULL;
+        }
         assert(type != 'K' || user->is_granted);
         assert(type != 'Z' || user->is_granted);
         return;
@@ -2093,6 +2095,10 @@ static void cancel_goes_on(struct cancel *cancel)
         if (chunk[0] == 'S')
             wire_start_tls(wire, wire_contexts.user);
     }
+    if (cancel->rubbish > 0 && wire_is_flushed(wire)) {
+        cancel->rubbish--;
+        (void)sim_peer_write(wire->peer, chunk, 1);
+    }
     if (cancel->asks_ssl || heap_bytes(&cancel->out) == 0)
         return;
     cancel->out.begin +=
@@ -2103,8 +2109,10 @@ static void cancel_goes_on(struct cancel *cancel)
     /* It has no more to say; but there may be somebody who adds something. */
     if (happens(2))
         wire_say_goodbye(wire);
-    if (world.is_chaos && happens(3) && wire_is_flushed(wire))
+    if (world.is_chaos && happens(3) && wire_is_flushed(wire)) {
         (void)sim_peer_write(wire->peer, chunk, 1 + sim_below(world.sim, sizeof(chunk) - 1));
+        cancel->rubbish = (unsigned)sim_below(world.sim, 20);
+    }
 }
 
 /* When the pooler ends the connection, the request has been carried out, or never will be. */

@@ -1178,8 +1178,8 @@ static void bad_options_are_refused_in_words(void **state)
          "\"" KEY("p256") "\" has no usable certificate: "},
         {TLS_SIDE_CLIENT, NULL, NULL, FOLDER "make.sh", all_suites, NULL, TLS_VERIFY_CHAIN,
          "\"" FOLDER "make.sh\" has no certificate in PEM form"},
-        {TLS_SIDE_CLIENT, NULL, NULL, PEM("expired"), all_suites, NULL, TLS_VERIFY_CHAIN,
-         "\"" PEM("expired") "\" has no usable certificate: "},
+        {TLS_SIDE_CLIENT, NULL, NULL, PEM("old_root"), all_suites, NULL, TLS_VERIFY_CHAIN,
+         "\"" PEM("old_root") "\" has no usable certificate: "},
         {TLS_SIDE_CLIENT, NULL, NULL, NULL, "", NULL, TLS_VERIFY_NONE,
          "no cipher suite is allowed"},
         {TLS_SIDE_CLIENT, NULL, NULL, NULL, NULL, NULL, TLS_VERIFY_NONE,
@@ -1225,7 +1225,7 @@ static void one_bad_authority_does_not_spoil_the_others(void **state)
 
     (void)state;
     assert_true(fd >= 0);
-    copy_into(fd, PEM("expired"));
+    copy_into(fd, PEM("old_root"));
     copy_into(fd, KEY("p256"));
     copy_into(fd, PEM("other"));
     copy_into(fd, PEM("root"));
