@@ -41,8 +41,6 @@ struct tls {
     size_t held_bytes;
     enum state state;
     bool output_failed;
-    /* After the handshake the library may hold more, from a record that had more than one message. */
-    bool may_hold_messages;
     const char *error; /* constant, or `own_error` */
     char *own_error;
     /* Until tls_forget_peer. */
@@ -420,7 +418,6 @@ enum tls_result tls_handshake(struct tls *tls, struct tls_output *output)
     tls->output = NULL;
     if (answer == WOLFSSL_SUCCESS) {
         tls->state = TLS_UP;
-        tls->may_hold_messages = true;
         tls->held_bytes = 0;
         wolfSSL_FreeArrays(tls->library);
         return TLS_OK;
@@ -458,14 +455,12 @@ static enum tls_result read_records(struct tls *tls, uint8_t *out, size_t room, 
     while (*got < room) {
         int answer;
 
-        /* Saves a call, and with the packaged library a line in its queue of errors. */
-        if (tls->input_bytes == 0 && !tls->may_hold_messages && wolfSSL_pending(tls->library) == 0)
+        /* Saves a call: the library takes whole records, so it holds nothing else. */
+        if (tls->input_bytes == 0 && wolfSSL_pending(tls->library) == 0)
             return TLS_WANT_INPUT;
         answer = wolfSSL_read(tls->library, out + *got, (int)MIN(room - *got, (size_t)INT_MAX));
-        if (answer <= 0) {
-            tls->may_hold_messages = false;
+        if (answer <= 0)
             return read_end(tls, answer);
-        }
         *got += (size_t)answer;
         tls->held_bytes = (size_t)wolfSSL_pending(tls->library);
     }

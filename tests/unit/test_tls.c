@@ -671,9 +671,48 @@ static void handshake_one_byte_at_a_time(void **state)
         pair_open(&pair, &client, &server, "db.example.com", 1);
         pair_must_be_up(&pair);
         assert_true(tls_peer_has_name(pair.server.tls, "alice"));
+        /* A flight is one record. */
+        assert_int_equal(pair.client.out.puts, 2);
+        assert_true(pair.server.out.puts <= 2);
         exchange_some(&pair);
         pair_close(&pair);
     }
+}
+
+/* A client says its first words in the same breath as the last ones of the handshake. */
+static void data_behind_the_handshake_is_kept(void **state)
+{
+    struct tls_options client = client_options(), server = server_options();
+    struct tls_context *client_context, *server_context;
+    struct pair pair;
+    uint8_t got[100];
+    size_t bytes;
+
+    (void)state;
+    client.protocols = TLS_PROTOCOL_1_3;
+    server.gives_tickets = true;
+    client_context = make_context(&client);
+    server_context = make_context(&server);
+    end_open(&pair.client, client_context, "db.example.com");
+    end_open(&pair.server, server_context, NULL);
+    assert_int_equal(tls_handshake(pair.client.tls, &pair.client.out.output), TLS_WANT_INPUT);
+    feed_rest(&pair.server, &pair.client.out);
+    assert_int_equal(tls_handshake(pair.server.tls, &pair.server.out.output), TLS_WANT_INPUT);
+    feed_rest(&pair.client, &pair.server.out);
+    assert_int_equal(tls_handshake(pair.client.tls, &pair.client.out.output), TLS_OK);
+    assert_true(tls_write(pair.client.tls, &pair.client.out.output, "first words", 11));
+    feed_rest(&pair.server, &pair.client.out);
+    assert_int_equal(tls_handshake(pair.server.tls, &pair.server.out.output), TLS_OK);
+    assert_true(tls_unread_bytes(pair.server.tls) > 11);
+    assert_true(tls_read_bytes_max(pair.server.tls) >= 11);
+    assert_int_equal(tls_read(pair.server.tls, &pair.server.out.output, got, sizeof(got), &bytes),
+                     TLS_WANT_INPUT);
+    assert_int_equal(bytes, 11);
+    assert_memory_equal(got, "first words", 11);
+    exchange_some(&pair); /* behind the tickets */
+    pair_close(&pair);
+    tls_context_release(client_context);
+    tls_context_release(server_context);
 }
 
 static void data_one_byte_at_a_time(void **state)
@@ -991,6 +1030,13 @@ static void end_without_close_notify_is_no_close(void **state)
     assert_int_equal(tls_read(pair.server.tls, &pair.server.out.output, got, sizeof(got), &bytes),
                      TLS_WANT_INPUT);
     assert_int_equal(bytes, 3);
+    /* The record's end: what its beginning brought counts for the room that is needed. */
+    feed(&pair.server, &pair.client.out, 1);
+    assert_true(tls_read_bytes_max(pair.server.tls) >= 3);
+    assert_int_equal(tls_read(pair.server.tls, &pair.server.out.output, got, sizeof(got), &bytes),
+                     TLS_WANT_INPUT);
+    assert_int_equal(bytes, 3);
+    assert_memory_equal(got, "two", 3);
     pair_close(&pair);
 }
 
@@ -1467,6 +1513,7 @@ int main(void)
         cmocka_unit_test(end_point_is_the_same_on_both_sides),
         cmocka_unit_test(client_certificates_are_asked_for),
         cmocka_unit_test(handshake_one_byte_at_a_time),
+        cmocka_unit_test(data_behind_the_handshake_is_kept),
         cmocka_unit_test(data_one_byte_at_a_time),
         cmocka_unit_test(handshake_with_a_wrong_bit_is_safe),
         cmocka_unit_test(handshake_cut_off_waits_for_more),
