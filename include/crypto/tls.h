@@ -107,6 +107,8 @@ bool tls_context_is_same(const struct tls_context *a, const struct tls_context *
 struct tls *tls_create(struct tls_context *context, const char *host) must_check;
 /* NULL is fine. Any thread. */
 void tls_destroy(struct tls *tls);
+/* What it was made with; the reference stays the session's. */
+struct tls_context *tls_context_of(const struct tls *tls);
 
 /* What has come from the peer: read by the calls that follow, and must stay until one of them has
  * said TLS_WANT_INPUT. What was fed before must be used up. */

@@ -380,6 +380,11 @@ void tls_destroy(struct tls *tls)
     free(tls);
 }
 
+struct tls_context *tls_context_of(const struct tls *tls)
+{
+    return tls->context;
+}
+
 /* ---- bytes ---- */
 
 void tls_feed(struct tls *tls, const void *data, size_t bytes)

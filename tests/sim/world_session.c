@@ -1200,8 +1200,8 @@ static bool session_step(struct session *session)
     if (!session->in_batch || session->is_over || heap_bytes(&session->out) > OUTPUT_BYTES ||
         (world.is_chaos && happens(4)))
         flush(session);
-    bytes = wire_write(&session->wire, session->out.data + session->out.begin,
-                       session->flushed_bytes);
+    bytes =
+        wire_write(&session->wire, session->out.data + session->out.begin, session->flushed_bytes);
     session->out.begin += bytes;
     session->flushed_bytes -= bytes;
     if (session->is_over && heap_bytes(&session->out) == 0 && wire_is_flushed(&session->wire))
