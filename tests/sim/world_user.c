@@ -180,7 +180,8 @@ static struct cancel {
     struct heap out; /* its packet, where it waits for TLS */
     bool asks_ssl;
     unsigned rubbish; /* bytes that come behind it */
-    bool is_on_tls; /* or wants to be: it waits for its end, since what comes unread would be a reset */
+    bool
+        is_on_tls; /* or wants to be: it waits for its end, since what comes unread would be a reset */
     struct user *user;
     unsigned owner; /* the user may be somebody else by now */
 } cancels[CANCELS_MAX];
@@ -197,7 +198,7 @@ static const struct cause {
     {JOB_REFUSED_TEXT, false},
     {"too many bytes before the welcome", true}, /* an eager one */
     {"SSL required", true},
-    {"password authentication failed", true},    /* a wrong one was sent */
+    {"password authentication failed", true}, /* a wrong one was sent */
     {"SASL authentication failed", true},
     {"query_wait_timeout", true},
     {"query timeout", true}, /* while it waits for the answer */
@@ -227,6 +228,7 @@ static const struct cause {
     {"login failed", false},
     {"server DNS lookup failed", false},
     {"TLS handshake failed", false},
+    {"out of memory", false},
     {"server refused SSL", false},
     {"bad sslreq answer", false},
     {"received unencrypted data after SSL response", false},

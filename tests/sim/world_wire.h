@@ -69,6 +69,8 @@ static inline bool wire_is_flushed(const struct wire *wire)
 {
     return heap_bytes(&wire->out) == 0;
 }
+/* Both sides get new keys (KeyUpdate). False: TLS 1.2 has none. */
+bool wire_change_keys(struct wire *wire);
 /* close_notify, if there is TLS. */
 void wire_say_goodbye(struct wire *wire);
 /* Ends the connection, in whatever state. */
