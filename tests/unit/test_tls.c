@@ -1447,6 +1447,49 @@ static void sessions_move_between_threads(void **state)
     pair_close(&pair);
 }
 
+struct shared {
+    struct tls_context *client, *server;
+};
+
+static void *shake_many(void *argument)
+{
+    struct shared *shared = argument;
+
+    for (unsigned i = 0; i < 20; i++) {
+        struct pair pair;
+
+        end_open(&pair.client, shared->client, "db.example.com");
+        end_open(&pair.server, shared->server, NULL);
+        shake(&pair.client, &pair.server, 0);
+        pair_must_be_up(&pair);
+        assert_true(tls_peer_has_name(pair.server.tls, "alice"));
+        exchange_some(&pair);
+        pair_close(&pair);
+    }
+    return NULL;
+}
+
+/* As helpers do it. The chain's certificate in the middle is remembered by the context, for all. */
+static void contexts_are_shared_by_threads(void **state)
+{
+    struct tls_options client = client_options(), server = server_options();
+    struct shared shared;
+    pthread_t threads[4];
+
+    (void)state;
+    server.verify = TLS_VERIFY_CHAIN;
+    server.authorities_file = PEM("root");
+    use_certificate(&client, "alice");
+    use_certificate(&server, "chain");
+    shared = (struct shared){.client = make_context(&client), .server = make_context(&server)};
+    for (size_t i = 0; i < COUNT_OF(threads); i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, shake_many, &shared), 0);
+    for (size_t i = 0; i < COUNT_OF(threads); i++)
+        assert_int_equal(pthread_join(threads[i], NULL), 0);
+    tls_context_release(shared.client);
+    tls_context_release(shared.server);
+}
+
 static uint64_t state_of_seed;
 
 static void seed_of_test(void *out, size_t bytes)
@@ -1534,6 +1577,7 @@ int main(void)
         cmocka_unit_test(sessions_outlive_their_context),
         cmocka_unit_test(records_cost_no_allocation),
         cmocka_unit_test(sessions_move_between_threads),
+        cmocka_unit_test(contexts_are_shared_by_threads),
         cmocka_unit_test(hello_with_a_seed_can_be_repeated),
         cmocka_unit_test(library_says_what_it_is),
     };
