@@ -369,6 +369,11 @@ void tls_forget_peer(struct tls *tls)
     tls->peer_bytes = 0;
 }
 
+struct tls_context *tls_context_of(const struct tls *tls)
+{
+    return tls->context;
+}
+
 void tls_destroy(struct tls *tls)
 {
     if (tls == NULL)

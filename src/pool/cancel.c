@@ -140,17 +140,16 @@ static void tls_over(struct conn *conn, enum tls_handshake_end end, const char *
     cancel_finish(cancel, false, reason);
 }
 
-/* What is secret enough for TLS has a key that is, too. */
+/* What is secret enough for TLS has a key that is, too. By the rules of the server's own connection:
+ * those of the configuration may be others by now, or none. */
 static void cancel_by_tls(struct cancel *cancel)
 {
     struct server *server = cancel->server;
-    struct tls_context *context = server_core(server)->snapshot->server_tls;
+    struct tls_context *context = tls_context_of(server->conn.tls->session);
     char host[HOST_NAME_BYTES_MAX];
 
-    if (context != NULL) {
-        host_of_server(server->pool, server->host_turn, host);
-        cancel->handshake = tls_handshake_connect(&cancel->conn, context, host, true, tls_over);
-    }
+    host_of_server(server->pool, server->host_turn, host);
+    cancel->handshake = tls_handshake_connect(&cancel->conn, context, host, true, tls_over);
     if (cancel->handshake == NULL)
         cancel_finish(cancel, false, "failed to send cancel request");
     else
@@ -191,8 +190,12 @@ static void cancel_received(struct conn *conn, struct buffer *buffer, uint32_t b
 
 static void cancel_ended(struct conn *conn, int error)
 {
-    cancel_finish(OWNER_OF(conn, struct cancel, conn), error == 0,
-                  "successfully sent cancel request");
+    struct cancel *cancel = OWNER_OF(conn, struct cancel, conn);
+
+    /* It may end in its handshake. */
+    cancel_finish(cancel, error == 0,
+                  cancel->is_sent ? "successfully sent cancel request"
+                                  : "failed to send cancel request");
 }
 
 static void cancel_drained(struct conn *conn)

@@ -246,6 +246,19 @@ def test_cancel_requests_go_to_servers_as_their_mode_says(t):
 
 
 @ours
+def test_cancel_requests_reach_servers_of_the_rules_before(t):
+    """Who is in a long query while TLS is switched off or on can still be cancelled."""
+    pooler = both_sides(t)
+    for mode in ("disable", "verify-full"):
+        with pooler.connect(tls=Offer()) as c:
+            c.send(query(SLEEP))
+            running(t)
+            pooler.change(server_tls_sslmode=mode)
+            same(pooler.cancel(c.key), [])
+            same(c.results().errors[0].sqlstate, "57014")
+
+
+@ours
 def test_cancel_request_is_not_given_to_a_server_that_is_not_believed(t):
     backend, codes = Backend(t, "server"), []
     made = certificates.of(t)

@@ -78,16 +78,17 @@ void wire_begin(uint64_t seed)
     (void)!tls_set_seed(give_seed);
     assert(session_count == 0);
     wire_contexts = (struct wire_contexts){
-        .clients =
-            make_context((struct tls_options){.protocols = both, .alpn = "postgresql"}, TLS_SIDE_SERVER),
+        .clients = make_context((struct tls_options){.protocols = both, .alpn = "postgresql"},
+                                TLS_SIDE_SERVER),
         .servers = {make_context((struct tls_options){.protocols = both}, TLS_SIDE_CLIENT),
                     make_context((struct tls_options){.protocols = both,
                                                       .authorities_file = FOLDER "root.pem",
                                                       .verify = TLS_VERIFY_CHAIN},
                                  TLS_SIDE_CLIENT)},
-        .user = make_context((struct tls_options){.protocols = protocols[seed % COUNT_OF(protocols)],
-                                                  .alpn = "postgresql"},
-                             TLS_SIDE_CLIENT),
+        .user =
+            make_context((struct tls_options){.protocols = protocols[seed % COUNT_OF(protocols)],
+                                              .alpn = "postgresql"},
+                         TLS_SIDE_CLIENT),
         .postgres = make_context(
             (struct tls_options){.protocols = protocols[seed / 3 % COUNT_OF(protocols)]},
             TLS_SIDE_SERVER),
@@ -213,7 +214,18 @@ size_t wire_read(struct wire *wire, void *data, size_t bytes_max)
     bytes = MIN(bytes_max, heap_bytes(&wire->plain));
     memcpy(data, wire->plain.data + wire->plain.begin, bytes);
     wire->plain.begin += bytes;
+    if (bytes > 0) /* something happens, though nobody asks the kernel */
+        sim_note(world.sim, bytes);
     return bytes;
+}
+
+struct scram_channel wire_channel(const struct wire *wire)
+{
+    struct scram_channel channel = {.is_tls = wire->session != NULL && !wire->is_shaking};
+
+    if (channel.is_tls)
+        channel.binding_bytes = (uint8_t)tls_end_point(wire->session, channel.binding);
+    return channel;
 }
 
 bool wire_is_at_end(const struct wire *wire)
@@ -222,6 +234,17 @@ bool wire_is_at_end(const struct wire *wire)
         return sim_peer_is_at_end(wire->peer);
     return heap_bytes(&wire->plain) == 0 &&
            (wire->has_failed || wire->has_goodbye || sim_peer_is_at_end(wire->peer));
+}
+
+bool wire_change_keys(struct wire *wire)
+{
+    struct sink sink = sink_of(wire);
+
+    if (!wire_is_up(wire) || wire->has_said_goodbye ||
+        !tls_update_keys(wire->session, &sink.output))
+        return false;
+    flush(wire);
+    return true;
 }
 
 void wire_say_goodbye(struct wire *wire)

@@ -14,6 +14,7 @@
 
 #include "world.h"
 
+#include "crypto/scram.h"
 #include "crypto/tls.h"
 
 struct wire {
@@ -55,6 +56,9 @@ static inline bool wire_is_up(const struct wire *wire)
     return wire->session != NULL && !wire->is_shaking && !wire->has_failed;
 }
 
+/* What the world's end can bind SCRAM to. */
+struct scram_channel wire_channel(const struct wire *wire);
+
 /* As sim_peer_write and sim_peer_read: of plain bytes. On TLS all of it is taken, or nothing. */
 size_t wire_write(struct wire *wire, const void *data, size_t bytes);
 size_t wire_read(struct wire *wire, void *data, size_t bytes_max);
@@ -65,6 +69,8 @@ static inline bool wire_is_flushed(const struct wire *wire)
 {
     return heap_bytes(&wire->out) == 0;
 }
+/* Both sides get new keys (KeyUpdate). False: TLS 1.2 has none. */
+bool wire_change_keys(struct wire *wire);
 /* close_notify, if there is TLS. */
 void wire_say_goodbye(struct wire *wire);
 /* Ends the connection, in whatever state. */
