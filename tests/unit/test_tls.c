@@ -568,6 +568,30 @@ static void certificate_at_fault_is_refused(void **state)
     }
 }
 
+static void certificate_between_is_remembered(void **state)
+{
+    static const char *const names[] = {"bare", "chain", "bare"};
+    struct tls_options client = client_options();
+    struct tls_context *client_context = make_context(&client);
+
+    (void)state;
+    for (size_t i = 0; i < COUNT_OF(names); i++) {
+        struct tls_options server = server_options();
+        struct tls_context *server_context;
+        struct pair pair;
+
+        use_certificate(&server, names[i]);
+        server_context = make_context(&server);
+        end_open(&pair.client, client_context, "db.example.com");
+        end_open(&pair.server, server_context, NULL);
+        shake(&pair.client, &pair.server, 0);
+        assert_int_equal(pair.client.result, i == 0 ? TLS_FAILED : TLS_OK);
+        pair_close(&pair);
+        tls_context_release(server_context);
+    }
+    tls_context_release(client_context);
+}
+
 /* Without a check of the chain the peer's certificate is there all the same: channel binding needs it. */
 static void end_point_is_the_same_on_both_sides(void **state)
 {
@@ -1553,6 +1577,7 @@ int main(void)
         cmocka_unit_test(certificates_of_all_kinds_verify),
         cmocka_unit_test(certificate_that_signs_itself_may_be_trusted),
         cmocka_unit_test(certificate_at_fault_is_refused),
+        cmocka_unit_test(certificate_between_is_remembered),
         cmocka_unit_test(end_point_is_the_same_on_both_sides),
         cmocka_unit_test(client_certificates_are_asked_for),
         cmocka_unit_test(handshake_one_byte_at_a_time),
