@@ -259,12 +259,43 @@ def test_cancel_requests_reach_servers_of_the_rules_before(t):
 
 
 @ours
+@slow(60)
+def test_cancel_arrives_though_its_sender_hangs_up_behind_the_handshake(t):
+    """tokio-postgres does: its request and its end come while a helper is still at the handshake's last step."""
+    pooler = both_sides(t, default_pool_size=12, max_client_conn=13, extra="[pgsplice]\nworker_threads = 4\n")
+    clients = [pooler.connect(tls=Offer(), timeout=10) for _ in range(12)]
+
+    def hang_up(c, how):
+        one = pgwire.Client(pooler.port, tls=Offer(client_context(low=how[0], high=how[0])))
+        one.send(pgwire.cancel_request(*c.key))
+        if how[1] == "close_notify":
+            one.socket.close_notify()
+        (one.reset if how[1] == "reset" else one.vanish)()
+    with t.postgres.admin() as watcher:
+        for how in ((V1_3, "vanish"), (V1_3, "close_notify"), (V1_2, "vanish"), (V1_3, "vanish")):
+            for c in clients:
+                c.send(query(SLEEP))
+            eventually(lambda: watcher.query("select 1 from pg_stat_activity where state = 'active' and query like '%sleep%'"
+                                             " and pid <> pg_backend_pid()").tags == ["SELECT 12"], "all of them sleep")
+            for c in clients:
+                hang_up(c, how)
+            for c in clients:
+                same(c.results().errors[0].sqlstate, "57014", how)
+
+
+@ours
 def test_cancel_request_is_not_given_to_a_server_that_is_not_believed(t):
+    for other in ("elsewhere", None):
+        check_other_server(t, other)
+
+
+def check_other_server(t, other):
+    """It has this certificate, or no TLS, when the request comes."""
     backend, codes = Backend(t, "server"), []
     made = certificates.of(t)
 
     def serve(connection):
-        codes.append(connection.startup(backend.secure))
+        codes.append(connection.startup(backend.secure if backend.context else None))
         connection.send(connection.WELCOME)
         while connection.receive().type != "Q":
             pass
@@ -279,8 +310,9 @@ def test_cancel_request_is_not_given_to_a_server_that_is_not_believed(t):
         c.send(query("select what()"))
         with pooler.console() as console:
             console.wait_pool(sv_active=1)
-        backend.context = server_context(made.path("elsewhere"), made.key("elsewhere"))
+        backend.context = other and server_context(made.path(other), made.key(other))
         pooler.cancel(c.key)
+        pooler.wait_log("failed to send cancel request")
         again.set()
         same(c.results().tags, ["SELECT 0"])
     same(codes, [pgwire.PROTOCOL_3_0])
