@@ -24,6 +24,7 @@ enum tls_side { TLS_SIDE_CLIENT, TLS_SIDE_SERVER };
 enum { TLS_PROTOCOL_1_0 = 1, TLS_PROTOCOL_1_1 = 2, TLS_PROTOCOL_1_2 = 4, TLS_PROTOCOL_1_3 = 8 };
 
 enum tls_verify {
+    /* Server: asks for no certificate, and refuses one that comes all the same. Client: believes any. */
     TLS_VERIFY_NONE,
     /* Server: asks for a certificate; one that is sent must verify. */
     TLS_VERIFY_IF_GIVEN,

@@ -299,6 +299,10 @@ int tls_session_on_certificate(int verified, WOLFSSL_X509_STORE_CTX *store)
 
     if (tls->context->verify != TLS_VERIFY_NONE && !verified)
         return 0;
+    /* A client may send a certificate that nobody has asked for. The library takes it (5.5.4), and has
+     * verified nothing: it must not become the name of a user. */
+    if (tls->context->verify == TLS_VERIFY_NONE && tls->context->side == TLS_SIDE_SERVER)
+        return 0;
     if (store->error_depth == 0 && store->totalCerts > 0)
         return keep_peer(tls, &store->certs[0]) && is_of_host(tls);
     return 1;

@@ -8,6 +8,12 @@
 #include <pthread.h>
 #include <stdlib.h>
 
+#if PGSPLICE_WOLFSSL_OWN
+#include "crypto/tls_context.h"
+
+#include <wolfssl/internal.h>
+#endif
+
 #define FOLDER "tests/unit/tls/"
 #define PEM(name) FOLDER name ".pem"
 #define KEY(name) FOLDER name ".key"
@@ -678,6 +684,50 @@ static void client_certificates_are_asked_for(void **state)
         }
         pair_close(&pair);
     }
+}
+
+#if PGSPLICE_WOLFSSL_OWN
+/* Makes a client of the library send its certificate though nobody has asked for it. */
+static int send_unasked(int verified, WOLFSSL_X509_STORE_CTX *store)
+{
+    WOLFSSL *library = *(WOLFSSL **)store->userCtx; /* the first that struct tls has */
+
+    (void)verified;
+    library->options.sendVerify = SEND_CERT;
+    library->suites->hashAlgo = sha256_mac;
+    library->suites->sigAlgo = ecc_dsa_sa_algo;
+    return 1;
+}
+#endif
+
+static void certificate_that_nobody_asked_for_is_refused(void **state)
+{
+    (void)state;
+#if PGSPLICE_WOLFSSL_OWN /* the packaged library has no header of its inside */
+    for (size_t i = 0; i < 2; i++) {
+        struct tls_options client = client_options(), server = server_options();
+        struct tls_context *client_context, *server_context;
+        struct pair pair;
+
+        client.verify = TLS_VERIFY_NONE;
+        client.protocols = i == 0 ? TLS_PROTOCOL_1_3 : TLS_PROTOCOL_1_2;
+        use_certificate(&client, "mallory");
+        client_context = make_context(&client);
+        server_context = make_context(&server);
+        wolfSSL_CTX_set_verify(client_context->library, WOLFSSL_VERIFY_NONE, send_unasked);
+        end_open(&pair.client, client_context, NULL);
+        end_open(&pair.server, server_context, NULL);
+        tls_context_release(client_context);
+        tls_context_release(server_context);
+        shake(&pair.client, &pair.server, 0);
+        assert_int_equal(pair.server.result, TLS_FAILED);
+        assert_string_equal(tls_error(pair.server.tls), "certificate is refused");
+        assert_false(tls_peer_has_certificate(pair.server.tls));
+        pair_close(&pair);
+    }
+#else
+    skip();
+#endif
 }
 
 static void handshake_one_byte_at_a_time(void **state)
@@ -1580,6 +1630,7 @@ int main(void)
         cmocka_unit_test(certificate_between_is_remembered),
         cmocka_unit_test(end_point_is_the_same_on_both_sides),
         cmocka_unit_test(client_certificates_are_asked_for),
+        cmocka_unit_test(certificate_that_nobody_asked_for_is_refused),
         cmocka_unit_test(handshake_one_byte_at_a_time),
         cmocka_unit_test(data_behind_the_handshake_is_kept),
         cmocka_unit_test(data_one_byte_at_a_time),
