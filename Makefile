@@ -137,11 +137,15 @@ $(BUILD)/tests/sim/test_hba_login: $(BUILD)/tests/sim/test_hba_login.o $(SIM_RIN
 $(BUILD)/tests/sim/test_login: $(BUILD)/tests/sim/test_login.o $(SIM_RING_OBJECT) $(LIB)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
-# Every session is counted, whoever makes it (world_wire.c).
+# Every session of TLS is counted, whoever makes it.
+SIM_COUNT_OBJECT := $(BUILD)/tests/sim/tls_count.o
 SIM_WRAP := -Wl,--wrap=tls_create,--wrap=tls_destroy
 
 $(BUILD)/tests/sim/test_world: $(BUILD)/tests/sim/test_world.o $(SIM_WORLD_OBJECTS) $(SIM_RING_OBJECT) \
-                               $(LIB)
+                               $(SIM_COUNT_OBJECT) $(LIB)
+	$(Q)$(CC) $(LDFLAGS) $(SIM_WRAP) -o $@ $^ $(LDLIBS)
+
+$(BUILD)/tests/sim/test_tls: $(BUILD)/tests/sim/test_tls.o $(SIM_RING_OBJECT) $(SIM_COUNT_OBJECT) $(LIB)
 	$(Q)$(CC) $(LDFLAGS) $(SIM_WRAP) -o $@ $^ $(LDLIBS)
 
 .PHONY: ring

@@ -544,6 +544,28 @@ def test_console_over_tls(t):
             same(console.client.socket.end, "close_notify")
 
 
+def test_rubbish_in_a_console_session_ends_that_session_only(t):
+    """Behind a good message, in one segment and in two: what the library has not looked at must not wait for the next."""
+    pooler = tls_pooler(t, "allow", stats_users="app")
+    rubbish = os.urandom(100)
+    for version in (V1_2, V1_3):
+        offer = Offer(client_context(low=version, high=version))
+        for behind in (record(RECORD_DATA, rubbish), None):
+            with pooler.console("app", host="127.0.0.1", tls=offer) as console:
+                tls = console.client.socket
+                first = tls.sealed(query("show version"))
+                if behind is None:  # the end, and something behind it
+                    with contextlib.suppress(ssl.SSLError):
+                        tls.tls.unwrap()
+                    behind = tls.outgoing.read() + record(RECORD_DATA, rubbish)
+                tls.raw.sendall(first + behind + rubbish)
+                with contextlib.suppress(OSError):
+                    for _ in range(3):
+                        tls.raw.sendall(rubbish)
+                tls_wire.raw_bytes(console.client)
+        pooler.usable()
+
+
 # ---- how it ends --------------------------------------------------------------------------------
 
 def test_close_notify_is_the_last_word(t):
