@@ -592,7 +592,8 @@ def test_client_that_says_close_notify_is_gone(t):
         with pooler.connect(tls=Offer(client_context(low=version, high=version))) as c:
             same(c.value("select 1"), "1")
             c.socket.close_notify()
-            same(c.closed(), [])  # with a close_notify of ours or without: RFC 8446 asks for none
+            same(c.closed(), [])
+            same(c.socket.end, "close_notify", version.name)
     with pooler.console() as console:
         eventually(lambda: not [r for r in console.table("show clients") if r["user"] == "app"], "they are gone")
     pooler.wait_log("closing because: client unexpected eof")
