@@ -88,7 +88,7 @@ always:
 $(WOLFSSL_MARK): $(WOLFSSL_STAMP) always
 	@mkdir -p $(@D)
 	@{ echo $(WOLFSSL_FLAGS); $(if $(WOLFSSL_STAMP),cat $<,dpkg-query -W libwolfssl-dev); } > $@.new
-	@cmp -s $@.new $@ || cp $@.new $@
+	@cmp -s $@.new $@ || cp $@.new $@; rm $@.new
 
 $(BUILD)/pgsplice: $(BUILD)/src/main.o $(RING_OBJECT) $(LIB)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)

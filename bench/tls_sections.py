@@ -138,31 +138,35 @@ class TlsSections:
     # the sections
 
     def tls_idle(self):
+        """Opened one after the other, and 16 at a time, when handshakes' memory lies between that of sessions."""
         count = 500 if self.options.quick else 4000
         self.say(f"\n## TLS: resident memory of {count} idle clients\n")
-        self.say("| protocol | what | before MiB | after MiB | bytes for each |")
-        self.say("|---|---|---|---|---|")
+        self.say("| protocol | opened | what | before MiB | after MiB | bytes for each |")
+        self.say("|---|---|---|---|---|---|")
         each = {}
-        for protocol in ("none", "1.3", "1.2"):
+        for protocol, at_once in (("none", 1), ("1.3", 1), ("1.3", 16), ("1.2", 1), ("1.2", 16)):
             for what in self.poolers:
                 process, port, stop = self.tls_start(what, "1.3" if protocol == "none" else protocol)
-                # The heap and the pool are warm: what one login after the other needs is there.
-                client, _ = self.tls_client(protocol, "ecdsa", "idle", port, "postgres", "postgres", 50, popen=True)
-                client.communicate()
+
+                def idle(count):
+                    return self.tls_client(protocol, "ecdsa", "idle", port, "postgres", "postgres", count, at_once, popen=True)
+                idle(50)[0].communicate()  # the heap and the pool are warm
                 before = process.rss_bytes()
-                client, line = self.tls_client(protocol, "ecdsa", "idle", port, "postgres", "postgres", count, popen=True)
+                client, line = idle(count)
                 self.tls_check(re.search(r"tls=(\S+)", line)[1], protocol, "ecdsa")
                 after = process.rss_bytes()
-                each[protocol, what] = (after - before) / count
-                self.record("tls_idle", what, protocol=protocol, before=before, after=after, bytes_each=each[protocol, what])
-                self.say(f"| {protocol} | {what} | {before / 2**20:.1f} | {after / 2**20:.1f} | {each[protocol, what]:.0f} |")
+                each[protocol, at_once, what] = (after - before) / count
+                self.record("tls_idle", what, protocol=protocol, at_once=at_once, before=before, after=after,
+                            bytes_each=each[protocol, at_once, what])
+                self.say(f"| {protocol} | {at_once} at a time | {what} | {before / 2**20:.1f} | {after / 2**20:.1f} | "
+                         f"{each[protocol, at_once, what]:.0f} |")
                 client.communicate()
                 stop()
         self.say()
-        for protocol in ("1.3", "1.2"):
+        for protocol, at_once in (("1.3", 1), ("1.3", 16), ("1.2", 1), ("1.2", 16)):
             if len(self.poolers) == 2:
-                self.judge_ratio(f"resident bytes of an idle TLS {protocol} client",
-                                 each[protocol, "pgsplice"] / each[protocol, "pgbouncer"], 0.5, True)
+                self.judge_ratio(f"resident bytes of an idle client, TLS {protocol}, opened {at_once} at a time",
+                                 each[protocol, at_once, "pgsplice"] / each[protocol, at_once, "pgbouncer"], 0.5, True)
 
     def tls_handshakes(self):
         self.say("\n## TLS: handshakes per second (full; login and Terminate with each; 16 at a time)\n")
@@ -194,7 +198,7 @@ class TlsSections:
             if protocol != "none":
                 target = 1.5 if certificate == "ecdsa" else 0.8
                 self.judge_ratio(f"handshakes per second, TLS {protocol}, {certificate}", rate, target, False)
-                self.judge_ratio(f"CPU per handshake, TLS {protocol}, {certificate}", cpu, 1 / target, True)
+                self.judge_ratio(f"CPU per handshake, TLS {protocol}, {certificate}", cpu, round(1 / target, 2), True)
 
     def tls_storm(self):
         """Ten busy clients, alone and while others shake hands: at a rate that both poolers can bear, so that they carry the

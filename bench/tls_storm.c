@@ -1,8 +1,8 @@
 /* tls_storm.c - a client for the benchmark that speaks TLS, by OpenSSL as libpq does (a third party
  * to both poolers), or by our own library: tls_client.h.
  *
- *   tls_storm idle   PORT USER DATABASE COUNT            opens COUNT, says `open N`, ends with its
- *                                                        stdin
+ *   tls_storm idle   PORT USER DATABASE COUNT [THREADS]  opens COUNT, so many at a time, says
+ *                                                        `open=N tls=..`, ends with its stdin
  *   tls_storm logins PORT USER DATABASE SECONDS THREADS [RATE]
  *                                                        logs in and leaves, as fast as it can, or
  *                                                        RATE times a second
@@ -414,18 +414,41 @@ static int run_read(const char *sql)
     return 0;
 }
 
-static int run_idle(int count)
+/* ---- idle clients ---- */
+
+static struct session *idle_sessions;
+static unsigned idle_count;
+
+static void *open_idle(void *argument)
 {
     struct incoming in = {.data = malloc(ROOM_BYTES)};
-    struct session *sessions = calloc((size_t)count, sizeof(*sessions));
-    char text[TLS_CLIENT_TEXT_BYTES] = "none", byte;
+    unsigned number;
 
-    for (int i = 0; i < count; i++)
-        if (sessions == NULL || !log_in(&sessions[i], &in, (unsigned)i / 20000))
+    (void)argument;
+    while ((number = atomic_fetch_add(&thread_count, 1)) < idle_count &&
+           log_in(&idle_sessions[number], &in, number / 20000))
+        atomic_fetch_add(&login_count, 1);
+    free(in.data);
+    return NULL;
+}
+
+static int run_idle(unsigned count, int threads)
+{
+    char text[TLS_CLIENT_TEXT_BYTES] = "none", byte;
+    pthread_t ids[THREADS_MAX];
+
+    idle_count = count;
+    idle_sessions = calloc(count, sizeof(*idle_sessions));
+    for (int i = 0; i < threads; i++)
+        if (idle_sessions == NULL || pthread_create(&ids[i], NULL, open_idle, NULL) != 0)
             return 1;
+    for (int i = 0; i < threads; i++)
+        pthread_join(ids[i], NULL);
+    if (atomic_load(&login_count) < count)
+        return 1;
     if (count > 0)
-        describe(&sessions[0], text);
-    printf("open=%d tls=%s\n", count, text);
+        describe(&idle_sessions[0], text);
+    printf("open=%u tls=%s\n", count, text);
     fflush(stdout);
     while (read(STDIN_FILENO, &byte, 1) > 0)
         ;
@@ -465,7 +488,7 @@ int main(int argc, char **argv)
     limit.rlim_cur = limit.rlim_max;
     (void)setrlimit(RLIMIT_NOFILE, &limit);
     if (strcmp(argv[1], "idle") == 0)
-        return run_idle(atoi(argv[5]));
+        return run_idle((unsigned)atoi(argv[5]), clamp(argc > 6 ? argv[6] : "1"));
     if (strcmp(argv[1], "read") == 0)
         return run_read(argv[5]);
     if (argc < 7)

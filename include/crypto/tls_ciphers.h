@@ -6,8 +6,8 @@
  * word `!` removes for good, `-` removes, `+` moves to the end; @STRENGTH sorts, @SECLEVEL=n removes what
  * is too weak (suites only: keys of certificates are not looked at); ':' ',' ';' or blanks lie between.
  * They choose among our own table, which has no RC4, 3DES, NULL, PSK or anonymous suite and none with a
- * tag of 8 bytes, whatever the list says. Within what a word adds the order is OpenSSL's, with
- * ECDHE+CHACHA20 in front where AES is slow.
+ * tag of 8 bytes, whatever the list says. What of these the library has says tls_has_suite. Within
+ * what a word adds the order is OpenSSL's, with ECDHE+CHACHA20 in front where AES is slow.
  *
  * `default`, `secure`, `normal` and `fast` (and no list) are our own order: forward secret suites only,
  * AEAD before CBC, ECDHE before DHE, the fastest first. `all` is the whole table.

@@ -144,7 +144,7 @@ const struct setting settings_table[] = {
     ONE_OF(client_tls_dheparams, tls_dheparams_names, "auto", RELOAD, "Parameters of the DHE key exchange, TLS 1.2 and lower: 2048 bits, legacy 1024, none: no DHE."),
     STRING(SETTING_STRING, client_tls_ecdhcurve, "auto", RELOAD, "Curves of the ECDHE key exchange: auto, X25519, prime256v1, secp384r1, secp521r1; none: no ECDHE in TLS 1.2 and lower."),
     STRING(SETTING_PATH, client_tls_key_file, "", RELOAD, "Key of client_tls_cert_file, PEM; RELOAD reads it again."),
-    STRING(SETTING_LIST, client_tls_protocols, "secure", RELOAD, "TLS versions for clients: tlsv1.1, tlsv1.2, tlsv1.3, all, secure (1.2 and 1.3)."),
+    STRING(SETTING_LIST, client_tls_protocols, "secure", RELOAD, "TLS versions for clients: tlsv1.2, tlsv1.3, secure (both), all; older ones are not in the TLS library that is built here."),
     ONE_OF(client_tls_sslmode, tls_mode_names, "disable", RELOAD, "Whether clients may (allow, prefer) or must (require) use TLS, and must show a good certificate (verify-ca, verify-full)."),
     STRING(SETTING_PATH, conffile, NULL, RELOAD, "The main configuration file, as given on the command line."),
     NUMBER(SETTING_INT, default_pool_size, "20", 0, SIZE_MAX_SENSIBLE, RELOAD, "Server connections of one pool (database and user); 0: no limit."),

@@ -14,7 +14,7 @@
 #include <wolfssl/wolfcrypt/error-crypt.h>
 #include <wolfssl/wolfcrypt/random.h>
 
-#ifndef WOLFSSL_ALWAYS_VERIFY_CB
+#if defined(LIBWOLFSSL_VERSION_HEX) && !defined(WOLFSSL_ALWAYS_VERIFY_CB)
 #error "wolfSSL must be built with WOLFSSL_ALWAYS_VERIFY_CB: the peer's certificate comes that way"
 #endif
 #ifndef PGSPLICE_WOLFSSL_OWN
@@ -41,8 +41,6 @@ struct tls {
     size_t held_bytes;
     enum state state;
     bool output_failed;
-    /* After the handshake the library may hold more, from a record that had more than one message. */
-    bool may_hold_messages;
     const char *error; /* constant, or `own_error` */
     char *own_error;
     /* Until tls_forget_peer. */
@@ -214,6 +212,8 @@ static const char *text_of_error(struct tls *tls, int code)
         if (history.last_tx.code == unexpected_message)
             return "an unexpected message";
     }
+    if (code == DUPLICATE_MSG_E && tls->state == TLS_UP)
+        return "a second handshake (renegotiation) is refused";
     for (size_t i = 0; i < COUNT_OF(errors); i++)
         if (errors[i].code == code)
             return errors[i].text;
@@ -299,6 +299,10 @@ int tls_session_on_certificate(int verified, WOLFSSL_X509_STORE_CTX *store)
 
     if (tls->context->verify != TLS_VERIFY_NONE && !verified)
         return 0;
+    /* A client may send a certificate that nobody has asked for. The library takes it (5.5.4), and has
+     * verified nothing: it must not become the name of a user. */
+    if (tls->context->verify == TLS_VERIFY_NONE && tls->context->side == TLS_SIDE_SERVER)
+        return 0;
     if (store->error_depth == 0 && store->totalCerts > 0)
         return keep_peer(tls, &store->certs[0]) && is_of_host(tls);
     return 1;
@@ -369,6 +373,11 @@ void tls_forget_peer(struct tls *tls)
     tls->peer_bytes = 0;
 }
 
+struct tls_context *tls_context_of(const struct tls *tls)
+{
+    return tls->context;
+}
+
 void tls_destroy(struct tls *tls)
 {
     if (tls == NULL)
@@ -378,11 +387,6 @@ void tls_destroy(struct tls *tls)
     tls_context_release(tls->context);
     free(tls->own_error);
     free(tls);
-}
-
-struct tls_context *tls_context_of(const struct tls *tls)
-{
-    return tls->context;
 }
 
 /* ---- bytes ---- */
@@ -418,7 +422,6 @@ enum tls_result tls_handshake(struct tls *tls, struct tls_output *output)
     tls->output = NULL;
     if (answer == WOLFSSL_SUCCESS) {
         tls->state = TLS_UP;
-        tls->may_hold_messages = true;
         tls->held_bytes = 0;
         wolfSSL_FreeArrays(tls->library);
         return TLS_OK;
@@ -456,14 +459,12 @@ static enum tls_result read_records(struct tls *tls, uint8_t *out, size_t room, 
     while (*got < room) {
         int answer;
 
-        /* Saves a call, and with the packaged library a line in its queue of errors. */
-        if (tls->input_bytes == 0 && !tls->may_hold_messages && wolfSSL_pending(tls->library) == 0)
+        /* Saves a call: the library takes whole records, so it holds nothing else. */
+        if (tls->input_bytes == 0 && wolfSSL_pending(tls->library) == 0)
             return TLS_WANT_INPUT;
         answer = wolfSSL_read(tls->library, out + *got, (int)MIN(room - *got, (size_t)INT_MAX));
-        if (answer <= 0) {
-            tls->may_hold_messages = false;
+        if (answer <= 0)
             return read_end(tls, answer);
-        }
         *got += (size_t)answer;
         tls->held_bytes = (size_t)wolfSSL_pending(tls->library);
     }
@@ -582,9 +583,8 @@ void tls_describe(const struct tls *tls, char text[TLS_DESCRIPTION_BYTES])
 
     if (suite == NULL)
         suite = "?";
-    if (wolfSSL_GetVersion(library) == WOLFSSL_TLSV1_3)
-        snprintf(text, TLS_DESCRIPTION_BYTES, "%s/%s", version, suite);
-    else if (strncmp(suite, "ECDHE", 5) == 0 && curve != NULL)
+    /* Names of suites of TLS 1.3 begin with neither. */
+    if (strncmp(suite, "ECDHE", 5) == 0 && curve != NULL)
         snprintf(text, TLS_DESCRIPTION_BYTES, "%s/%s/ECDH=%s", version, suite, curve_name(curve));
     else if (strncmp(suite, "DHE", 3) == 0)
         snprintf(text, TLS_DESCRIPTION_BYTES, "%s/%s/DH=%d", version, suite,

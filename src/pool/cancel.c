@@ -140,8 +140,8 @@ static void tls_over(struct conn *conn, enum tls_handshake_end end, const char *
     cancel_finish(cancel, false, reason);
 }
 
-/* What is secret enough for TLS has a key that is, too. By the server's own context: the configuration may have
- * another one by now, or none. */
+/* What is secret enough for TLS has a key that is, too. By the rules of the server's own connection:
+ * those of the configuration may be others by now, or none. */
 static void cancel_by_tls(struct cancel *cancel)
 {
     struct server *server = cancel->server;

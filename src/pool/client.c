@@ -1230,6 +1230,8 @@ static void client_ended(struct conn *conn, int error)
     /* The core that knows the key will find out as well, and carries the request on. */
     if (client->state == CLIENT_MOVING && client->login->handover.kind == HANDOVER_CANCEL)
         return;
+    if (client->state == CLIENT_LOGIN && login_defers_end(client->login))
+        return;
     client_close_silently(client, "client unexpected eof");
 }
 

@@ -4,6 +4,7 @@ import os
 import random
 import threading
 
+import certificates
 import pgwire
 from harness import OS_USER, PASSWORD, eventually, ours, refused, same, slow
 from name_server import NameServer
@@ -17,6 +18,7 @@ from test_pam import FAILED, current_user, matrix, pooler_with
 from test_peers import free_ports, workers
 from test_replication import rows
 from test_restart import next_of
+from tls_wire import V1_2, V1_3, Offer, client_context
 
 SECRETS = {"plain": PASSWORD, "md5": pgwire.md5_secret("other", PASSWORD),
            "scram": pgwire.scram_secret(PASSWORD)}
@@ -360,6 +362,9 @@ class Chaos:
              ("ldap", "x"), ("admin", None))
     DATABASES = ("app", "app2", "app", "nowhere", "pgbouncer")
 
+    OFFERS = (None, None, Offer(client_context(low=V1_2, high=V1_2)), Offer(client_context(low=V1_3)),
+              Offer(client_context(alpn=["postgresql"]), direct=True))
+
     def __init__(self, port, seed, count=10):
         self.port, self.is_over, self.served, self.strange = port, False, 0, []
         self.threads = [threading.Thread(target=self._live, args=(random.Random(seed * 100 + i),), daemon=True)
@@ -373,7 +378,7 @@ class Chaos:
             params = draw.choice(({}, {}, {"replication": "true"}, {"replication": "database"}))
             client = None
             try:
-                client = pgwire.Client(self.port, timeout=draw.choice((0.01, 0.05, 3)))
+                client = pgwire.Client(self.port, timeout=draw.choice((0.01, 0.05, 3)), tls=draw.choice(self.OFFERS))
                 client.send(startup({"user": user, "database": draw.choice(self.DATABASES), **params}))
                 if draw.random() < 0.3:
                     client.silent_for(draw.random() * 0.05)
@@ -385,7 +390,7 @@ class Chaos:
                 for _ in range(draw.randrange(4)):
                     client.send(query(f"select '{user}', current_user, pg_sleep({draw.random() * 0.01})"))
                     if draw.random() < 0.2:
-                        pgwire.cancel(self.port, client.key, wait=False)
+                        pgwire.cancel(self.port, client.key, wait=False, tls=draw.choice(self.OFFERS))
                     row = client.results().rows
                     if row and tuple(row[0][:2]) != (user, user):
                         self.strange.append(row)
@@ -410,7 +415,10 @@ def test_whoever_leaves_at_any_moment_leaves_nothing_behind(t):
     draw = random.Random(seed)
     names = NameServer(t, {"db.app.test": {"A": [FOUR]}})
     sql(t, "alter role u_scram replication", "alter role other replication")
+    made = certificates.of(t)
+    t.postgres.of_one_test(**made.of_postgres())
     settings = dict(
+        **made.of_clients("server", sslmode="allow"), **made.of_servers(sslmode="prefer"),
         auth_type="hba", auth_user="app", userlist={**LIST, "other": "", "admin": ""}, default_pool_size=3,
         databases={"app": t.postgres.address("app", host="db.app.test"), "*": t.postgres.address("app2")},
         auth_dbname="app", auth_query="select rolname, rolpassword from pg_authid, pg_sleep(random() / 50) "
@@ -426,7 +434,8 @@ def test_whoever_leaves_at_any_moment_leaves_nothing_behind(t):
     pooler = old
     chaos = Chaos(old.port, seed)
     commands = ("reload", "reconnect", "kill app", "kill app2", "pause app", "resume app", "disable app",
-                "enable app", "suspend", "resume", "show clients", "show servers", "show mem")
+                "enable app", "suspend", "resume", "show clients", "show servers", "show mem",
+                "set server_tls_sslmode = 'disable'", "set server_tls_sslmode = 'verify-ca'", "set client_tls_sslmode = 'prefer'")
     for process in range(2):
         with pooler.console(host=pooler.settings["unix_socket_dir"], timeout=20) as console:
             def do(command):

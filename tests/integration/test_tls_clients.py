@@ -2,6 +2,7 @@
 
 import os
 import contextlib
+import os
 import re
 import socket
 import ssl
@@ -167,11 +168,9 @@ def gets_in(pooler, offer):
         return False
 
 
-def test_chain_that_one_client_shows_helps_no_other(t):
-    """The certificate between a client's and the authority must come with it, whoever has shown it before."""
+def test_chain_must_come_with_a_clients_certificate(t):
     pooler = tls_pooler(t, "verify-full")
-    same([gets_in(pooler, with_certificate(t, name)) for name in ("app-chain-alone", "app-chain", "app-chain-alone")],
-         [False, True, False])
+    same([gets_in(pooler, with_certificate(t, name)) for name in ("app-chain-alone", "app-chain")], [False, True])
 
 
 # ---- before TLS ---------------------------------------------------------------------------------
@@ -314,13 +313,24 @@ def test_other_protocols_are_refused(t):
 @ours
 def test_direct_tls_is_for_tcp_and_where_tls_is_on(t):
     pooler = tls_pooler(t, "disable", client_login_timeout=1)
-    for host in ("127.0.0.1", pooler.folder):
+    for mode, host in (("disable", "127.0.0.1"), ("disable", pooler.folder), ("allow", pooler.folder)):
+        pooler.change(client_tls_sslmode=mode)
         try:
             pooler.open(host, tls=Offer(direct=True))
             raise AssertionError("TLS there")
         except (ssl.SSLError, pgwire.TimedOut, pgwire.Closed, OSError):
             pass
     pooler.usable()
+
+
+def test_tls_on_ipv6(t):
+    pooler = tls_pooler(t, "require", listen_addr="127.0.0.1,::1")
+    made = certificates.of(t)
+    context = client_context(made.path("ca"), checks_name=True)
+    with pooler.connect(host="::1", tls=Offer(context, server_name="::1")) as c:
+        same(c.value("select 1"), "1")
+    with refused("SSL required"):
+        pooler.connect(host="::1")
 
 
 # ---- openssl's own client -----------------------------------------------------------------------
@@ -532,6 +542,28 @@ def test_console_over_tls(t):
                 same(len(console.client.results().rows), 1)
             same(console.client.terminate(), [])
             same(console.client.socket.end, "close_notify")
+
+
+def test_rubbish_in_a_console_session_ends_that_session_only(t):
+    """Behind a good message, in one segment and in two: what the library has not looked at must not wait for the next."""
+    pooler = tls_pooler(t, "allow", stats_users="app")
+    rubbish = os.urandom(100)
+    for version in (V1_2, V1_3):
+        offer = Offer(client_context(low=version, high=version))
+        for behind in (record(RECORD_DATA, rubbish), None):
+            with pooler.console("app", host="127.0.0.1", tls=offer) as console:
+                tls = console.client.socket
+                first = tls.sealed(query("show version"))
+                if behind is None:  # the end, and something behind it
+                    with contextlib.suppress(ssl.SSLError):
+                        tls.tls.unwrap()
+                    behind = tls.outgoing.read() + record(RECORD_DATA, rubbish)
+                tls.raw.sendall(first + behind + rubbish)
+                with contextlib.suppress(OSError):
+                    for _ in range(3):
+                        tls.raw.sendall(rubbish)
+                tls_wire.raw_bytes(console.client)
+        pooler.usable()
 
 
 # ---- how it ends --------------------------------------------------------------------------------
@@ -801,20 +833,32 @@ def test_hundreds_of_half_open_handshakes_leave_queries_alone(t):
         same(c.value("select 1"), "1")
 
 
-@slow(30)
+def seconds_of_threads(pooler):
+    """CPU time by the beginning of the threads' names: "tls" are the helpers of handshakes."""
+    found = {}
+    folder = f"/proc/{pooler.process.pid}/task"
+    for task in os.listdir(folder):
+        with open(f"{folder}/{task}/stat") as file:
+            name, rest = file.read().split("(", 1)[1].rsplit(")", 1)
+        name = re.match("[a-z]*", name)[0]
+        found[name] = found.get(name, 0) + sum(int(ticks) for ticks in rest.split()[11:13]) / os.sysconf("SC_CLK_TCK")
+    return found
+
+
+@ours
+@slow(60)
 def test_storm_of_handshakes_leaves_queries_alone(t):
-    """Those who shake hands wait for helpers; a query does not wait behind them."""
-    pooler = tls_pooler(t, certificate="server-rsa", max_client_conn=1000)
+    """Private keys are the helpers' work, all of it: a query waits for a worker that has nothing else to do."""
+    pooler = tls_pooler(t, certificate="server-rsa", max_client_conn=1000, extra="[pgsplice]\nworker_threads = 1\n")
     hello = client_hello(t)
-    slowest, stop, served = [0.0], threading.Event(), [0]
-    with pooler.connect(tls=Offer()) as c:
+    stop, served = threading.Event(), [0]
+    before = seconds_of_threads(pooler)
+    with pooler.connect(tls=Offer(), timeout=10) as c:
         def knock():
             while not stop.is_set():
-                several = []
-                for _ in range(8):
-                    one = pooler.open()
+                several = [pooler.open(timeout=20) for _ in range(8)]
+                for one in several:
                     one.send(ssl_request())
-                    several.append(one)
                 for one in several:
                     one.raw(1)
                     one.send(hello)  # the private key's work
@@ -826,16 +870,17 @@ def test_storm_of_handshakes_leaves_queries_alone(t):
         for thread in threads:
             thread.start()
         try:
-            for i in range(150):
-                started = time.monotonic()
+            i = 0
+            while served[0] < 1000:
                 same(c.value(f"select {i}"), str(i))
-                slowest[0] = max(slowest[0], time.monotonic() - started)
-            eventually(lambda: served[0] > 50, "handshakes are answered", 20)
+                i += 1
         finally:
             stop.set()
             for thread in threads:
                 thread.join()
-        assert slowest[0] < 1.5, slowest[0]
+    after = seconds_of_threads(pooler)
+    spent = {name: after[name] - before.get(name, 0) for name in after}
+    assert spent["tls"] > 1.5 * spent["worker"], spent
 
 
 def big_hello(bytes_):
@@ -896,3 +941,88 @@ def test_empty_and_tiny_records_are_nothing_special(t):
             same(c.results().value(), "in records of one byte")
             c.socket.raw.sendall(second[-3:])
             same(c.results().value(), "in records of one byte")
+
+
+# ---- what comes with the handshake's end --------------------------------------------------------
+
+def last_flight(pooler, context, session=None):
+    """A client whose next bytes end the handshake; they are not sent, so that others may follow them at once."""
+    c = pooler.open()
+    tls_wire.ask(c.socket)
+    secured = TlsSocket(c.socket, context, session=session)
+    while True:
+        with contextlib.suppress(ssl.SSLWantReadError):
+            secured.tls.do_handshake()
+            break
+        secured.flush()
+        secured.pull()
+    raw, c.socket = c.socket, secured
+    return c, raw, secured.outgoing.read()
+
+
+def resumable(pooler, version):
+    """A context and a session with which the client is the one who ends the handshake."""
+    context = client_context(low=version, high=version)
+    with pooler.connect(tls=Offer(context)) as c:
+        same(c.value("select 1"), "1")
+        return context, c.socket.tls.session
+
+
+@ours
+@slow(30)
+def test_queries_may_come_with_the_end_of_the_handshake(t):
+    """Startup packet and pipelined queries in the segment of Finished, or cut from it anywhere. In TLS 1.2 that is so when
+    a session is resumed."""
+    pooler = tls_pooler(t, client_tls_ca_file=None, extra="[pgsplice]\nworker_threads = 2\npool_shards = 1\n")
+    for version in (V1_2, V1_3):
+        context, session = resumable(pooler, version)
+        for cut in [None] + list(range(1, 260, 11)):
+            c, raw, finished = last_flight(pooler, context, session if version == V1_2 else None)
+            data = finished + c.socket.sealed(pgwire.startup({"user": "app", "database": "app"}))
+            data += c.socket.sealed(query("select 'first'")) + c.socket.sealed(query("select 'second', repeat('x', 20000)"))
+            if cut is None:
+                raw.sendall(data)
+            else:
+                raw.sendall(data[:cut])
+                raw.sendall(data[cut:])
+            c.authenticate("app", None)
+            same(c.results().value(), "first", f"{version.name}, cut at {cut}")
+            same(c.results().rows, [("second", "x" * 20000)])
+            same(c.terminate(), [])
+            same(c.socket.end, "close_notify")
+
+
+def descriptors(pooler):
+    return len(os.listdir(f"/proc/{pooler.process.pid}/fd"))
+
+
+@ours
+@slow(40)
+def test_clients_who_leave_in_the_handshake_leave_nothing_behind(t):
+    pooler = tls_pooler(t, "verify-full", max_client_conn=1000, client_login_timeout=3)
+    offer = with_certificate(t, low=V1_3)
+    with pooler.connect(tls=offer) as c:
+        before = descriptors(pooler)
+        for i in range(240):
+            leaves = pooler.open()
+            tls_wire.ask(leaves.socket)
+            secured = TlsSocket(leaves.socket, offer.context)
+            hello = secured.hello()
+            if i % 4 == 0:
+                leaves.send(hello)
+            elif i % 4 == 1:
+                leaves.send(hello[:-1])
+            elif i % 4 == 2:
+                leaves.send(hello)
+                leaves.raw(1)
+            else:
+                leaves.send(hello)
+                secured.handshake()  # Finished and the certificate are on their way
+            (leaves.vanish if i % 3 else leaves.reset)()
+            if i % 60 == 0:
+                pooler.reload()
+        eventually(lambda: descriptors(pooler) <= before, "all descriptors are back", 8)
+        with pooler.console() as console:
+            eventually(lambda: {row["list"]: row["items"] for row in console.table("show lists")}["login_clients"] == "0",
+                       "nobody logs in")
+        same(c.value("select 1"), "1")

@@ -3,11 +3,13 @@
 import os
 import re
 import signal
+import threading
 
 import certificates
+import pgwire
 from harness import eventually, give_to_os_user, matches, ours, refused, same, slow
 from pgwire import query
-from test_restart import first_of, next_of
+from test_restart import first_of, next_of, workers
 from test_tls_clients import gets_in, tls_pooler, with_certificate
 from test_tls_servers import IS_TLS, Backend, pooler_for
 from tls_wire import V1_2, V1_3, Offer, client_context
@@ -177,6 +179,70 @@ def test_set_that_cannot_be_applied_says_so_and_keeps_the_old(t):
             same(shown(pooler), "server")
         pooler.reload()
         same(shown(pooler), "server")
+
+
+@ours
+@slow(40)
+def test_handshakes_go_on_while_certificates_change(t):
+    """Each of them sees one certificate or the other, whole."""
+    pooler = pooler_of_files(t, max_client_conn=300, extra=workers(3))
+    seen, problems, is_over = {"server": 0, "server-new": 0}, [], []
+
+    def knock(version):
+        made = certificates.of(t)
+        context = client_context(made.path("ca"), low=version, high=version)
+        while not is_over:
+            try:
+                with pooler.connect(tls=Offer(context)) as c:
+                    same(c.value("select 1"), "1")
+                    seen[dict(pair[0] for pair in c.socket.tls.getpeercert()["subject"])["commonName"]] += 1
+            except Exception as problem:
+                problems.append(repr(problem))
+    threads = [threading.Thread(target=knock, args=(version,)) for version in (V1_2, V1_3, V1_3)]
+    for thread in threads:
+        thread.start()
+    with pooler.connect(tls=Offer()) as stays:
+        for i in range(30):
+            install(t, t.folder, ("server-new", "server")[i % 2])
+            pooler.reload()
+            same(stays.value(f"select {i}"), str(i))
+        eventually(lambda: min(seen.values()) > 3 or problems, "both are seen")
+    is_over.append(True)
+    for thread in threads:
+        thread.join()
+    same(problems, [])
+
+
+@ours
+def test_servers_on_their_way_follow_a_change(t):
+    """A RELOAD, a RECONNECT or a KILL in the middle of a server's handshake: the client gets a server of the new rules."""
+    backend, held = Backend(t, "server"), []
+
+    def holds(connection):
+        connection._exactly(8)
+        connection.send(b"S")
+        connection.socket.recv(4096)
+        held.append(1)
+        while connection.socket.recv(4096):
+            pass
+    pooler = pooler_for(t, "require", databases={"app": f"host=127.0.0.1 port={backend.port}"},
+                        extra="[pgsplice]\nserver_login_retry_max = 0\n", server_connect_timeout=2)
+    for how in ("verify-full", "reconnect", "disable"):
+        held.clear()
+        backend.fake.script = holds
+        with pooler.console() as console:
+            console.do("reconnect")
+        with pooler.open(timeout=15) as c:
+            c.send(pgwire.startup({"user": "app", "database": "app"}) + query("select what()"))
+            eventually(lambda: held, "a handshake is held")
+            backend.fake.script = backend.serve
+            if how == "reconnect":
+                with pooler.console() as console:
+                    console.do("reconnect")
+            else:
+                pooler.change(server_tls_sslmode=how)
+            c.authenticate("app", None)
+            same(c.results().value(), "plain" if how == "disable" else "TLS", how)
 
 
 # ---- servers ------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from harness import POSTGRES_BIN, eventually, matches, ours, refused, same, slow
 from pgwire import bind, close, copy_data, copy_done, describe, execute, extended, parse, query, sync
 from test_cancel import SLEEP, running
 from test_isolation import converse
+from test_peers import cluster
 from test_tls_servers import IS_TLS, Backend
 from tls_wire import V1_2, V1_3, Offer, TlsSocket, client_context, server_context
 
@@ -93,7 +94,7 @@ def test_slow_reader_stops_only_himself(t):
     with pooler.connect(tls=Offer()) as other:
         for i in range(50):
             same(other.value(f"select {i}"), str(i))
-        assert pooler.memory() - before < 16 << 20, pooler.memory() - before
+        assert pooler.memory() - before < 24 << 20, pooler.memory() - before
     result = slow_one.results(25)
     same(len(result.rows), 40000)
     same(set(result.rows), {("s" * 1000,)})
@@ -245,12 +246,56 @@ def test_cancel_requests_go_to_servers_as_their_mode_says(t):
 
 
 @ours
+def test_cancel_requests_reach_servers_of_the_rules_before(t):
+    """Who is in a long query while TLS is switched off or on can still be cancelled."""
+    pooler = both_sides(t)
+    for mode in ("disable", "verify-full"):
+        with pooler.connect(tls=Offer()) as c:
+            c.send(query(SLEEP))
+            running(t)
+            pooler.change(server_tls_sslmode=mode)
+            same(pooler.cancel(c.key), [])
+            same(c.results().errors[0].sqlstate, "57014")
+
+
+@ours
+@slow(60)
+def test_cancel_arrives_though_its_sender_hangs_up_behind_the_handshake(t):
+    """tokio-postgres does: its request and its end come while a helper is still at the handshake's last step."""
+    pooler = both_sides(t, default_pool_size=12, max_client_conn=13, extra="[pgsplice]\nworker_threads = 4\n")
+    clients = [pooler.connect(tls=Offer(), timeout=10) for _ in range(12)]
+
+    def hang_up(c, how):
+        one = pgwire.Client(pooler.port, tls=Offer(client_context(low=how[0], high=how[0])))
+        one.send(pgwire.cancel_request(*c.key))
+        if how[1] == "close_notify":
+            one.socket.close_notify()
+        (one.reset if how[1] == "reset" else one.vanish)()
+    with t.postgres.admin() as watcher:
+        for how in ((V1_3, "vanish"), (V1_3, "close_notify"), (V1_2, "vanish"), (V1_3, "vanish")):
+            for c in clients:
+                c.send(query(SLEEP))
+            eventually(lambda: watcher.query("select 1 from pg_stat_activity where state = 'active' and query like '%sleep%'"
+                                             " and pid <> pg_backend_pid()").tags == ["SELECT 12"], "all of them sleep")
+            for c in clients:
+                hang_up(c, how)
+            for c in clients:
+                same(c.results().errors[0].sqlstate, "57014", how)
+
+
+@ours
 def test_cancel_request_is_not_given_to_a_server_that_is_not_believed(t):
+    for other in ("elsewhere", None):
+        check_other_server(t, other)
+
+
+def check_other_server(t, other):
+    """It has this certificate, or no TLS, when the request comes."""
     backend, codes = Backend(t, "server"), []
     made = certificates.of(t)
 
     def serve(connection):
-        codes.append(connection.startup(backend.secure))
+        codes.append(connection.startup(backend.secure if backend.context else None))
         connection.send(connection.WELCOME)
         while connection.receive().type != "Q":
             pass
@@ -265,8 +310,9 @@ def test_cancel_request_is_not_given_to_a_server_that_is_not_believed(t):
         c.send(query("select what()"))
         with pooler.console() as console:
             console.wait_pool(sv_active=1)
-        backend.context = server_context(made.path("elsewhere"), made.key("elsewhere"))
+        backend.context = other and server_context(made.path(other), made.key(other))
         pooler.cancel(c.key)
+        pooler.wait_log("failed to send cancel request")
         again.set()
         same(c.results().tags, ["SELECT 0"])
     same(codes, [pgwire.PROTOCOL_3_0])
@@ -279,6 +325,19 @@ def test_psql_is_cancelled_by_ctrl_c(t):
     running(t)
     process.send_signal(2)
     matches("canceling statement due to user request", process.communicate(timeout=10)[1])
+
+
+@ours
+def test_cancel_requests_find_their_process_in_a_cluster(t):
+    """Clients of both processes have to use TLS; a request comes in TLS to the one that has not got its client."""
+    made = certificates.of(t)
+    first, second = cluster(t, 2, **made.of_clients("server", sslmode="require"))
+    for has, gets in ((first, second), (second, first)):
+        with has.connect(tls=Offer()) as c:
+            c.send(query(SLEEP))
+            running(t)
+            same(gets.cancel(c.key, tls=Offer()), [])
+            same(c.results().errors[0].sqlstate, "57014")
 
 
 # ---- replication --------------------------------------------------------------------------------

@@ -199,6 +199,15 @@ size_t wire_read(struct wire *wire, void *data, size_t bytes_max)
     return bytes;
 }
 
+struct scram_channel wire_channel(const struct wire *wire)
+{
+    struct scram_channel channel = {.is_tls = wire->session != NULL && !wire->is_shaking};
+
+    if (channel.is_tls)
+        channel.binding_bytes = (uint8_t)tls_end_point(wire->session, channel.binding);
+    return channel;
+}
+
 bool wire_is_at_end(const struct wire *wire)
 {
     if (wire->session == NULL || wire->has_said_goodbye)

@@ -13,6 +13,7 @@
 
 #include "world.h"
 
+#include "crypto/scram.h"
 #include "crypto/tls.h"
 
 struct wire {
@@ -52,6 +53,9 @@ static inline bool wire_is_up(const struct wire *wire)
 {
     return wire->session != NULL && !wire->is_shaking && !wire->has_failed;
 }
+
+/* What the world's end can bind SCRAM to. */
+struct scram_channel wire_channel(const struct wire *wire);
 
 /* As sim_peer_write and sim_peer_read: of plain bytes. On TLS all of it is taken, or nothing. */
 size_t wire_write(struct wire *wire, const void *data, size_t bytes);

@@ -61,6 +61,7 @@ names="$server"'subjectAltName=DNS:db.example.com,DNS:*.wild.example.com,IP:192.
 
 certificate root p256 root /CN=root "$authority"
 certificate other p256 other /CN=other "$authority"
+certificate old_root p256 old_root /CN=old "$authority" 20200101000000Z 20210101000000Z
 certificate middle p256 root /CN=middle "$authority"
 
 certificate p256 p256 root /CN=unused.example.com "$names"
