@@ -1224,13 +1224,12 @@ static void client_ended(struct conn *conn, int error)
 {
     struct client *client = OWNER_OF(conn, struct client, conn);
 
-    (void)error;
     if (client->state == CLIENT_CLOSING)
         return;
     /* The core that knows the key will find out as well, and carries the request on. */
     if (client->state == CLIENT_MOVING && client->login->handover.kind == HANDOVER_CANCEL)
         return;
-    if (client->state == CLIENT_LOGIN && login_defers_end(client->login))
+    if (error == 0 && client->state == CLIENT_LOGIN && login_defers_end(client->login))
         return;
     client_close_silently(client, "client unexpected eof");
 }
