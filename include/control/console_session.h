@@ -41,6 +41,7 @@ struct console_tls {
     struct tls_output output;
     uint8_t *sealed; /* ciphertext that waits for the socket */
     size_t sealed_bytes, sealed_max, sent_bytes;
+    bool has_ended; /* nothing that can be read will come any more */
 };
 
 struct session {
@@ -126,6 +127,11 @@ must_check bool console_tls_start(struct session *session, struct tls *tls);
 void console_tls_end(struct session *session);
 /* As recv(), into session->input. */
 ssize_t console_receive(struct session *session) must_check;
+/* What console_receive gave was the last. */
+static inline bool console_tls_has_ended(const struct session *session)
+{
+    return session->tls != NULL && session->tls->has_ended;
+}
 /* As send(), of the next `bytes` of the output; what it says it has taken may still wait in `sealed`. */
 ssize_t console_tls_send(struct session *session, size_t bytes) must_check;
 static inline bool console_tls_is_waiting(const struct session *session)

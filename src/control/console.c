@@ -321,6 +321,8 @@ void console_poll_events(const struct pollfd *fds, size_t count)
             if (bytes > 0) {
                 session->input_bytes += (size_t)bytes;
                 console_go_on(session);
+                if (console_tls_has_ended(session))
+                    session_close(session);
             } else if (bytes == 0 || (errno != EAGAIN && errno != EINTR)) {
                 session_close(session);
             }

@@ -6,11 +6,17 @@
 #include <string.h>
 #include <sys/socket.h>
 
+/* One record of answers waits at most; what is beyond are answers to a peer that has its keys changed again
+ * and again, and does not read. */
+enum { SEALED_BYTES_MAX = 128 * 1024 };
+
 static bool keep(struct tls_output *output, const void *data, size_t bytes)
 {
     struct console_tls *tls = OWNER_OF(output, struct console_tls, output);
     size_t total = tls->sealed_bytes + bytes;
 
+    if (total > SEALED_BYTES_MAX)
+        return false;
     if (total > tls->sealed_max) {
         uint8_t *bigger = realloc(tls->sealed, total);
 
@@ -92,8 +98,10 @@ ssize_t console_receive(struct session *session)
     tls_feed(tls->session, received, (size_t)bytes);
     result = tls_read(tls->session, &tls->output, to, sizeof(session->input) - session->input_bytes,
                       &got);
-    (void)send_sealed(session); /* an alert, or the answer to a change of keys */
-    assert(result != TLS_OK);   /* there was room for all of it */
+    tls_drop_input(tls->session); /* behind the end, where there is one */
+    (void)send_sealed(session);   /* an alert, or the answer to a change of keys */
+    assert(result != TLS_OK);     /* there was room for all of it */
+    tls->has_ended = result != TLS_WANT_INPUT;
     if (got > 0)
         return (ssize_t)got;
     if (result == TLS_CLOSED)

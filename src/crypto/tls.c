@@ -14,7 +14,7 @@
 #include <wolfssl/wolfcrypt/error-crypt.h>
 #include <wolfssl/wolfcrypt/random.h>
 
-#ifndef WOLFSSL_ALWAYS_VERIFY_CB
+#if defined(LIBWOLFSSL_VERSION_HEX) && !defined(WOLFSSL_ALWAYS_VERIFY_CB)
 #error "wolfSSL must be built with WOLFSSL_ALWAYS_VERIFY_CB: the peer's certificate comes that way"
 #endif
 #ifndef PGSPLICE_WOLFSSL_OWN
@@ -299,6 +299,10 @@ int tls_session_on_certificate(int verified, WOLFSSL_X509_STORE_CTX *store)
 
     if (tls->context->verify != TLS_VERIFY_NONE && !verified)
         return 0;
+    /* A client may send a certificate that nobody has asked for. The library takes it (5.5.4), and has
+     * verified nothing: it must not become the name of a user. */
+    if (tls->context->verify == TLS_VERIFY_NONE && tls->context->side == TLS_SIDE_SERVER)
+        return 0;
     if (store->error_depth == 0 && store->totalCerts > 0)
         return keep_peer(tls, &store->certs[0]) && is_of_host(tls);
     return 1;
@@ -579,9 +583,8 @@ void tls_describe(const struct tls *tls, char text[TLS_DESCRIPTION_BYTES])
 
     if (suite == NULL)
         suite = "?";
-    if (wolfSSL_GetVersion(library) == WOLFSSL_TLSV1_3)
-        snprintf(text, TLS_DESCRIPTION_BYTES, "%s/%s", version, suite);
-    else if (strncmp(suite, "ECDHE", 5) == 0 && curve != NULL)
+    /* Names of suites of TLS 1.3 begin with neither. */
+    if (strncmp(suite, "ECDHE", 5) == 0 && curve != NULL)
         snprintf(text, TLS_DESCRIPTION_BYTES, "%s/%s/ECDH=%s", version, suite, curve_name(curve));
     else if (strncmp(suite, "DHE", 3) == 0)
         snprintf(text, TLS_DESCRIPTION_BYTES, "%s/%s/DH=%d", version, suite,

@@ -1,40 +1,15 @@
 #include "world_wire.h"
 
+#include "tls_count.h"
+
 #include <string.h>
 
 #define FOLDER "tests/unit/tls/"
 
 struct wire_contexts wire_contexts;
 
-static unsigned session_count;
 static uint64_t seed_state;
-
-/* ---- sessions are counted: linked with --wrap ---- */
-
-struct tls *__real_tls_create(struct tls_context *context, const char *host);
-void __real_tls_destroy(struct tls *tls);
-struct tls *__wrap_tls_create(struct tls_context *context, const char *host);
-void __wrap_tls_destroy(struct tls *tls);
-
-struct tls *__wrap_tls_create(struct tls_context *context, const char *host)
-{
-    struct tls *tls = __real_tls_create(context, host);
-
-    session_count += tls != NULL;
-    return tls;
-}
-
-void __wrap_tls_destroy(struct tls *tls)
-{
-    assert(tls == NULL || session_count > 0);
-    session_count -= tls != NULL;
-    __real_tls_destroy(tls);
-}
-
-unsigned wire_session_count(void)
-{
-    return session_count;
-}
+static bool is_repeatable;
 
 /* ---- contexts ---- */
 
@@ -75,8 +50,8 @@ void wire_begin(uint64_t seed)
         assert(tls_init());
     is_ready = true;
     seed_state = seed;
-    (void)!tls_set_seed(give_seed);
-    assert(session_count == 0);
+    is_repeatable = tls_set_seed(give_seed);
+    assert(tls_session_count() == 0);
     wire_contexts = (struct wire_contexts){
         .clients = make_context((struct tls_options){.protocols = both, .alpn = "postgresql"},
                                 TLS_SIDE_SERVER),
@@ -95,9 +70,14 @@ void wire_begin(uint64_t seed)
     };
 }
 
+bool wire_is_repeatable(void)
+{
+    return is_repeatable;
+}
+
 void wire_end(void)
 {
-    assert(session_count == 0);
+    assert(tls_session_count() == 0);
     tls_context_release(wire_contexts.clients);
     tls_context_release(wire_contexts.servers[0]);
     tls_context_release(wire_contexts.servers[1]);

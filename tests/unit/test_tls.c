@@ -8,6 +8,12 @@
 #include <pthread.h>
 #include <stdlib.h>
 
+#if PGSPLICE_WOLFSSL_OWN
+#include "crypto/tls_context.h"
+
+#include <wolfssl/internal.h>
+#endif
+
 #define FOLDER "tests/unit/tls/"
 #define PEM(name) FOLDER name ".pem"
 #define KEY(name) FOLDER name ".key"
@@ -568,6 +574,30 @@ static void certificate_at_fault_is_refused(void **state)
     }
 }
 
+static void certificate_between_is_remembered(void **state)
+{
+    static const char *const names[] = {"bare", "chain", "bare"};
+    struct tls_options client = client_options();
+    struct tls_context *client_context = make_context(&client);
+
+    (void)state;
+    for (size_t i = 0; i < COUNT_OF(names); i++) {
+        struct tls_options server = server_options();
+        struct tls_context *server_context;
+        struct pair pair;
+
+        use_certificate(&server, names[i]);
+        server_context = make_context(&server);
+        end_open(&pair.client, client_context, "db.example.com");
+        end_open(&pair.server, server_context, NULL);
+        shake(&pair.client, &pair.server, 0);
+        assert_int_equal(pair.client.result, i == 0 ? TLS_FAILED : TLS_OK);
+        pair_close(&pair);
+        tls_context_release(server_context);
+    }
+    tls_context_release(client_context);
+}
+
 /* Without a check of the chain the peer's certificate is there all the same: channel binding needs it. */
 static void end_point_is_the_same_on_both_sides(void **state)
 {
@@ -654,6 +684,50 @@ static void client_certificates_are_asked_for(void **state)
         }
         pair_close(&pair);
     }
+}
+
+#if PGSPLICE_WOLFSSL_OWN
+/* Makes a client of the library send its certificate though nobody has asked for it. */
+static int send_unasked(int verified, WOLFSSL_X509_STORE_CTX *store)
+{
+    WOLFSSL *library = *(WOLFSSL **)store->userCtx; /* the first that struct tls has */
+
+    (void)verified;
+    library->options.sendVerify = SEND_CERT;
+    library->suites->hashAlgo = sha256_mac;
+    library->suites->sigAlgo = ecc_dsa_sa_algo;
+    return 1;
+}
+#endif
+
+static void certificate_that_nobody_asked_for_is_refused(void **state)
+{
+    (void)state;
+#if PGSPLICE_WOLFSSL_OWN /* the packaged library has no header of its inside */
+    for (size_t i = 0; i < 2; i++) {
+        struct tls_options client = client_options(), server = server_options();
+        struct tls_context *client_context, *server_context;
+        struct pair pair;
+
+        client.verify = TLS_VERIFY_NONE;
+        client.protocols = i == 0 ? TLS_PROTOCOL_1_3 : TLS_PROTOCOL_1_2;
+        use_certificate(&client, "mallory");
+        client_context = make_context(&client);
+        server_context = make_context(&server);
+        wolfSSL_CTX_set_verify(client_context->library, WOLFSSL_VERIFY_NONE, send_unasked);
+        end_open(&pair.client, client_context, NULL);
+        end_open(&pair.server, server_context, NULL);
+        tls_context_release(client_context);
+        tls_context_release(server_context);
+        shake(&pair.client, &pair.server, 0);
+        assert_int_equal(pair.server.result, TLS_FAILED);
+        assert_string_equal(tls_error(pair.server.tls), "certificate is refused");
+        assert_false(tls_peer_has_certificate(pair.server.tls));
+        pair_close(&pair);
+    }
+#else
+    skip();
+#endif
 }
 
 static void handshake_one_byte_at_a_time(void **state)
@@ -1447,6 +1521,49 @@ static void sessions_move_between_threads(void **state)
     pair_close(&pair);
 }
 
+struct shared {
+    struct tls_context *client, *server;
+};
+
+static void *shake_many(void *argument)
+{
+    struct shared *shared = argument;
+
+    for (unsigned i = 0; i < 20; i++) {
+        struct pair pair;
+
+        end_open(&pair.client, shared->client, "db.example.com");
+        end_open(&pair.server, shared->server, NULL);
+        shake(&pair.client, &pair.server, 0);
+        pair_must_be_up(&pair);
+        assert_true(tls_peer_has_name(pair.server.tls, "alice"));
+        exchange_some(&pair);
+        pair_close(&pair);
+    }
+    return NULL;
+}
+
+/* As helpers do it. The chain's certificate in the middle is remembered by the context, for all. */
+static void contexts_are_shared_by_threads(void **state)
+{
+    struct tls_options client = client_options(), server = server_options();
+    struct shared shared;
+    pthread_t threads[4];
+
+    (void)state;
+    server.verify = TLS_VERIFY_CHAIN;
+    server.authorities_file = PEM("root");
+    use_certificate(&client, "alice");
+    use_certificate(&server, "chain");
+    shared = (struct shared){.client = make_context(&client), .server = make_context(&server)};
+    for (size_t i = 0; i < COUNT_OF(threads); i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, shake_many, &shared), 0);
+    for (size_t i = 0; i < COUNT_OF(threads); i++)
+        assert_int_equal(pthread_join(threads[i], NULL), 0);
+    tls_context_release(shared.client);
+    tls_context_release(shared.server);
+}
+
 static uint64_t state_of_seed;
 
 static void seed_of_test(void *out, size_t bytes)
@@ -1510,8 +1627,10 @@ int main(void)
         cmocka_unit_test(certificates_of_all_kinds_verify),
         cmocka_unit_test(certificate_that_signs_itself_may_be_trusted),
         cmocka_unit_test(certificate_at_fault_is_refused),
+        cmocka_unit_test(certificate_between_is_remembered),
         cmocka_unit_test(end_point_is_the_same_on_both_sides),
         cmocka_unit_test(client_certificates_are_asked_for),
+        cmocka_unit_test(certificate_that_nobody_asked_for_is_refused),
         cmocka_unit_test(handshake_one_byte_at_a_time),
         cmocka_unit_test(data_behind_the_handshake_is_kept),
         cmocka_unit_test(data_one_byte_at_a_time),
@@ -1534,6 +1653,7 @@ int main(void)
         cmocka_unit_test(sessions_outlive_their_context),
         cmocka_unit_test(records_cost_no_allocation),
         cmocka_unit_test(sessions_move_between_threads),
+        cmocka_unit_test(contexts_are_shared_by_threads),
         cmocka_unit_test(hello_with_a_seed_can_be_repeated),
         cmocka_unit_test(library_says_what_it_is),
     };
