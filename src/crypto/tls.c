@@ -24,6 +24,10 @@
 static_assert((int)CERTIFICATE_HASH_BYTES_MAX == (int)TLS_END_POINT_BYTES_MAX,
               "one buffer for both");
 
+/* Records without data between two with some: tickets, new keys, empty ones. Each costs microseconds, and
+ * nobody pays for them. */
+enum { RECORDS_WITHOUT_DATA_MAX = 32, RECORD_HEADER_BYTES = 5 };
+
 enum state {
     TLS_SHAKING,
     TLS_UP,
@@ -40,6 +44,7 @@ struct tls {
     /* Ciphertext that the library has taken and not given as plain text yet, or more. */
     size_t held_bytes;
     enum state state;
+    unsigned records_without_data;
     bool output_failed;
     const char *error; /* constant, or `own_error` */
     char *own_error;
@@ -205,6 +210,8 @@ static const char *text_of_error(struct tls *tls, int code)
 
     if (tls->output_failed)
         return "no memory for what must be sent";
+    if (tls->records_without_data > RECORDS_WITHOUT_DATA_MAX)
+        return "too many messages without data";
     if (code == FATAL_ERROR &&
         wolfSSL_get_alert_history(tls->library, &history) == WOLFSSL_SUCCESS) {
         if (history.last_rx.level == alert_fatal)
@@ -244,6 +251,10 @@ static int on_receive(WOLFSSL *library, char *out, int room, void *argument)
     (void)library;
     if (bytes == 0)
         return WOLFSSL_CBIO_ERR_WANT_READ;
+    /* The library asks for a header first, then for the rest. */
+    if (tls->state == TLS_UP && room == RECORD_HEADER_BYTES &&
+        ++tls->records_without_data > RECORDS_WITHOUT_DATA_MAX)
+        return WOLFSSL_CBIO_ERR_GENERAL;
     memcpy(out, tls->input, bytes);
     tls->input += bytes;
     tls->input_bytes -= bytes;
@@ -466,6 +477,7 @@ static enum tls_result read_records(struct tls *tls, uint8_t *out, size_t room, 
         if (answer <= 0)
             return read_end(tls, answer);
         *got += (size_t)answer;
+        tls->records_without_data = 0;
         tls->held_bytes = (size_t)wolfSSL_pending(tls->library);
     }
     return TLS_OK;
