@@ -377,9 +377,7 @@ struct tls *tls_create(struct tls_context *context, const char *host)
 
 void tls_forget_peer(struct tls *tls)
 {
-    free(tls->host);
     free(tls->peer);
-    tls->host = NULL;
     tls->peer = NULL;
     tls->peer_bytes = 0;
 }
@@ -389,11 +387,17 @@ struct tls_context *tls_context_of(const struct tls *tls)
     return tls->context;
 }
 
+const char *tls_host(const struct tls *tls)
+{
+    return tls->host;
+}
+
 void tls_destroy(struct tls *tls)
 {
     if (tls == NULL)
         return;
     tls_forget_peer(tls);
+    free(tls->host);
     wolfSSL_free(tls->library);
     tls_context_release(tls->context);
     free(tls->own_error);

@@ -145,11 +145,11 @@ static void tls_over(struct conn *conn, enum tls_handshake_end end, const char *
 static void cancel_by_tls(struct cancel *cancel)
 {
     struct server *server = cancel->server;
-    struct tls_context *context = tls_context_of(server->conn.tls->session);
-    char host[HOST_NAME_BYTES_MAX];
+    struct tls *session = server->conn.tls->session;
+    const char *host = tls_host(session);
 
-    host_of_server(server->pool, server->host_turn, host);
-    cancel->handshake = tls_handshake_connect(&cancel->conn, context, host, true, tls_over);
+    cancel->handshake = tls_handshake_connect(&cancel->conn, tls_context_of(session),
+                                              host != NULL ? host : "", true, tls_over);
     if (cancel->handshake == NULL)
         cancel_finish(cancel, false, "failed to send cancel request");
     else
