@@ -45,9 +45,8 @@ struct tls {
     bool may_hold_messages;
     const char *error; /* constant, or `own_error` */
     char *own_error;
-    /* Until tls_forget_peer. */
     char *host;
-    uint8_t *peer; /* its certificate, DER */
+    uint8_t *peer; /* its certificate, DER; until tls_forget_peer */
     size_t peer_bytes;
 };
 
@@ -368,9 +367,7 @@ struct tls *tls_create(struct tls_context *context, const char *host)
 
 void tls_forget_peer(struct tls *tls)
 {
-    free(tls->host);
     free(tls->peer);
-    tls->host = NULL;
     tls->peer = NULL;
     tls->peer_bytes = 0;
 }
@@ -380,6 +377,11 @@ struct tls_context *tls_context_of(const struct tls *tls)
     return tls->context;
 }
 
+const char *tls_host_of(const struct tls *tls)
+{
+    return tls->host == NULL ? "" : tls->host;
+}
+
 void tls_destroy(struct tls *tls)
 {
     if (tls == NULL)
@@ -387,6 +389,7 @@ void tls_destroy(struct tls *tls)
     tls_forget_peer(tls);
     wolfSSL_free(tls->library);
     tls_context_release(tls->context);
+    free(tls->host);
     free(tls->own_error);
     free(tls);
 }
