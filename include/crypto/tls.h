@@ -108,9 +108,10 @@ bool tls_context_is_same(const struct tls_context *a, const struct tls_context *
 /* `host`: for TLS_VERIFY_HOST the name or literal address that the certificate must have; it is sent
  * as SNI too, if it is a name; NULL: none. NULL: no memory. Takes a reference of its own. */
 struct tls *tls_create(struct tls_context *context, const char *host) must_check;
-/* What it was made of: the session's reference, and its `host` (NULL: none). */
+/* What it was made of: the session's reference. */
 struct tls_context *tls_context_of(const struct tls *tls);
-const char *tls_host(const struct tls *tls);
+/* Client: the host that tls_create was given; "": none. */
+const char *tls_host_of(const struct tls *tls);
 /* NULL is fine. Any thread. */
 void tls_destroy(struct tls *tls);
 

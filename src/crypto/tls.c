@@ -48,9 +48,8 @@ struct tls {
     bool output_failed;
     const char *error; /* constant, or `own_error` */
     char *own_error;
-    /* Until tls_forget_peer. */
     char *host;
-    uint8_t *peer; /* its certificate, DER */
+    uint8_t *peer; /* its certificate, DER; until tls_forget_peer */
     size_t peer_bytes;
 };
 
@@ -387,9 +386,9 @@ struct tls_context *tls_context_of(const struct tls *tls)
     return tls->context;
 }
 
-const char *tls_host(const struct tls *tls)
+const char *tls_host_of(const struct tls *tls)
 {
-    return tls->host;
+    return tls->host == NULL ? "" : tls->host;
 }
 
 void tls_destroy(struct tls *tls)
@@ -397,9 +396,9 @@ void tls_destroy(struct tls *tls)
     if (tls == NULL)
         return;
     tls_forget_peer(tls);
-    free(tls->host);
     wolfSSL_free(tls->library);
     tls_context_release(tls->context);
+    free(tls->host);
     free(tls->own_error);
     free(tls);
 }

@@ -140,16 +140,14 @@ static void tls_over(struct conn *conn, enum tls_handshake_end end, const char *
     cancel_finish(cancel, false, reason);
 }
 
-/* What is secret enough for TLS has a key that is, too. By the rules of the server's own connection:
- * those of the configuration may be others by now, or none. */
+/* What is secret enough for TLS has a key that is, too. By the rules of the server's own connection, and
+ * with the host that it was opened for: those of the configuration may be others by now, or none. */
 static void cancel_by_tls(struct cancel *cancel)
 {
-    struct server *server = cancel->server;
-    struct tls *session = server->conn.tls->session;
-    const char *host = tls_host(session);
+    const struct tls *session = cancel->server->conn.tls->session;
 
     cancel->handshake = tls_handshake_connect(&cancel->conn, tls_context_of(session),
-                                              host != NULL ? host : "", true, tls_over);
+                                              tls_host_of(session), true, tls_over);
     if (cancel->handshake == NULL)
         cancel_finish(cancel, false, "failed to send cancel request");
     else

@@ -335,6 +335,24 @@ def test_cancel_arrives_though_its_sender_hangs_up_behind_the_handshake(t):
 
 
 @ours
+def test_cancel_requests_know_the_host_that_the_server_had(t):
+    """The entry has another host by now, which the server's certificate is not for."""
+    made = certificates.of(t)
+    t.postgres.of_one_test(**made.of_postgres("localhost"))
+    here = t.postgres.address("app")
+    pooler = t.pooler(pool_mode="transaction", databases={"app": re.sub(r"host=\S+", "host=localhost", here)},
+                      **made.of_clients("server", sslmode="require"), **made.of_servers(sslmode="verify-full"))
+    pooler.console_host = pooler.folder
+    with pooler.connect(tls=Offer()) as c:
+        c.send(query(SLEEP))
+        running(t)
+        pooler.databases["app"] = re.sub(r"host=\S+", "host=127.0.0.1", here)
+        pooler.change()
+        same(pooler.cancel(c.key), [])
+        same(c.results().errors[0].sqlstate, "57014")
+
+
+@ours
 def test_cancel_request_is_not_given_to_a_server_that_is_not_believed(t):
     for other in ("elsewhere", None):
         check_other_server(t, other)
