@@ -198,7 +198,7 @@ class TlsSections:
             if protocol != "none":
                 target = 1.5 if certificate == "ecdsa" else 0.8
                 self.judge_ratio(f"handshakes per second, TLS {protocol}, {certificate}", rate, target, False)
-                self.judge_ratio(f"CPU per handshake, TLS {protocol}, {certificate}", cpu, 1 / target, True)
+                self.judge_ratio(f"CPU per handshake, TLS {protocol}, {certificate}", cpu, round(1 / target, 2), True)
 
     def tls_storm(self):
         """Ten busy clients, alone and while others shake hands: at a rate that both poolers can bear, so that they carry the

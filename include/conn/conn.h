@@ -73,6 +73,7 @@ struct conn_tls {
     struct span_queue sealed; /* ciphertext, first in the order of sending */
     bool has_failed;          /* nothing can be encrypted any more */
     bool has_said_goodbye;    /* close_notify is in `sealed` */
+    bool has_heard_goodbye;   /* the peer's has come */
 };
 
 struct conn_events {
@@ -125,6 +126,7 @@ struct conn {
     bool was_full; /* `drained` is due */
     bool is_connecting;
     bool has_ended;      /* `ended` was called */
+    bool end_is_deferred; /* and it did not count yet */
     bool tell_quiet;     /* `quiet` is due */
     bool is_in_received; /* inside the event `received`: not quiet, and not to be detached */
     bool is_held;        /* SUSPEND: not read, whatever is wanted */
@@ -209,8 +211,15 @@ int conn_detach(struct conn *conn, struct tls **tls) must_check;
  * still queued is the handshake's last flight. False: no memory, and the session is the caller's. */
 must_check bool conn_start_tls(struct conn *conn, struct tls *session);
 /* After conn_start_tls: what the session was fed for the handshake and has not read yet, and what has been
- * received since then. Events come from inside; the conn may be another thread's after it. */
+ * received since then; behind them an end that was deferred. Events come from inside; the conn may be
+ * another thread's after it. */
 void conn_received_early(struct conn *conn, const void *data, size_t bytes);
+
+/* From inside `ended`: the peer's last bytes are with a helper, and come before its end. It is said again,
+ * by conn_received_early or conn_say_deferred_end. */
+void conn_defer_end(struct conn *conn);
+/* If there is one. */
+void conn_say_deferred_end(struct conn *conn);
 
 /* Queues of spans outside a conn (what is parked for a server). */
 must_check bool span_queue_push(struct span_queue *queue, struct conn_loop *loop,

@@ -28,7 +28,8 @@ enum tls_verify {
     TLS_VERIFY_NONE,
     /* Server: asks for a certificate; one that is sent must verify. */
     TLS_VERIFY_IF_GIVEN,
-    /* There must be a certificate, of one of `authorities_file`, and valid now. */
+    /* There must be a certificate, of one of `authorities_file`, and valid now. Certificates between
+     * that a peer has shown are remembered by the context, once they have been verified. */
     TLS_VERIFY_CHAIN,
     /* Client: and it must be the name's that tls_create was given. */
     TLS_VERIFY_HOST,
@@ -42,7 +43,8 @@ struct tls_options {
     unsigned protocols;           /* TLS_PROTOCOL_ bits; at least one that the library has */
     const char *certificate_file; /* PEM, chain behind it; a server must have one */
     const char *key_file;         /* PEM, without a password */
-    const char *authorities_file; /* PEM; NULL with TLS_VERIFY_NONE only */
+    const char *authorities_file; /* PEM; NULL with TLS_VERIFY_NONE only. Those that have expired
+                                     when it is read are not trusted */
     const char *suites;           /* explicit, by preference, OpenSSL's names for TLS 1.2 and lower
                                      and RFC names for 1.3, ':' between: tls_ciphers.h makes it */
     /* By preference: "X25519:P-256:P-384"; NULL: a good default. A server of TLS 1.2 only takes

@@ -92,6 +92,8 @@ must_check bool login_start(struct client *client);
 void login_received(struct client *client, const uint8_t *data, size_t bytes);
 /* After the login is done, while the connection still falls quiet. */
 void login_received_late(struct client *client, const uint8_t *data, size_t bytes);
+/* The peer has ended. True: not yet (tls_handshake_defers_end). */
+must_check bool login_defers_end(struct login *login);
 /* The connection of a client in state moving is quiet: off it goes. */
 void login_moved(struct client *client);
 /* The client has ended, or is logged in: frees the login, now or when what is under way has come

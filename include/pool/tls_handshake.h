@@ -60,6 +60,9 @@ struct tls_handshake *tls_handshake_connect(struct conn *conn, struct tls_contex
                                             tls_handshake_over *over) must_check;
 /* May call `over`. */
 void tls_handshake_received(struct tls_handshake *handshake, const void *data, size_t bytes);
+/* The conn's event `ended`. True: a helper still has bytes that came before it; it is said again when they
+ * have been read (conn_defer_end). */
+must_check bool tls_handshake_defers_end(struct tls_handshake *handshake);
 /* The owner has ended: nothing more is called. */
 void tls_handshake_abandon(struct tls_handshake *handshake);
 

@@ -116,6 +116,7 @@ static bool receive_some(struct conn *conn)
         tls->has_failed = true;
     if (conn->state != CONN_OPEN || conn->has_ended)
         return false;
+    tls->has_heard_goodbye = result == TLS_CLOSED;
     if (result == TLS_CLOSED || result == TLS_FAILED)
         conn_ended(conn, result == TLS_CLOSED ? 0 : EBADMSG);
     return result == TLS_OK;
@@ -135,10 +136,28 @@ void conn_tls_received(struct conn *conn, const void *data, size_t bytes)
     receive_all(conn);
 }
 
+void conn_defer_end(struct conn *conn)
+{
+    assert(conn->has_ended);
+    conn->end_is_deferred = true;
+}
+
+void conn_say_deferred_end(struct conn *conn)
+{
+    if (conn->state == CONN_OPEN && conn->end_is_deferred) {
+        conn->end_is_deferred = false;
+        conn->events->ended(conn, 0);
+    }
+}
+
 void conn_received_early(struct conn *conn, const void *data, size_t bytes)
 {
-    if (conn->state != CONN_OPEN || conn->has_ended)
+    bool has_end = conn->end_is_deferred;
+
+    if (conn->state != CONN_OPEN || (conn->has_ended && !has_end))
         return;
+    conn->has_ended = false;
+    conn->end_is_deferred = false;
     assert(!conn->is_in_received);
     conn->is_in_received = true;
     if (tls_unread_bytes(conn->tls->session) > 0)
@@ -146,6 +165,8 @@ void conn_received_early(struct conn *conn, const void *data, size_t bytes)
     if (bytes > 0 && conn->state == CONN_OPEN && !conn->has_ended)
         conn_tls_received(conn, data, bytes);
     conn->is_in_received = false;
+    if (has_end && conn->state == CONN_OPEN)
+        conn_ended(conn, 0);
     if (unlikely(conn->loop->is_suspended))
         conn_hold_if_possible(conn);
     if (conn->state == CONN_OPEN)

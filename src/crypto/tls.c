@@ -14,7 +14,7 @@
 #include <wolfssl/wolfcrypt/error-crypt.h>
 #include <wolfssl/wolfcrypt/random.h>
 
-#ifndef WOLFSSL_ALWAYS_VERIFY_CB
+#if defined(LIBWOLFSSL_VERSION_HEX) && !defined(WOLFSSL_ALWAYS_VERIFY_CB)
 #error "wolfSSL must be built with WOLFSSL_ALWAYS_VERIFY_CB: the peer's certificate comes that way"
 #endif
 #ifndef PGSPLICE_WOLFSSL_OWN
@@ -23,6 +23,10 @@
 
 static_assert((int)CERTIFICATE_HASH_BYTES_MAX == (int)TLS_END_POINT_BYTES_MAX,
               "one buffer for both");
+
+/* Records without data between two with some: tickets, new keys, empty ones. Each costs microseconds, and
+ * nobody pays for them. */
+enum { RECORDS_WITHOUT_DATA_MAX = 32, RECORD_HEADER_BYTES = 5 };
 
 enum state {
     TLS_SHAKING,
@@ -40,9 +44,8 @@ struct tls {
     /* Ciphertext that the library has taken and not given as plain text yet, or more. */
     size_t held_bytes;
     enum state state;
+    unsigned records_without_data;
     bool output_failed;
-    /* After the handshake the library may hold more, from a record that had more than one message. */
-    bool may_hold_messages;
     const char *error; /* constant, or `own_error` */
     char *own_error;
     char *host;
@@ -206,6 +209,8 @@ static const char *text_of_error(struct tls *tls, int code)
 
     if (tls->output_failed)
         return "no memory for what must be sent";
+    if (tls->records_without_data > RECORDS_WITHOUT_DATA_MAX)
+        return "too many messages without data";
     if (code == FATAL_ERROR &&
         wolfSSL_get_alert_history(tls->library, &history) == WOLFSSL_SUCCESS) {
         if (history.last_rx.level == alert_fatal)
@@ -245,6 +250,10 @@ static int on_receive(WOLFSSL *library, char *out, int room, void *argument)
     (void)library;
     if (bytes == 0)
         return WOLFSSL_CBIO_ERR_WANT_READ;
+    /* The library asks for a header first, then for the rest. */
+    if (tls->state == TLS_UP && room == RECORD_HEADER_BYTES &&
+        ++tls->records_without_data > RECORDS_WITHOUT_DATA_MAX)
+        return WOLFSSL_CBIO_ERR_GENERAL;
     memcpy(out, tls->input, bytes);
     tls->input += bytes;
     tls->input_bytes -= bytes;
@@ -427,7 +436,6 @@ enum tls_result tls_handshake(struct tls *tls, struct tls_output *output)
     tls->output = NULL;
     if (answer == WOLFSSL_SUCCESS) {
         tls->state = TLS_UP;
-        tls->may_hold_messages = true;
         tls->held_bytes = 0;
         wolfSSL_FreeArrays(tls->library);
         return TLS_OK;
@@ -465,15 +473,14 @@ static enum tls_result read_records(struct tls *tls, uint8_t *out, size_t room, 
     while (*got < room) {
         int answer;
 
-        /* Saves a call, and with the packaged library a line in its queue of errors. */
-        if (tls->input_bytes == 0 && !tls->may_hold_messages && wolfSSL_pending(tls->library) == 0)
+        /* Saves a call: the library takes whole records, so it holds nothing else. */
+        if (tls->input_bytes == 0 && wolfSSL_pending(tls->library) == 0)
             return TLS_WANT_INPUT;
         answer = wolfSSL_read(tls->library, out + *got, (int)MIN(room - *got, (size_t)INT_MAX));
-        if (answer <= 0) {
-            tls->may_hold_messages = false;
+        if (answer <= 0)
             return read_end(tls, answer);
-        }
         *got += (size_t)answer;
+        tls->records_without_data = 0;
         tls->held_bytes = (size_t)wolfSSL_pending(tls->library);
     }
     return TLS_OK;
@@ -591,9 +598,8 @@ void tls_describe(const struct tls *tls, char text[TLS_DESCRIPTION_BYTES])
 
     if (suite == NULL)
         suite = "?";
-    if (wolfSSL_GetVersion(library) == WOLFSSL_TLSV1_3)
-        snprintf(text, TLS_DESCRIPTION_BYTES, "%s/%s", version, suite);
-    else if (strncmp(suite, "ECDHE", 5) == 0 && curve != NULL)
+    /* Names of suites of TLS 1.3 begin with neither. */
+    if (strncmp(suite, "ECDHE", 5) == 0 && curve != NULL)
         snprintf(text, TLS_DESCRIPTION_BYTES, "%s/%s/ECDH=%s", version, suite, curve_name(curve));
     else if (strncmp(suite, "DHE", 3) == 0)
         snprintf(text, TLS_DESCRIPTION_BYTES, "%s/%s/DH=%d", version, suite,

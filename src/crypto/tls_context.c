@@ -130,7 +130,7 @@ static bool read_all(int fd, struct contents *contents, size_t bytes)
 static bool read_file(struct making *making, const char *path, struct contents *contents)
 {
     struct stat stat;
-    bool done = false;
+    bool done = false, is_known;
     int fd;
 
     if (!is_given(path))
@@ -138,13 +138,12 @@ static bool read_file(struct making *making, const char *path, struct contents *
     fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0)
         return fail(making, "could not open \"%s\": %s", path, strerror(errno));
-    if (fstat(fd, &stat) < 0)
-        fail(making, "could not read \"%s\": %s", path, strerror(errno));
-    else if (!S_ISREG(stat.st_mode))
+    is_known = fstat(fd, &stat) == 0;
+    if (is_known && !S_ISREG(stat.st_mode))
         fail(making, "\"%s\" is not a file", path);
-    else if (stat.st_size > FILE_BYTES_MAX)
+    else if (is_known && stat.st_size > FILE_BYTES_MAX)
         fail(making, "\"%s\" is larger than %d MiB", path, FILE_BYTES_MAX / 1024 / 1024);
-    else if (!read_all(fd, contents, (size_t)stat.st_size))
+    else if (!is_known || !read_all(fd, contents, (size_t)stat.st_size))
         fail(making, "could not read \"%s\": %s", path, strerror(errno));
     else
         done = true;
@@ -354,11 +353,11 @@ static bool check_ecc_key(const struct making *making)
 {
     int bytes_max = (int)making->key.bytes, bytes;
     uint8_t *der = malloc(making->key.bytes);
-    bool fits = der != NULL;
+    bool fits = true;
     word32 index = 0;
     ecc_key key;
 
-    if (!fits)
+    if (der == NULL)
         return false;
     bytes = wc_KeyPemToDer(making->key.data, bytes_max, der, bytes_max, NULL);
     if (bytes > 0 && wc_ecc_init(&key) == 0) {

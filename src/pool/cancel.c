@@ -188,8 +188,12 @@ static void cancel_received(struct conn *conn, struct buffer *buffer, uint32_t b
 
 static void cancel_ended(struct conn *conn, int error)
 {
-    cancel_finish(OWNER_OF(conn, struct cancel, conn), error == 0,
-                  "successfully sent cancel request");
+    struct cancel *cancel = OWNER_OF(conn, struct cancel, conn);
+
+    /* It may end in its handshake. */
+    cancel_finish(cancel, error == 0,
+                  cancel->is_sent ? "successfully sent cancel request"
+                                  : "failed to send cancel request");
 }
 
 static void cancel_drained(struct conn *conn)

@@ -125,6 +125,11 @@ void login_received(struct client *client, const uint8_t *data, size_t bytes)
         login_process(client);
 }
 
+bool login_defers_end(struct login *login)
+{
+    return login->phase == LOGIN_TLS && tls_handshake_defers_end(login->handshake);
+}
+
 void login_received_late(struct client *client, const uint8_t *data, size_t bytes)
 {
     struct handover *handover = &client->login->handover;

@@ -199,6 +199,8 @@ static void step_done(struct letter *letter, void *context)
         handshake->given = NULL;
         if (handshake->waiting != NULL)
             post_step(handshake);
+        else
+            conn_say_deferred_end(handshake->conn);
         return;
     default:
         end(handshake, TLS_HANDSHAKE_FAILED,
@@ -262,4 +264,11 @@ void tls_handshake_received(struct tls_handshake *handshake, const void *data, s
         end(handshake, TLS_HANDSHAKE_FAILED, "too many bytes in the handshake");
     else if (!handshake->job_in_flight)
         post_step(handshake);
+}
+
+bool tls_handshake_defers_end(struct tls_handshake *handshake)
+{
+    if (handshake->job_in_flight)
+        conn_defer_end(handshake->conn);
+    return handshake->job_in_flight;
 }

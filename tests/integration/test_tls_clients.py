@@ -14,7 +14,7 @@ import time
 import certificates
 import pgwire
 import tls_wire
-from harness import POSTGRES_BIN, eventually, matches, ours, refused, same, slow, within
+from harness import POSTGRES_BIN, eventually, is_sanitized, matches, ours, refused, same, slow, within
 from pgwire import message, query, ssl_request, startup
 from tls_wire import RECORD_ALERT, RECORD_DATA, RECORD_HANDSHAKE, V1_2, V1_3, Offer, TlsSocket, client_context, record
 
@@ -592,7 +592,7 @@ def test_client_that_says_close_notify_is_gone(t):
         with pooler.connect(tls=Offer(client_context(low=version, high=version))) as c:
             same(c.value("select 1"), "1")
             c.socket.close_notify()
-            c.closed()
+            same(c.closed(), [])
             same(c.socket.end, "close_notify", version.name)
     with pooler.console() as console:
         eventually(lambda: not [r for r in console.table("show clients") if r["user"] == "app"], "they are gone")
@@ -833,20 +833,32 @@ def test_hundreds_of_half_open_handshakes_leave_queries_alone(t):
         same(c.value("select 1"), "1")
 
 
-@slow(30)
+def seconds_of_threads(pooler):
+    """CPU time by the beginning of the threads' names: "tls" are the helpers of handshakes."""
+    found = {}
+    folder = f"/proc/{pooler.process.pid}/task"
+    for task in os.listdir(folder):
+        with open(f"{folder}/{task}/stat") as file:
+            name, rest = file.read().split("(", 1)[1].rsplit(")", 1)
+        name = re.match("[a-z]*", name)[0]
+        found[name] = found.get(name, 0) + sum(int(ticks) for ticks in rest.split()[11:13]) / os.sysconf("SC_CLK_TCK")
+    return found
+
+
+@ours
+@slow(60)
 def test_storm_of_handshakes_leaves_queries_alone(t):
-    """Those who shake hands wait for helpers; a query does not wait behind them."""
-    pooler = tls_pooler(t, certificate="server-rsa", max_client_conn=1000)
+    """Private keys are the helpers' work, all of it: a query waits for a worker that has nothing else to do."""
+    pooler = tls_pooler(t, certificate="server-rsa", max_client_conn=1000, extra="[pgsplice]\nworker_threads = 1\n")
     hello = client_hello(t)
-    slowest, stop, served = [0.0], threading.Event(), [0]
-    with pooler.connect(tls=Offer()) as c:
+    stop, served = threading.Event(), [0]
+    before = seconds_of_threads(pooler)
+    with pooler.connect(tls=Offer(), timeout=10) as c:
         def knock():
             while not stop.is_set():
-                several = []
-                for _ in range(8):
-                    one = pooler.open()
+                several = [pooler.open(timeout=20) for _ in range(8)]
+                for one in several:
                     one.send(ssl_request())
-                    several.append(one)
                 for one in several:
                     one.raw(1)
                     one.send(hello)  # the private key's work
@@ -858,16 +870,17 @@ def test_storm_of_handshakes_leaves_queries_alone(t):
         for thread in threads:
             thread.start()
         try:
-            for i in range(150):
-                started = time.monotonic()
+            i = 0
+            while served[0] < 1000:
                 same(c.value(f"select {i}"), str(i))
-                slowest[0] = max(slowest[0], time.monotonic() - started)
-            eventually(lambda: served[0] > 50, "handshakes are answered", 20)
+                i += 1
         finally:
             stop.set()
             for thread in threads:
                 thread.join()
-        assert slowest[0] < 1.5, slowest[0]
+    after = seconds_of_threads(pooler)
+    spent = {name: after[name] - before.get(name, 0) for name in after}
+    assert spent["tls"] > 1.5 * spent["worker"], spent
 
 
 def big_hello(bytes_):
@@ -990,7 +1003,9 @@ def test_clients_who_leave_in_the_handshake_leave_nothing_behind(t):
     offer = with_certificate(t, low=V1_3)
     with pooler.connect(tls=offer) as c:
         before = descriptors(pooler)
-        for i in range(240):
+        for i in range(480):
+            if i == 240:
+                memory = pooler.memory()  # by now the heap has what it needs
             leaves = pooler.open()
             tls_wire.ask(leaves.socket)
             secured = TlsSocket(leaves.socket, offer.context)
@@ -1009,6 +1024,8 @@ def test_clients_who_leave_in_the_handshake_leave_nothing_behind(t):
             if i % 60 == 0:
                 pooler.reload()
         eventually(lambda: descriptors(pooler) <= before, "all descriptors are back", 8)
+        if not is_sanitized():
+            assert pooler.memory() - memory < 300 << 10, pooler.memory() - memory
         with pooler.console() as console:
             eventually(lambda: {row["list"]: row["items"] for row in console.table("show lists")}["login_clients"] == "0",
                        "nobody logs in")

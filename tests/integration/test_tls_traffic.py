@@ -4,12 +4,13 @@ import hashlib
 import os
 import random
 import re
+import select
 import subprocess
 import threading
 
 import certificates
 import pgwire
-from harness import POSTGRES_BIN, eventually, matches, ours, refused, same, slow
+from harness import POSTGRES_BIN, eventually, is_sanitized, matches, ours, refused, same, slow
 from pgwire import bind, close, copy_data, copy_done, describe, execute, extended, parse, query, sync
 from test_cancel import SLEEP, running
 from test_isolation import converse
@@ -99,6 +100,53 @@ def test_slow_reader_stops_only_himself(t):
     same(len(result.rows), 40000)
     same(set(result.rows), {("s" * 1000,)})
     slow_one.vanish()
+
+
+@ours
+@slow(60)
+def test_many_slow_readers_stop_nobody_else(t):
+    """More of them than there are receive buffers. Each gets all of his rows in the end."""
+    pooler = both_sides(t, default_pool_size=45, extra="[pgsplice]\nworker_threads = 1\nreceive_buffer_count_max = 128\n")
+    readers = [pooler.connect(tls=Offer(), receive_bytes=8192, timeout=30) for _ in range(40)]
+    for i, c in enumerate(readers):
+        c.send(query(f"select '<{i}>' || repeat('r', 2000) from generate_series(1, 600)"))
+    with pooler.connect(tls=Offer(), timeout=10) as other:
+        for i in range(20):
+            same(other.value(f"select repeat('o', 30000) || {i}"), "o" * 30000 + str(i))
+        other.send(query("select length('" + "p" * 2000000 + "')"))
+        same(other.results(10).value(), "2000000")
+    for i, c in enumerate(readers):
+        same(set(c.results(20).rows), {(f"<{i}>" + "r" * 2000,)})
+        c.vanish()
+
+
+@ours
+@slow(30)
+def test_client_that_only_sends_stops_only_himself(t):
+    """Questions without end, and no answer is read: what waits in us is bounded."""
+    pooler = both_sides(t, default_pool_size=2, extra="[pgsplice]\nworker_threads = 1\n")
+    sender = pooler.connect(tls=Offer(), receive_bytes=4096)
+    sender.socket.raw.setblocking(False)
+    before, sent, data = pooler.memory(), 0, b""
+    wire = query("select repeat('a', 10000)" + " " * 2000)
+    while True:
+        if not data:
+            data = sender.socket.sealed(wire * 5)
+        try:
+            sent = sender.socket.raw.send(data)
+            data = data[sent:]
+        except BlockingIOError:
+            if sender_is_stopped(sender):
+                break
+    with pooler.connect(tls=Offer()) as other:
+        same(other.value("select 1"), "1")
+    assert is_sanitized() or pooler.memory() - before < 8 << 20, pooler.memory() - before
+    sender.vanish()
+
+
+def sender_is_stopped(client):
+    """Nothing more is taken for a while."""
+    return not select.select([], [client.socket.raw], [], 0.5)[1]
 
 
 # ---- small, many --------------------------------------------------------------------------------
@@ -259,6 +307,31 @@ def test_cancel_requests_reach_servers_of_the_rules_before(t):
 
 
 @ours
+@slow(60)
+def test_cancel_arrives_though_its_sender_hangs_up_behind_the_handshake(t):
+    """tokio-postgres does: its request and its end come while a helper is still at the handshake's last step."""
+    pooler = both_sides(t, default_pool_size=12, max_client_conn=13, extra="[pgsplice]\nworker_threads = 4\n")
+    clients = [pooler.connect(tls=Offer(), timeout=10) for _ in range(12)]
+
+    def hang_up(c, how):
+        one = pgwire.Client(pooler.port, tls=Offer(client_context(low=how[0], high=how[0])))
+        one.send(pgwire.cancel_request(*c.key))
+        if how[1] == "close_notify":
+            one.socket.close_notify()
+        (one.reset if how[1] == "reset" else one.vanish)()
+    with t.postgres.admin() as watcher:
+        for how in ((V1_3, "vanish"), (V1_3, "close_notify"), (V1_2, "vanish"), (V1_3, "vanish")):
+            for c in clients:
+                c.send(query(SLEEP))
+            eventually(lambda: watcher.query("select 1 from pg_stat_activity where state = 'active' and query like '%sleep%'"
+                                             " and pid <> pg_backend_pid()").tags == ["SELECT 12"], "all of them sleep")
+            for c in clients:
+                hang_up(c, how)
+            for c in clients:
+                same(c.results().errors[0].sqlstate, "57014", how)
+
+
+@ours
 def test_cancel_requests_know_the_host_that_the_server_had(t):
     """The entry has another host by now, which the server's certificate is not for."""
     made = certificates.of(t)
@@ -278,11 +351,17 @@ def test_cancel_requests_know_the_host_that_the_server_had(t):
 
 @ours
 def test_cancel_request_is_not_given_to_a_server_that_is_not_believed(t):
+    for other in ("elsewhere", None):
+        check_other_server(t, other)
+
+
+def check_other_server(t, other):
+    """It has this certificate, or no TLS, when the request comes."""
     backend, codes = Backend(t, "server"), []
     made = certificates.of(t)
 
     def serve(connection):
-        codes.append(connection.startup(backend.secure))
+        codes.append(connection.startup(backend.secure if backend.context else None))
         connection.send(connection.WELCOME)
         while connection.receive().type != "Q":
             pass
@@ -297,8 +376,9 @@ def test_cancel_request_is_not_given_to_a_server_that_is_not_believed(t):
         c.send(query("select what()"))
         with pooler.console() as console:
             console.wait_pool(sv_active=1)
-        backend.context = server_context(made.path("elsewhere"), made.key("elsewhere"))
+        backend.context = other and server_context(made.path(other), made.key(other))
         pooler.cancel(c.key)
+        pooler.wait_log("failed to send cancel request")
         again.set()
         same(c.results().tags, ["SELECT 0"])
     same(codes, [pgwire.PROTOCOL_3_0])

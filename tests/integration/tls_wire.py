@@ -32,6 +32,7 @@ def server_context(certificate, key, ca=None, low=V1_2, high=V1_3, ciphers=None,
 
 def _common(context, certificate, key, low, high, ciphers, alpn):
     context.minimum_version, context.maximum_version = low, high
+    context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF  # else the end of TCP is taken for close_notify
     if certificate:
         context.load_cert_chain(certificate, key)
     if ciphers:
@@ -54,6 +55,12 @@ class Offer:
         secured = TlsSocket(raw, self.context, server_name=self.server_name, session=self.session)
         secured.handshake()
         return secured
+
+
+def prefer(raw):
+    """TLS if the other side has it (runner.py --tls)."""
+    raw.sendall(pgwire.ssl_request())
+    return TlsSocket(raw, client_context()).handshake() if raw.recv(1) == b"S" else raw
 
 
 def ask(raw):
@@ -129,8 +136,9 @@ class TlsSocket:
                 except ssl.SSLWantReadError:
                     raise
                 except ssl.SSLError as problem:
-                    self.end = problem.reason
-                    raise
+                    self.end = "cut off" if problem.reason == "UNEXPECTED_EOF_WHILE_READING" else problem.reason
+                    if self.end != "cut off":
+                        raise
         self.flush()  # what TLS has to say meanwhile
 
     # like a socket

@@ -247,7 +247,7 @@ def seeds_until_found(build, mutant):
     changed, binary = folder / f"{name}.c", folder / name
     changed.write_text(text.replace(old, new))
     objects = [str(path) for path in pathlib.Path(build, "tests/sim").glob("world*.o")]
-    objects += [f"{build}/tests/sim/test_world.o", f"{build}/tests/sim/ring_sim.o"]
+    objects += [f"{build}/tests/sim/{name}.o" for name in ("test_world", "ring_sim", "tls_count")]
     flags = [flag for flag in shlex.split(os.environ["FLAGS"]) if flag != "-Werror"]
     done = run([os.environ["CC"], *flags, "-o", str(binary), str(changed), *objects,
                 f"{build}/libpgsplice.a", *shlex.split(os.environ["LIBS"])])

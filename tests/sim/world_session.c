@@ -703,6 +703,20 @@ static void ssl_requested(struct session *session)
     flush(session);
 }
 
+/* SCRAM, and bound to TLS where there is some: the pooler has to choose that. */
+static void offer_sasl(struct session *session)
+{
+    static const char plain[] = SCRAM_MECHANISM "\0";
+    static const char both[] = SCRAM_MECHANISM_PLUS "\0" SCRAM_MECHANISM "\0";
+    const struct scram_channel channel = wire_channel(&session->wire);
+
+    assert(channel.is_tls == (channel.binding_bytes > 0));
+    if (channel.is_tls)
+        put_authentication(&session->out, AUTHENTICATION_SASL, both, sizeof(both));
+    else
+        put_authentication(&session->out, AUTHENTICATION_SASL, plain, sizeof(plain));
+}
+
 static void start_session(struct session *session, const uint8_t *packet, size_t bytes)
 {
     uint32_t code = bytes_get_u32(packet + 4);
@@ -765,8 +779,7 @@ static void start_session(struct session *session, const uint8_t *packet, size_t
         break;
     case DEMAND_SCRAM:
         session->login_step = LOGIN_SASL_FIRST;
-        put_authentication(&session->out, AUTHENTICATION_SASL, SCRAM_MECHANISM "\0",
-                           sizeof(SCRAM_MECHANISM) + 1);
+        offer_sasl(session);
         break;
     }
 }
@@ -797,14 +810,17 @@ static void sasl_arrives(struct session *session, const uint8_t *body, size_t by
     if (session->login_step == LOGIN_SASL_FIRST) {
         uint8_t random[SCRAM_NONCE_BYTES];
         char nonce[SCRAM_NONCE_TEXT_BYTES_MAX];
-        size_t begin = sizeof(SCRAM_MECHANISM) + 4;
+        const struct scram_channel channel = wire_channel(&session->wire);
+        const char *mechanism = channel.is_tls ? SCRAM_MECHANISM_PLUS : SCRAM_MECHANISM;
+        size_t begin = strlen(mechanism) + 1 + 4;
 
         assert(bytes > begin);
-        assert(strcmp((const char *)body, SCRAM_MECHANISM) == 0);
+        assert(strcmp((const char *)body, mechanism) == 0);
         for (size_t i = 0; i < sizeof(random); i++)
             random[i] = (uint8_t)sim_random(world.sim);
         scram_nonce_text(random, nonce);
-        assert(scram_server_start(&session->scram, &(struct scram_channel){0}, SCRAM_OFFER_PLAIN,
+        assert(scram_server_start(&session->scram, &channel,
+                                  channel.is_tls ? SCRAM_OFFER_PLUS : SCRAM_OFFER_PLAIN,
                                   body + begin, bytes - begin, nonce,
                                   &world.secrets[login_of(session)], &writer) == SCRAM_OK);
         put_authentication(&session->out, AUTHENTICATION_SASL_CONTINUE, answer, writer.bytes);
@@ -1200,8 +1216,8 @@ static bool session_step(struct session *session)
     if (!session->in_batch || session->is_over || heap_bytes(&session->out) > OUTPUT_BYTES ||
         (world.is_chaos && happens(4)))
         flush(session);
-    bytes = wire_write(&session->wire, session->out.data + session->out.begin,
-                       session->flushed_bytes);
+    bytes =
+        wire_write(&session->wire, session->out.data + session->out.begin, session->flushed_bytes);
     session->out.begin += bytes;
     session->flushed_bytes -= bytes;
     if (session->is_over && heap_bytes(&session->out) == 0 && wire_is_flushed(&session->wire))

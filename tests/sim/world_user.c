@@ -180,7 +180,8 @@ static struct cancel {
     struct heap out; /* its packet, where it waits for TLS */
     bool asks_ssl;
     unsigned rubbish; /* bytes that come behind it */
-    bool is_on_tls; /* or wants to be: it waits for its end, since what comes unread would be a reset */
+    bool
+        is_on_tls; /* or wants to be: it waits for its end, since what comes unread would be a reset */
     struct user *user;
     unsigned owner; /* the user may be somebody else by now */
 } cancels[CANCELS_MAX];
@@ -197,7 +198,7 @@ static const struct cause {
     {JOB_REFUSED_TEXT, false},
     {"too many bytes before the welcome", true}, /* an eager one */
     {"SSL required", true},
-    {"password authentication failed", true},    /* a wrong one was sent */
+    {"password authentication failed", true}, /* a wrong one was sent */
     {"SASL authentication failed", true},
     {"query_wait_timeout", true},
     {"query timeout", true}, /* while it waits for the answer */
@@ -227,6 +228,7 @@ static const struct cause {
     {"login failed", false},
     {"server DNS lookup failed", false},
     {"TLS handshake failed", false},
+    {"out of memory", false},
     {"server refused SSL", false},
     {"bad sslreq answer", false},
     {"received unencrypted data after SSL response", false},
@@ -1395,6 +1397,21 @@ static void put_password(struct user *user, const void *data, size_t bytes)
     put_message(&user->out, 'p', data, bytes);
 }
 
+/* What the pooler offers; a fourth of the users cannot bind. */
+static unsigned offers_of(struct scram_channel *channel, const uint8_t *list, size_t bytes)
+{
+    static const char plain[] = SCRAM_MECHANISM "\0";
+    static const char both[] = SCRAM_MECHANISM_PLUS "\0" SCRAM_MECHANISM "\0";
+    bool is_bindable = channel->binding_bytes > 0;
+
+    assert(channel->is_tls == is_bindable);
+    assert(bytes == (is_bindable ? sizeof(both) : sizeof(plain)));
+    assert(memcmp(list, is_bindable ? both : plain, bytes) == 0);
+    if (is_bindable && happens(4))
+        *channel = (struct scram_channel){0};
+    return is_bindable ? SCRAM_OFFER_PLUS | SCRAM_OFFER_PLAIN : SCRAM_OFFER_PLAIN;
+}
+
 /* `R`: what is demanded. */
 static void user_is_asked(struct user *user, const uint8_t *body, size_t bytes)
 {
@@ -1424,14 +1441,17 @@ static void user_is_asked(struct user *user, const uint8_t *body, size_t bytes)
     case AUTHENTICATION_SASL: {
         uint8_t random[SCRAM_NONCE_BYTES], first[SCRAM_CLIENT_FIRST_ROOM];
         char nonce[SCRAM_NONCE_TEXT_BYTES_MAX];
+        struct scram_channel channel;
         struct writer first_writer;
 
         for (size_t i = 0; i < sizeof(random); i++)
             random[i] = (uint8_t)sim_random(world.sim);
         scram_nonce_text(random, nonce);
         writer_init(&first_writer, first, sizeof(first));
-        writer_put_string(&writer, scram_client_start(&user->scram, &(struct scram_channel){0},
-                                                      SCRAM_OFFER_PLAIN, nonce, &first_writer));
+        channel = wire_channel(&user->wire);
+        writer_put_string(&writer, scram_client_start(&user->scram, &channel,
+                                                      offers_of(&channel, body + 4, bytes - 4),
+                                                      nonce, &first_writer));
         writer_put_u32(&writer, (uint32_t)first_writer.bytes);
         writer_put(&writer, first, first_writer.bytes);
         put_password(user, answer, writer.bytes);

@@ -5,8 +5,7 @@
  * handshake goes on whenever somebody looks (wire_write, wire_read). Which bytes of it arrive changed,
  * and after which nothing more comes, is drawn by whoever wants to do harm.
  *
- * Sessions are counted, those of the pooler too (the linker puts wire.c in between): at the end of a run
- * there must be none. Seeds come from the simulation's where the library's build can do that
+ * Seeds come from the simulation's where the library's build can do that
  * (WC_RNG_SEED_CB, as in our own); with another library a run with TLS can be repeated in its course, but
  * not byte for byte. */
 #ifndef TESTS_SIM_WORLD_WIRE_H
@@ -14,6 +13,7 @@
 
 #include "world.h"
 
+#include "crypto/scram.h"
 #include "crypto/tls.h"
 
 struct wire {
@@ -42,11 +42,10 @@ extern struct wire_contexts wire_contexts;
 
 /* With `seed` for all keys of this run. */
 void wire_begin(uint64_t seed);
+/* The library's build takes our seeds: the same run gives the same bytes. */
+bool wire_is_repeatable(void);
 /* All sessions must be gone. */
 void wire_end(void);
-/* Sessions, of anybody. */
-unsigned wire_session_count(void);
-
 void wire_open(struct wire *wire, struct sim_peer *peer);
 /* From now on it is TLS; in its plain life nothing may be left to be read. */
 void wire_start_tls(struct wire *wire, struct tls_context *context);
@@ -54,6 +53,9 @@ static inline bool wire_is_up(const struct wire *wire)
 {
     return wire->session != NULL && !wire->is_shaking && !wire->has_failed;
 }
+
+/* What the world's end can bind SCRAM to. */
+struct scram_channel wire_channel(const struct wire *wire);
 
 /* As sim_peer_write and sim_peer_read: of plain bytes. On TLS all of it is taken, or nothing. */
 size_t wire_write(struct wire *wire, const void *data, size_t bytes);
@@ -65,6 +67,8 @@ static inline bool wire_is_flushed(const struct wire *wire)
 {
     return heap_bytes(&wire->out) == 0;
 }
+/* Both sides get new keys (KeyUpdate). False: TLS 1.2 has none. */
+bool wire_change_keys(struct wire *wire);
 /* close_notify, if there is TLS. */
 void wire_say_goodbye(struct wire *wire);
 /* Ends the connection, in whatever state. */

@@ -574,6 +574,30 @@ static void certificate_at_fault_is_refused(void **state)
     }
 }
 
+static void certificate_between_is_remembered(void **state)
+{
+    static const char *const names[] = {"bare", "chain", "bare"};
+    struct tls_options client = client_options();
+    struct tls_context *client_context = make_context(&client);
+
+    (void)state;
+    for (size_t i = 0; i < COUNT_OF(names); i++) {
+        struct tls_options server = server_options();
+        struct tls_context *server_context;
+        struct pair pair;
+
+        use_certificate(&server, names[i]);
+        server_context = make_context(&server);
+        end_open(&pair.client, client_context, "db.example.com");
+        end_open(&pair.server, server_context, NULL);
+        shake(&pair.client, &pair.server, 0);
+        assert_int_equal(pair.client.result, i == 0 ? TLS_FAILED : TLS_OK);
+        pair_close(&pair);
+        tls_context_release(server_context);
+    }
+    tls_context_release(client_context);
+}
+
 /* Without a check of the chain the peer's certificate is there all the same: channel binding needs it. */
 static void end_point_is_the_same_on_both_sides(void **state)
 {
@@ -721,9 +745,48 @@ static void handshake_one_byte_at_a_time(void **state)
         pair_open(&pair, &client, &server, "db.example.com", 1);
         pair_must_be_up(&pair);
         assert_true(tls_peer_has_name(pair.server.tls, "alice"));
+        /* A flight is one record. */
+        assert_int_equal(pair.client.out.puts, 2);
+        assert_true(pair.server.out.puts <= 2);
         exchange_some(&pair);
         pair_close(&pair);
     }
+}
+
+/* A client says its first words in the same breath as the last ones of the handshake. */
+static void data_behind_the_handshake_is_kept(void **state)
+{
+    struct tls_options client = client_options(), server = server_options();
+    struct tls_context *client_context, *server_context;
+    struct pair pair;
+    uint8_t got[100];
+    size_t bytes;
+
+    (void)state;
+    client.protocols = TLS_PROTOCOL_1_3;
+    server.gives_tickets = true;
+    client_context = make_context(&client);
+    server_context = make_context(&server);
+    end_open(&pair.client, client_context, "db.example.com");
+    end_open(&pair.server, server_context, NULL);
+    assert_int_equal(tls_handshake(pair.client.tls, &pair.client.out.output), TLS_WANT_INPUT);
+    feed_rest(&pair.server, &pair.client.out);
+    assert_int_equal(tls_handshake(pair.server.tls, &pair.server.out.output), TLS_WANT_INPUT);
+    feed_rest(&pair.client, &pair.server.out);
+    assert_int_equal(tls_handshake(pair.client.tls, &pair.client.out.output), TLS_OK);
+    assert_true(tls_write(pair.client.tls, &pair.client.out.output, "first words", 11));
+    feed_rest(&pair.server, &pair.client.out);
+    assert_int_equal(tls_handshake(pair.server.tls, &pair.server.out.output), TLS_OK);
+    assert_true(tls_unread_bytes(pair.server.tls) > 11);
+    assert_true(tls_read_bytes_max(pair.server.tls) >= 11);
+    assert_int_equal(tls_read(pair.server.tls, &pair.server.out.output, got, sizeof(got), &bytes),
+                     TLS_WANT_INPUT);
+    assert_int_equal(bytes, 11);
+    assert_memory_equal(got, "first words", 11);
+    exchange_some(&pair); /* behind the tickets */
+    pair_close(&pair);
+    tls_context_release(client_context);
+    tls_context_release(server_context);
 }
 
 static void data_one_byte_at_a_time(void **state)
@@ -1041,6 +1104,13 @@ static void end_without_close_notify_is_no_close(void **state)
     assert_int_equal(tls_read(pair.server.tls, &pair.server.out.output, got, sizeof(got), &bytes),
                      TLS_WANT_INPUT);
     assert_int_equal(bytes, 3);
+    /* The record's end: what its beginning brought counts for the room that is needed. */
+    feed(&pair.server, &pair.client.out, 1);
+    assert_true(tls_read_bytes_max(pair.server.tls) >= 3);
+    assert_int_equal(tls_read(pair.server.tls, &pair.server.out.output, got, sizeof(got), &bytes),
+                     TLS_WANT_INPUT);
+    assert_int_equal(bytes, 3);
+    assert_memory_equal(got, "two", 3);
     pair_close(&pair);
 }
 
@@ -1077,6 +1147,37 @@ static void keys_are_renewed_when_a_side_asks(void **state)
     pair_must_be_up(&pair);
     assert_false(tls_update_keys(pair.client.tls, &pair.client.out.output));
     exchange_some(&pair);
+    pair_close(&pair);
+}
+
+/* New keys again and again, without a byte of data: each costs the other side more than the sender. */
+static void messages_without_data_have_an_end(void **state)
+{
+    struct tls_options client = client_options(), server = server_options();
+    enum tls_result result = TLS_WANT_INPUT;
+    uint8_t got[100];
+    struct pair pair;
+    unsigned taken = 0;
+    size_t bytes;
+
+    (void)state;
+    client.protocols = TLS_PROTOCOL_1_3;
+    pair_open(&pair, &client, &server, "db.example.com", 0);
+    pair_must_be_up(&pair);
+    for (unsigned i = 0; i < 100; i++) { /* with some data in between they may go on for ever */
+        assert_true(tls_update_keys(pair.client.tls, &pair.client.out.output));
+        send_through(&pair.client, &pair.server, 10, 10, 100);
+        pair.server.out.bytes = 0;
+    }
+    for (; result == TLS_WANT_INPUT && taken < 1000; taken++) {
+        assert_true(tls_update_keys(pair.client.tls, &pair.client.out.output));
+        feed(&pair.server, &pair.client.out, pair.client.out.bytes);
+        result = tls_read(pair.server.tls, &pair.server.out.output, got, sizeof(got), &bytes);
+    }
+    assert_int_equal(result, TLS_FAILED);
+    assert_string_equal(tls_error(pair.server.tls), "too many messages without data");
+    assert_true(taken > 20);
+    assert_true(taken < 50);
     pair_close(&pair);
 }
 
@@ -1451,6 +1552,49 @@ static void sessions_move_between_threads(void **state)
     pair_close(&pair);
 }
 
+struct shared {
+    struct tls_context *client, *server;
+};
+
+static void *shake_many(void *argument)
+{
+    struct shared *shared = argument;
+
+    for (unsigned i = 0; i < 20; i++) {
+        struct pair pair;
+
+        end_open(&pair.client, shared->client, "db.example.com");
+        end_open(&pair.server, shared->server, NULL);
+        shake(&pair.client, &pair.server, 0);
+        pair_must_be_up(&pair);
+        assert_true(tls_peer_has_name(pair.server.tls, "alice"));
+        exchange_some(&pair);
+        pair_close(&pair);
+    }
+    return NULL;
+}
+
+/* As helpers do it. The chain's certificate in the middle is remembered by the context, for all. */
+static void contexts_are_shared_by_threads(void **state)
+{
+    struct tls_options client = client_options(), server = server_options();
+    struct shared shared;
+    pthread_t threads[4];
+
+    (void)state;
+    server.verify = TLS_VERIFY_CHAIN;
+    server.authorities_file = PEM("root");
+    use_certificate(&client, "alice");
+    use_certificate(&server, "chain");
+    shared = (struct shared){.client = make_context(&client), .server = make_context(&server)};
+    for (size_t i = 0; i < COUNT_OF(threads); i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, shake_many, &shared), 0);
+    for (size_t i = 0; i < COUNT_OF(threads); i++)
+        assert_int_equal(pthread_join(threads[i], NULL), 0);
+    tls_context_release(shared.client);
+    tls_context_release(shared.server);
+}
+
 static uint64_t state_of_seed;
 
 static void seed_of_test(void *out, size_t bytes)
@@ -1514,10 +1658,12 @@ int main(void)
         cmocka_unit_test(certificates_of_all_kinds_verify),
         cmocka_unit_test(certificate_that_signs_itself_may_be_trusted),
         cmocka_unit_test(certificate_at_fault_is_refused),
+        cmocka_unit_test(certificate_between_is_remembered),
         cmocka_unit_test(end_point_is_the_same_on_both_sides),
         cmocka_unit_test(client_certificates_are_asked_for),
         cmocka_unit_test(certificate_that_nobody_asked_for_is_refused),
         cmocka_unit_test(handshake_one_byte_at_a_time),
+        cmocka_unit_test(data_behind_the_handshake_is_kept),
         cmocka_unit_test(data_one_byte_at_a_time),
         cmocka_unit_test(handshake_with_a_wrong_bit_is_safe),
         cmocka_unit_test(handshake_cut_off_waits_for_more),
@@ -1529,6 +1675,7 @@ int main(void)
         cmocka_unit_test(close_notify_ends_what_the_peer_says),
         cmocka_unit_test(end_without_close_notify_is_no_close),
         cmocka_unit_test(keys_are_renewed_when_a_side_asks),
+        cmocka_unit_test(messages_without_data_have_an_end),
         cmocka_unit_test(protocol_name_is_agreed_or_refused),
         cmocka_unit_test(tickets_do_not_disturb),
         cmocka_unit_test(output_without_memory_ends_the_session),
@@ -1538,6 +1685,7 @@ int main(void)
         cmocka_unit_test(sessions_outlive_their_context),
         cmocka_unit_test(records_cost_no_allocation),
         cmocka_unit_test(sessions_move_between_threads),
+        cmocka_unit_test(contexts_are_shared_by_threads),
         cmocka_unit_test(hello_with_a_seed_can_be_repeated),
         cmocka_unit_test(library_says_what_it_is),
     };
