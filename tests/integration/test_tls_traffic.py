@@ -295,13 +295,16 @@ def test_cancel_requests_go_to_servers_as_their_mode_says(t):
 
 @ours
 def test_cancel_requests_reach_servers_of_the_rules_before(t):
-    """Who is in a long query while TLS is switched off or on can still be cancelled."""
+    """Who is in a long query while TLS is switched off or on, or its host is called otherwise, can still be cancelled."""
     pooler = both_sides(t)
-    for mode in ("disable", "verify-full"):
+    for change in ({"server_tls_sslmode": "disable"}, {"server_tls_sslmode": "verify-full"}, "elsewhere.invalid"):
         with pooler.connect(tls=Offer()) as c:
             c.send(query(SLEEP))
             running(t)
-            pooler.change(server_tls_sslmode=mode)
+            if isinstance(change, str):
+                pooler.databases["app"] = f"host={change} port={t.postgres.port} dbname=app"
+                change = {}
+            pooler.change(**change)
             same(pooler.cancel(c.key), [])
             same(c.results().errors[0].sqlstate, "57014")
 
