@@ -213,6 +213,10 @@ check-sanitizers: ## the integration tests on address/undefined, and a part of t
 integration: $(BUILD)/pgsplice $(BUILD)/pgsplice.ini.5 ## clients through the pooler to a real PostgreSQL
 	PGSPLICE_BIN=$(abspath $(BUILD)/pgsplice) /usr/bin/python3 tests/integration/runner.py --jobs 2 --again
 
+.PHONY: check-tls
+check-tls: $(BUILD)/pgsplice $(BUILD)/pgsplice.ini.5 ## the integration tests once more, with every TCP connection in TLS
+	PGSPLICE_BIN=$(abspath $(BUILD)/pgsplice) /usr/bin/python3 tests/integration/runner.py --jobs 2 --again --tls
+
 .PHONY: check-drivers
 check-drivers: ## each driver straight, through session and transaction mode, compared; DRIVERS="psycopg jdbc" runs some
 	@tests/setup/install.sh build run
