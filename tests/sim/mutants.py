@@ -270,7 +270,8 @@ MUTANTS = [
     ("lent_server_leaves_its_session", "pool/server.c",
      "(lent->loan_tls != NULL && !conn_start_tls(&server->conn, lent->loan_tls))", "(false)"),
     ("session_of_a_lost_loan_is_forgotten", "pool/lending.c", "        tls_destroy(lent->loan_tls);\n", ""),
-    ("other_rules_of_tls_close_nothing", "pool/core.c", "    if (is_other_tls) {", "    if (false) {"),
+    ("other_rules_of_tls_close_nothing", "pool/core.c",
+     "        else if (has_new_tls)\n            pool_retire_servers(pool, \"close_needed\");\n", ""),
     ("error_is_said_inside_a_handshake", "pool/client.c", "!client->is_mid_answer && !is_shaking)", "!client->is_mid_answer)"),
     ("own_error_has_no_routine", "wire/message.c", "    put_field(writer, 'R', error->routine);\n", ""),
 ]
