@@ -1167,7 +1167,7 @@ static void log_closing(const struct client *client, const char *reason)
 void client_close_pg_error(struct client *client, const struct pg_error *error,
                            enum log_level level)
 {
-    /* Then there is no way to say it. */
+    /* In the middle of a handshake there is no way to say it. */
     bool is_shaking = client->login != NULL && client->login->phase == LOGIN_TLS;
     uint8_t message[2048];
     struct writer writer;
@@ -1188,7 +1188,7 @@ void client_close_pg_error(struct client *client, const struct pg_error *error,
     writer_init(&writer, message, sizeof(message));
     message_error(&writer, error);
     client_leave(client, "client disconnected with query in progress");
-    /* client_leave knows whether an answer was cut off. */
+    /* client_leave has found out whether an answer was cut off. */
     if (!writer.overflow && !client->is_mid_answer && !is_shaking)
         (void)!conn_push_copy(&client->conn, message, writer.bytes);
     conn_close(&client->conn, true);
