@@ -117,6 +117,9 @@
 /* The callback sees each certificate of the chain, also when all is well. */
 #define WOLFSSL_ALWAYS_VERIFY_CB
 #define WOLFSSL_VERIFY_CB_ALL_CERTS
+/* An authority whose issuer is unknown is left aside, not trusted and no fault: chains often have one too many on top.
+ * Which of them lead to one that is trusted is judged by src/crypto/tls_chain.c. The packaged library has it too. */
+#define WOLFSSL_ALT_CERT_CHAINS
 #define WOLFSSL_ENCRYPTED_KEYS
 
 #endif
