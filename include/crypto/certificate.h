@@ -42,7 +42,8 @@ struct certificate_facts {
     int64_t not_before, not_after;       /* seconds since 1970 */
     int path_length_max;                 /* authorities below it; -1: any number */
     bool is_self_issued;
-    bool is_authority;         /* it may sign certificates */
+    bool is_authority;           /* it may sign certificates, if it is one that is trusted */
+    bool is_authority_by_limits; /* its basic constraints say so: any other one must have them */
     bool is_for_use[2];        /* by certificate_use: its own key usage and extended key usage allow it */
     bool may_sign_for_use[2];  /* by certificate_use: its extended key usage does not forbid it */
     bool is_weakly_signed;     /* by MD5, SHA-1 or what is unknown */

@@ -221,6 +221,7 @@ static void judge_extensions(const struct extensions *extensions, struct certifi
         [CERTIFICATE_OF_CLIENT] = KEY_SIGNS | KEY_AGREES,
     };
 
+    facts->is_authority_by_limits = extensions->is_authority && may_sign;
     if (extensions->has_basic_constraints)
         facts->is_authority = extensions->is_authority && may_sign;
     else if (!extensions->has_any)

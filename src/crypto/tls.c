@@ -294,18 +294,26 @@ static bool is_of_host(struct tls *tls)
     return false;
 }
 
-/* What the library cannot find an issuer for may be shown in an order that it does not understand. Any other
- * fault is final. */
-static bool may_be_judged(int verified, const WOLFSSL_X509_STORE_CTX *store)
+/* What the library cannot find an issuer for may be shown in an order that it does not understand. And it
+ * refuses certificates of version 1 of clients, which are what openssl has made by default for years. Both are
+ * verified here as a whole. Any other fault is final. */
+static bool may_be_judged(struct tls *tls, int verified, const WOLFSSL_X509_STORE_CTX *store)
 {
+    WOLFSSL_ALERT_HISTORY history;
+
     if (verified)
         return true;
+    /* The peer has been told already that it is refused. */
+    if (wolfSSL_get_alert_history(tls->library, &history) == WOLFSSL_SUCCESS &&
+        history.last_tx.level == alert_fatal)
+        return false;
 #ifdef OPENSSL_COMPATIBLE_DEFAULTS /* the packaged library translates */
     if (store->error == X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY ||
         store->error == X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT)
         return true;
 #endif
-    return store->error == ASN_NO_SIGNER_E || store->error == ASN_SELF_SIGNED_E;
+    return store->error == ASN_NO_SIGNER_E || store->error == ASN_SELF_SIGNED_E ||
+           store->error == ASN_VERSION_E;
 }
 
 static bool is_chain_good(struct tls *tls, int verified, const WOLFSSL_X509_STORE_CTX *store)
@@ -333,7 +341,7 @@ static bool is_peer_good(struct tls *tls, int verified, const WOLFSSL_X509_STORE
 
     if (verify == TLS_VERIFY_NONE)
         return keep_peer(tls, &store->certs[0]);
-    if (!may_be_judged(verified, store) || !is_chain_good(tls, verified, store) ||
+    if (!may_be_judged(tls, verified, store) || !is_chain_good(tls, verified, store) ||
         !keep_peer(tls, &store->certs[0]))
         return false;
     tls->is_peer_verified = true;

@@ -43,6 +43,8 @@ void tls_authorities_free(struct tls_authorities *authorities)
 /* ---- the search ---- */
 
 static const char no_authority[] = "certificate is not of a trusted authority";
+static const char not_an_authority[] =
+    "certificate's chain has a certificate that is no authority's";
 
 struct search {
     const struct tls_chain *chain;
@@ -98,7 +100,7 @@ static const char *fault_of_issuer(const struct search *search, const struct cer
     const struct tls_chain *chain = search->chain;
 
     if (!one->is_authority)
-        return "certificate's chain has a certificate that is no authority's";
+        return not_an_authority;
     if (chain->now < one->not_before)
         return "an authority of the certificate is not valid yet";
     if (chain->now > one->not_after)
@@ -136,6 +138,8 @@ static bool is_at_top(struct search *search, const struct certificate_facts *las
 
 static const char *fault_of_shown(const struct search *search, const struct certificate_facts *one)
 {
+    if (!one->is_authority_by_limits)
+        return not_an_authority;
     if (one->is_weakly_signed)
         return "an authority of the certificate is signed by a weak hash (MD5, SHA-1)";
     return fault_of_issuer(search, one);
@@ -178,6 +182,8 @@ static bool trust(WOLFSSL_CERT_MANAGER *table, struct certificate one)
                                            WOLFSSL_FILETYPE_ASN1) == WOLFSSL_SUCCESS;
 }
 
+/* Nothing less than success: which other answers come before the signature has been looked at, and which behind,
+ * is the library's own affair. */
 static bool verifies(WOLFSSL_CERT_MANAGER *table, struct certificate one)
 {
     return wolfSSL_CertManagerVerifyBuffer(table, one.der, (long)one.bytes,
