@@ -24,6 +24,10 @@
 static_assert((int)CERTIFICATE_HASH_BYTES_MAX == (int)TLS_END_POINT_BYTES_MAX,
               "one buffer for both");
 
+/* Records without data between two with some: tickets, new keys, empty ones. Each costs microseconds, and
+ * nobody pays for them. */
+enum { RECORDS_WITHOUT_DATA_MAX = 32, RECORD_HEADER_BYTES = 5 };
+
 enum state {
     TLS_SHAKING,
     TLS_UP,
@@ -40,12 +44,12 @@ struct tls {
     /* Ciphertext that the library has taken and not given as plain text yet, or more. */
     size_t held_bytes;
     enum state state;
+    unsigned records_without_data;
     bool output_failed;
     const char *error; /* constant, or `own_error` */
     char *own_error;
-    /* Until tls_forget_peer. */
     char *host;
-    uint8_t *peer; /* its certificate, DER */
+    uint8_t *peer; /* its certificate, DER; until tls_forget_peer */
     size_t peer_bytes;
 };
 
@@ -205,6 +209,8 @@ static const char *text_of_error(struct tls *tls, int code)
 
     if (tls->output_failed)
         return "no memory for what must be sent";
+    if (tls->records_without_data > RECORDS_WITHOUT_DATA_MAX)
+        return "too many messages without data";
     if (code == FATAL_ERROR &&
         wolfSSL_get_alert_history(tls->library, &history) == WOLFSSL_SUCCESS) {
         if (history.last_rx.level == alert_fatal)
@@ -244,6 +250,10 @@ static int on_receive(WOLFSSL *library, char *out, int room, void *argument)
     (void)library;
     if (bytes == 0)
         return WOLFSSL_CBIO_ERR_WANT_READ;
+    /* The library asks for a header first, then for the rest. */
+    if (tls->state == TLS_UP && room == RECORD_HEADER_BYTES &&
+        ++tls->records_without_data > RECORDS_WITHOUT_DATA_MAX)
+        return WOLFSSL_CBIO_ERR_GENERAL;
     memcpy(out, tls->input, bytes);
     tls->input += bytes;
     tls->input_bytes -= bytes;
@@ -366,9 +376,7 @@ struct tls *tls_create(struct tls_context *context, const char *host)
 
 void tls_forget_peer(struct tls *tls)
 {
-    free(tls->host);
     free(tls->peer);
-    tls->host = NULL;
     tls->peer = NULL;
     tls->peer_bytes = 0;
 }
@@ -378,6 +386,11 @@ struct tls_context *tls_context_of(const struct tls *tls)
     return tls->context;
 }
 
+const char *tls_host_of(const struct tls *tls)
+{
+    return tls->host == NULL ? "" : tls->host;
+}
+
 void tls_destroy(struct tls *tls)
 {
     if (tls == NULL)
@@ -385,6 +398,7 @@ void tls_destroy(struct tls *tls)
     tls_forget_peer(tls);
     wolfSSL_free(tls->library);
     tls_context_release(tls->context);
+    free(tls->host);
     free(tls->own_error);
     free(tls);
 }
@@ -466,6 +480,7 @@ static enum tls_result read_records(struct tls *tls, uint8_t *out, size_t room, 
         if (answer <= 0)
             return read_end(tls, answer);
         *got += (size_t)answer;
+        tls->records_without_data = 0;
         tls->held_bytes = (size_t)wolfSSL_pending(tls->library);
     }
     return TLS_OK;

@@ -1168,8 +1168,7 @@ void client_close_pg_error(struct client *client, const struct pg_error *error,
                            enum log_level level)
 {
     /* In the middle of a handshake there is no way to say it. */
-    bool is_mute =
-        client->is_mid_answer || (client->login != NULL && client->login->phase == LOGIN_TLS);
+    bool is_shaking = client->login != NULL && client->login->phase == LOGIN_TLS;
     uint8_t message[2048];
     struct writer writer;
 
@@ -1189,7 +1188,8 @@ void client_close_pg_error(struct client *client, const struct pg_error *error,
     writer_init(&writer, message, sizeof(message));
     message_error(&writer, error);
     client_leave(client, "client disconnected with query in progress");
-    if (!writer.overflow && !is_mute)
+    /* client_leave has found out whether an answer was cut off. */
+    if (!writer.overflow && !client->is_mid_answer && !is_shaking)
         (void)!conn_push_copy(&client->conn, message, writer.bytes);
     conn_close(&client->conn, true);
 }

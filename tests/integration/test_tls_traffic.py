@@ -296,13 +296,16 @@ def test_cancel_requests_go_to_servers_as_their_mode_says(t):
 
 @ours
 def test_cancel_requests_reach_servers_of_the_rules_before(t):
-    """Who is in a long query while TLS is switched off or on can still be cancelled."""
+    """Who is in a long query while TLS is switched off or on, or its host is called otherwise, can still be cancelled."""
     pooler = both_sides(t)
-    for mode in ("disable", "verify-full"):
+    for change in ({"server_tls_sslmode": "disable"}, {"server_tls_sslmode": "verify-full"}, "elsewhere.invalid"):
         with pooler.connect(tls=Offer()) as c:
             c.send(query(SLEEP))
             running(t)
-            pooler.change(server_tls_sslmode=mode)
+            if isinstance(change, str):
+                pooler.databases["app"] = f"host={change} port={t.postgres.port} dbname=app"
+                change = {}
+            pooler.change(**change)
             same(pooler.cancel(c.key), [])
             same(c.results().errors[0].sqlstate, "57014")
 
@@ -332,6 +335,24 @@ def test_cancel_arrives_though_its_sender_hangs_up_behind_the_handshake(t):
                 hang_up(c, how)
             for c in clients:
                 same(c.results().errors[0].sqlstate, "57014", how)
+
+
+@ours
+def test_cancel_requests_know_the_host_that_the_server_had(t):
+    """The entry has another host by now, which the server's certificate is not for."""
+    made = certificates.of(t)
+    t.postgres.of_one_test(**made.of_postgres("localhost"))
+    here = t.postgres.address("app")
+    pooler = t.pooler(pool_mode="transaction", databases={"app": re.sub(r"host=\S+", "host=localhost", here)},
+                      **made.of_clients("server", sslmode="require"), **made.of_servers(sslmode="verify-full"))
+    pooler.console_host = pooler.folder
+    with pooler.connect(tls=Offer()) as c:
+        c.send(query(SLEEP))
+        running(t)
+        pooler.databases["app"] = re.sub(r"host=\S+", "host=127.0.0.1", here)
+        pooler.change()
+        same(pooler.cancel(c.key), [])
+        same(c.results().errors[0].sqlstate, "57014")
 
 
 @ours

@@ -140,6 +140,8 @@ static void look(struct vandal *vandal, const uint8_t *bytes, size_t count)
         return;
     }
     assert(memchr("SNE", vandal->seen[0], 3) != NULL);
+    if (vandal->harm == HARM_SMUGGLES && world.reads_are_whole)
+        assert(vandal->seen[0] == 'E');
     if (vandal->seen[0] == 'S' && vandal->seen_bytes > 1)
         assert(vandal->seen[1] == 0x15); /* an alert */
 }
