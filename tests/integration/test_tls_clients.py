@@ -994,6 +994,32 @@ def test_queries_may_come_with_the_end_of_the_handshake(t):
             same(c.socket.end, "close_notify")
 
 
+@ours
+@slow(30)
+def test_queries_may_come_while_the_handshakes_end_waits_for_a_helper(t):
+    """The helpers have the private key's work of many others before it."""
+    pooler = tls_pooler(t, certificate="server-rsa", client_tls_ca_file=None, extra="[pgsplice]\nworker_threads = 1\n")
+    hello = client_hello(t)
+    with pooler.connect(tls=Offer()) as other:
+        for version in (V1_2, V1_3) * 3:
+            context, session = resumable(pooler, version)
+            storm = [pooler.open() for _ in range(60)]
+            for one in storm:
+                tls_wire.ask(one.socket)
+            c, raw, finished = last_flight(pooler, context, session if version == V1_2 else None)
+            for one in storm:
+                one.send(hello)
+            raw.sendall(finished)
+            same(other.value("select 1"), "1")  # the worker has seen it by now
+            raw.sendall(c.socket.sealed(pgwire.startup({"user": "app", "database": "app"})))
+            same(other.value("select 2"), "2")
+            raw.sendall(c.socket.sealed(query("select 'first'")) + c.socket.sealed(query("select 'second'")))
+            c.authenticate("app", None)
+            same((c.results().value(), c.results().value()), ("first", "second"), version.name)
+            for one in [c, *storm]:
+                one.vanish()
+
+
 def descriptors(pooler):
     return len(os.listdir(f"/proc/{pooler.process.pid}/fd"))
 
