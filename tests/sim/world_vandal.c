@@ -17,6 +17,7 @@ enum {
 enum harm {
     HARM_SMUGGLES,   /* a startup packet behind SSLRequest */
     HARM_RUBBISH,    /* instead of ClientHello */
+    HARM_MUTE,       /* it has only asked */
     HARM_HELLO,      /* the first byte of one, and rubbish */
     HARM_CUT,        /* its bytes end somewhere, and the stream with them */
     HARM_SILENCE,    /* the same, but nobody says so */
@@ -29,10 +30,10 @@ enum harm {
     HARMS,
 };
 
-static const char *const names[HARMS] = {"smuggles",    "sends rubbish", "says half a hello",
-                                         "is cut off",  "is silent",     "has a changed byte",
-                                         "bad records", "goodbye",       "asks again",
-                                         "new keys",    "leaves"};
+static const char *const names[HARMS] = {"smuggles",           "sends rubbish", "is mute",
+                                         "says half a hello",  "is cut off",    "is silent",
+                                         "has a changed byte", "bad records",   "goodbye",
+                                         "asks again",         "new keys",      "leaves"};
 
 static struct vandal {
     struct wire wire;
@@ -157,7 +158,8 @@ static void answered(struct vandal *vandal, char answer)
         wire_start_tls(&vandal->wire, wire_contexts.user);
         return;
     }
-    vandal->has_begun = vandal->is_over = true;
+    vandal->has_begun = true;
+    vandal->is_over = vandal->harm != HARM_MUTE;
     if (vandal->harm == HARM_RUBBISH)
         put_rubbish(vandal, happens(2));
 }
