@@ -1313,7 +1313,7 @@ static void start_workers(uint32_t receive_buffer_bytes, uint32_t receive_buffer
         if (world.has_tls && (world.is_crowded || happens(6))) {
             world.has_dropped = true;
             member->worker.core.tls_handshakes.count_max = 1 + (uint32_t)sim_below(world.sim, 8);
-            member->worker.core.loop.tls.count_max = 1 + (uint32_t)sim_below(world.sim, 8);
+            member->worker.core.loop.tls.count_max = 1 + (uint32_t)sim_below(world.sim, 5);
         }
     }
 }
