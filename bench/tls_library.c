@@ -1,7 +1,9 @@
 /* tls_library.c - what crypto/tls.h costs without a pooler around it: both ends in one thread, bytes
  * over memory.
  *
- *   tls_library CERTIFICATE KEY PROTOCOL SUITES [GROUPS]     PROTOCOL: 1.2 or 1.3
+ *   tls_library CERTIFICATE KEY PROTOCOL SUITES [GROUPS [AUTHORITIES]]     PROTOCOL: 1.2 or 1.3
+ *
+ * With AUTHORITIES ("" as GROUPS: the default) the client verifies the chain.
  *
  * Says, for each side: microseconds of a full handshake, bytes of heap of a session that is up (and
  * after the first records), microseconds of a record of 64 bytes, MB/s of full ones. */
@@ -143,7 +145,8 @@ static void records(const char *what, struct end *from, struct end *to, size_t b
            to->cpu_us / at_once / rounds, (double)bytes * at_once * rounds / to->cpu_us);
 }
 
-static struct tls_context *context(enum tls_side side, char **argv, const char *groups)
+static struct tls_context *context(enum tls_side side, char **argv, const char *groups,
+                                   const char *authorities)
 {
     struct tls_options options = {
         .side = side,
@@ -159,6 +162,9 @@ static struct tls_context *context(enum tls_side side, char **argv, const char *
     if (side == TLS_SIDE_SERVER) {
         options.certificate_file = argv[1];
         options.key_file = argv[2];
+    } else if (authorities != NULL) {
+        options.authorities_file = authorities;
+        options.verify = TLS_VERIFY_CHAIN;
     }
     made = tls_context_create(&options, error);
     if (made == NULL) {
@@ -180,8 +186,8 @@ int main(int argc, char **argv)
         fprintf(stderr, "see the head of bench/tls_library.c\n");
         return 2;
     }
-    contexts[0] = context(TLS_SIDE_SERVER, argv, argc > 5 ? argv[5] : NULL);
-    contexts[1] = context(TLS_SIDE_CLIENT, argv, argc > 5 ? argv[5] : NULL);
+    contexts[0] = context(TLS_SIDE_SERVER, argv, argc > 5 ? argv[5] : NULL, NULL);
+    contexts[1] = context(TLS_SIDE_CLIENT, argv, argc > 5 ? argv[5] : NULL, argc > 6 ? argv[6] : NULL);
     for (int i = 0; i < HANDSHAKES; i++) {
         if (i == 20)
             client.cpu_us = server.cpu_us = 0;

@@ -5,6 +5,7 @@
 
 #include "crypto/hmac.h"
 #include "crypto/tls.h"
+#include "crypto/tls_chain.h"
 
 #include <stdatomic.h>
 
@@ -24,6 +25,7 @@ struct tls_context {
     /* The first certificate of certificate_file, DER; NULL: none. */
     uint8_t *certificate;
     size_t certificate_bytes;
+    struct tls_authorities authorities;
     uint8_t identity[SHA256_BYTES];
 };
 

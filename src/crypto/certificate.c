@@ -1,31 +1,12 @@
 #include "crypto/certificate.h"
 
-#include "base/bytes.h"
+#include "crypto/der.h"
 
 #include <arpa/inet.h>
 #include <strings.h>
 
 #include <wolfssl/options.h>
 #include <wolfssl/wolfcrypt/hash.h>
-
-/* Tags (X.690). */
-enum {
-    DER_BOOLEAN = 0x01,
-    DER_INTEGER = 0x02,
-    DER_BITS = 0x03,
-    DER_OCTETS = 0x04,
-    DER_OID = 0x06,
-    DER_UTF8 = 0x0c,
-    DER_PRINTABLE = 0x13,
-    DER_T61 = 0x14,
-    DER_IA5 = 0x16,
-    DER_SEQUENCE = 0x30,
-    DER_SET = 0x31,
-    DER_NAME_DNS = 0x82, /* GeneralName [2] */
-    DER_NAME_IP = 0x87,  /* GeneralName [7] */
-    DER_CONTEXT_0 = 0xa0,
-    DER_CONTEXT_3 = 0xa3,
-};
 
 /* The parts of a certificate that are asked for. */
 struct parts {
@@ -34,50 +15,6 @@ struct parts {
     struct reader names;     /* GeneralNames of subjectAltName; empty if there are none */
     struct reader algorithm; /* of the signature: OID and parameters */
 };
-
-static bool der_next(struct reader *from, uint8_t *tag, struct reader *content)
-{
-    size_t bytes;
-    const uint8_t *data;
-
-    *tag = reader_get_u8(from);
-    bytes = reader_get_u8(from);
-    if (bytes > 0x80) {
-        unsigned length_bytes = (unsigned)bytes - 0x80;
-
-        /* Nothing that comes by TLS has a length of more than three bytes. */
-        if (length_bytes > 3)
-            return false;
-        for (bytes = 0; length_bytes > 0; length_bytes--)
-            bytes = bytes << 8 | reader_get_u8(from);
-    } else if (bytes == 0x80) {
-        return false; /* indefinite: BER, not DER */
-    }
-    data = reader_get(from, bytes);
-    if (data == NULL)
-        return false;
-    reader_init(content, data, bytes);
-    return true;
-}
-
-static bool der_get(struct reader *from, uint8_t expected, struct reader *content)
-{
-    uint8_t tag;
-
-    return der_next(from, &tag, content) && tag == expected;
-}
-
-static bool der_is_next(const struct reader *from, uint8_t tag)
-{
-    return reader_left(from) > 0 && from->data[from->position] == tag;
-}
-
-static bool is(const struct reader *content, const char *bytes, size_t count)
-{
-    return content->bytes == count && memcmp(content->data, bytes, count) == 0;
-}
-
-#define IS(content, literal) is(content, literal, sizeof(literal) - 1)
 
 #define OID_COMMON_NAME "\x55\x04\x03"
 #define OID_SUBJECT_ALT_NAME "\x55\x1d\x11"
@@ -94,7 +31,7 @@ static bool read_names(struct reader *extensions, struct parts *parts)
     while (reader_left(&list) > 0) {
         if (!der_get(&list, DER_SEQUENCE, &extension) || !der_get(&extension, DER_OID, &id))
             return false;
-        if (!IS(&id, OID_SUBJECT_ALT_NAME))
+        if (!DER_IS(&id, OID_SUBJECT_ALT_NAME))
             continue;
         if (der_is_next(&extension, DER_BOOLEAN) && !der_get(&extension, DER_BOOLEAN, &value))
             return false;
@@ -146,7 +83,7 @@ static bool read_common_name(struct reader subject, struct reader *text)
             if (!der_get(&set, DER_SEQUENCE, &pair) || !der_get(&pair, DER_OID, &id) ||
                 !der_next(&pair, &tag, text))
                 return false;
-            if (IS(&id, OID_COMMON_NAME))
+            if (DER_IS(&id, OID_COMMON_NAME))
                 return tag == DER_UTF8 || tag == DER_PRINTABLE || tag == DER_T61 || tag == DER_IA5;
         }
     }
@@ -299,7 +236,7 @@ static enum wc_HashType hash_of_pss(struct reader *algorithm)
     if (!der_get(&parameters, DER_CONTEXT_0, &field) || !der_get(&field, DER_SEQUENCE, &hash) ||
         !der_get(&hash, DER_OID, &oid))
         return WC_HASH_TYPE_NONE;
-    if (IS(&oid, "\x2b\x0e\x03\x02\x1a")) /* SHA-1 */
+    if (DER_IS(&oid, "\x2b\x0e\x03\x02\x1a")) /* SHA-1 */
         return WC_HASH_TYPE_SHA256;
     if (begins_with(&oid, OID_SHA2, sizeof(OID_SHA2) - 1, 1))
         return hash_of_number(oid.data[oid.bytes - 1]);
@@ -322,7 +259,7 @@ static enum wc_HashType hash_of_signature(struct reader *algorithm)
         /* 11 to 14: with SHA-256, -384, -512, -224 */
         return number > 10 ? hash_of_number((uint8_t)(number - 10)) : WC_HASH_TYPE_NONE;
     }
-    if (IS(&oid, OID_ECDSA "\x01")) /* with SHA-1 */
+    if (DER_IS(&oid, OID_ECDSA "\x01")) /* with SHA-1 */
         return WC_HASH_TYPE_SHA256;
     if (begins_with(&oid, OID_ECDSA "\x03", sizeof(OID_ECDSA), 1)) {
         /* 1 to 4: with SHA-224, -256, -384, -512 */

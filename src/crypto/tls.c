@@ -1,7 +1,6 @@
 /* One session: the library in the middle, what was fed on one side, an output on the other. */
 #include "crypto/tls_context.h"
 
-#include "crypto/certificate.h"
 #include "crypto/random.h"
 #include "crypto/tls_memory.h"
 
@@ -9,6 +8,7 @@
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include <wolfssl/error-ssl.h>
 #include <wolfssl/wolfcrypt/error-crypt.h>
@@ -25,8 +25,8 @@ static_assert((int)CERTIFICATE_HASH_BYTES_MAX == (int)TLS_END_POINT_BYTES_MAX,
               "one buffer for both");
 
 /* Records without data between two with some: tickets, new keys, empty ones. Each costs microseconds, and
- * nobody pays for them. */
-enum { RECORDS_WITHOUT_DATA_MAX = 32, RECORD_HEADER_BYTES = 5 };
+ * nobody pays for them. The library takes many in one record, too, so that bytes count as well. */
+enum { RECORDS_WITHOUT_DATA_MAX = 32, BYTES_WITHOUT_DATA_MAX = 8 * 1024, RECORD_HEADER_BYTES = 5 };
 
 enum state {
     TLS_SHAKING,
@@ -45,12 +45,17 @@ struct tls {
     size_t held_bytes;
     enum state state;
     unsigned records_without_data;
+    size_t bytes_without_data; /* since the last record with some, the one at hand included */
     bool output_failed;
-    const char *error; /* constant, or `own_error` */
+    bool has_only_messages; /* too many of them */
+    const char *error;      /* constant, or `own_error` */
     char *own_error;
+    const char *fault; /* of the peer's chain; constant */
     char *host;
     uint8_t *peer; /* its certificate, DER; until tls_forget_peer */
     size_t peer_bytes;
+    bool is_peer_verified; /* by the context's rules, which ask for it */
+    bool is_peer_of_host;
 };
 
 /* ---- the library ---- */
@@ -209,7 +214,7 @@ static const char *text_of_error(struct tls *tls, int code)
 
     if (tls->output_failed)
         return "no memory for what must be sent";
-    if (tls->records_without_data > RECORDS_WITHOUT_DATA_MAX)
+    if (tls->has_only_messages)
         return "too many messages without data";
     if (code == FATAL_ERROR &&
         wolfSSL_get_alert_history(tls->library, &history) == WOLFSSL_SUCCESS) {
@@ -231,6 +236,8 @@ static enum tls_result fail(struct tls *tls, const char *error)
     tls->state = TLS_BROKEN;
     if (tls->own_error != NULL)
         error = tls->own_error;
+    else if (tls->fault != NULL)
+        error = tls->fault;
     tls->error = error;
     return TLS_FAILED;
 }
@@ -252,8 +259,13 @@ static int on_receive(WOLFSSL *library, char *out, int room, void *argument)
         return WOLFSSL_CBIO_ERR_WANT_READ;
     /* The library asks for a header first, then for the rest. */
     if (tls->state == TLS_UP && room == RECORD_HEADER_BYTES &&
-        ++tls->records_without_data > RECORDS_WITHOUT_DATA_MAX)
+        (++tls->records_without_data > RECORDS_WITHOUT_DATA_MAX ||
+         tls->bytes_without_data > BYTES_WITHOUT_DATA_MAX)) {
+        tls->has_only_messages = true;
         return WOLFSSL_CBIO_ERR_GENERAL;
+    }
+    if (tls->state == TLS_UP)
+        tls->bytes_without_data += bytes;
     memcpy(out, tls->input, bytes);
     tls->input += bytes;
     tls->input_bytes -= bytes;
@@ -291,8 +303,6 @@ static struct certificate peer_of(const struct tls *tls)
 
 static bool is_of_host(struct tls *tls)
 {
-    if (tls->context->verify != TLS_VERIFY_HOST)
-        return true;
     if (tls->host != NULL && certificate_is_of_host(peer_of(tls), tls->host))
         return true;
     if (asprintf(&tls->own_error, "certificate is not for host \"%s\"",
@@ -301,21 +311,96 @@ static bool is_of_host(struct tls *tls)
     return false;
 }
 
-/* For each certificate of the peer's chain, its own (depth 0) at last; `verified` is false where the
- * library has found a fault. Never makes good what the library refuses. */
+/* What the library cannot find an issuer for may be shown in an order that it does not understand. And it
+ * refuses certificates of version 1 of clients, which are what openssl has made by default for years. Both are
+ * verified here as a whole. Any other fault is final. */
+static bool may_be_judged(struct tls *tls, int verified, const WOLFSSL_X509_STORE_CTX *store)
+{
+    WOLFSSL_ALERT_HISTORY history;
+
+    if (verified)
+        return true;
+    /* The peer has been told already that it is refused. */
+    if (wolfSSL_get_alert_history(tls->library, &history) == WOLFSSL_SUCCESS &&
+        history.last_tx.level == alert_fatal)
+        return false;
+#ifdef OPENSSL_COMPATIBLE_DEFAULTS /* the packaged library translates */
+    if (store->error == X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY ||
+        store->error == X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT)
+        return true;
+#endif
+    return store->error == ASN_NO_SIGNER_E || store->error == ASN_SELF_SIGNED_E ||
+           store->error == ASN_VERSION_E;
+}
+
+static bool is_chain_good(struct tls *tls, int verified, const WOLFSSL_X509_STORE_CTX *store)
+{
+    struct certificate shown[1 + TLS_CHAIN_BETWEEN_MAX];
+    struct tls_chain chain = {
+        .authorities = &tls->context->authorities,
+        .shown = shown,
+        .shown_count = MIN((size_t)store->totalCerts, COUNT_OF(shown)),
+        .use =
+            tls->context->side == TLS_SIDE_SERVER ? CERTIFICATE_OF_CLIENT : CERTIFICATE_OF_SERVER,
+        .now = time(NULL),
+        .is_leaf_verified = verified,
+    };
+
+    for (size_t i = 0; i < chain.shown_count; i++)
+        shown[i] =
+            (struct certificate){.der = store->certs[i].buffer, .bytes = store->certs[i].length};
+    tls->fault = tls_chain_fault(&chain);
+    return tls->fault == NULL;
+}
+
+/* The peer's own certificate. What is said good here, and nothing else, is believed later. */
+static bool is_peer_good(struct tls *tls, int verified, const WOLFSSL_X509_STORE_CTX *store)
+{
+    enum tls_verify verify = tls->context->verify;
+
+    if (verify == TLS_VERIFY_NONE)
+        return keep_peer(tls, &store->certs[0]);
+    if (!may_be_judged(tls, verified, store) || !is_chain_good(tls, verified, store) ||
+        !keep_peer(tls, &store->certs[0]))
+        return false;
+    tls->is_peer_verified = true;
+    tls->is_peer_of_host = verify == TLS_VERIFY_HOST && is_of_host(tls);
+    return verify != TLS_VERIFY_HOST || tls->is_peer_of_host;
+}
+
+/* For each certificate of the peer's chain, its own (depth 0) at last; `verified` is false where the library has
+ * found a fault, and true for an authority's whose issuer it does not know: that one it leaves aside. A zero is
+ * final; a one makes good what was found bad, and above the leaf it would be trusted from then on. */
 int tls_session_on_certificate(int verified, WOLFSSL_X509_STORE_CTX *store)
 {
     struct tls *tls = store->userCtx;
+    enum tls_verify verify = tls->context->verify;
 
-    if (tls->context->verify != TLS_VERIFY_NONE && !verified)
-        return 0;
     /* A client may send a certificate that nobody has asked for. The library takes it (5.5.4), and has
      * verified nothing: it must not become the name of a user. */
-    if (tls->context->verify == TLS_VERIFY_NONE && tls->context->side == TLS_SIDE_SERVER)
+    if (verify == TLS_VERIFY_NONE && tls->context->side == TLS_SIDE_SERVER)
         return 0;
-    if (store->error_depth == 0 && store->totalCerts > 0)
-        return keep_peer(tls, &store->certs[0]) && is_of_host(tls);
-    return 1;
+    if (store->error_depth > 0)
+        return verify == TLS_VERIFY_NONE || verified;
+    if (store->totalCerts > 0)
+        return is_peer_good(tls, verified, store);
+    return verify < TLS_VERIFY_CHAIN && verified;
+}
+
+/* That a handshake is done does not show that the callback was called: the library has ways past it (a session
+ * that is resumed, no certificate). None may lead here. */
+static bool is_believed(const struct tls *tls)
+{
+    switch (tls->context->verify) {
+    case TLS_VERIFY_NONE:
+    case TLS_VERIFY_IF_GIVEN:
+        return true;
+    case TLS_VERIFY_CHAIN:
+        return tls->is_peer_verified;
+    case TLS_VERIFY_HOST:
+        return tls->is_peer_verified && tls->is_peer_of_host;
+    }
+    return false;
 }
 
 void tls_session_prepare(WOLFSSL_CTX *library)
@@ -434,6 +519,8 @@ enum tls_result tls_handshake(struct tls *tls, struct tls_output *output)
     answer = tls->context->side == TLS_SIDE_SERVER ? wolfSSL_accept(tls->library)
                                                    : wolfSSL_connect(tls->library);
     tls->output = NULL;
+    if (answer == WOLFSSL_SUCCESS && !is_believed(tls))
+        return fail(tls, "peer's certificate was not verified");
     if (answer == WOLFSSL_SUCCESS) {
         tls->state = TLS_UP;
         tls->held_bytes = 0;
@@ -481,6 +568,7 @@ static enum tls_result read_records(struct tls *tls, uint8_t *out, size_t room, 
             return read_end(tls, answer);
         *got += (size_t)answer;
         tls->records_without_data = 0;
+        tls->bytes_without_data = 0;
         tls->held_bytes = (size_t)wolfSSL_pending(tls->library);
     }
     return TLS_OK;
@@ -615,12 +703,12 @@ bool tls_was_resumed(const struct tls *tls)
 
 bool tls_peer_has_certificate(const struct tls *tls)
 {
-    return tls->peer != NULL;
+    return tls->is_peer_verified && tls->peer != NULL;
 }
 
 bool tls_peer_has_name(const struct tls *tls, const char *name)
 {
-    return tls->peer != NULL && certificate_has_name(peer_of(tls), name);
+    return tls_peer_has_certificate(tls) && certificate_has_name(peer_of(tls), name);
 }
 
 size_t tls_end_point(const struct tls *tls, uint8_t hash[TLS_END_POINT_BYTES_MAX])

@@ -1,7 +1,6 @@
 /* From options and files to a context of the library. */
 #include "crypto/tls_context.h"
 
-#include "crypto/certificate.h"
 #include "crypto/secret.h"
 
 #include <errno.h>
@@ -402,6 +401,24 @@ static bool set_certificate(struct making *making)
     return true;
 }
 
+/* Once more for our own judgement, of the PEM block that the library has taken. */
+static bool keep_authority(struct making *making, const char *pem, size_t bytes)
+{
+    uint8_t *der = malloc(bytes);
+    int der_bytes;
+    bool done = false;
+
+    if (der == NULL)
+        return false;
+    der_bytes = wc_CertPemToDer((const unsigned char *)pem, (int)bytes, der, (int)bytes, CA_TYPE);
+    if (der_bytes > 0)
+        done = tls_authorities_add(
+            &making->context->authorities,
+            (struct certificate){.der = der, .bytes = (size_t)der_bytes});
+    free(der);
+    return done;
+}
+
 /* One at a time, since a list may hold some that have expired or that the library cannot use: these are
  * not trusted, the others are. */
 static bool set_authorities(struct making *making)
@@ -424,7 +441,7 @@ static bool set_authorities(struct making *making)
         code = wolfSSL_CTX_load_verify_buffer_ex(making->context->library,
                                                  (const unsigned char *)at, (long)(last - at),
                                                  WOLFSSL_FILETYPE_PEM, 0, WOLFSSL_LOAD_FLAG_NONE);
-        trusted += code == WOLFSSL_SUCCESS;
+        trusted += code == WOLFSSL_SUCCESS && keep_authority(making, at, (size_t)(last - at));
         at = last;
     }
     if (trusted > 0)
@@ -577,6 +594,7 @@ void tls_context_release(struct tls_context *context)
     if (before > 1)
         return;
     wolfSSL_CTX_free(context->library);
+    tls_authorities_free(&context->authorities);
     free(context->certificate);
     free(context);
 }

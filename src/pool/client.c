@@ -1188,6 +1188,7 @@ void client_close_pg_error(struct client *client, const struct pg_error *error,
     writer_init(&writer, message, sizeof(message));
     message_error(&writer, error);
     client_leave(client, "client disconnected with query in progress");
+    /* client_leave has found out whether an answer was cut off. */
     if (!writer.overflow && !client->is_mid_answer && !is_shaking)
         (void)!conn_push_copy(&client->conn, message, writer.bytes);
     conn_close(&client->conn, true);

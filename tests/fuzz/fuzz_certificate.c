@@ -1,4 +1,4 @@
-/* fuzz_certificate.c - names, key and hash of a certificate from foreign bytes. */
+/* fuzz_certificate.c - names, key, hash and facts of a certificate from foreign bytes. */
 #include "base/assert.h"
 #include "crypto/certificate.h"
 
@@ -8,6 +8,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {
     struct certificate certificate = {.der = data, .bytes = bytes};
     uint8_t hash[CERTIFICATE_HASH_BYTES_MAX];
+    struct certificate_facts facts;
     const uint8_t *key;
     size_t key_bytes;
 
@@ -21,5 +22,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     key = certificate_public_key(certificate, &key_bytes);
     if (key != NULL)
         assert(key > data && key + key_bytes <= data + bytes);
+    if (certificate_read_facts(certificate, &facts)) {
+        assert(facts.subject.data > data && facts.subject.data + facts.subject.bytes <= data + bytes);
+        /* Its own limits are as good as any. */
+        if (facts.constraints.data != NULL)
+            (void)certificate_fits_constraints(&facts, facts.constraints, true);
+    }
     return 0;
 }

@@ -225,6 +225,7 @@ def test_copy_in_that_fails_and_copy_that_is_cut_off(t):
         same(c.value("select count(*) from cut_copy"), "0")
 
 
+@ours
 def test_pgbench_over_tls(t):
     pooler = both_sides(t, default_pool_size=4)
     script = os.path.join(t.folder, "script.sql")

@@ -117,6 +117,11 @@
 /* The callback sees each certificate of the chain, also when all is well. */
 #define WOLFSSL_ALWAYS_VERIFY_CB
 #define WOLFSSL_VERIFY_CB_ALL_CERTS
+/* An authority whose issuer is unknown is left aside, not trusted and no fault: chains often have one too many on top.
+ * Which of them lead to one that is trusted is judged by src/crypto/tls_chain.c. The packaged library has it too. */
+#define WOLFSSL_ALT_CERT_CHAINS
+/* An authority without a key usage may sign; one whose usage says no is refused in tls_chain.c. */
+#define ALLOW_INVALID_CERTSIGN
 #define WOLFSSL_ENCRYPTED_KEYS
 
 #endif

@@ -1423,7 +1423,7 @@ static bool control_is_idle(void)
     unsigned handshakes = 0;
 
     for (unsigned i = 0; i < job_count; i++)
-        handshakes += jobs[i].job->kind == JOB_TLS;
+        handshakes += jobs[i].job->kind == JOB_TLS_ACCEPT || jobs[i].job->kind == JOB_TLS_CONNECT;
     return request_count == 0 && visit_count == 0 && job_count == handshakes &&
            atomic_load(&control_mailbox.last) == NULL;
 }

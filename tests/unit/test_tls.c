@@ -574,31 +574,92 @@ static void certificate_at_fault_is_refused(void **state)
     }
 }
 
-static void certificate_between_is_remembered(void **state)
+/* The library keeps what it has verified, for all sessions of a context: each is judged by what it shows. */
+static void certificate_between_helps_no_other_session(void **state)
 {
-    static const char *const names[] = {"bare", "chain", "bare"};
-    struct tls_options client = client_options();
-    struct tls_context *client_context = make_context(&client);
+    static const char *const names[] = {"bare", "chain", "bare", "chain"};
 
     (void)state;
-    for (size_t i = 0; i < COUNT_OF(names); i++) {
-        struct tls_options server = server_options();
-        struct tls_context *server_context;
+    for (size_t side = 0; side < 2; side++) {
+        struct tls_options options = side == 0 ? client_options() : server_options();
+        struct tls_context *judge;
+
+        if (side == 1)
+            options.verify = TLS_VERIFY_CHAIN;
+        options.authorities_file = PEM("root");
+        judge = make_context(&options);
+        for (size_t i = 0; i < 2 * COUNT_OF(names); i++) {
+            struct tls_options others = side == 0 ? server_options() : client_options();
+            struct tls_context *context;
+            struct pair pair;
+            struct end *end = side == 0 ? &pair.client : &pair.server;
+            bool is_whole = i / 2 % 2 == 1;
+
+            use_certificate(&others, side == 0 ? names[i / 2] : is_whole ? "user_chain" : "user_bare");
+            others.verify = TLS_VERIFY_NONE;
+            others.protocols = i % 2 == 0 ? TLS_PROTOCOL_1_3 : TLS_PROTOCOL_1_2;
+            context = make_context(&others);
+            end_open(&pair.client, side == 0 ? judge : context, "db.example.com");
+            end_open(&pair.server, side == 0 ? context : judge, NULL);
+            shake(&pair.client, &pair.server, 0);
+            if (is_whole && end->result != TLS_OK)
+                fail_msg("side %zu: %s", side, tls_error(end->tls));
+            if (!is_whole) {
+                assert_int_equal(end->result, TLS_FAILED);
+                assert_string_equal(tls_error(end->tls), "certificate is not of a trusted authority");
+            }
+            assert_int_equal(tls_peer_has_certificate(end->tls), is_whole);
+            pair_close(&pair);
+            tls_context_release(context);
+        }
+        tls_context_release(judge);
+    }
+}
+
+#if PGSPLICE_WOLFSSL_OWN
+/* The callback is not called: as if the library had found a way past it. */
+static void handshake_without_a_judgement_fails(void **state)
+{
+    static const struct {
+        enum tls_verify verify;
+        enum tls_result result;
+    } cases[] = {{TLS_VERIFY_NONE, TLS_OK},
+                 {TLS_VERIFY_CHAIN, TLS_FAILED},
+                 {TLS_VERIFY_HOST, TLS_FAILED}};
+
+    (void)state;
+    for (size_t i = 0; i < 2 * COUNT_OF(cases); i++) {
+        struct tls_options client = client_options(), server = server_options();
+        struct tls_context *client_context, *server_context;
         struct pair pair;
 
-        use_certificate(&server, names[i]);
+        client.verify = cases[i / 2].verify;
+        client.protocols = i % 2 == 0 ? TLS_PROTOCOL_1_3 : TLS_PROTOCOL_1_2;
+        client_context = make_context(&client);
         server_context = make_context(&server);
+        wolfSSL_CTX_set_verify(client_context->library, WOLFSSL_VERIFY_PEER, NULL);
         end_open(&pair.client, client_context, "db.example.com");
         end_open(&pair.server, server_context, NULL);
         shake(&pair.client, &pair.server, 0);
-        assert_int_equal(pair.client.result, i == 0 ? TLS_FAILED : TLS_OK);
+        assert_int_equal(pair.client.result, cases[i / 2].result);
+        if (cases[i / 2].result == TLS_FAILED)
+            assert_string_equal(tls_error(pair.client.tls), "peer's certificate was not verified");
+        assert_false(tls_peer_has_certificate(pair.client.tls));
+        assert_false(tls_peer_has_name(pair.client.tls, "db.example.com"));
         pair_close(&pair);
+        tls_context_release(client_context);
         tls_context_release(server_context);
     }
-    tls_context_release(client_context);
 }
+#else
+static void handshake_without_a_judgement_fails(void **state)
+{
+    (void)state;
+    skip();
+}
+#endif
 
-/* Without a check of the chain the peer's certificate is there all the same: channel binding needs it. */
+/* Without a check of the chain too: channel binding asks whether both see the same certificate. */
 static void end_point_is_the_same_on_both_sides(void **state)
 {
     static const char *const names[] = {"p256", "p384", "rsa", "sha512", "sha1", "pss"};
@@ -616,7 +677,7 @@ static void end_point_is_the_same_on_both_sides(void **state)
         use_certificate(&server, names[i / 2]);
         pair_open(&pair, &client, &server, "db.example.com", 0);
         pair_must_be_up(&pair);
-        assert_true(tls_peer_has_certificate(pair.client.tls));
+        assert_false(tls_peer_has_certificate(pair.client.tls)); /* none that counts */
         assert_false(tls_peer_has_certificate(pair.server.tls));
         assert_int_equal(tls_end_point(pair.client.tls, of_client), bytes[i / 2]);
         assert_int_equal(tls_end_point(pair.server.tls, of_server), bytes[i / 2]);
@@ -1658,7 +1719,8 @@ int main(void)
         cmocka_unit_test(certificates_of_all_kinds_verify),
         cmocka_unit_test(certificate_that_signs_itself_may_be_trusted),
         cmocka_unit_test(certificate_at_fault_is_refused),
-        cmocka_unit_test(certificate_between_is_remembered),
+        cmocka_unit_test(certificate_between_helps_no_other_session),
+        cmocka_unit_test(handshake_without_a_judgement_fails),
         cmocka_unit_test(end_point_is_the_same_on_both_sides),
         cmocka_unit_test(client_certificates_are_asked_for),
         cmocka_unit_test(certificate_that_nobody_asked_for_is_refused),

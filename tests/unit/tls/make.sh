@@ -80,6 +80,10 @@ certificate early p256 root /CN=db.example.com "$names" 21200101000000Z 21260101
 certificate foreign p256 other /CN=db.example.com "$names"
 certificate rsa1024 rsa1024 root /CN=db.example.com "$names"
 certificate alice p256 root /CN=alice "$client"'subjectAltName=DNS:bob,email:carol@example.com\n'
+certificate user_chain p256 middle /CN=alice "$client"
+cp user_chain.pem user_bare.pem
+cp user_chain.key user_bare.key
+cat middle.pem >>user_chain.pem
 certificate mallory p256 other /CN=alice "$client"
 certificate late p256 root /CN=alice "$client" 20200101000000Z 20210101000000Z
 certificate self p256 self /CN=db.example.com 'basicConstraints=critical,CA:TRUE\n'

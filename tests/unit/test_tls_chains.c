@@ -1,0 +1,311 @@
+/* Chains of certificates, good and bad, shown by both sides: believed are those that openssl believes. The chains
+ * and openssl's verdicts are made by tls_chains/make.sh. */
+#include "unit.h"
+
+#include "crypto/tls.h"
+#include "crypto/tls_chain.h"
+
+#include <stdlib.h>
+
+#include <wolfssl/options.h>
+#include <wolfssl/wolfcrypt/asn_public.h>
+
+#define FOLDER "tests/unit/tls_chains/"
+
+/* ---- where we differ, and why ---- */
+
+enum { REFUSED, BELIEVED, REFUSED_BY_TLS_1_2 };
+
+static const struct {
+    const char *name;
+    int verdict;
+    const char *why;
+} differences[] = {
+    {"root_missing", BELIEVED, "who is in the file is trusted, also without an issuer"},
+    {"good_and_wrong_between", REFUSED, "the library ends at a wrong signature, needed or not"},
+    {"use_anyExtendedKeyUsage", BELIEVED, "RFC 5280, 4.2.1.12"},
+    {"use_critical_anyExtendedKeyUsage", BELIEVED, "the same"},
+    {"limit_from_above_dns_good", REFUSED, "the library holds an authority's common name for a host's"},
+    {"limit_from_above_dns_same", REFUSED, "the same"},
+    {"limit_from_above_dns_without_name", REFUSED, "the same"},
+    {"limit_from_above_common_name_good", REFUSED, "the same"},
+    {"limit_from_above_common_name_beside", REFUSED, "the same"},
+    {"limit_dns_without_name", REFUSED, "the same for a user's"},
+    {"limit_of_root_dns_without_name", REFUSED, "the same"},
+    {"limit_uri", REFUSED, "limits for addresses of the web are not understood"},
+    {"limit_of_root_uri", REFUSED, "the same"},
+    {"limit_from_above_uri", REFUSED, "the same"},
+#if !PGSPLICE_WOLFSSL_OWN
+    {"between_bare_ca", REFUSED, "the packaged library wants a key usage"},
+    {"between_for_servers", REFUSED, "the same"},
+    {"between_for_clients", REFUSED, "the same"},
+#endif
+    {"root_rsa8192", REFUSED, "the library ends at 4096 bits"},
+    {"key_keyEncipherment", REFUSED_BY_TLS_1_2, "no key exchange of ours is by its key: openssl's, too, ends then"},
+    {"key_keyAgreement", REFUSED_BY_TLS_1_2, "the same"},
+};
+
+/* ---- the file ---- */
+
+enum { NAMES_MAX = 12, CASES_MAX = 400, ITEMS_MAX = 600 };
+
+struct item {
+    char name[48];
+    const char *pem;
+    size_t bytes;
+};
+
+struct one {
+    char name[64];
+    char key[32];
+    char trusted[128];
+    char shown[256];
+    int as_server, as_client;
+};
+
+static char *text;
+static struct item certificates[ITEMS_MAX], keys[ITEMS_MAX];
+static size_t certificate_count, key_count;
+static struct one cases[CASES_MAX];
+static size_t case_count;
+static char folder[64];
+
+static void add_item(struct item *items, size_t *count, const char *line, const char *name)
+{
+    const char *start = strchr(line, '\n') + 1;
+    const char *end = strstr(strstr(start, "-----END"), "\n") + 1;
+
+    assert_true(*count < ITEMS_MAX);
+    items[*count].pem = start;
+    items[*count].bytes = (size_t)(end - start);
+    snprintf(items[(*count)++].name, sizeof(items->name), "%s", name);
+}
+
+static void read_file(void)
+{
+    FILE *file = fopen(FOLDER "chains", "r");
+    char name[64];
+
+    assert_non_null(file);
+    text = calloc(1, 1 << 20);
+    assert_true(fread(text, 1, (1 << 20) - 1, file) > 0);
+    assert_true(feof(file));
+    fclose(file);
+    for (const char *line = text; line != NULL && *line != '\0';
+         line = strchr(line, '\n'), line += line != NULL) {
+        struct one *one = &cases[case_count];
+
+        if (sscanf(line, "certificate %47s", name) == 1)
+            add_item(certificates, &certificate_count, line, name);
+        else if (sscanf(line, "key %47s", name) == 1)
+            add_item(keys, &key_count, line, name);
+        else if (sscanf(line, "case %63s %31s %127s %255s %d %d", one->name, one->key, one->trusted,
+                        one->shown, &one->as_server, &one->as_client) == 6)
+            assert_true(++case_count < CASES_MAX);
+    }
+    assert_true(case_count > 150);
+}
+
+static const struct item *find(const struct item *items, size_t count, const char *name)
+{
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(items[i].name, name) == 0)
+            return &items[i];
+    fail_msg("there is no %s", name);
+    return NULL;
+}
+
+/* Writes those of the list into a file of the folder. */
+static const char *write_list(const char *file_name, const struct item *items, size_t count,
+                              const char *list)
+{
+    static char paths[4][96];
+    static unsigned next;
+    char *path = paths[next++ % 4], copy[256], *rest = copy, *name;
+    FILE *file;
+
+    snprintf(path, sizeof(paths[0]), "%s/%s", folder, file_name);
+    file = fopen(path, "w");
+    assert_non_null(file);
+    snprintf(copy, sizeof(copy), "%s", list);
+    while ((name = strsep(&rest, ",")) != NULL) {
+        const struct item *item = find(items, count, name);
+
+        fwrite(item->pem, 1, item->bytes, file);
+    }
+    fclose(file);
+    return path;
+}
+
+/* ---- two ends ---- */
+
+struct pipe {
+    struct tls_output output;
+    uint8_t data[65536];
+    size_t bytes;
+};
+
+static bool put(struct tls_output *output, const void *data, size_t bytes)
+{
+    struct pipe *pipe = OWNER_OF(output, struct pipe, output);
+
+    assert_true(pipe->bytes + bytes <= sizeof(pipe->data));
+    memcpy(pipe->data + pipe->bytes, data, bytes);
+    pipe->bytes += bytes;
+    return true;
+}
+
+/* All of what has come goes in; what is left is not for the handshake. */
+static enum tls_result step(struct tls *tls, struct pipe *in, struct pipe *out)
+{
+    enum tls_result result;
+
+    tls_feed(tls, in->data, in->bytes);
+    result = tls_handshake(tls, &out->output);
+    tls_drop_input(tls);
+    in->bytes = 0;
+    return result;
+}
+
+static enum tls_result ends[2]; /* of client and server */
+static char errors[2][TLS_ERROR_BYTES];
+
+static void shake(struct tls_context *client_context, struct tls_context *server_context)
+{
+    static struct pipe to_server, to_client;
+    struct tls *client = tls_create(client_context, NULL);
+    struct tls *server = tls_create(server_context, NULL);
+
+    to_server = (struct pipe){.output.put = put};
+    to_client = (struct pipe){.output.put = put};
+    ends[0] = ends[1] = TLS_WANT_INPUT;
+    ends[0] = tls_handshake(client, &to_server.output);
+    for (bool moved = true; moved;) {
+        moved = false;
+        if (ends[1] == TLS_WANT_INPUT && to_server.bytes > 0) {
+            ends[1] = step(server, &to_server, &to_client);
+            moved = true;
+        }
+        if (ends[0] == TLS_WANT_INPUT && to_client.bytes > 0) {
+            ends[0] = step(client, &to_client, &to_server);
+            moved = true;
+        }
+    }
+    snprintf(errors[0], TLS_ERROR_BYTES, "%s", tls_error(client));
+    snprintf(errors[1], TLS_ERROR_BYTES, "%s", tls_error(server));
+    tls_destroy(client);
+    tls_destroy(server);
+}
+
+static const char suites[] =
+    "TLS_AES_128_GCM_SHA256:ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256";
+
+/* What is said of the chain: NULL, it is believed. */
+static const char *judge(const struct one *one, enum tls_side judge_side, unsigned protocol)
+{
+    static char error[TLS_ERROR_BYTES];
+    bool by_client = judge_side == TLS_SIDE_CLIENT;
+    struct tls_options judging = {.side = judge_side,
+                                  .protocols = protocol,
+                                  .verify = TLS_VERIFY_CHAIN,
+                                  .suites = suites};
+    struct tls_options showing = {.side = by_client ? TLS_SIDE_SERVER : TLS_SIDE_CLIENT,
+                                  .protocols = protocol,
+                                  .suites = suites};
+    struct tls_context *judge_context, *show_context;
+
+    judging.authorities_file =
+        write_list("trusted", certificates, certificate_count, one->trusted);
+    showing.certificate_file = write_list("shown", certificates, certificate_count, one->shown);
+    showing.key_file = write_list("key", keys, key_count, one->key);
+    if (!by_client) {
+        judging.certificate_file = "tests/unit/tls/p256.pem";
+        judging.key_file = "tests/unit/tls/p256.key";
+    }
+    judge_context = tls_context_create(&judging, error);
+    if (judge_context == NULL)
+        return error;
+    show_context = tls_context_create(&showing, error);
+    if (show_context == NULL) {
+        tls_context_release(judge_context);
+        return error;
+    }
+    shake(by_client ? judge_context : show_context, by_client ? show_context : judge_context);
+    tls_context_release(judge_context);
+    tls_context_release(show_context);
+    snprintf(error, sizeof(error), "%s", errors[by_client ? 0 : 1]);
+    if (ends[by_client ? 0 : 1] == TLS_OK)
+        return NULL;
+    if (error[0] == '\0')
+        snprintf(error, sizeof(error), "no word, the other end: %s", errors[by_client ? 1 : 0]);
+    return error;
+}
+
+/* ---- tests ---- */
+
+static bool is_expected(const struct one *one, int of_openssl, bool is_believed, unsigned protocol)
+{
+    for (size_t i = 0; i < COUNT_OF(differences); i++)
+        if (strcmp(differences[i].name, one->name) == 0)
+            return differences[i].verdict == REFUSED_BY_TLS_1_2
+                       ? is_believed == (of_openssl && protocol == TLS_PROTOCOL_1_3)
+                       : is_believed == (differences[i].verdict == BELIEVED);
+    return of_openssl == is_believed;
+}
+
+static void believed_is_what_openssl_believes(void **state)
+{
+    unsigned wrong = 0;
+
+    (void)state;
+    for (size_t i = 0; i < 4 * case_count; i++) {
+        const struct one *one = &cases[i / 4];
+        unsigned protocol = i % 2 == 0 ? TLS_PROTOCOL_1_3 : TLS_PROTOCOL_1_2;
+        bool by_client = i / 2 % 2 == 0;
+        const char *error = judge(one, by_client ? TLS_SIDE_CLIENT : TLS_SIDE_SERVER, protocol);
+        int of_openssl = by_client ? one->as_server : one->as_client;
+
+        if (getenv("CHAINS_SHOW") != NULL)
+            print_message("%s by %s: %s\n", one->name, by_client ? "client" : "server", error);
+        if (is_expected(one, of_openssl, error == NULL, protocol))
+            continue;
+        print_error("%s by the %s, TLS 1.%c: openssl %d, we: %s\n", one->name,
+                    by_client ? "client" : "server", i % 2 == 0 ? '3' : '2', of_openssl,
+                    error == NULL ? "believed" : error);
+        wrong++;
+    }
+    assert_int_equal(wrong, 0);
+}
+
+static int set_up(void **state)
+{
+    (void)state;
+    snprintf(folder, sizeof(folder), "/tmp/tls_chains_XXXXXX");
+    if (mkdtemp(folder) == NULL || !tls_init())
+        return 1;
+    read_file();
+    return 0;
+}
+
+static int take_down(void **state)
+{
+    static const char *const names[] = {"trusted", "shown", "key"};
+    char path[96];
+
+    (void)state;
+    for (size_t i = 0; i < COUNT_OF(names); i++) {
+        snprintf(path, sizeof(path), "%s/%s", folder, names[i]);
+        unlink(path);
+    }
+    free(text);
+    return rmdir(folder);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(believed_is_what_openssl_believes),
+    };
+
+    return cmocka_run_group_tests(tests, set_up, take_down);
+}
