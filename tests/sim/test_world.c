@@ -45,7 +45,7 @@ enum {
     JOBS_MAX = 128,
     QUESTIONS_MAX = 64,
     VISITS_MAX = 64,
-    TLS_SEEDS = 1, /* one in so many has TLS */
+    TLS_SEEDS = 7, /* one in so many has TLS */
     SEEDS = 10000,
 };
 
