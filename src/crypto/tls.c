@@ -43,6 +43,7 @@ struct tls {
     size_t input_bytes; /* not looked at yet */
     /* Ciphertext that the library has taken and not given as plain text yet, or more. */
     size_t held_bytes;
+    size_t asked_bytes; /* by the library, which has got a part only */
     enum state state;
     unsigned records_without_data;
     size_t bytes_without_data; /* since the last record with some, the one at hand included */
@@ -253,12 +254,18 @@ static int on_receive(WOLFSSL *library, char *out, int room, void *argument)
 {
     struct tls *tls = argument;
     size_t bytes = MIN((size_t)room, tls->input_bytes);
+    bool begins;
 
     (void)library;
     if (bytes == 0)
         return WOLFSSL_CBIO_ERR_WANT_READ;
-    /* The library asks for a header first, then for the rest. */
-    if (tls->state == TLS_UP && room == RECORD_HEADER_BYTES &&
+    /* The library asks for a header first, then for the rest, of which five bytes may be left, too: so what it has
+     * asked for must be complete before a question is a new one. */
+    begins = tls->asked_bytes == 0;
+    if (begins)
+        tls->asked_bytes = (size_t)room;
+    tls->asked_bytes -= MIN(bytes, tls->asked_bytes);
+    if (tls->state == TLS_UP && begins && room == RECORD_HEADER_BYTES &&
         (++tls->records_without_data > RECORDS_WITHOUT_DATA_MAX ||
          tls->bytes_without_data > BYTES_WITHOUT_DATA_MAX)) {
         tls->has_only_messages = true;
