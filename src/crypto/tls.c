@@ -43,12 +43,10 @@ struct tls {
     size_t input_bytes; /* not looked at yet */
     /* Ciphertext that the library has taken and not given as plain text yet, or more. */
     size_t held_bytes;
+    size_t asked_bytes; /* by the library, which has got a part only */
     enum state state;
     unsigned records_without_data;
     size_t bytes_without_data; /* since the last record with some, the one at hand included */
-    uint8_t header[RECORD_HEADER_BYTES]; /* of the record that has begun to come */
-    uint8_t header_bytes;                /* of it, so far; 0 behind it */
-    uint16_t body_bytes_left;
     bool output_failed;
     bool has_only_messages; /* too many of them */
     const char *error;      /* constant, or `own_error` */
@@ -252,33 +250,22 @@ const char *tls_error(const struct tls *tls)
 
 /* ---- what the library calls ---- */
 
-/* Where a record begins: the library's questions do not tell, since the rest of one may be as long as a
- * header. It asks for header and body apart, at most for what is left of either. */
-static void follow_record(struct tls *tls, const uint8_t *data, size_t bytes)
-{
-    if (tls->body_bytes_left > 0) {
-        assert(bytes <= tls->body_bytes_left);
-        tls->body_bytes_left -= (uint16_t)bytes;
-        return;
-    }
-    assert(bytes <= RECORD_HEADER_BYTES - (size_t)tls->header_bytes);
-    memcpy(tls->header + tls->header_bytes, data, bytes);
-    tls->header_bytes += (uint8_t)bytes;
-    if (tls->header_bytes == RECORD_HEADER_BYTES) {
-        tls->body_bytes_left = bytes_get_u16(tls->header + 3);
-        tls->header_bytes = 0;
-    }
-}
-
 static int on_receive(WOLFSSL *library, char *out, int room, void *argument)
 {
     struct tls *tls = argument;
     size_t bytes = MIN((size_t)room, tls->input_bytes);
+    bool begins;
 
     (void)library;
     if (bytes == 0)
         return WOLFSSL_CBIO_ERR_WANT_READ;
-    if (tls->state == TLS_UP && tls->header_bytes == 0 && tls->body_bytes_left == 0 &&
+    /* The library asks for a header first, then for the rest, of which five bytes may be left, too: so what it has
+     * asked for must be complete before a question is a new one. */
+    begins = tls->asked_bytes == 0;
+    if (begins)
+        tls->asked_bytes = (size_t)room;
+    tls->asked_bytes -= MIN(bytes, tls->asked_bytes);
+    if (tls->state == TLS_UP && begins && room == RECORD_HEADER_BYTES &&
         (++tls->records_without_data > RECORDS_WITHOUT_DATA_MAX ||
          tls->bytes_without_data > BYTES_WITHOUT_DATA_MAX)) {
         tls->has_only_messages = true;
@@ -286,7 +273,6 @@ static int on_receive(WOLFSSL *library, char *out, int room, void *argument)
     }
     if (tls->state == TLS_UP)
         tls->bytes_without_data += bytes;
-    follow_record(tls, tls->input, bytes);
     memcpy(out, tls->input, bytes);
     tls->input += bytes;
     tls->input_bytes -= bytes;
