@@ -361,6 +361,8 @@ int tls_session_on_certificate(int verified, WOLFSSL_X509_STORE_CTX *store)
      * verified nothing: it must not become the name of a user. */
     if (verify == TLS_VERIFY_NONE && tls->context->side == TLS_SIDE_SERVER)
         return 0;
+    if (!verified && store->error == BUFFER_E)
+        tls->fault = "certificate is signed by a key that is too long (RSA of more than 4096 bits)";
     if (store->error_depth > 0)
         return verify == TLS_VERIFY_NONE || verified;
     if (store->totalCerts > 0)

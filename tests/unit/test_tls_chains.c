@@ -277,6 +277,101 @@ static void believed_is_what_openssl_believes(void **state)
     assert_int_equal(wrong, 0);
 }
 
+/* ---- what the handshakes above cannot show ---- */
+
+static struct certificate der_of(const char *name)
+{
+    static uint8_t der[4][8192];
+    static unsigned next;
+    const struct item *item = find(certificates, certificate_count, name);
+    uint8_t *data = der[next++ % 4];
+    int bytes = wc_CertPemToDer((const unsigned char *)item->pem, (int)item->bytes, data,
+                                sizeof(der[0]), CERT_TYPE);
+
+    assert_true(bytes > 0);
+    return (struct certificate){.der = data, .bytes = (size_t)bytes};
+}
+
+/* At each handshake, not only when the file is read. */
+static void authority_that_has_expired_meanwhile_is_not_believed(void **state)
+{
+    enum { YEAR = 31556952 };
+    struct certificate shown = der_of("plain");
+    struct tls_authorities authorities = {.items = NULL};
+    struct tls_chain chain = {.authorities = &authorities,
+                              .shown = &shown,
+                              .shown_count = 1,
+                              .use = CERTIFICATE_OF_SERVER,
+                              .is_leaf_verified = true};
+
+    (void)state;
+    assert_true(tls_authorities_add(&authorities, der_of("until_2049")));
+    chain.now = INT64_C(70) * YEAR;
+    assert_null(tls_chain_fault(&chain));
+    chain.now = INT64_C(90) * YEAR;
+    assert_string_equal(tls_chain_fault(&chain), "an authority of the certificate has expired");
+    /* Another one of the same name and key may be valid. */
+    assert_true(tls_authorities_add(&authorities, der_of("root")));
+    assert_null(tls_chain_fault(&chain));
+    chain.now = INT64_C(40) * YEAR;
+    assert_string_equal(tls_chain_fault(&chain), "certificate is not valid yet");
+    chain.now = INT64_C(170) * YEAR;
+    assert_string_equal(tls_chain_fault(&chain), "certificate has expired");
+    tls_authorities_free(&authorities);
+}
+
+static void dates_are_read_to_the_second(void **state)
+{
+    struct certificate_facts facts;
+
+    (void)state;
+    assert_true(certificate_read_facts(der_of("until_2049"), &facts));
+    assert_int_equal(facts.not_before, 1767225600); /* 2026-01-01 */
+    assert_int_equal(facts.not_after, 2493072000);  /* 2049-01-01, the last years of the short form */
+    assert_true(certificate_read_facts(der_of("dates_far"), &facts));
+    assert_int_equal(facts.not_before, -631152000); /* 1950-01-01, the first */
+    assert_int_equal(facts.not_after, INT64_C(7258118400)); /* 2200-01-01 */
+}
+
+static void refusals_say_why(void **state)
+{
+    static const struct {
+        const char *name;
+        const char *error;
+    } words[] = {
+        {"leaf_rsa_md5", "certificate is signed by a weak hash (MD5, SHA-1)"},
+        {"leaf_sha1", "certificate is signed by a weak hash (MD5, SHA-1)"},
+        {"signed_pss_sha1", "certificate is signed by a weak hash (MD5, SHA-1)"},
+        {"between_sha1", "an authority of the certificate is signed by a weak hash (MD5, SHA-1)"},
+        {"leaf_rsa1024", "peer's key is too short"},
+        {"leaf_rsa1536", "peer's key is too short"},
+        {"root_rsa8192",
+         "certificate is signed by a key that is too long (RSA of more than 4096 bits)"},
+        {"between_alone", "certificate is not of a trusted authority"},
+        {"fake_of_the_same_id", "certificate is not of a trusted authority"},
+        {"by_trusted_leaf", "certificate's chain has a certificate that is no authority's"},
+        {"root_length_0_between", "certificate's chain is longer than its authority allows"},
+        {"between_for_mail", "an authority of the certificate is not for this use"},
+        {"limit_of_root_ip_bad", "certificate has a name that its authority may not give"},
+        {"limit_from_above_ip_bad", "certificate has a name that its authority may not give"},
+        {"limit_of_root_dns_suffix", "certificate has a name that its authority may not give"},
+        {"critical_unknown", "certificate has a critical extension that is not known"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < COUNT_OF(words); i++) {
+        const struct one *one = cases;
+        const char *error;
+
+        while (one < cases + case_count && strcmp(one->name, words[i].name) != 0)
+            one++;
+        assert_true(one < cases + case_count);
+        error = judge(one, TLS_SIDE_CLIENT, TLS_PROTOCOL_1_3);
+        if (error == NULL || strcmp(error, words[i].error) != 0)
+            fail_msg("%s: %s", words[i].name, error);
+    }
+}
+
 static int set_up(void **state)
 {
     (void)state;
@@ -305,6 +400,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(believed_is_what_openssl_believes),
+        cmocka_unit_test(refusals_say_why),
+        cmocka_unit_test(authority_that_has_expired_meanwhile_is_not_believed),
+        cmocka_unit_test(dates_are_read_to_the_second),
     };
 
     return cmocka_run_group_tests(tests, set_up, take_down);
