@@ -213,13 +213,17 @@ check-sanitizers: ## the integration tests on address/undefined, and a part of t
 integration: $(BUILD)/pgsplice $(BUILD)/pgsplice.ini.5 ## clients through the pooler to a real PostgreSQL
 	PGSPLICE_BIN=$(abspath $(BUILD)/pgsplice) /usr/bin/python3 tests/integration/runner.py --jobs 2 --again
 
+.PHONY: check-tls
+check-tls: $(BUILD)/pgsplice $(BUILD)/pgsplice.ini.5 ## the integration tests once more, with every TCP connection in TLS
+	PGSPLICE_BIN=$(abspath $(BUILD)/pgsplice) /usr/bin/python3 tests/integration/runner.py --jobs 2 --again --tls
+
 .PHONY: check-drivers
 check-drivers: ## each driver straight, through session and transaction mode, compared; DRIVERS="psycopg jdbc" runs some
 	@tests/setup/install.sh build run
 	@$(MAKE) --no-print-directory -j$$(nproc) $(BUILD)/pgsplice
 	PGSPLICE_BIN=$(abspath $(BUILD)/pgsplice) /usr/bin/python3 tests/drivers/runner.py $(DRIVERS)
 
-# Fuzz targets read foreign bytes: most of them in the lower layers only, one through the pools, on a ring of its
+# Fuzz targets read foreign bytes: most of them in the lower layers only, two through the pools, on a ring of their
 # own. Found inputs are kept under build/fuzz/NAME.
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
@@ -232,6 +236,7 @@ $(BUILD)/fuzz/bin/%: tests/fuzz/%.c $(FUZZ_SOURCES) $(WOLFSSL_MARK)
 	    -DASSERT_SLOW -o $@ $(filter %.c,$^) $(WOLFSSL_LIBS) -linih -lidn
 
 $(BUILD)/fuzz/bin/fuzz_statements: $(filter src/io/% src/conn/% src/pool/%,$(LIB_SOURCES))
+$(BUILD)/fuzz/bin/fuzz_tls: $(filter src/io/% src/conn/% src/pool/%,$(LIB_SOURCES)) tests/sim/ring_sim.c
 $(BUILD)/fuzz/bin/fuzz_console: src/control/console_command.c src/control/console_message.c src/control/show.c
 
 .PHONY: fuzz

@@ -187,7 +187,8 @@ int main(int argc, char **argv)
         return 2;
     }
     contexts[0] = context(TLS_SIDE_SERVER, argv, argc > 5 ? argv[5] : NULL, NULL);
-    contexts[1] = context(TLS_SIDE_CLIENT, argv, argc > 5 ? argv[5] : NULL, argc > 6 ? argv[6] : NULL);
+    contexts[1] =
+        context(TLS_SIDE_CLIENT, argv, argc > 5 ? argv[5] : NULL, argc > 6 ? argv[6] : NULL);
     for (int i = 0; i < HANDSHAKES; i++) {
         if (i == 20)
             client.cpu_us = server.cpu_us = 0;

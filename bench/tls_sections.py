@@ -276,7 +276,7 @@ class TlsSections:
         return f"{words[1]}/{words[2]}/" if words else "none"
 
     def tls_bulk(self):
-        megabytes = 200 if self.options.quick else 2000
+        megabytes = 200 if self.options.quick else 1000
         self.say(f"\n## TLS: {megabytes} MB through the pooler\n")
         self.say("| TLS to | protocol | what | answer | MB/s | pooler CPU s/GB | client CPU s/GB | client's reads of KB |")
         self.say("|---|---|---|---|---|---|---|---|")

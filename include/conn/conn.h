@@ -73,6 +73,7 @@ struct conn_tls {
     struct span_queue sealed; /* ciphertext, first in the order of sending */
     bool has_failed;          /* nothing can be encrypted any more */
     bool has_said_goodbye;    /* close_notify is in `sealed` */
+    bool has_heard_goodbye;   /* the peer's has come */
 };
 
 struct conn_events {

@@ -11,11 +11,12 @@
 must_check int conn_tls_seal(struct conn *conn);
 /* Decrypts and gives it to `received`; says `ended`. */
 void conn_tls_received(struct conn *conn, const void *data, size_t bytes);
-/* The end has not been said yet (close_notify), and the peer is still there. */
+/* The end has not been said yet (close_notify), and the peer may still hear it: an end of its stream
+ * without a word is most often the end of the socket. */
 static inline bool conn_owes_goodbye(const struct conn *conn)
 {
     return conn->tls != NULL && !conn->tls->has_failed && !conn->tls->has_said_goodbye &&
-           !conn->has_ended;
+           (!conn->has_ended || conn->tls->has_heard_goodbye);
 }
 
 /* The conn is gone, or another's. */

@@ -1,7 +1,8 @@
 /* helper.h - threads for what burns CPU (PBKDF2, TLS handshakes) or blocks (names of OS users, PAM, LDAP).
  *
- * They keep no state: a job goes in, a result goes back by letter to the core that asked. Hashing, TLS,
- * OS users, PAM and LDAP have a queue and threads each, so that none holds up the others. A job whose
+ * They keep no state: a job goes in, a result goes back by letter to the core that asked. Hashing, TLS with
+ * clients, TLS with servers, OS users, PAM and LDAP have a queue and threads each, so that none holds up
+ * the others. A job whose
  * asker has gone (job_set_cancelled) comes back without having run. Posting takes no lock.
  *
  * A worker is pinned to each core, and a PBKDF2 of 2 ms between two of its turns would be seen by
@@ -21,6 +22,8 @@ enum {
     HELPER_PATIENCE_US = 200 * 1000, /* a hundred hashes on a free core */
     HELPER_TLS_THREADS_MIN = 2,      /* one for two CPUs, within these bounds */
     HELPER_TLS_THREADS_MAX = 8,
+    /* Towards servers: behind a storm of clients no server could be opened, and no query cancelled. */
+    HELPER_TLS_CONNECT_THREADS = 1,
     HELPER_USER_THREADS = 2,
     HELPER_PAM_THREADS = 1, /* see pam_check.h */
     /* A server that is silent costs PASSWORD_CHECK_TIMEOUT_MAX_S for each login. */
@@ -47,7 +50,7 @@ must_check bool helper_start(void);
 must_check bool helper_post(struct job *job);
 /* What the helpers did since the start. Any thread. */
 struct helper_counts {
-    struct job_counts hashes, tls, users, pam, ldap;
+    struct job_counts hashes, tls_clients, tls_servers, users, pam, ldap;
 };
 struct helper_counts helper_counts(void);
 

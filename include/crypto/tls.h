@@ -111,6 +111,8 @@ bool tls_context_is_same(const struct tls_context *a, const struct tls_context *
 struct tls *tls_create(struct tls_context *context, const char *host) must_check;
 /* What it was made of: the session's reference. */
 struct tls_context *tls_context_of(const struct tls *tls);
+/* Client: the host that tls_create was given; "": none. */
+const char *tls_host_of(const struct tls *tls);
 /* NULL is fine. Any thread. */
 void tls_destroy(struct tls *tls);
 

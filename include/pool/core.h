@@ -26,10 +26,11 @@ struct server;
 struct pool;
 struct core;
 
-/* What a job needs, and so which threads take it: JOB_HASH and JOB_TLS (a step of a handshake) burn CPU;
+/* What a job needs, and so which threads take it: JOB_HASH, JOB_TLS_ACCEPT and JOB_TLS_CONNECT (a step of a
+ * handshake with a client, with a server) burn CPU;
  * the others wait for somebody outside, for long perhaps: JOB_OS_USER (of a struct login) for NSS, JOB_PAM and JOB_LDAP as
  * password_check.h says. */
-enum job_kind { JOB_HASH, JOB_TLS, JOB_OS_USER, JOB_PAM, JOB_LDAP };
+enum job_kind { JOB_HASH, JOB_TLS_ACCEPT, JOB_TLS_CONNECT, JOB_OS_USER, JOB_PAM, JOB_LDAP };
 
 /* Work that blocks or burns CPU: a helper thread calls `run`, then `letter` is posted to core
  * `core_index`, whose `open` looks at the result. Belongs to the helper in between: its owner must
@@ -37,7 +38,7 @@ enum job_kind { JOB_HASH, JOB_TLS, JOB_OS_USER, JOB_PAM, JOB_LDAP };
  * is free; whether it ran before the helper saw the flag, `was_run` tells. */
 struct job {
     struct letter letter;         /* back to the core, and on the way there */
-    void (*run)(struct job *job); /* of JOB_HASH, JOB_TLS; of other kinds the helpers know it */
+    void (*run)(struct job *job); /* of those that burn CPU; of other kinds the helpers know it */
     enum job_kind kind;
     unsigned core_index;
     atomic_bool is_cancelled; /* the owner's, at any moment: nobody wants the result (any more) */

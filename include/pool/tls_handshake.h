@@ -5,7 +5,7 @@
  *   server side of us (a client's):  handshake -> over
  *
  * The conn stays its owner's: who receives gives the bytes to tls_handshake_received, and `over` says
- * how it ended. While helper threads work (private key, key exchange, chain: JOB_TLS) the worker
+ * how it ended. While helper threads work (private key, key exchange, chain) the worker
  * goes on with others; what comes meanwhile waits here, TLS_HANDSHAKE_BYTES_MAX in all. Nobody's
  * deadline but the owner's runs.
  *
@@ -17,6 +17,9 @@
 
 enum {
     TLS_HANDSHAKE_BYTES_MAX = 48 * 1024, /* from the peer: a chain of certificates, mostly */
+    /* Of them a client's before our first answer: two KiB are much for a ClientHello, and 17 can be made
+     * to cost a helper 13 ms. */
+    TLS_HELLO_BYTES_MAX = 8 * 1024,
     TLS_HANDSHAKE_OUTPUT_BYTES_MAX = 128 * 1024,
 };
 
@@ -39,6 +42,7 @@ struct tls_handshake {
     struct conn *conn; /* NULL: nobody wants it any more */
     tls_handshake_over *over;
     struct tls_context *context; /* one reference */
+    bool accepts, has_answered;  /* a client's; we have */
     bool is_asking, must_have_tls;
     bool job_in_flight;
     struct tls *session; /* the helper's, while it has the job */

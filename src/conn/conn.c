@@ -253,6 +253,9 @@ void conn_close(struct conn *conn, bool flush)
  * same. */
 static void send_failed(struct conn *conn, int error)
 {
+    /* The peer is not only at its end, it is gone: that is not deferred. */
+    if (conn->end_is_deferred)
+        conn->end_is_deferred = conn->has_ended = false;
     if (conn->state == CONN_OPEN && error != ECANCELED)
         conn_ended(conn, error);
     if (conn->state == CONN_OPEN && conn->tell_quiet) {

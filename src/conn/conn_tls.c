@@ -116,6 +116,7 @@ static bool receive_some(struct conn *conn)
         tls->has_failed = true;
     if (conn->state != CONN_OPEN || conn->has_ended)
         return false;
+    tls->has_heard_goodbye = result == TLS_CLOSED;
     if (result == TLS_CLOSED || result == TLS_FAILED)
         conn_ended(conn, result == TLS_CLOSED ? 0 : EBADMSG);
     return result == TLS_OK;

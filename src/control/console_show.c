@@ -768,9 +768,12 @@ void console_show(struct session *session, const struct show_table *table)
         struct show_row row;
         char tls[128];
 
-        /* Programs read the one row, so what only a person wants comes beside it. */
-        snprintf(tls, sizeof(tls), "tls: %s", tls_library());
-        show_error(&session->output, "NOTICE", NULL, tls, NULL);
+        /* Programs read the one row, so what only a person wants comes beside it, and by simple queries
+         * only: psql's. */
+        if (!session->is_extended) {
+            snprintf(tls, sizeof(tls), "tls: %s", tls_library());
+            show_error(&session->output, "NOTICE", NULL, tls, NULL);
+        }
         show_row_begin(&row, &session->output, table);
         show_text(&row, "pgsplice " PGSPLICE_VERSION);
         show_row_end(&row);

@@ -252,18 +252,28 @@ const char *control_reload(struct request *request)
 /* Since the start, not a rate: they are seldom at work, and it is the sum that tells whether. */
 static void log_helpers(void)
 {
-    struct helper_counts counts = helper_counts();
+    const struct helper_counts counts = helper_counts();
+    const struct {
+        const char *what;
+        struct job_counts counts;
+    } kinds[] = {
+        {"hashes made", counts.hashes},
+        {"steps of TLS with clients", counts.tls_clients},
+        {"steps of TLS with servers", counts.tls_servers},
+        {"OS users looked up", counts.users},
+        {"passwords checked by PAM", counts.pam},
+        {"passwords checked by LDAP", counts.ldap},
+    };
+    char text[768] = "";
+    size_t bytes = 0;
 
-    log_write(
-        LEVEL_DEBUG,
-        "helpers: %llu hashes made, %llu cancelled, %llu refused; %llu steps of TLS handshakes, "
-        "%llu cancelled, %llu refused; %llu OS users looked up, %llu cancelled, %llu refused; %llu "
-        "passwords checked by PAM, %llu cancelled, %llu "
-        "refused; %llu by LDAP, %llu cancelled, %llu refused",
-        counts.hashes.run, counts.hashes.cancelled, counts.hashes.refused, counts.tls.run,
-        counts.tls.cancelled, counts.tls.refused, counts.users.run, counts.users.cancelled,
-        counts.users.refused, counts.pam.run, counts.pam.cancelled, counts.pam.refused,
-        counts.ldap.run, counts.ldap.cancelled, counts.ldap.refused);
+    for (size_t i = 0; i < COUNT_OF(kinds); i++)
+        bytes += (size_t)snprintf(text + bytes, sizeof(text) - bytes,
+                                  "%s%llu %s, %llu cancelled, %llu refused", i == 0 ? "" : "; ",
+                                  kinds[i].counts.run, kinds[i].what, kinds[i].counts.cancelled,
+                                  kinds[i].counts.refused);
+    assert(bytes < sizeof(text));
+    log_write(LEVEL_DEBUG, "helpers: %s", text);
 }
 
 static void stats_gathered(struct request *request)

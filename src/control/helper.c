@@ -24,14 +24,16 @@ enum {
 enum helper_kind {
     HELPER_HASH,
     HELPER_LATE,
-    HELPER_TLS,
+    HELPER_TLS_ACCEPT,
+    HELPER_TLS_CONNECT,
     HELPER_USERS,
     HELPER_PAM,
     HELPER_LDAP,
     HELPER_KINDS,
 };
 
-static struct job_queue hash_queue, tls_queue, user_queue, pam_queue, ldap_queue;
+static struct job_queue hash_queue, tls_accept_queue, tls_connect_queue, user_queue, pam_queue,
+    ldap_queue;
 
 /* `nice` of a kind that is idle does not count. */
 static const struct {
@@ -45,7 +47,10 @@ static const struct {
     [HELPER_HASH] = {"hash", &hash_queue, HELPER_HASH_THREADS, 0, 0, true},
     [HELPER_LATE] = {"hash-late", &hash_queue, HELPER_LATE_THREADS, HELPER_PATIENCE_US, LATE_NICE,
                      false},
-    [HELPER_TLS] = {"tls", &tls_queue, HELPER_TLS_THREADS_MAX, 0, LATE_NICE, false},
+    [HELPER_TLS_ACCEPT] = {"tls-clients", &tls_accept_queue, HELPER_TLS_THREADS_MAX, 0, LATE_NICE,
+                           false},
+    [HELPER_TLS_CONNECT] = {"tls-servers", &tls_connect_queue, HELPER_TLS_CONNECT_THREADS, 0,
+                            LATE_NICE, false},
     [HELPER_USERS] = {"os-users", &user_queue, HELPER_USER_THREADS, 0, 0, false},
     /* Modules hash passwords, and TLS takes milliseconds. */
     [HELPER_PAM] = {"pam", &pam_queue, BUILD_HAS_PAM ? HELPER_PAM_THREADS : 0, 0, LATE_NICE, false},
@@ -61,7 +66,8 @@ struct helper {
 };
 
 static struct helper helpers[HELPER_HASH_THREADS + HELPER_LATE_THREADS + HELPER_TLS_THREADS_MAX +
-                             HELPER_USER_THREADS + HELPER_PAM_THREADS + HELPER_LDAP_THREADS];
+                             HELPER_TLS_CONNECT_THREADS + HELPER_USER_THREADS + HELPER_PAM_THREADS +
+                             HELPER_LDAP_THREADS];
 static _Atomic uint64_t refusal_said_us; /* when the log last told of a full queue; 0: never */
 
 /* Priorities are only lowered, which anybody may. On Linux a thread has a niceness of its own. */
@@ -114,8 +120,8 @@ static unsigned thread_count(enum helper_kind kind)
 {
     long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 
-    if (kind != HELPER_TLS || cpus < 2 * HELPER_TLS_THREADS_MIN)
-        return kind == HELPER_TLS ? HELPER_TLS_THREADS_MIN : kinds[kind].thread_count;
+    if (kind != HELPER_TLS_ACCEPT || cpus < 2 * HELPER_TLS_THREADS_MIN)
+        return kind == HELPER_TLS_ACCEPT ? HELPER_TLS_THREADS_MIN : kinds[kind].thread_count;
     return MIN((unsigned)cpus / 2, kinds[kind].thread_count);
 }
 
@@ -126,7 +132,8 @@ bool helper_start(void)
     bool started = true;
 
     job_queue_init(&hash_queue, HELPER_HASH_WAITING_MAX);
-    job_queue_init(&tls_queue, HELPER_TLS_WAITING_MAX);
+    job_queue_init(&tls_accept_queue, HELPER_TLS_WAITING_MAX);
+    job_queue_init(&tls_connect_queue, HELPER_TLS_WAITING_MAX);
     job_queue_init(&user_queue, HELPER_USER_WAITING_MAX);
     job_queue_init(&pam_queue, HELPER_PAM_WAITING_MAX);
     job_queue_init(&ldap_queue, HELPER_LDAP_WAITING_MAX);
@@ -182,8 +189,11 @@ bool helper_post(struct job *job)
     switch (job->kind) {
     case JOB_HASH:
         break;
-    case JOB_TLS:
-        queue = &tls_queue;
+    case JOB_TLS_ACCEPT:
+        queue = &tls_accept_queue;
+        break;
+    case JOB_TLS_CONNECT:
+        queue = &tls_connect_queue;
         break;
     case JOB_OS_USER:
         queue = &user_queue;
@@ -205,17 +215,19 @@ bool helper_post(struct job *job)
     assert(job->run != NULL);
     if (job_queue_post(queue, job))
         return true;
-    say_refusal(queue, queue == &tls_queue    ? "TLS handshakes"
-                       : queue == &pam_queue  ? "logins by PAM"
-                       : queue == &ldap_queue ? "logins by LDAP"
-                                              : "logins");
+    say_refusal(queue, queue == &tls_accept_queue    ? "TLS handshakes of clients"
+                       : queue == &tls_connect_queue ? "TLS handshakes with servers"
+                       : queue == &pam_queue         ? "logins by PAM"
+                       : queue == &ldap_queue        ? "logins by LDAP"
+                                                     : "logins");
     return false;
 }
 
 struct helper_counts helper_counts(void)
 {
     return (struct helper_counts){.hashes = job_queue_counts(&hash_queue),
-                                  .tls = job_queue_counts(&tls_queue),
+                                  .tls_clients = job_queue_counts(&tls_accept_queue),
+                                  .tls_servers = job_queue_counts(&tls_connect_queue),
                                   .users = job_queue_counts(&user_queue),
                                   .pam = job_queue_counts(&pam_queue),
                                   .ldap = job_queue_counts(&ldap_queue)};

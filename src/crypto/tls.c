@@ -24,6 +24,10 @@
 static_assert((int)CERTIFICATE_HASH_BYTES_MAX == (int)TLS_END_POINT_BYTES_MAX,
               "one buffer for both");
 
+/* Records without data between two with some: tickets, new keys, empty ones. Each costs microseconds, and
+ * nobody pays for them. */
+enum { RECORDS_WITHOUT_DATA_MAX = 32, RECORD_HEADER_BYTES = 5 };
+
 enum state {
     TLS_SHAKING,
     TLS_UP,
@@ -40,13 +44,13 @@ struct tls {
     /* Ciphertext that the library has taken and not given as plain text yet, or more. */
     size_t held_bytes;
     enum state state;
+    unsigned records_without_data;
     bool output_failed;
     const char *error; /* constant, or `own_error` */
     char *own_error;
     const char *fault; /* of the peer's chain; constant */
-    /* Until tls_forget_peer. */
     char *host;
-    uint8_t *peer; /* its certificate, DER */
+    uint8_t *peer; /* its certificate, DER; until tls_forget_peer */
     size_t peer_bytes;
     bool is_peer_verified; /* by the context's rules, which ask for it */
     bool is_peer_of_host;
@@ -161,6 +165,7 @@ static const struct {
     {ASN_PATHLEN_INV_E, "certificate's chain is longer than its authority allows"},
     {ASN_PATHLEN_SIZE_E, "certificate's chain is longer than its authority allows"},
     {ASN_PARSE_E, "certificate cannot be read"},
+    {BUFFER_E, "certificate cannot be read, or is signed by an RSA key of more than 4096 bits"},
     {NOT_CA_ERROR, "certificate's chain has a certificate that is no authority's"},
     {MAX_CHAIN_ERROR, "certificate's chain is too long"},
     {EXTKEYUSE_AUTH_E, "certificate is not for this use"},
@@ -201,6 +206,15 @@ static const char *text_of_alert(const WOLFSSL_ALERT *alert)
     return "peer's alert: unknown";
 }
 
+/* NULL: there is none. */
+static const char *text_of_code(int code)
+{
+    for (size_t i = 0; i < COUNT_OF(errors); i++)
+        if (errors[i].code == code)
+            return errors[i].text;
+    return NULL;
+}
+
 /* An answer of the library that is an end: why. */
 static const char *text_of_error(struct tls *tls, int code)
 {
@@ -208,6 +222,8 @@ static const char *text_of_error(struct tls *tls, int code)
 
     if (tls->output_failed)
         return "no memory for what must be sent";
+    if (tls->records_without_data > RECORDS_WITHOUT_DATA_MAX)
+        return "too many messages without data";
     if (code == FATAL_ERROR &&
         wolfSSL_get_alert_history(tls->library, &history) == WOLFSSL_SUCCESS) {
         if (history.last_rx.level == alert_fatal)
@@ -217,9 +233,8 @@ static const char *text_of_error(struct tls *tls, int code)
     }
     if (code == DUPLICATE_MSG_E && tls->state == TLS_UP)
         return "a second handshake (renegotiation) is refused";
-    for (size_t i = 0; i < COUNT_OF(errors); i++)
-        if (errors[i].code == code)
-            return errors[i].text;
+    if (text_of_code(code) != NULL)
+        return text_of_code(code);
     return wolfSSL_ERR_reason_error_string((unsigned long)code);
 }
 
@@ -249,6 +264,10 @@ static int on_receive(WOLFSSL *library, char *out, int room, void *argument)
     (void)library;
     if (bytes == 0)
         return WOLFSSL_CBIO_ERR_WANT_READ;
+    /* The library asks for a header first, then for the rest. */
+    if (tls->state == TLS_UP && room == RECORD_HEADER_BYTES &&
+        ++tls->records_without_data > RECORDS_WITHOUT_DATA_MAX)
+        return WOLFSSL_CBIO_ERR_GENERAL;
     memcpy(out, tls->input, bytes);
     tls->input += bytes;
     tls->input_bytes -= bytes;
@@ -323,13 +342,15 @@ static bool is_chain_good(struct tls *tls, int verified, const WOLFSSL_X509_STOR
         .authorities = &tls->context->authorities,
         .shown = shown,
         .shown_count = MIN((size_t)store->totalCerts, COUNT_OF(shown)),
-        .use = tls->context->side == TLS_SIDE_SERVER ? CERTIFICATE_OF_CLIENT : CERTIFICATE_OF_SERVER,
+        .use =
+            tls->context->side == TLS_SIDE_SERVER ? CERTIFICATE_OF_CLIENT : CERTIFICATE_OF_SERVER,
         .now = time(NULL),
         .is_leaf_verified = verified,
     };
 
     for (size_t i = 0; i < chain.shown_count; i++)
-        shown[i] = (struct certificate){.der = store->certs[i].buffer, .bytes = store->certs[i].length};
+        shown[i] =
+            (struct certificate){.der = store->certs[i].buffer, .bytes = store->certs[i].length};
     tls->fault = tls_chain_fault(&chain);
     return tls->fault == NULL;
 }
@@ -361,10 +382,14 @@ int tls_session_on_certificate(int verified, WOLFSSL_X509_STORE_CTX *store)
      * verified nothing: it must not become the name of a user. */
     if (verify == TLS_VERIFY_NONE && tls->context->side == TLS_SIDE_SERVER)
         return 0;
-    if (!verified && store->error == BUFFER_E)
-        tls->fault = "certificate is signed by a key that is too long (RSA of more than 4096 bits)";
-    if (store->error_depth > 0)
+    if (tls->state != TLS_SHAKING) /* who somebody is does not change later */
+        return 0;
+    if (store->error_depth > 0) {
+        /* It will say of the leaf that it knows no issuer. */
+        if (verify != TLS_VERIFY_NONE && !verified)
+            tls->fault = text_of_code(store->error);
         return verify == TLS_VERIFY_NONE || verified;
+    }
     if (store->totalCerts > 0)
         return is_peer_good(tls, verified, store);
     return verify < TLS_VERIFY_CHAIN && verified;
@@ -444,9 +469,7 @@ struct tls *tls_create(struct tls_context *context, const char *host)
 
 void tls_forget_peer(struct tls *tls)
 {
-    free(tls->host);
     free(tls->peer);
-    tls->host = NULL;
     tls->peer = NULL;
     tls->peer_bytes = 0;
 }
@@ -456,6 +479,11 @@ struct tls_context *tls_context_of(const struct tls *tls)
     return tls->context;
 }
 
+const char *tls_host_of(const struct tls *tls)
+{
+    return tls->host == NULL ? "" : tls->host;
+}
+
 void tls_destroy(struct tls *tls)
 {
     if (tls == NULL)
@@ -463,6 +491,7 @@ void tls_destroy(struct tls *tls)
     tls_forget_peer(tls);
     wolfSSL_free(tls->library);
     tls_context_release(tls->context);
+    free(tls->host);
     free(tls->own_error);
     free(tls);
 }
@@ -546,6 +575,7 @@ static enum tls_result read_records(struct tls *tls, uint8_t *out, size_t room, 
         if (answer <= 0)
             return read_end(tls, answer);
         *got += (size_t)answer;
+        tls->records_without_data = 0;
         tls->held_bytes = (size_t)wolfSSL_pending(tls->library);
     }
     return TLS_OK;

@@ -140,16 +140,14 @@ static void tls_over(struct conn *conn, enum tls_handshake_end end, const char *
     cancel_finish(cancel, false, reason);
 }
 
-/* What is secret enough for TLS has a key that is, too. By the rules of the server's own connection:
- * those of the configuration may be others by now, or none. */
+/* What is secret enough for TLS has a key that is, too. By the rules of the server's own connection, and
+ * with the host that it was opened for: those of the configuration may be others by now, or none. */
 static void cancel_by_tls(struct cancel *cancel)
 {
-    struct server *server = cancel->server;
-    struct tls_context *context = tls_context_of(server->conn.tls->session);
-    char host[HOST_NAME_BYTES_MAX];
+    const struct tls *session = cancel->server->conn.tls->session;
 
-    host_of_server(server->pool, server->host_turn, host);
-    cancel->handshake = tls_handshake_connect(&cancel->conn, context, host, true, tls_over);
+    cancel->handshake = tls_handshake_connect(&cancel->conn, tls_context_of(session),
+                                              tls_host_of(session), true, tls_over);
     if (cancel->handshake == NULL)
         cancel_finish(cancel, false, "failed to send cancel request");
     else

@@ -1167,6 +1167,8 @@ static void log_closing(const struct client *client, const char *reason)
 void client_close_pg_error(struct client *client, const struct pg_error *error,
                            enum log_level level)
 {
+    /* In the middle of a handshake there is no way to say it. */
+    bool is_shaking = client->login != NULL && client->login->phase == LOGIN_TLS;
     uint8_t message[2048];
     struct writer writer;
 
@@ -1186,7 +1188,8 @@ void client_close_pg_error(struct client *client, const struct pg_error *error,
     writer_init(&writer, message, sizeof(message));
     message_error(&writer, error);
     client_leave(client, "client disconnected with query in progress");
-    if (!writer.overflow && !client->is_mid_answer)
+    /* client_leave has found out whether an answer was cut off. */
+    if (!writer.overflow && !client->is_mid_answer && !is_shaking)
         (void)!conn_push_copy(&client->conn, message, writer.bytes);
     conn_close(&client->conn, true);
 }
@@ -1224,13 +1227,12 @@ static void client_ended(struct conn *conn, int error)
 {
     struct client *client = OWNER_OF(conn, struct client, conn);
 
-    (void)error;
     if (client->state == CLIENT_CLOSING)
         return;
     /* The core that knows the key will find out as well, and carries the request on. */
     if (client->state == CLIENT_MOVING && client->login->handover.kind == HANDOVER_CANCEL)
         return;
-    if (client->state == CLIENT_LOGIN && login_defers_end(client->login))
+    if (error == 0 && client->state == CLIENT_LOGIN && login_defers_end(client->login))
         return;
     client_close_silently(client, "client unexpected eof");
 }

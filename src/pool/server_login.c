@@ -366,7 +366,8 @@ static void authentication_request(struct server *server, const uint8_t *body, s
         /* A server that began SCRAM must have proved that it knows the secret. */
         if (login->sasl_step != 0 && login->sasl_step != 3)
             server_login_fail(server, "server login failed: failed to verify server signature");
-        login->is_authenticated = true;
+        else
+            login->is_authenticated = true;
         break;
     case AUTHENTICATION_CLEARTEXT:
         if (password == NULL)

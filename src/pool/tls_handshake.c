@@ -64,7 +64,11 @@ static struct tls_handshake *make(struct conn *conn, struct tls_context *context
 struct tls_handshake *tls_handshake_accept(struct conn *conn, struct tls_context *context,
                                            tls_handshake_over *over)
 {
-    return make(conn, context, over);
+    struct tls_handshake *handshake = make(conn, context, over);
+
+    if (handshake != NULL)
+        handshake->accepts = true;
+    return handshake;
 }
 
 struct tls_handshake *tls_handshake_connect(struct conn *conn, struct tls_context *context,
@@ -143,7 +147,7 @@ static void post_step(struct tls_handshake *handshake)
     handshake->job = (struct job){
         .letter.open = step_done,
         .run = step_run,
-        .kind = JOB_TLS,
+        .kind = handshake->accepts ? JOB_TLS_ACCEPT : JOB_TLS_CONNECT,
         .core_index = core->index,
     };
     handshake->job_in_flight = core->ports->post_job(core, &handshake->job);
@@ -186,6 +190,7 @@ static void step_done(struct letter *letter, void *context)
         end(handshake, TLS_HANDSHAKE_FAILED, "out of memory");
         return;
     }
+    handshake->has_answered = handshake->has_answered || handshake->output_bytes > 0;
     free(handshake->output);
     handshake->output = NULL;
     handshake->output_bytes = 0;
@@ -216,8 +221,10 @@ static bool keep_input(struct tls_handshake *handshake, const void *data, size_t
     struct buffer_pool *buffers = handshake->conn->loop->buffers;
     struct buffer *waiting = handshake->waiting;
     size_t total = handshake->waiting_bytes + bytes;
+    uint32_t bytes_max = handshake->accepts && !handshake->has_answered ? TLS_HELLO_BYTES_MAX
+                                                                        : TLS_HANDSHAKE_BYTES_MAX;
 
-    if (bytes > TLS_HANDSHAKE_BYTES_MAX - handshake->total_bytes)
+    if (bytes > bytes_max - handshake->total_bytes)
         return false;
     if (waiting == NULL || total > waiting->bytes_max) {
         struct buffer *bigger = buffer_park(buffers, total);

@@ -25,6 +25,7 @@ public class DriveJdbc {
         Properties settings = new Properties();
         settings.setProperty("user", System.getenv("PGUSER"));
         settings.setProperty("password", System.getenv("PGPASSWORD"));
+        settings.setProperty("sslmode", System.getenv("PGSSLMODE"));
         for (int i = 0; i < more.length; i += 2) settings.setProperty(more[i], more[i + 1]);
         return DriverManager.getConnection("jdbc:postgresql://" + System.getenv("PGHOST") + ":"
             + System.getenv("PGPORT") + "/" + System.getenv("PGDATABASE"), settings);

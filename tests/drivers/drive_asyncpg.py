@@ -14,8 +14,7 @@ TEXT = "it's \"quoted\" \\ ä€🐘"
 
 
 async def connect(**more):
-    # straight to PostgreSQL and through the pooler alike: no SSL attempt is made
-    return await asyncpg.connect(ssl=False, **more)
+    return await asyncpg.connect(ssl=os.environ["PGSSLMODE"], **more)
 
 
 async def attempt(step, about, work):
@@ -234,7 +233,7 @@ async def discard(conn, other):
 
 
 async def pools():
-    async with asyncpg.create_pool(ssl=False, min_size=2, max_size=4) as pool:
+    async with asyncpg.create_pool(ssl=os.environ["PGSSLMODE"], min_size=2, max_size=4) as pool:
         async def work(number):
             async with pool.acquire() as conn:
                 async with conn.transaction():

@@ -102,7 +102,7 @@ func exec(on asker, what string, args ...interface{}) {
 }
 
 func open(more string) *sql.DB {
-	db, err := sql.Open("postgres", "sslmode=disable "+more)
+	db, err := sql.Open("postgres", "sslmode="+os.Getenv("PGSSLMODE")+" "+more)
 	must(err)
 	return db
 }
@@ -364,7 +364,7 @@ func discard(conn *sql.Conn, other *sql.Conn) {
 }
 
 func listen(db *sql.DB) {
-	listener := pq.NewListener("sslmode=disable", time.Second, time.Minute, nil)
+	listener := pq.NewListener("sslmode="+os.Getenv("PGSSLMODE"), time.Second, time.Minute, nil)
 	must(listener.Listen("news"))
 	exec(db, "select pg_notify('news', $1)", "it is here")
 	heard := <-listener.Notify

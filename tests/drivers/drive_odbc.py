@@ -20,7 +20,7 @@ def connect(autocommit=True, **more):
     library = glob.glob("/usr/lib/*/odbc/psqlodbcw.so")[0]
     words = {"Driver": library, "Server": os.environ["PGHOST"], "Port": os.environ["PGPORT"],
              "Database": os.environ["PGDATABASE"], "Uid": os.environ["PGUSER"],
-             "Pwd": os.environ["PGPASSWORD"], "SSLmode": "disable", **more}
+             "Pwd": os.environ["PGPASSWORD"], "SSLmode": os.environ["PGSSLMODE"], **more}
     return pyodbc.connect(";".join(f"{key}={value}" for key, value in words.items()), autocommit=autocommit)
 
 

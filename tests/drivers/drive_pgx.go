@@ -87,7 +87,7 @@ func exec(on asker, what string, args ...interface{}) {
 }
 
 func open(mode, capacity int) *pgx.Conn {
-	config, err := pgx.ParseConfig("sslmode=disable")
+	config, err := pgx.ParseConfig("sslmode=" + os.Getenv("PGSSLMODE"))
 	must(err)
 	config.BuildStatementCache = func(conn *pgconn.PgConn) stmtcache.Cache {
 		return stmtcache.New(conn, mode, capacity)
@@ -338,7 +338,7 @@ func discard(conn *pgx.Conn, other *pgx.Conn) {
 }
 
 func pool() {
-	config, err := pgxpool.ParseConfig("sslmode=disable pool_max_conns=5")
+	config, err := pgxpool.ParseConfig("pool_max_conns=5 sslmode=" + os.Getenv("PGSSLMODE"))
 	must(err)
 	shared, err := pgxpool.ConnectConfig(ctx, config)
 	must(err)

@@ -12,7 +12,8 @@ const show = (value) => (Buffer.isBuffer(value) ? 'bytes:' + value.toString('hex
 const rows = (result) => result.map((found) => '(' + Object.values(found).map(show).join(',') + ')').join('');
 
 // One connection each, so that it is known who speaks.
-const connect = (more) => postgres({ max: 1, fetch_types: true, onnotice: () => {}, ...more });
+const ssl = process.env.PGSSLMODE === 'require' ? { rejectUnauthorized: false } : false;
+const connect = (more) => postgres({ max: 1, fetch_types: true, onnotice: () => {}, ssl, ...more });
 
 async function attempt(step, about, work) {
   try {
@@ -183,7 +184,7 @@ async function discard(sql, other) {
 }
 
 async function pool() {
-  const shared = postgres({ max: 5, fetch_types: false });
+  const shared = postgres({ max: 5, fetch_types: false, ssl });
   const found = await Promise.all(Array.from({ length: 200 }, (_, i) => shared`select ${i}::int * 7 as n`));
   say('pool', found.reduce((sum, result) => sum + result[0].n, 0));
   await shared.end();

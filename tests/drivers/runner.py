@@ -24,6 +24,7 @@ TOP = os.path.abspath(os.path.join(HERE, "..", ".."))
 sys.path.insert(0, os.path.join(TOP, "tests", "integration"))
 sys.dont_write_bytecode = True
 
+import certificates  # noqa: E402
 import harness  # noqa: E402
 
 BUILD = os.path.join(os.path.dirname(harness.POOLER_BIN), "drivers")
@@ -35,7 +36,8 @@ PYTHON = "/usr/bin/python3"
 
 # How the pooler stands between; None is no pooler. Two servers and at least three clients of each
 # program, so that a client's server really changes. `evict`: a server keeps one statement only, so
-# that nearly each Bind needs a Parse first. `workers`: the two servers are on different cores.
+# that nearly each Bind needs a Parse first. `workers`: the two servers are on different cores. `tls`: both sides are in TLS,
+# the driver's by its own library.
 TRANSACTION = {"pool_mode": "transaction"}
 WAYS = {
     "straight": None,
@@ -43,6 +45,7 @@ WAYS = {
     "transaction": TRANSACTION,
     "evict": {**TRANSACTION, "max_prepared_statements": 1},
     "workers": TRANSACTION,
+    "tls": TRANSACTION,
     "off": {**TRANSACTION, "max_prepared_statements": 0},
 }
 # What the way `console` asks, each driver in each way it has of asking; what must come is made of the plain protocol's
@@ -56,7 +59,8 @@ CONSOLE_DRIVERS = ("psycopg", "asyncpg", "psycopg2", "jdbc", "node-pg", "go", "p
 WAYS_RUN = [way for way in WAYS if way != "off"]
 OWN_SETTINGS = {"workers": "[pgsplice]\nworker_threads = 2\npool_shards = 2\n"}
 OWN_SETTINGS_ELSE = "[pgsplice]\nworker_threads = 1\n"
-SHARED_SERVERS = ("transaction", "evict", "workers", "off")
+SHARED_SERVERS = ("transaction", "evict", "workers", "tls", "off")
+OTHER_THAN_TLS = {"server_tls_sslmode": "disable"}
 
 # Steps that some ways cannot do: a NOTIFY finds a listening server only where the client owns it.
 STEPS_LEFT_OUT = {way: ("listen",) for way in SHARED_SERVERS}
@@ -68,7 +72,8 @@ class Driver:
     of it; `build` makes what is run under BUILD, and may not fail."""
 
     def __init__(self, name, have, run, build=None, env=None, fetch=None, packages=None,
-                 servers=2):
+                 servers=2, has_tls=True):
+        self.has_tls = has_tls
         self.name, self.have, self.run, self.env = name, have, run, env or {}
         self.fetch, self.build, self.packages = fetch or [], build or [], packages or name
         self.servers = servers  # of the pool, where clients share them
@@ -111,7 +116,7 @@ def rust():
                     f"rm -rf {home}/source && cp -r {here('rust')} {home}/source"],
                    ["/usr/bin/cargo", "build", "--offline", "--jobs", "2", "--quiet",
                     "--manifest-path", f"{home}/source/Cargo.toml"]],
-                  env={"CARGO_HOME": home, "CARGO_TARGET_DIR": target, "RUSTC": "/usr/bin/rustc"})
+                  has_tls=False, env={"CARGO_HOME": home, "CARGO_TARGET_DIR": target, "RUSTC": "/usr/bin/rustc"})
 
 
 def go(name, package):
@@ -248,6 +253,7 @@ class Bench:
 def run_program(run, port, database, folder):
     env = {**os.environ, **run.driver.env, "DRIVE_COMMANDS": "\n".join(CONSOLE_COMMANDS), "PGHOST": "127.0.0.1", "PGPORT": str(port), "PGUSER": "u_scram",
            "PGPASSWORD": harness.PASSWORD, "PGDATABASE": database, "DRIVE_WAY": run.way,
+           "PGSSLMODE": "require" if run.way == "tls" else "disable", "NODE_TLS_REJECT_UNAUTHORIZED": "0",
            "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TZ": "UTC"}
     out, errors = os.path.join(folder, "transcript"), os.path.join(folder, "errors")
     started = time.monotonic()
@@ -289,12 +295,16 @@ def run_way(driver, way, postgres, folder):
     if WAYS[way] is None:
         run_program(run, postgres.port, database, folder)
         return run
+    bench, tls = Bench(postgres, folder), OTHER_THAN_TLS
+    if way == "tls":
+        made = certificates.of(bench)
+        tls = {**made.of_clients("server", sslmode="require"), **made.of_servers(sslmode="verify-full")}
     pooler = harness.Pooler(
-        Bench(postgres, folder), databases={database: postgres.address(database)},
+        bench, databases={database: postgres.address(database)},
         userlist={"u_scram": harness.PASSWORD, "admin": ""}, name="p",
         extra=OWN_SETTINGS.get(way, OWN_SETTINGS_ELSE), auth_type="scram-sha-256",
         ignore_startup_parameters="extra_float_digits", log_connections=0, server_login_retry=1,
-        **{"default_pool_size": driver.servers, **WAYS[way]})
+        **{"default_pool_size": driver.servers, **WAYS[way], **tls})
     try:
         run_program(run, pooler.port, database, folder)
         if pooler.process.poll() is not None:
@@ -398,6 +408,9 @@ def run_driver(driver, ways, postgres, folder, show):
     if not ways:
         report.append(f"ran     {driver.name} straight ({len(straight.lines)} lines, {straight.took:.1f} s)")
     for way in ways:
+        if way == "tls" and not driver.has_tls:
+            report.append(f"skipped {driver.name} tls: its TLS library is not among Debian's crates")
+            continue
         run = run_way(driver, way, postgres, folder)
         differs, rules = compare(straight, run) if not run.problem else ("", [])
         used += [rule for _, rule in rules]
@@ -449,6 +462,8 @@ def main():
     try:
         postgres = harness.Postgres.create(os.path.join(folder, "postgres"))
         postgres.start()
+        if "tls" in ways:
+            postgres.of_one_test(**certificates.of_run(folder).of_postgres())
 
         def one(driver):
             try:

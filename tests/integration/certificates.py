@@ -216,9 +216,13 @@ class Certificates:
 
 def of(test):
     """The certificates of the run that this test belongs to."""
+    return of_run(os.path.dirname(test.folder))
+
+
+def of_run(folder):
     if not os.path.exists(OPENSSL):
         raise Skip("openssl is not installed")
-    folder = os.path.join(os.path.dirname(test.folder), "certificates")
+    folder = os.path.join(folder, "certificates")
     with contextlib.ExitStack() as stack:
         lock = stack.enter_context(open(folder + ".lock", "w"))
         fcntl.flock(lock, fcntl.LOCK_EX)  # two jobs, one maker

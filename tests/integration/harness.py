@@ -43,6 +43,16 @@ def ours(function):
     return function
 
 
+# All TCP connections of clients and servers are in TLS (runner.py --tls).
+all_in_tls = False
+
+
+def plain(function):
+    """A test that is about connections without TLS, or about bytes where TLS would be."""
+    function.plain = True
+    return function
+
+
 def slow(seconds):
     """A test that may take longer than the usual limit."""
     def mark(function):
@@ -97,6 +107,13 @@ class Variant:
 
     def strips(self, table):
         return self.key if table == self.table else None
+
+
+def is_sanitized():
+    """Memory is not what it would be."""
+    with open(POOLER_BIN, "rb") as file:
+        binary = file.read()
+    return b"__asan_init" in binary or b"__tsan_init" in binary
 
 
 def without_option(entry, key):
@@ -183,6 +200,11 @@ def process_runs(pid):
             return file.read().rsplit(")", 1)[1].split()[0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def certificates_of_run(folder):
+    import certificates  # which stands on this file
+    return certificates.of_run(folder)
 
 
 # ---- PostgreSQL ---------------------------------------------------------------------------------
@@ -332,6 +354,8 @@ include_if_exists = 'of_one_test.conf'
             with open(os.path.join(self.data, "pg_hba.conf"), "w") as file:
                 file.write(self.HBA)
             self.reload()
+        if all_in_tls:
+            self.of_one_test(**certificates_of_run(os.path.dirname(self.folder)).of_postgres())
         with self.admin() as admin:
             admin.query("select pg_terminate_backend(pid, 5000) from pg_stat_activity "
                         "where backend_type = 'client backend' and pid <> pg_backend_pid()")
@@ -543,6 +567,8 @@ class Pooler:
                          "unix_socket_dir": self.folder, "auth_type": "trust",
                          "auth_file": self.userlist_file, "admin_users": "admin",
                          "stats_users": "stats", "logfile": self.log_file}
+        if all_in_tls:
+            self.settings.update(certificates_of_run(os.path.dirname(test.folder)).of_clients("server", sslmode="allow"))
         self.settings.update(settings)
         self.peers = dict(peers or {})
         self.extra = extra

@@ -15,6 +15,8 @@ import time
 
 # A test that is expected to fail waits for less (harness.Variant).
 patience = 1.0
+# What makes another socket of each TCP one (runner.py --tls: tls_wire.prefer).
+wrap_tcp = None
 
 
 def patient(seconds):
@@ -331,8 +333,8 @@ class Client:
         self.socket.settimeout(timeout)
         try:
             self.socket.connect(address)
-            if tls:
-                self.socket = tls(self.socket)
+            if tls or (wrap_tcp and not host.startswith("/")):
+                self.socket = (tls or wrap_tcp)(self.socket)
         except (OSError, Closed):
             self.socket.close()
             raise

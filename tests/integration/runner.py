@@ -22,21 +22,25 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 
 import harness  # noqa: E402
+import pgwire  # noqa: E402
 import tables  # noqa: E402
+import tls_wire  # noqa: E402
 
 SECONDS_MAX = 15.0
 LOG_TAIL = 2000
 STATUS_PASSED, STATUS_FAILED, STATUS_SKIPPED = 0, 1, 2
 
 
-def collect(names):
+def collect(names, all_in_tls):
     found = []
     for path in sorted(glob.glob(os.path.join(HERE, "test_*.py"))):
         module = importlib.import_module(os.path.basename(path)[:-3])
         for key, value in list(vars(module).items()):
             if key.startswith("test_") and callable(value):
                 full = f"{module.__name__[5:]}.{key[5:]}"
-                for name, test in [(full, value)] + variants(full, value):
+                if all_in_tls and (full.startswith("tls_") or getattr(value, "plain", False)):
+                    continue
+                for name, test in [(full, value)] + ([] if all_in_tls else variants(full, value)):
                     if not names or any(part in name for part in names):
                         found.append((name, test))
     return found
@@ -177,8 +181,12 @@ def main():
     options.add_argument("--slowest", type=int, default=0, metavar="N")
     options.add_argument("--all", action="store_true",
                          help="with PgBouncer, run the tests of what only pgsplice does, too")
+    options.add_argument("--tls", action="store_true",
+                         help="all TCP connections in TLS, of clients and servers; without the tests that are about it, or about plain ones")
     arguments = options.parse_args()
-    tests = collect(arguments.names)
+    if arguments.tls:
+        harness.all_in_tls, pgwire.wrap_tcp = True, tls_wire.prefer
+    tests = collect(arguments.names, arguments.tls)
     if arguments.list:
         print("\n".join(name for name, _ in tests))
         return 0

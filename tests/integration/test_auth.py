@@ -6,7 +6,7 @@ import signal
 import struct
 
 import pgwire
-from harness import PASSWORD, covers, eventually, ours, refused, same
+from harness import PASSWORD, covers, eventually, ours, plain, refused, same
 from pgwire import message, sasl_initial, scram_secret, startup, text
 
 SECRETS = {"plain": lambda user: PASSWORD,
@@ -68,6 +68,7 @@ def test_md5_asks_with_a_fresh_salt(t):
         same(c.value("select 1"), "1")
 
 
+@plain
 def test_scram_offers_one_mechanism(t):
     pooler = t.pooler(auth_type="scram-sha-256", userlist=secrets("plain"))
     with pooler.open() as c:
@@ -330,6 +331,7 @@ def at_sasl(pooler, user="app"):
     return c
 
 
+@plain
 def test_other_mechanisms_are_refused(t):
     pooler = t.pooler(auth_type="scram-sha-256", userlist=secrets("plain"))
     for mechanism in ("SCRAM-SHA-256-PLUS", "SCRAM-SHA-1", "PLAIN", ""):
@@ -338,6 +340,7 @@ def test_other_mechanisms_are_refused(t):
             same(c.fatal().text, "client selected an invalid SASL authentication mechanism")
 
 
+@plain
 def test_channel_binding_is_refused(t):
     pooler = t.pooler(auth_type="scram-sha-256", userlist=secrets("plain"))
     with at_sasl(pooler) as c:

@@ -3,7 +3,7 @@
 import os
 
 import pgwire
-from harness import eventually, ours, refused, same, slow
+from harness import eventually, ours, plain, refused, same, slow
 from pgwire import extended, query, sync
 
 SLEEP = "select pg_sleep(20)"
@@ -123,6 +123,7 @@ def test_cancel_arrives_though_its_sender_resets_at_once(t):
     cancel_by_senders_that_do_not_wait(t, canceller)
 
 
+@plain
 def test_cancel_after_an_encryption_request_works(t):
     pooler = t.pooler(pool_mode="transaction")
     with pooler.connect() as c:

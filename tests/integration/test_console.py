@@ -10,7 +10,7 @@ import time
 
 import pgwire
 import tables
-from harness import as_os_user, eventually, matches, ours, refused, same, slow, within
+from harness import as_os_user, eventually, matches, ours, plain, refused, same, slow, within
 from pgwire import query
 
 
@@ -145,6 +145,7 @@ def test_console_survives_a_very_long_query(t):
         same(console.do("show version"), "SHOW")
 
 
+@plain
 @ours
 @slow(30)
 def test_answers_that_nobody_reads_take_no_more_than_some_memory(t):
@@ -1293,6 +1294,7 @@ def test_kill_rows(t):
         pooler.usable()
 
 
+@plain
 @ours
 @command_row("KILL_CLIENT", "invalid client pointer supplied", "client not found")
 def test_kill_client_row(t):

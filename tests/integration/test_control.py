@@ -8,7 +8,7 @@ import threading
 import time
 
 import pgwire
-from harness import covers, eventually, ours, refused, same, slow, within
+from harness import covers, eventually, ours, plain, refused, same, slow, within
 from pgwire import query
 
 FOUR = "[pgsplice]\nworker_threads = 4\n"
@@ -494,6 +494,7 @@ def test_suspend_stops_everything_and_resume_loses_nothing(t):
     crowd.finish()
 
 
+@plain
 @ours
 def test_new_connections_wait_until_resume(t):
     pooler = spread(t)

@@ -6,7 +6,8 @@ import pwd
 import re
 import struct
 
-from harness import (OS_USER, PASSWORD, POOLER_BIN, Skip, covers, eventually, ours, refused, same)
+from harness import (OS_USER, PASSWORD, POOLER_BIN, Skip, covers, eventually, ours, plain, refused,
+                     same)
 from pgwire import startup
 from test_auth import secrets
 from test_kernel import compiled
@@ -111,6 +112,7 @@ def test_trust_still_needs_a_known_name(t):
                    f"{method} is asked of known and unknown users")
 
 
+@plain
 def test_unix_sockets_have_local_lines_and_tcp_has_host_lines(t):
     pooler = hba_pooler(t, "local all all password\nhost all all 0.0.0.0/0 md5\n"
                            "hostssl all all ::/0 trust\nhostnossl all all ::/0 scram-sha-256\n")
@@ -148,6 +150,7 @@ def test_refusals_are_logged_with_who_and_whence(t):
     pooler.wait_log(f"pooler error: {REJECTED}")
 
 
+@plain
 @ours
 def test_log_names_what_no_line_matched(t):
     pooler = hba_pooler(t, "host all other 127.0.0.1/32 reject\n")

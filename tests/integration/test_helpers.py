@@ -6,7 +6,7 @@ import resource
 import time
 
 import pgwire
-from harness import PASSWORD, Skip, eventually, ours, same, slow
+from harness import PASSWORD, Skip, eventually, ours, plain, same, slow
 from pgwire import message, startup, text
 
 HASH_THREADS, LATE_THREADS, WAITING_MAX = 2, 1, 4096
@@ -51,6 +51,7 @@ def test_hashing_has_the_lowest_priority_and_workers_have_not(t):
     same(set(found["worker-0"]), {(SCHED_OTHER, 0)})
 
 
+@plain
 @ours
 @slow(60)
 def test_a_full_queue_refuses_more_logins_and_nobody_else_notices(t):

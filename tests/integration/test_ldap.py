@@ -249,7 +249,7 @@ def test_silent_server_costs_its_time_and_no_more(t):
             pooler.connect(password="Ldap-pw")
         within(started, 0.9, 3, "the login")
         # The helper is free again.
-        pooler.wait_log("1 by LDAP, 0 cancelled, 0 refused")
+        pooler.wait_log("1 passwords checked by LDAP, 0 cancelled, 0 refused")
 
 
 @ours

@@ -13,8 +13,8 @@ import struct
 import subprocess
 
 import pgwire
-from harness import (OS_USER, POOLER_BIN, Skip, covers, eventually, give_to_os_user, matches, ours, process_runs,
-                     refused, same)
+from harness import (OS_USER, POOLER_BIN, Skip, covers, eventually, give_to_os_user, matches, ours,
+                     plain, process_runs, refused, same)
 from pgwire import query
 
 LINE = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} \S+ \[\d+\] "
@@ -466,6 +466,7 @@ def test_start_is_logged(t):
     same(pid, str(pooler.process.pid))
 
 
+@plain
 def test_life_of_a_client_and_a_server_is_logged(t):
     pooler = t.pooler(pool_mode="transaction")
     with pooler.connect() as c:
@@ -507,6 +508,7 @@ def test_unnamed_clients_are_logged_as_such(t):
     pooler.wait_log(r"C-0x[0-9a-f]+: \(nodb\)/\(nouser\)@127\.0\.0\.1:\d+ closing because: old V2 ")
 
 
+@plain
 def test_client_without_a_byte_leaves_no_line(t):
     pooler = t.pooler(tcp_defer_accept=0)
     pooler.usable()
@@ -601,6 +603,7 @@ INFO, WARNING = 6, 4
 LOCAL3, DAEMON, AUTH = 19 * 8, 3 * 8, 4 * 8
 
 
+@plain
 @covers("settings", "syslog", "syslog_ident", "syslog_facility")
 def test_syslog_gets_the_text_with_facility_ident_and_pid(t):
     syslog = Syslog(t)

@@ -4,7 +4,7 @@ import os
 import re
 import subprocess
 
-from harness import PASSWORD, POSTGRES_BIN, Skip, eventually, matches, ours, same, slow
+from harness import PASSWORD, POSTGRES_BIN, Skip, eventually, matches, ours, plain, same, slow
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -83,6 +83,7 @@ def test_psql_over_the_unix_socket(t):
     same(psql(t, pooler, "select 1", host=pooler.folder).stdout, "1\n")
 
 
+@plain
 def test_psql_with_tls_preferred_falls_back(t):
     pooler = t.pooler()
     for mode in ("prefer", "allow", "disable"):

@@ -4,7 +4,7 @@ import struct
 import time
 
 import pgwire
-from harness import matches, ours, refused, same, slow
+from harness import matches, ours, plain, refused, same, slow
 from pgwire import (bind, close, copy_data, copy_done, copy_fail, describe, execute, extended,
                     flush,
                     message, parse, query, startup, sync, text)
@@ -325,6 +325,7 @@ def test_terminate_ends_the_connection(t):
 
 # ---- before the startup packet ------------------------------------------------------------------
 
+@plain
 def test_encryption_requests_are_declined_in_any_order(t):
     pooler = t.pooler()
     for order in ("s", "g", "sg", "gs", "ssgg", "gsgs"):
@@ -336,6 +337,7 @@ def test_encryption_requests_are_declined_in_any_order(t):
             same(c.value("select 1"), "1")
 
 
+@plain
 def test_bytes_behind_an_encryption_request_are_refused(t):
     # An attacker in the middle could slip them in before TLS begins.
     pooler = t.pooler()
@@ -593,6 +595,7 @@ def test_named_statement_cut_at_every_position_is_understood(t):
             same((result.types, result.rows), ("12DC3Z", [("v",)]), f"cut at {cut}")
 
 
+@plain
 @ours
 def test_single_bytes_are_understood(t):
     pooler = t.pooler(pool_mode="transaction")

@@ -10,8 +10,8 @@ import threading
 import time
 
 import pgwire
-from harness import (POSTGRES_BIN, PASSWORD, as_os_user, eventually, free_port, give_to_os_user,
-                     matches, ours, process_runs, refused, same, slow)
+from harness import (PASSWORD, POSTGRES_BIN, as_os_user, eventually, free_port, give_to_os_user,
+                     matches, ours, plain, process_runs, refused, same, slow)
 from pgwire import copy_data, copy_done, message, query
 from test_programs import conninfo
 from test_restart import first_of, next_of
@@ -107,6 +107,7 @@ def physical(t, **settings):
 
 # ---- login --------------------------------------------------------------------------------------
 
+@plain
 @ours
 def test_logical_client_has_a_server_of_its_own(t):
     pooler = t.pooler(pool_mode="transaction", default_pool_size=5)
@@ -124,6 +125,7 @@ def test_logical_client_has_a_server_of_its_own(t):
     pooler.wait_log("login attempt: db=app user=app tls=no replication=no")
 
 
+@plain
 @ours
 def test_physical_client_has_a_server_of_its_own(t):
     pooler = physical(t)

@@ -4,7 +4,7 @@ import ssl
 
 import certificates
 import pgwire
-from harness import PASSWORD, eventually, matches, ours, refused, same
+from harness import PASSWORD, eventually, matches, ours, refused, same, slow
 from pgwire import scram_secret
 from tls_wire import V1_2, V1_3, Offer, client_context
 
@@ -159,6 +159,7 @@ def test_cert_without_tls_is_refused(t):
 
 
 @ours
+@slow(40)
 def test_maps_of_certificates(t):
     ident = ("# names of certificates, and whom they may be\n"
              "people alice.example app\npeople other app\n"

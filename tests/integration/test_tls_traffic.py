@@ -4,12 +4,13 @@ import hashlib
 import os
 import random
 import re
+import select
 import subprocess
 import threading
 
 import certificates
 import pgwire
-from harness import POSTGRES_BIN, eventually, matches, ours, refused, same, slow
+from harness import POSTGRES_BIN, eventually, is_sanitized, matches, ours, refused, same, slow
 from pgwire import bind, close, copy_data, copy_done, describe, execute, extended, parse, query, sync
 from test_cancel import SLEEP, running
 from test_isolation import converse
@@ -101,6 +102,53 @@ def test_slow_reader_stops_only_himself(t):
     slow_one.vanish()
 
 
+@ours
+@slow(60)
+def test_many_slow_readers_stop_nobody_else(t):
+    """More of them than there are receive buffers. Each gets all of his rows in the end."""
+    pooler = both_sides(t, default_pool_size=45, extra="[pgsplice]\nworker_threads = 1\nreceive_buffer_count_max = 128\n")
+    readers = [pooler.connect(tls=Offer(), receive_bytes=8192, timeout=30) for _ in range(40)]
+    for i, c in enumerate(readers):
+        c.send(query(f"select '<{i}>' || repeat('r', 2000) from generate_series(1, 600)"))
+    with pooler.connect(tls=Offer(), timeout=10) as other:
+        for i in range(20):
+            same(other.value(f"select repeat('o', 30000) || {i}"), "o" * 30000 + str(i))
+        other.send(query("select length('" + "p" * 2000000 + "')"))
+        same(other.results(10).value(), "2000000")
+    for i, c in enumerate(readers):
+        same(set(c.results(20).rows), {(f"<{i}>" + "r" * 2000,)})
+        c.vanish()
+
+
+@ours
+@slow(30)
+def test_client_that_only_sends_stops_only_himself(t):
+    """Questions without end, and no answer is read: what waits in us is bounded."""
+    pooler = both_sides(t, default_pool_size=2, extra="[pgsplice]\nworker_threads = 1\n")
+    sender = pooler.connect(tls=Offer(), receive_bytes=4096)
+    sender.socket.raw.setblocking(False)
+    before, sent, data = pooler.memory(), 0, b""
+    wire = query("select repeat('a', 10000)" + " " * 2000)
+    while True:
+        if not data:
+            data = sender.socket.sealed(wire * 5)
+        try:
+            sent = sender.socket.raw.send(data)
+            data = data[sent:]
+        except BlockingIOError:
+            if sender_is_stopped(sender):
+                break
+    with pooler.connect(tls=Offer()) as other:
+        same(other.value("select 1"), "1")
+    assert is_sanitized() or pooler.memory() - before < 8 << 20, pooler.memory() - before
+    sender.vanish()
+
+
+def sender_is_stopped(client):
+    """Nothing more is taken for a while."""
+    return not select.select([], [client.socket.raw], [], 0.5)[1]
+
+
 # ---- small, many --------------------------------------------------------------------------------
 
 def test_pipelines_of_the_extended_protocol(t):
@@ -177,6 +225,7 @@ def test_copy_in_that_fails_and_copy_that_is_cut_off(t):
         same(c.value("select count(*) from cut_copy"), "0")
 
 
+@ours
 def test_pgbench_over_tls(t):
     pooler = both_sides(t, default_pool_size=4)
     script = os.path.join(t.folder, "script.sql")
@@ -247,13 +296,16 @@ def test_cancel_requests_go_to_servers_as_their_mode_says(t):
 
 @ours
 def test_cancel_requests_reach_servers_of_the_rules_before(t):
-    """Who is in a long query while TLS is switched off or on can still be cancelled."""
+    """Who is in a long query while TLS is switched off or on, or its host is called otherwise, can still be cancelled."""
     pooler = both_sides(t)
-    for mode in ("disable", "verify-full"):
+    for change in ({"server_tls_sslmode": "disable"}, {"server_tls_sslmode": "verify-full"}, "elsewhere.invalid"):
         with pooler.connect(tls=Offer()) as c:
             c.send(query(SLEEP))
             running(t)
-            pooler.change(server_tls_sslmode=mode)
+            if isinstance(change, str):
+                pooler.databases["app"] = f"host={change} port={t.postgres.port} dbname=app"
+                change = {}
+            pooler.change(**change)
             same(pooler.cancel(c.key), [])
             same(c.results().errors[0].sqlstate, "57014")
 
@@ -281,6 +333,24 @@ def test_cancel_arrives_though_its_sender_hangs_up_behind_the_handshake(t):
                 hang_up(c, how)
             for c in clients:
                 same(c.results().errors[0].sqlstate, "57014", how)
+
+
+@ours
+def test_cancel_requests_know_the_host_that_the_server_had(t):
+    """The entry has another host by now, which the server's certificate is not for."""
+    made = certificates.of(t)
+    t.postgres.of_one_test(**made.of_postgres("localhost"))
+    here = t.postgres.address("app")
+    pooler = t.pooler(pool_mode="transaction", databases={"app": re.sub(r"host=\S+", "host=localhost", here)},
+                      **made.of_clients("server", sslmode="require"), **made.of_servers(sslmode="verify-full"))
+    pooler.console_host = pooler.folder
+    with pooler.connect(tls=Offer()) as c:
+        c.send(query(SLEEP))
+        running(t)
+        pooler.databases["app"] = re.sub(r"host=\S+", "host=127.0.0.1", here)
+        pooler.change()
+        same(pooler.cancel(c.key), [])
+        same(c.results().errors[0].sqlstate, "57014")
 
 
 @ours

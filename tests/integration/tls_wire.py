@@ -57,6 +57,12 @@ class Offer:
         return secured
 
 
+def prefer(raw):
+    """TLS if the other side has it (runner.py --tls)."""
+    raw.sendall(pgwire.ssl_request())
+    return TlsSocket(raw, client_context()).handshake() if raw.recv(1) == b"S" else raw
+
+
 def ask(raw):
     """SSLRequest, which must be granted."""
     raw.sendall(pgwire.ssl_request())

@@ -49,7 +49,7 @@ static inline bool sim_jobs_post(struct sim_jobs *jobs, struct job *job)
     }
     if (job->kind == JOB_OS_USER)
         job->run = jobs->run_os_user;
-    else if (job->kind != JOB_HASH && job->kind != JOB_TLS)
+    else if (job->kind != JOB_HASH && job->kind != JOB_TLS_ACCEPT && job->kind != JOB_TLS_CONNECT)
         job->run = jobs->run_check;
     jobs->jobs[jobs->count++] = (struct sim_job){.job = job, .next_us = sim_jobs_later(jobs)};
     return true;

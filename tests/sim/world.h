@@ -197,6 +197,7 @@ struct world {
     enum demand client_demand, server_demand;
     /* TLS, on both sides; whether it must be, in each configuration of the run. PostgreSQL may speak it. */
     bool has_tls, demands_client_tls, demands_server_tls, servers_speak_tls;
+    bool reads_are_whole; /* what is written at once is received at once, if it is little */
     unsigned long long tls_clients, tls_servers, tls_cancels;
     bool carol_is_scram_only; /* no plain password of her is configured */
     bool looks_up;            /* auth_file knows the one who runs auth_query only */

@@ -31,8 +31,9 @@ struct prepared {
 /* A backend. */
 struct session {
     struct wire wire;
-    bool was_asked; /* SSLRequest */
-    bool is_silent; /* what it gets is for nobody, and it answers no more */
+    bool was_asked;   /* SSLRequest */
+    bool is_smuggled; /* there were bytes behind its answer */
+    bool is_silent;   /* what it gets is for nobody, and it answers no more */
     struct heap in, out;
     unsigned id;
     bool is_started; /* its packet was read: a session, and logged in unless login_step says */
@@ -690,6 +691,17 @@ static void ssl_requested(struct session *session)
         heap_put(&session->out, happens(2) ? "S" : "N", 1);
         heap_put(&session->out, rest, 1 + sim_below(world.sim, sizeof(rest) - 1));
         session->is_silent = true;
+        if (session->out.data[session->out.begin] == 'N' || happens(2))
+            break;
+        /* And the server itself goes on. */
+        session->is_silent = false;
+        session->is_smuggled = world.reads_are_whole;
+        if (sim_peer_write(session->wire.peer, session->out.data + session->out.begin,
+                           heap_bytes(&session->out)) < heap_bytes(&session->out))
+            session->is_over = true;
+        else
+            wire_start_tls(&session->wire, wire_contexts.postgres);
+        session->out.begin = session->out.end;
         break;
     case 3:
         heap_put(&session->out, "S", 1);
@@ -727,6 +739,7 @@ static void start_session(struct session *session, const uint8_t *packet, size_t
         return;
     }
     assert(session->wire.session != NULL || !world.demands_server_tls);
+    assert(!session->is_smuggled);
     if (code == CANCEL_CODE) {
         assert(bytes == 16);
         world_log("session %u is a cancel request", session->id);

@@ -2277,6 +2277,10 @@ static void user_step(struct user *user)
                heap_bytes(&user->in) > 0 || sim_peer_is_reset(user->wire.peer) ||
                handshake_may_fail(user) ||
                (world.has_dropped && (world.is_chaos || user->owner <= world.chaos_owner_last)));
+        /* The end is said on TLS, too. */
+        if (!world.is_chaos && wire_is_up(&user->wire) && user->is_fatal && !user->is_leaving &&
+            !user->is_slow && user->owner > world.chaos_owner_last)
+            assert(user->wire.has_goodbye || sim_peer_is_reset(user->wire.peer));
         /* Whoever was sent away comes again when there may be room. */
         if (user->is_fatal)
             user->connects_again_us = world_now_us() + sim_below(world.sim, PAUSE_US_MAX);

@@ -140,6 +140,8 @@ static void look(struct vandal *vandal, const uint8_t *bytes, size_t count)
         return;
     }
     assert(memchr("SNE", vandal->seen[0], 3) != NULL);
+    if (vandal->harm == HARM_SMUGGLES && world.reads_are_whole)
+        assert(vandal->seen[0] == 'E');
     if (vandal->seen[0] == 'S' && vandal->seen_bytes > 1)
         assert(vandal->seen[1] == 0x15); /* an alert */
 }
@@ -243,9 +245,9 @@ static void vandal_step(struct vandal *vandal)
     }
     if (wire_is_up(wire) && !vandal->has_begun && !is_cut)
         do_harm(vandal);
-    /* Its end is the pooler's affair, but for those who go away. Who was never refused says so at last. */
+    /* In the chaos its end is the pooler's affair, but for those who go away by themselves. */
     if (wire_is_at_end(wire) || sim_peer_is_reset(wire->peer) ||
-        ((vandal->is_over || (vandal->has_begun && !world.is_chaos)) && happens(200)) ||
+        ((vandal->is_over || !world.is_chaos) && happens(200)) ||
         (vandal->seen_bytes > 0 && vandal->seen[0] == 'N')) {
         world_log("a vandal goes");
         wire_close(wire);

@@ -595,7 +595,9 @@ static void certificate_between_helps_no_other_session(void **state)
             struct end *end = side == 0 ? &pair.client : &pair.server;
             bool is_whole = i / 2 % 2 == 1;
 
-            use_certificate(&others, side == 0 ? names[i / 2] : is_whole ? "user_chain" : "user_bare");
+            use_certificate(&others, side == 0  ? names[i / 2]
+                                     : is_whole ? "user_chain"
+                                                : "user_bare");
             others.verify = TLS_VERIFY_NONE;
             others.protocols = i % 2 == 0 ? TLS_PROTOCOL_1_3 : TLS_PROTOCOL_1_2;
             context = make_context(&others);
@@ -606,7 +608,8 @@ static void certificate_between_helps_no_other_session(void **state)
                 fail_msg("side %zu: %s", side, tls_error(end->tls));
             if (!is_whole) {
                 assert_int_equal(end->result, TLS_FAILED);
-                assert_string_equal(tls_error(end->tls), "certificate is not of a trusted authority");
+                assert_string_equal(tls_error(end->tls),
+                                    "certificate is not of a trusted authority");
             }
             assert_int_equal(tls_peer_has_certificate(end->tls), is_whole);
             pair_close(&pair);
@@ -623,9 +626,8 @@ static void handshake_without_a_judgement_fails(void **state)
     static const struct {
         enum tls_verify verify;
         enum tls_result result;
-    } cases[] = {{TLS_VERIFY_NONE, TLS_OK},
-                 {TLS_VERIFY_CHAIN, TLS_FAILED},
-                 {TLS_VERIFY_HOST, TLS_FAILED}};
+    } cases[] = {
+        {TLS_VERIFY_NONE, TLS_OK}, {TLS_VERIFY_CHAIN, TLS_FAILED}, {TLS_VERIFY_HOST, TLS_FAILED}};
 
     (void)state;
     for (size_t i = 0; i < 2 * COUNT_OF(cases); i++) {
@@ -1211,6 +1213,37 @@ static void keys_are_renewed_when_a_side_asks(void **state)
     pair_close(&pair);
 }
 
+/* New keys again and again, without a byte of data: each costs the other side more than the sender. */
+static void messages_without_data_have_an_end(void **state)
+{
+    struct tls_options client = client_options(), server = server_options();
+    enum tls_result result = TLS_WANT_INPUT;
+    uint8_t got[100];
+    struct pair pair;
+    unsigned taken = 0;
+    size_t bytes;
+
+    (void)state;
+    client.protocols = TLS_PROTOCOL_1_3;
+    pair_open(&pair, &client, &server, "db.example.com", 0);
+    pair_must_be_up(&pair);
+    for (unsigned i = 0; i < 100; i++) { /* with some data in between they may go on for ever */
+        assert_true(tls_update_keys(pair.client.tls, &pair.client.out.output));
+        send_through(&pair.client, &pair.server, 10, 10, 100);
+        pair.server.out.bytes = 0;
+    }
+    for (; result == TLS_WANT_INPUT && taken < 1000; taken++) {
+        assert_true(tls_update_keys(pair.client.tls, &pair.client.out.output));
+        feed(&pair.server, &pair.client.out, pair.client.out.bytes);
+        result = tls_read(pair.server.tls, &pair.server.out.output, got, sizeof(got), &bytes);
+    }
+    assert_int_equal(result, TLS_FAILED);
+    assert_string_equal(tls_error(pair.server.tls), "too many messages without data");
+    assert_true(taken > 20);
+    assert_true(taken < 50);
+    pair_close(&pair);
+}
+
 static void protocol_name_is_agreed_or_refused(void **state)
 {
     static const struct {
@@ -1706,6 +1739,7 @@ int main(void)
         cmocka_unit_test(close_notify_ends_what_the_peer_says),
         cmocka_unit_test(end_without_close_notify_is_no_close),
         cmocka_unit_test(keys_are_renewed_when_a_side_asks),
+        cmocka_unit_test(messages_without_data_have_an_end),
         cmocka_unit_test(protocol_name_is_agreed_or_refused),
         cmocka_unit_test(tickets_do_not_disturb),
         cmocka_unit_test(output_without_memory_ends_the_session),
