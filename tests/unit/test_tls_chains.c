@@ -289,10 +289,10 @@ static void believed_is_what_openssl_believes(void **state)
 
 static struct certificate der_of(const char *name)
 {
-    static uint8_t der[4][8192];
+    static uint8_t der[8][8192];
     static unsigned next;
     const struct item *item = find(certificates, certificate_count, name);
-    uint8_t *data = der[next++ % 4];
+    uint8_t *data = der[next++ % 8];
     int bytes = wc_CertPemToDer((const unsigned char *)item->pem, (int)item->bytes, data,
                                 sizeof(der[0]), CERT_TYPE);
 
@@ -351,6 +351,52 @@ static void short_keys_are_refused(void **state)
             assert_null(fault);
     }
     tls_authorities_free(&authorities);
+}
+
+/* Names alone are no path: whoever makes a certificate chooses them. */
+static void signatures_are_what_counts(void **state)
+{
+    static const struct {
+        const char *trusted;
+        const char *shown[3];
+        bool is_leaf_verified;
+        bool is_good;
+    } paths[] = {
+        {"root", {"plain"}, false, true},
+        {"root", {"wrong"}, false, false}, /* another last byte of the signature */
+        {"root", {"of_mid", "mid"}, false, true},
+        {"root", {"of_mid", "mid"}, true, true},
+        {"root", {"of_mid", "stolen"}, true, false}, /* the same for one between */
+        {"root", {"of_mid", "fake_same"}, true, false},
+        {"root", {"of_fake", "mid"}, true, false},
+        {"root", {"of_fake", "mid"}, false, false},
+        {"root", {"of_low", "mid", "low"}, false, true}, /* not in order */
+        {"root", {"of_low", "stolen", "low"}, false, false},
+        {"root", {"of_mid"}, true, false}, /* the library knows more than was shown */
+        {"mid", {"of_mid"}, true, true},
+        {"fake_mid", {"of_mid"}, true, false}, /* its name, another key */
+    };
+
+    (void)state;
+    for (size_t i = 0; i < COUNT_OF(paths); i++) {
+        struct tls_authorities authorities = {.items = NULL};
+        struct certificate shown[3];
+        struct tls_chain chain = {.authorities = &authorities,
+                                  .shown = shown,
+                                  .now = 1800000000,
+                                  .is_leaf_verified = paths[i].is_leaf_verified};
+        const char *fault;
+
+        while (chain.shown_count < 3 && paths[i].shown[chain.shown_count] != NULL) {
+            shown[chain.shown_count] = der_of(paths[i].shown[chain.shown_count]);
+            chain.shown_count++;
+        }
+        assert_true(tls_authorities_add(&authorities, der_of(paths[i].trusted)));
+        fault = tls_chain_fault(&chain);
+        if ((fault == NULL) != paths[i].is_good)
+            fail_msg("path %zu: %s", i, fault);
+        tls_authorities_free(&authorities);
+    }
 }
 
 static void dates_are_read_to_the_second(void **state)
@@ -436,6 +482,7 @@ int main(void)
         cmocka_unit_test(believed_is_what_openssl_believes),
         cmocka_unit_test(refusals_say_why),
         cmocka_unit_test(authority_that_has_expired_meanwhile_is_not_believed),
+        cmocka_unit_test(signatures_are_what_counts),
         cmocka_unit_test(short_keys_are_refused),
         cmocka_unit_test(dates_are_read_to_the_second),
     };
