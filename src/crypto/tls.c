@@ -25,8 +25,8 @@ static_assert((int)CERTIFICATE_HASH_BYTES_MAX == (int)TLS_END_POINT_BYTES_MAX,
               "one buffer for both");
 
 /* Records without data between two with some: tickets, new keys, empty ones. Each costs microseconds, and
- * nobody pays for them. */
-enum { RECORDS_WITHOUT_DATA_MAX = 32, RECORD_HEADER_BYTES = 5 };
+ * nobody pays for them. The library takes many in one record, too, so that bytes count as well. */
+enum { RECORDS_WITHOUT_DATA_MAX = 32, BYTES_WITHOUT_DATA_MAX = 8 * 1024, RECORD_HEADER_BYTES = 5 };
 
 enum state {
     TLS_SHAKING,
@@ -45,8 +45,13 @@ struct tls {
     size_t held_bytes;
     enum state state;
     unsigned records_without_data;
+    size_t bytes_without_data; /* since the last record with some, the one at hand included */
+    uint8_t header[RECORD_HEADER_BYTES]; /* of the record that has begun to come */
+    uint8_t header_bytes;                /* of it, so far; 0 behind it */
+    uint16_t body_bytes_left;
     bool output_failed;
-    const char *error; /* constant, or `own_error` */
+    bool has_only_messages; /* too many of them */
+    const char *error;      /* constant, or `own_error` */
     char *own_error;
     const char *fault; /* of the peer's chain; constant */
     char *host;
@@ -222,7 +227,7 @@ static const char *text_of_error(struct tls *tls, int code)
 
     if (tls->output_failed)
         return "no memory for what must be sent";
-    if (tls->records_without_data > RECORDS_WITHOUT_DATA_MAX)
+    if (tls->has_only_messages)
         return "too many messages without data";
     if (code == FATAL_ERROR &&
         wolfSSL_get_alert_history(tls->library, &history) == WOLFSSL_SUCCESS) {
@@ -256,6 +261,24 @@ const char *tls_error(const struct tls *tls)
 
 /* ---- what the library calls ---- */
 
+/* Where a record begins: the library's questions do not tell, since the rest of one may be as long as a
+ * header. It asks for header and body apart, at most for what is left of either. */
+static void follow_record(struct tls *tls, const uint8_t *data, size_t bytes)
+{
+    if (tls->body_bytes_left > 0) {
+        assert(bytes <= tls->body_bytes_left);
+        tls->body_bytes_left -= (uint16_t)bytes;
+        return;
+    }
+    assert(bytes <= RECORD_HEADER_BYTES - (size_t)tls->header_bytes);
+    memcpy(tls->header + tls->header_bytes, data, bytes);
+    tls->header_bytes += (uint8_t)bytes;
+    if (tls->header_bytes == RECORD_HEADER_BYTES) {
+        tls->body_bytes_left = bytes_get_u16(tls->header + 3);
+        tls->header_bytes = 0;
+    }
+}
+
 static int on_receive(WOLFSSL *library, char *out, int room, void *argument)
 {
     struct tls *tls = argument;
@@ -264,10 +287,15 @@ static int on_receive(WOLFSSL *library, char *out, int room, void *argument)
     (void)library;
     if (bytes == 0)
         return WOLFSSL_CBIO_ERR_WANT_READ;
-    /* The library asks for a header first, then for the rest. */
-    if (tls->state == TLS_UP && room == RECORD_HEADER_BYTES &&
-        ++tls->records_without_data > RECORDS_WITHOUT_DATA_MAX)
+    if (tls->state == TLS_UP && tls->header_bytes == 0 && tls->body_bytes_left == 0 &&
+        (++tls->records_without_data > RECORDS_WITHOUT_DATA_MAX ||
+         tls->bytes_without_data > BYTES_WITHOUT_DATA_MAX)) {
+        tls->has_only_messages = true;
         return WOLFSSL_CBIO_ERR_GENERAL;
+    }
+    if (tls->state == TLS_UP)
+        tls->bytes_without_data += bytes;
+    follow_record(tls, tls->input, bytes);
     memcpy(out, tls->input, bytes);
     tls->input += bytes;
     tls->input_bytes -= bytes;
@@ -576,6 +604,7 @@ static enum tls_result read_records(struct tls *tls, uint8_t *out, size_t room, 
             return read_end(tls, answer);
         *got += (size_t)answer;
         tls->records_without_data = 0;
+        tls->bytes_without_data = 0;
         tls->held_bytes = (size_t)wolfSSL_pending(tls->library);
     }
     return TLS_OK;

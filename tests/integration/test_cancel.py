@@ -113,6 +113,7 @@ def test_cancel_arrives_though_its_sender_hangs_up_at_once_over_the_unix_socket(
         t, lambda pooler, key: pooler.cancel(key, host=pooler.folder, wait=False))
 
 
+@plain  # in TLS it may still be with a helper when the reset comes, and a broken connection is not waited for
 @ours
 @slow(60)
 def test_cancel_arrives_though_its_sender_resets_at_once(t):

@@ -1244,6 +1244,42 @@ static void messages_without_data_have_an_end(void **state)
     pair_close(&pair);
 }
 
+/* The library asks for as many bytes as a header has when a record's last five are missing: that is no
+ * new record, however long the one is. */
+static void long_records_come_in_parts_of_any_size(void **state)
+{
+    static uint8_t data[TLS_RECORD_BYTES_MAX], got[TLS_RECORD_BYTES_MAX + 100];
+
+    (void)state;
+    for (unsigned i = 0; i < 2; i++) {
+        struct tls_options client = client_options(), server = server_options();
+        struct pair pair;
+
+        client.protocols = i ? TLS_PROTOCOL_1_2 : TLS_PROTOCOL_1_3;
+        pair_open(&pair, &client, &server, "db.example.com", 0);
+        pair_must_be_up(&pair);
+        for (size_t left = 1; left < 20; left++) {
+            size_t bytes;
+
+            assert_true(tls_write(pair.client.tls, &pair.client.out.output, data, sizeof(data)));
+            feed(&pair.server, &pair.client.out, 3); /* a header in parts, too */
+            assert_int_equal(
+                tls_read(pair.server.tls, &pair.server.out.output, got, sizeof(got), &bytes),
+                TLS_WANT_INPUT);
+            feed(&pair.server, &pair.client.out, pair.client.out.bytes - left);
+            assert_int_equal(
+                tls_read(pair.server.tls, &pair.server.out.output, got, sizeof(got), &bytes),
+                TLS_WANT_INPUT);
+            feed(&pair.server, &pair.client.out, left);
+            assert_int_equal(
+                tls_read(pair.server.tls, &pair.server.out.output, got, sizeof(got), &bytes),
+                TLS_WANT_INPUT);
+            assert_int_equal(bytes, sizeof(data));
+        }
+        pair_close(&pair);
+    }
+}
+
 static void protocol_name_is_agreed_or_refused(void **state)
 {
     static const struct {
@@ -1740,6 +1776,7 @@ int main(void)
         cmocka_unit_test(end_without_close_notify_is_no_close),
         cmocka_unit_test(keys_are_renewed_when_a_side_asks),
         cmocka_unit_test(messages_without_data_have_an_end),
+        cmocka_unit_test(long_records_come_in_parts_of_any_size),
         cmocka_unit_test(protocol_name_is_agreed_or_refused),
         cmocka_unit_test(tickets_do_not_disturb),
         cmocka_unit_test(output_without_memory_ends_the_session),
