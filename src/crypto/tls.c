@@ -168,6 +168,7 @@ static const struct {
     {ASN_PATHLEN_INV_E, "certificate's chain is longer than its authority allows"},
     {ASN_PATHLEN_SIZE_E, "certificate's chain is longer than its authority allows"},
     {ASN_PARSE_E, "certificate cannot be read"},
+    {BUFFER_E, "certificate cannot be read, or is signed by an RSA key of more than 4096 bits"},
     {NOT_CA_ERROR, "certificate's chain has a certificate that is no authority's"},
     {MAX_CHAIN_ERROR, "certificate's chain is too long"},
     {EXTKEYUSE_AUTH_E, "certificate is not for this use"},
@@ -208,6 +209,15 @@ static const char *text_of_alert(const WOLFSSL_ALERT *alert)
     return "peer's alert: unknown";
 }
 
+/* NULL: there is none. */
+static const char *text_of_code(int code)
+{
+    for (size_t i = 0; i < COUNT_OF(errors); i++)
+        if (errors[i].code == code)
+            return errors[i].text;
+    return NULL;
+}
+
 /* An answer of the library that is an end: why. */
 static const char *text_of_error(struct tls *tls, int code)
 {
@@ -226,9 +236,8 @@ static const char *text_of_error(struct tls *tls, int code)
     }
     if (code == DUPLICATE_MSG_E && tls->state == TLS_UP)
         return "a second handshake (renegotiation) is refused";
-    for (size_t i = 0; i < COUNT_OF(errors); i++)
-        if (errors[i].code == code)
-            return errors[i].text;
+    if (text_of_code(code) != NULL)
+        return text_of_code(code);
     return wolfSSL_ERR_reason_error_string((unsigned long)code);
 }
 
@@ -387,8 +396,14 @@ int tls_session_on_certificate(int verified, WOLFSSL_X509_STORE_CTX *store)
      * verified nothing: it must not become the name of a user. */
     if (verify == TLS_VERIFY_NONE && tls->context->side == TLS_SIDE_SERVER)
         return 0;
-    if (store->error_depth > 0)
+    if (tls->state != TLS_SHAKING) /* who somebody is does not change later */
+        return 0;
+    if (store->error_depth > 0) {
+        /* It will say of the leaf that it knows no issuer. */
+        if (verify != TLS_VERIFY_NONE && !verified)
+            tls->fault = text_of_code(store->error);
         return verify == TLS_VERIFY_NONE || verified;
+    }
     if (store->totalCerts > 0)
         return is_peer_good(tls, verified, store);
     return verify < TLS_VERIFY_CHAIN && verified;

@@ -47,6 +47,7 @@
 #define GCM_TABLE_4BIT
 
 /* ---- big numbers: constant time, RSA and DH of 2048 to 4096 bits, the three NIST curves ---- */
+/* Twice the bits (SP_INT_BITS) would make each ECDSA handshake a seventh slower, for authorities that are rare. */
 #define WOLFSSL_SP_MATH_ALL
 #define WOLFSSL_SP_ASM
 #define WOLFSSL_SP_LARGE_CODE
