@@ -84,7 +84,7 @@ enum tls_result {
 
 /* Once, in the main thread, before any other call of tls*.h. False: the library cannot be used. */
 must_check bool tls_init(void);
-/* "wolfSSL 5.5.4, own build, AES-NI" or "..., system library, no AES-NI". */
+/* "wolfSSL 5.5.4-2+deb12u3, own build, AES-NI" or "..., system library, no AES-NI". */
 const char *tls_library(void);
 /* Whether AES-GCM runs on the processor's own instructions: else ChaCha20 is faster. */
 bool tls_has_fast_aes(void);

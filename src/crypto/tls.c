@@ -112,9 +112,14 @@ bool tls_has_fast_aes(void)
 
 const char *tls_library(void)
 {
+#ifdef WOLFSSL_DEBIAN_VERSION
+    const char *version = WOLFSSL_DEBIAN_VERSION;
+#else
+    const char *version = wolfSSL_lib_version();
+#endif
     static char text[64];
 
-    snprintf(text, sizeof(text), "wolfSSL %s, %s, %s", wolfSSL_lib_version(),
+    snprintf(text, sizeof(text), "wolfSSL %s, %s, %s", version,
              PGSPLICE_WOLFSSL_OWN ? "own build" : "system library",
              tls_has_fast_aes() ? "AES-NI" : "no AES-NI");
     return text;

@@ -2,7 +2,7 @@
  * library with it, and the Makefile puts it before the first line of every file of ours: the sizes of the library's
  * structs depend on it, so there is one truth.
  *
- * It stands in for ./configure. Each line says what it is for; what is not named is not built. So there is no RC4,
+ * It stands in for ./configure; the script adds WOLFSSL_DEBIAN_VERSION to it. Each line says what it is for; what is not named is not built. So there is no RC4,
  * 3DES, NULL, PSK, anonymous or static key suite, no DTLS, no TLS below 1.2, and no session cache. */
 #ifndef WOLFSSL_OPTIONS_H
 #define WOLFSSL_OPTIONS_H
