@@ -44,14 +44,15 @@ struct certificate_facts {
     bool is_self_issued;
     bool is_authority;           /* it may sign certificates, if it is one that is trusted */
     bool is_authority_by_limits; /* its basic constraints say so: any other one must have them */
-    bool is_for_use[2];        /* by certificate_use: its own key usage and extended key usage allow it */
-    bool may_sign_for_use[2];  /* by certificate_use: its extended key usage does not forbid it */
-    bool is_weakly_signed;     /* by MD5, SHA-1 or what is unknown */
-    bool has_short_key;        /* RSA below 2048 bits, curves below 224 */
+    bool is_for_use[2]; /* by certificate_use: its own key usage and extended key usage allow it */
+    bool may_sign_for_use[2]; /* by certificate_use: its extended key usage does not forbid it */
+    bool is_weakly_signed;    /* by MD5, SHA-1 or what is unknown */
+    bool has_short_key;       /* RSA below 2048 bits, curves below 224 */
 };
 
 /* False: it cannot be read, or says a thing twice. The facts point into it. */
-must_check bool certificate_read_facts(struct certificate certificate, struct certificate_facts *facts);
+must_check bool certificate_read_facts(struct certificate certificate,
+                                       struct certificate_facts *facts);
 
 /* Whether the names of `facts` are those that `constraints` of an authority above allow (RFC 5280, 4.2.1.10):
  * subject, DNS, addresses of hosts and of mail; for a leaf without a name of kind DNS the common name too, if it

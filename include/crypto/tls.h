@@ -28,8 +28,8 @@ enum tls_verify {
     TLS_VERIFY_NONE,
     /* Server: asks for a certificate; one that is sent must verify. */
     TLS_VERIFY_IF_GIVEN,
-    /* There must be a certificate, of one of `authorities_file`, and valid now. Certificates between
-     * that a peer has shown are remembered by the context, once they have been verified. */
+    /* There must be a certificate, valid now, that leads to one of `authorities_file`. What leads there is
+     * judged by what this peer shows (tls_chain.h); a certificate that signs itself may stand in the file. */
     TLS_VERIFY_CHAIN,
     /* Client: and it must be the name's that tls_create was given. */
     TLS_VERIFY_HOST,
@@ -44,7 +44,8 @@ struct tls_options {
     const char *certificate_file; /* PEM, chain behind it; a server must have one */
     const char *key_file;         /* PEM, without a password */
     const char *authorities_file; /* PEM; NULL with TLS_VERIFY_NONE only. Those that have expired
-                                     when it is read are not trusted */
+                                     are not trusted, then or later. The library keeps the authorities between
+                                     that peers show, one entry for each that these have issued */
     const char *suites;           /* explicit, by preference, OpenSSL's names for TLS 1.2 and lower
                                      and RFC names for 1.3, ':' between: tls_ciphers.h makes it */
     /* By preference: "X25519:P-256:P-384"; NULL: a good default. A server of TLS 1.2 only takes
@@ -83,7 +84,7 @@ enum tls_result {
 
 /* Once, in the main thread, before any other call of tls*.h. False: the library cannot be used. */
 must_check bool tls_init(void);
-/* "wolfSSL 5.5.4, own build, AES-NI" or "..., system library, no AES-NI". */
+/* "wolfSSL 5.5.4-2+deb12u3, own build, AES-NI" or "..., system library, no AES-NI". */
 const char *tls_library(void);
 /* Whether AES-GCM runs on the processor's own instructions: else ChaCha20 is faster. */
 bool tls_has_fast_aes(void);
@@ -150,7 +151,8 @@ const char *tls_error(const struct tls *tls);
 void tls_describe(const struct tls *tls, char text[TLS_DESCRIPTION_BYTES]);
 bool tls_was_resumed(const struct tls *tls);
 
-/* Of the peer's certificate, which has been verified; until tls_forget_peer. */
+/* Of the peer's certificate; until tls_forget_peer. One that was not asked for by the context's rules, or has not
+ * been verified, is none. */
 bool tls_peer_has_certificate(const struct tls *tls);
 /* Its alternative names (DNS, addresses), and if none of them fits its common name: `*.` stands for one
  * label, case is ignored. */

@@ -38,7 +38,7 @@ struct tls_chain {
     const struct certificate *shown; /* the peer's own comes first */
     size_t shown_count;              /* one at least */
     enum certificate_use use;
-    int64_t now; /* seconds since 1970 */
+    int64_t now;           /* seconds since 1970 */
     bool is_leaf_verified; /* the library has found an issuer and the signature is his */
 };
 

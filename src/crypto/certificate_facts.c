@@ -41,7 +41,6 @@ static struct certificate_part part_of(const struct reader *content)
     return (struct certificate_part){.data = content->data, .bytes = content->bytes};
 }
 
-
 /* ---- dates ---- */
 
 static bool get_number(struct reader *text, unsigned digits, int64_t *number)
@@ -166,8 +165,7 @@ static bool read_issuer_key_id(struct reader value, struct certificate_facts *fa
 
     if (!der_get(&value, DER_SEQUENCE, &list))
         return false;
-    return !der_is_next(&list, DER_PLAIN_0) ||
-           read_whole(list, DER_PLAIN_0, &facts->issuer_key_id);
+    return !der_is_next(&list, DER_PLAIN_0) || read_whole(list, DER_PLAIN_0, &facts->issuer_key_id);
 }
 
 static bool read_extension(struct reader id, struct reader value, struct certificate_facts *facts,

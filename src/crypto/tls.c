@@ -43,12 +43,10 @@ struct tls {
     size_t input_bytes; /* not looked at yet */
     /* Ciphertext that the library has taken and not given as plain text yet, or more. */
     size_t held_bytes;
+    size_t asked_bytes; /* by the library, which has got a part only */
     enum state state;
     unsigned records_without_data;
     size_t bytes_without_data; /* since the last record with some, the one at hand included */
-    uint8_t header[RECORD_HEADER_BYTES]; /* of the record that has begun to come */
-    uint8_t header_bytes;                /* of it, so far; 0 behind it */
-    uint16_t body_bytes_left;
     bool output_failed;
     bool has_only_messages; /* too many of them */
     const char *error;      /* constant, or `own_error` */
@@ -114,9 +112,14 @@ bool tls_has_fast_aes(void)
 
 const char *tls_library(void)
 {
+#ifdef WOLFSSL_DEBIAN_VERSION
+    const char *version = WOLFSSL_DEBIAN_VERSION;
+#else
+    const char *version = wolfSSL_lib_version();
+#endif
     static char text[64];
 
-    snprintf(text, sizeof(text), "wolfSSL %s, %s, %s", wolfSSL_lib_version(),
+    snprintf(text, sizeof(text), "wolfSSL %s, %s, %s", version,
              PGSPLICE_WOLFSSL_OWN ? "own build" : "system library",
              tls_has_fast_aes() ? "AES-NI" : "no AES-NI");
     return text;
@@ -170,6 +173,7 @@ static const struct {
     {ASN_PATHLEN_INV_E, "certificate's chain is longer than its authority allows"},
     {ASN_PATHLEN_SIZE_E, "certificate's chain is longer than its authority allows"},
     {ASN_PARSE_E, "certificate cannot be read"},
+    {BUFFER_E, "certificate cannot be read, or is signed by an RSA key of more than 4096 bits"},
     {NOT_CA_ERROR, "certificate's chain has a certificate that is no authority's"},
     {MAX_CHAIN_ERROR, "certificate's chain is too long"},
     {EXTKEYUSE_AUTH_E, "certificate is not for this use"},
@@ -210,6 +214,15 @@ static const char *text_of_alert(const WOLFSSL_ALERT *alert)
     return "peer's alert: unknown";
 }
 
+/* NULL: there is none. */
+static const char *text_of_code(int code)
+{
+    for (size_t i = 0; i < COUNT_OF(errors); i++)
+        if (errors[i].code == code)
+            return errors[i].text;
+    return NULL;
+}
+
 /* An answer of the library that is an end: why. */
 static const char *text_of_error(struct tls *tls, int code)
 {
@@ -228,9 +241,8 @@ static const char *text_of_error(struct tls *tls, int code)
     }
     if (code == DUPLICATE_MSG_E && tls->state == TLS_UP)
         return "a second handshake (renegotiation) is refused";
-    for (size_t i = 0; i < COUNT_OF(errors); i++)
-        if (errors[i].code == code)
-            return errors[i].text;
+    if (text_of_code(code) != NULL)
+        return text_of_code(code);
     return wolfSSL_ERR_reason_error_string((unsigned long)code);
 }
 
@@ -252,33 +264,22 @@ const char *tls_error(const struct tls *tls)
 
 /* ---- what the library calls ---- */
 
-/* Where a record begins: the library's questions do not tell, since the rest of one may be as long as a
- * header. It asks for header and body apart, at most for what is left of either. */
-static void follow_record(struct tls *tls, const uint8_t *data, size_t bytes)
-{
-    if (tls->body_bytes_left > 0) {
-        assert(bytes <= tls->body_bytes_left);
-        tls->body_bytes_left -= (uint16_t)bytes;
-        return;
-    }
-    assert(bytes <= RECORD_HEADER_BYTES - (size_t)tls->header_bytes);
-    memcpy(tls->header + tls->header_bytes, data, bytes);
-    tls->header_bytes += (uint8_t)bytes;
-    if (tls->header_bytes == RECORD_HEADER_BYTES) {
-        tls->body_bytes_left = bytes_get_u16(tls->header + 3);
-        tls->header_bytes = 0;
-    }
-}
-
 static int on_receive(WOLFSSL *library, char *out, int room, void *argument)
 {
     struct tls *tls = argument;
     size_t bytes = MIN((size_t)room, tls->input_bytes);
+    bool begins;
 
     (void)library;
     if (bytes == 0)
         return WOLFSSL_CBIO_ERR_WANT_READ;
-    if (tls->state == TLS_UP && tls->header_bytes == 0 && tls->body_bytes_left == 0 &&
+    /* The library asks for a header first, then for the rest, of which five bytes may be left, too: so what it has
+     * asked for must be complete before a question is a new one. */
+    begins = tls->asked_bytes == 0;
+    if (begins)
+        tls->asked_bytes = (size_t)room;
+    tls->asked_bytes -= MIN(bytes, tls->asked_bytes);
+    if (tls->state == TLS_UP && begins && room == RECORD_HEADER_BYTES &&
         (++tls->records_without_data > RECORDS_WITHOUT_DATA_MAX ||
          tls->bytes_without_data > BYTES_WITHOUT_DATA_MAX)) {
         tls->has_only_messages = true;
@@ -286,7 +287,6 @@ static int on_receive(WOLFSSL *library, char *out, int room, void *argument)
     }
     if (tls->state == TLS_UP)
         tls->bytes_without_data += bytes;
-    follow_record(tls, tls->input, bytes);
     memcpy(out, tls->input, bytes);
     tls->input += bytes;
     tls->input_bytes -= bytes;
@@ -401,8 +401,14 @@ int tls_session_on_certificate(int verified, WOLFSSL_X509_STORE_CTX *store)
      * verified nothing: it must not become the name of a user. */
     if (verify == TLS_VERIFY_NONE && tls->context->side == TLS_SIDE_SERVER)
         return 0;
-    if (store->error_depth > 0)
+    if (tls->state != TLS_SHAKING) /* who somebody is does not change later */
+        return 0;
+    if (store->error_depth > 0) {
+        /* It will say of the leaf that it knows no issuer. */
+        if (verify != TLS_VERIFY_NONE && !verified)
+            tls->fault = text_of_code(store->error);
         return verify == TLS_VERIFY_NONE || verified;
+    }
     if (store->totalCerts > 0)
         return is_peer_good(tls, verified, store);
     return verify < TLS_VERIFY_CHAIN && verified;

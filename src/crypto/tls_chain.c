@@ -50,7 +50,7 @@ struct search {
     const struct tls_chain *chain;
     struct certificate_facts leaf;
     struct certificate_facts facts[TLS_CHAIN_BETWEEN_MAX]; /* of what was shown beside the leaf */
-    bool is_usable[TLS_CHAIN_BETWEEN_MAX];                 /* it can be read and is not in the path */
+    bool is_usable[TLS_CHAIN_BETWEEN_MAX]; /* it can be read and is not in the path */
     size_t facts_count;
     size_t path[TLS_CHAIN_BETWEEN_MAX]; /* indices of `facts`, from the leaf upward */
     size_t path_count;
@@ -64,7 +64,8 @@ static bool is_same(struct certificate_part a, struct certificate_part b)
     return a.bytes == b.bytes && memcmp(a.data, b.data, a.bytes) == 0;
 }
 
-static bool may_be_issuer(const struct certificate_facts *of, const struct certificate_facts *issuer)
+static bool may_be_issuer(const struct certificate_facts *of,
+                          const struct certificate_facts *issuer)
 {
     return is_same(of->issuer, issuer->subject) &&
            (of->issuer_key_id.data == NULL || issuer->key_id.data == NULL ||
@@ -221,7 +222,8 @@ static bool is_trusted_itself(const struct tls_chain *chain)
     return false;
 }
 
-static const char *fault_of_leaf(const struct tls_chain *chain, const struct certificate_facts *leaf)
+static const char *fault_of_leaf(const struct tls_chain *chain,
+                                 const struct certificate_facts *leaf)
 {
     if (chain->now < leaf->not_before)
         return "certificate is not valid yet";

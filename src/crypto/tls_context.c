@@ -412,9 +412,8 @@ static bool keep_authority(struct making *making, const char *pem, size_t bytes)
         return false;
     der_bytes = wc_CertPemToDer((const unsigned char *)pem, (int)bytes, der, (int)bytes, CA_TYPE);
     if (der_bytes > 0)
-        done = tls_authorities_add(
-            &making->context->authorities,
-            (struct certificate){.der = der, .bytes = (size_t)der_bytes});
+        done = tls_authorities_add(&making->context->authorities,
+                                   (struct certificate){.der = der, .bytes = (size_t)der_bytes});
     free(der);
     return done;
 }

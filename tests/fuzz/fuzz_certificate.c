@@ -23,7 +23,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     if (key != NULL)
         assert(key > data && key + key_bytes <= data + bytes);
     if (certificate_read_facts(certificate, &facts)) {
-        assert(facts.subject.data > data && facts.subject.data + facts.subject.bytes <= data + bytes);
+        assert(facts.subject.data > data &&
+               facts.subject.data + facts.subject.bytes <= data + bytes);
         /* Its own limits are as good as any. */
         if (facts.constraints.data != NULL)
             (void)certificate_fits_constraints(&facts, facts.constraints, true);

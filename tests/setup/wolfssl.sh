@@ -118,6 +118,8 @@ cd "$source_folder"
 mkdir "$work/include"
 cp -r wolfssl "$work/include/"
 cp "$options" "$work/include/wolfssl/options.h"
+# With Debian's revision, by which somebody can tell which patches are in.
+echo "#define WOLFSSL_DEBIAN_VERSION \"$version\"" >>"$work/include/wolfssl/options.h"
 files=(src/*.c wolfcrypt/src/*.c)
 # Assembly leaves itself out too, but for that of the other 32 bits.
 [ "$(uname -m)" != x86_64 ] || files+=($(ls wolfcrypt/src/*.S | grep -v _x86_asm))

@@ -45,7 +45,7 @@ enum {
     JOBS_MAX = 128,
     QUESTIONS_MAX = 64,
     VISITS_MAX = 64,
-    TLS_SEEDS = 1, /* one in so many has TLS */
+    TLS_SEEDS = 7, /* one in so many has TLS */
     SEEDS = 10000,
 };
 
@@ -193,6 +193,8 @@ static void draw_tls(struct snapshot *made, bool is_whole)
                                         : world.demands_server_tls ? TLS_MODE_REQUIRE
                                                                    : TLS_MODE_PREFER;
     snapshot_set_tls(made, clients, servers, tls_context_release);
+    if (!is_whole && happens(4)) /* which may be over in a handshake */
+        made->settings.client_login_timeout_us = 5 * US_PER_MS + sim_below(world.sim, 50000);
 }
 
 static struct snapshot *make_snapshot(bool is_whole)
@@ -1308,9 +1310,10 @@ static void start_workers(uint32_t receive_buffer_bytes, uint32_t receive_buffer
         /* In the chaos there may be no room for those who come from another core. */
         if (world.is_crowded)
             member->worker.core.clients.count_max = 1 + (uint32_t)sim_below(world.sim, 6);
-        if (world.has_tls && world.is_crowded) {
+        if (world.has_tls && (world.is_crowded || happens(6))) {
+            world.has_dropped = true;
             member->worker.core.tls_handshakes.count_max = 1 + (uint32_t)sim_below(world.sim, 8);
-            member->worker.core.loop.tls.count_max = 1 + (uint32_t)sim_below(world.sim, 8);
+            member->worker.core.loop.tls.count_max = 1 + (uint32_t)sim_below(world.sim, 5);
         }
     }
 }

@@ -227,6 +227,7 @@ static const struct cause {
     {"connect timeout", false},
     {"login failed", false},
     {"server DNS lookup failed", false},
+    {"client_login_timeout", false},
     {"TLS handshake failed", false},
     {"out of memory", false},
     {"server refused SSL", false},

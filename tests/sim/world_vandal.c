@@ -17,6 +17,7 @@ enum {
 enum harm {
     HARM_SMUGGLES,   /* a startup packet behind SSLRequest */
     HARM_RUBBISH,    /* instead of ClientHello */
+    HARM_MUTE,       /* it has only asked */
     HARM_HELLO,      /* the first byte of one, and rubbish */
     HARM_CUT,        /* its bytes end somewhere, and the stream with them */
     HARM_SILENCE,    /* the same, but nobody says so */
@@ -26,13 +27,23 @@ enum harm {
     HARM_ASKS_AGAIN, /* SSLRequest inside of TLS */
     HARM_NEW_KEYS,   /* again and again, and reads nothing */
     HARM_LEAVES,     /* as soon as it is up */
+    HARM_HURRIES,    /* more than a hello, and goes */
     HARMS,
 };
 
-static const char *const names[HARMS] = {"smuggles",    "sends rubbish", "says half a hello",
-                                         "is cut off",  "is silent",     "has a changed byte",
-                                         "bad records", "goodbye",       "asks again",
-                                         "new keys",    "leaves"};
+static const char *const names[HARMS] = {"smuggles",
+                                         "sends rubbish",
+                                         "is mute",
+                                         "says half a hello",
+                                         "is cut off",
+                                         "is silent",
+                                         "has a changed byte",
+                                         "bad records",
+                                         "goodbye",
+                                         "asks again",
+                                         "new keys",
+                                         "leaves",
+                                         "hurries"};
 
 static struct vandal {
     struct wire wire;
@@ -157,7 +168,8 @@ static void answered(struct vandal *vandal, char answer)
         wire_start_tls(&vandal->wire, wire_contexts.user);
         return;
     }
-    vandal->has_begun = vandal->is_over = true;
+    vandal->has_begun = true;
+    vandal->is_over = vandal->harm != HARM_MUTE;
     if (vandal->harm == HARM_RUBBISH)
         put_rubbish(vandal, happens(2));
 }
@@ -234,6 +246,18 @@ static void vandal_step(struct vandal *vandal)
             look(vandal, chunk, bytes);
         if (vandal->asks_ssl && bytes > 0)
             answered(vandal, (char)chunk[0]);
+    }
+    if (vandal->harm == HARM_HURRIES && wire->session != NULL && wire_is_flushed(wire)) {
+        static const uint8_t record[] = {22, 3, 3, 0x3f, 0xff, 0, 0, 0};
+
+        /* Of a record that will never be whole. */
+        if (vandal->rounds < sizeof(record))
+            (void)sim_peer_write(wire->peer, &record[vandal->rounds], 1);
+        if (++vandal->rounds > sizeof(record) || happens(4)) {
+            world_log("a vandal hurries away");
+            wire_close(wire);
+            return;
+        }
     }
     is_cut = wire->raw_bytes > wire->cut_at;
     if (is_cut && vandal->harm == HARM_CUT && wire_is_flushed(wire)) {

@@ -1280,6 +1280,34 @@ static void long_records_come_in_parts_of_any_size(void **state)
     }
 }
 
+/* However it is cut, also where as much is missing as a header has. */
+static void large_record_in_two_pieces_is_data(void **state)
+{
+    struct tls_options client = client_options(), server = server_options();
+    static uint8_t data[TLS_RECORD_BYTES_MAX], got[TLS_RECORD_BYTES_MAX];
+    struct pair pair;
+    size_t bytes;
+
+    (void)state;
+    pair_open(&pair, &client, &server, "db.example.com", 0);
+    pair_must_be_up(&pair);
+    for (size_t missing = 1; missing < 40; missing++) {
+        memset(data, (int)missing, sizeof(data));
+        assert_true(tls_write(pair.client.tls, &pair.client.out.output, data, sizeof(data)));
+        feed(&pair.server, &pair.client.out, pair.client.out.bytes - missing);
+        assert_int_equal(
+            tls_read(pair.server.tls, &pair.server.out.output, got, sizeof(got), &bytes),
+            TLS_WANT_INPUT);
+        assert_int_equal(bytes, 0);
+        feed(&pair.server, &pair.client.out, missing);
+        assert_int_equal(
+            tls_read(pair.server.tls, &pair.server.out.output, got, sizeof(got), &bytes), TLS_OK);
+        assert_int_equal(bytes, sizeof(got));
+        assert_memory_equal(got, data, sizeof(got));
+    }
+    pair_close(&pair);
+}
+
 static void protocol_name_is_agreed_or_refused(void **state)
 {
     static const struct {
@@ -1777,6 +1805,7 @@ int main(void)
         cmocka_unit_test(keys_are_renewed_when_a_side_asks),
         cmocka_unit_test(messages_without_data_have_an_end),
         cmocka_unit_test(long_records_come_in_parts_of_any_size),
+        cmocka_unit_test(large_record_in_two_pieces_is_data),
         cmocka_unit_test(protocol_name_is_agreed_or_refused),
         cmocka_unit_test(tickets_do_not_disturb),
         cmocka_unit_test(output_without_memory_ends_the_session),

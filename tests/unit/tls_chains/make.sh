@@ -233,6 +233,8 @@ done
 
 # ---- extensions, names ----
 one_leaf critical_unknown "1.2.3.4.5=critical,ASN1:UTF8String:x\n$both"
+authority mid_critical mid root /CN=mid "${ca}1.2.3.4.5=critical,ASN1:UTF8String:x\n"
+case_of between_critical_unknown root of_mid mid_critical
 one_leaf plain_unknown "1.2.3.4.5=ASN1:UTF8String:x\n$both"
 one_leaf names_of_all_kinds "$both"'subjectAltName=DNS:db.example.com,DNS:*.example.com,IP:192.0.2.1,IP:2001:db8::1,email:a@b.c,URI:http://a.b/\n'
 one_leaf name_idn "$both"'subjectAltName=DNS:xn--bcher-kva.example\n'
