@@ -40,7 +40,7 @@ enum { CONN_LINGER_US = 5 * 1000 * 1000 };
  *
  * When most receive buffers of the core are held by slow readers (buffer_pool_is_scarce), conn_push
  * copies into parked buffers instead and the mark falls, so that no number of slow readers can stop
- * the others. */
+ * the others. It falls, too, when parked buffers hold much (buffer_pool_is_crowded). */
 enum {
     CONN_FULL_SPANS = 32,
     CONN_FULL_BYTES = 512 * 1024,
@@ -185,7 +185,8 @@ static inline bool conn_is_full(struct conn *conn)
     if (likely(
             conn->out.span_count < CONN_FULL_SPANS &&
             (conn->out.bytes < CONN_FULL_BYTES_SCARCE ||
-             (conn->out.bytes < CONN_FULL_BYTES && !buffer_pool_is_scarce(conn->loop->buffers)))))
+             (conn->out.bytes < CONN_FULL_BYTES && !buffer_pool_is_scarce(conn->loop->buffers) &&
+              !buffer_pool_is_crowded(conn->loop->buffers)))))
         return false;
     conn->was_full = true;
     return true;

@@ -68,6 +68,15 @@ static inline bool buffer_pool_is_scarce(const struct buffer_pool *pool)
     return pool->receive_used >= pool->receive_count_max - pool->receive_count_max / 8;
 }
 
+/* Half of what one class of parked buffers has: what waits for slow readers should not grow any more. What
+ * was decrypted lies in parked buffers, so there receive buffers never run short. */
+enum { BUFFER_CROWDED_BYTES = 512 * 1024 * 1024 };
+
+static inline bool buffer_pool_is_crowded(const struct buffer_pool *pool)
+{
+    return pool->parked_bytes >= BUFFER_CROWDED_BYTES;
+}
+
 void buffer_destroy(struct buffer_pool *pool, struct buffer *buffer);
 
 static inline void buffer_release(struct buffer_pool *pool, struct buffer *buffer)

@@ -231,6 +231,20 @@ static void a_buffer_that_came_back_late_brings_the_starved_another_turn(void **
         buffer_release(&pool, buffers[i]);
 }
 
+/* Many slow readers on TLS hold parked buffers only. */
+static void the_mark_falls_when_parked_buffers_hold_much(void **state)
+{
+    struct conn conn = {.loop = &loop, .out = {.span_count = 4, .bytes = CONN_FULL_BYTES_SCARCE}};
+
+    (void)state;
+    assert_false(conn_is_full(&conn));
+    pool.parked_bytes = BUFFER_CROWDED_BYTES;
+    assert_true(conn_is_full(&conn));
+    conn.out.bytes = CONN_FULL_BYTES_SCARCE - 1;
+    assert_false(conn_is_full(&conn));
+    pool.parked_bytes = 0;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -245,6 +259,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_full_buffer_takes_no_copy, setup, teardown),
         cmocka_unit_test_setup_teardown(
             a_buffer_that_came_back_late_brings_the_starved_another_turn, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_mark_falls_when_parked_buffers_hold_much, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(spans_beyond_a_buffer_and_empty_ones_are_refused, setup,
                                         teardown),
     };
