@@ -45,7 +45,9 @@ enum {
     JOBS_MAX = 128,
     QUESTIONS_MAX = 64,
     VISITS_MAX = 64,
-    TLS_SEEDS = 7, /* one in so many has TLS */
+    TLS_SEEDS = 7,     /* one in so many has TLS */
+    SHARING_SEEDS = 5, /* two in so many have no sharing */
+    USERS_FEW = 12,
     SEEDS = 10000,
 };
 
@@ -1520,6 +1522,7 @@ static void begin(uint64_t seed)
     fixed_mode = happens(2) ? modes[sim_below(world.sim, COUNT_OF(modes))] : NULL;
     world.is_session_mode = fixed_mode != NULL && strcmp(fixed_mode, "session") == 0;
     world.has_replication = seed % 3 == 0; /* not drawn: what other seeds have found stays found */
+    world.has_sharing = seed % SHARING_SEEDS < SHARING_SEEDS - 2; /* not drawn, likewise */
     world.is_shared_mode = fixed_mode != NULL && !world.is_session_mode;
     world.prepared_max = prepared_max[sim_below(world.sim, COUNT_OF(prepared_max))];
     world.is_tracked = world.is_shared_mode && world.prepared_max > 0;
@@ -1544,6 +1547,8 @@ static void begin(uint64_t seed)
     memset(passings, 0, sizeof(passings));
     limits = (struct limits){0};
     worker_count = 1 + (unsigned)sim_below(world.sim, WORKERS_SIM_MAX);
+    if (world.has_sharing && happens(2)) /* so that clients meet */
+        worker_count = 1;
     job_count = visit_count = question_count = 0;
     addresses_of_name = 3;
     names_fail = true;
@@ -1570,7 +1575,8 @@ static void begin(uint64_t seed)
     start_workers(256u << sim_below(world.sim, 6), 16u << sim_below(world.sim, 4));
     sessions_begin();
     strays_begin();
-    users_begin(1 + (unsigned)sim_below(world.sim, USERS_MAX));
+    users_begin(world.has_sharing ? 4 + (unsigned)sim_below(world.sim, USERS_MAX - 3)
+                                  : 1 + (unsigned)sim_below(world.sim, USERS_FEW));
     world_log("seed %llu: %u workers, auth %s\n%s", (unsigned long long)seed, worker_count,
               auth_type, config_text);
 }
@@ -1668,6 +1674,8 @@ static uint64_t run(uint64_t seed)
 
     begin(seed);
     round_us = happens(4) ? 50000 : 300;
+    if (world.has_sharing && !happens(4)) /* else nothing is short */
+        round_us = happens(2) ? 20 : 60;
     world.is_chaos = true;
     world.order_cancel = order_cancel;
     for (unsigned round = 0; round < CHAOS_ROUNDS; round++) {
