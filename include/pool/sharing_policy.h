@@ -9,12 +9,10 @@
 #ifndef POOL_SHARING_POLICY_H
 #define POOL_SHARING_POLICY_H
 
-#include "base/base.h"
-
-enum { SHARING_OFF = 0, SHARING_AUTO = -1 }; /* server_sharing; else a number of servers */
+#include "config/settings.h"
 
 struct sharing_policy {
-    int setting;      /* server_sharing */
+    int setting;      /* server_sharing: SHARING_OFF, SHARING_AUTO, or a number of servers */
     unsigned ceiling; /* pool_size, or what this shard may have of it; at least 1 */
     unsigned limit;   /* the result: servers to keep busy before sharing, 1 to ceiling */
 };

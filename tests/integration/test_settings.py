@@ -798,6 +798,23 @@ def test_pool_shards_is_on_how_many_workers_a_pool_is(t):
         c.terminate()
 
 
+@covers("pgsplice", "server_sharing")
+@ours
+def test_server_sharing_is_a_number_or_a_word(t):
+    pooler = t.pooler(extra=own(server_sharing="no"))
+    with pooler.console() as console:
+        def now():
+            return next(row for row in console.table("show config") if row["key"] == "server_sharing")
+        same((now()["value"], now()["default"], now()["changeable"]), ("off", "auto", "yes"))
+        for given, shown in (("4", "4"), ("on", "auto"), ("0", "off"), ("auto", "auto")):
+            console.do(f"set server_sharing = '{given}'")
+            same(now()["value"], shown)
+        for wrong in ("maybe", "-1", "1001"):
+            with refused("SET failed"):
+                console.do(f"set server_sharing = '{wrong}'")
+        same(now()["value"], "auto")
+
+
 @covers("pgsplice", "busy_poll")
 @ours
 def test_busy_poll_looks_for_work_before_it_sleeps(t):
