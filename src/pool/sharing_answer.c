@@ -326,18 +326,13 @@ static void account_time(struct server *server, const struct shared *shared)
     struct sharing *sharing = &pool->sharing;
     uint64_t now_us = pool->core->loop.now_us;
     uint64_t took_us = now_us - shared->since_us;
-    uint64_t own_us = took_us;
     struct statement_time *time;
 
     if (shared->kind == SHARED_SET)
         return;
     time = statement_times_find(sharing->times, shared->hash, now_us);
-    /* More servers at work than the policy wants slow each other down: that says nothing of the statement. Without
-     * this a pool that once had all its servers busy took every statement for slow, and never shared. */
-    if (sharing->server_count > sharing->policy.limit)
-        own_us = took_us * sharing->policy.limit / sharing->server_count;
     if (time != NULL)
-        statement_times_note(time, own_us, shared->was_first);
+        statement_times_note(time, took_us, shared->was_first, sharing_crowds(&pool->sharing));
     sharing_policy_answered(&sharing->policy, now_us, took_us, time != NULL ? time->floor_us : 0,
                             sharing->server_count, sharing->queued_count);
 }
