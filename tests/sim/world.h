@@ -222,6 +222,7 @@ struct world {
     bool avoids_known;
     bool is_session_mode; /* of all pools, for the whole run: a session is reset between clients */
     bool has_sharing;     /* questions in SELECTs, and servers that are shared */
+    bool teaches;         /* statements are taken to be short, though they may not be */
     bool is_shut_down;    /* all must leave */
     bool has_replication; /* some clients ask for it */
     bool is_handed_over;  /* another process listens now: who was accepted before must be served */

@@ -47,6 +47,7 @@ struct batch_shape {
     unsigned binds, executes;
     bool parses_text, text_shares; /* of the unnamed statement */
     bool statement_shares, is_odd;
+    unsigned refused; /* the question whose Bind was refused, though its statement is there */
 };
 
 /* A backend. */
@@ -263,6 +264,7 @@ static void look_at_batch(struct session *session, char type, const uint8_t *bod
     struct batch_shape *batch = &session->batch;
     const char *name = (const char *)body, *text = name + strlen(name) + 1;
     const struct prepared *prepared;
+    bool shares;
 
     switch (type) {
     case 'P':
@@ -288,11 +290,17 @@ static void look_at_batch(struct session *session, char type, const uint8_t *bod
         break;
     case 'Q':
     case 'S':
-        if (session->unit_first < session->unit_next)
-            unit_at(session, session->unit_first)->shares =
-                type == 'Q' ? text_shares(name)
-                            : batch->binds == 1 && batch->executes == 1 && !batch->is_odd &&
-                                  batch->statement_shares;
+        shares = type == 'Q' ? text_shares(name)
+                             : batch->binds == 1 && batch->executes == 1 && !batch->is_odd &&
+                                   batch->statement_shares;
+        if (session->unit_first < session->unit_next) {
+            struct unit *unit = unit_at(session, session->unit_first);
+
+            unit->shares = shares;
+            /* One that shares may be asked again of a session that has another plan. */
+            if (batch->refused > 0 && !shares)
+                world.refused[unit->owner] = batch->refused;
+        }
         *batch = (struct batch_shape){0};
         break;
     default:
@@ -658,7 +666,7 @@ static bool check_usable(struct session *session, const struct prepared *prepare
 }
 
 /* The question of a Bind that is refused. */
-static void note_refusal(unsigned owner, const uint8_t *rest, unsigned *refusals)
+static void note_refusal(struct session *session, unsigned owner, const uint8_t *rest)
 {
     unsigned asker, number;
 
@@ -666,7 +674,10 @@ static void note_refusal(unsigned owner, const uint8_t *rest, unsigned *refusals
         return; /* the text is the question */
     assert(sscanf((const char *)rest + 8, "Q %u %u", &asker, &number) == 2);
     assert(asker == owner);
-    refusals[owner] = number;
+    if (session->refuses_stale)
+        session->batch.refused = number;
+    else
+        world.lost[owner] = number;
 }
 
 /* `bytes` behind the names of a Bind: the question, or nothing where the text is it. */
@@ -680,7 +691,7 @@ static bool bind_statement(struct session *session, unsigned owner, const char *
     assert(bytes >= 6);
     if (!check_usable(session, prepared, name,
                       statement == STATEMENT_TEXT || statement_ends_transaction(statement))) {
-        note_refusal(owner, rest, session->refuses_stale ? world.refused : world.lost);
+        note_refusal(session, owner, rest);
         return false;
     }
     if (bytes_get_u16(rest + 2) == 0) {

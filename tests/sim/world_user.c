@@ -789,7 +789,7 @@ static void act(struct user *user, const struct action *action)
                                         "special Query"};
     char text[QUERY_BYTES_MAX];
     size_t bytes;
-    bool is_copy_extended = action->arg & 1;
+    bool is_copy_extended = action->arg & 1, is_sharing;
     struct expected *op;
 
     user->is_answering = user->is_answering && user->expected_count > 0;
@@ -831,13 +831,13 @@ static void act(struct user *user, const struct action *action)
         break;
     case DO_SYNC:
         put_message(&user->out, 'S', NULL, 0);
+        is_sharing = user->in_batch && user->batch_runs == 1 && !user->batch_is_odd;
         user->in_batch = false;
         if (action->kind == KIND_COPY_IN && !user->copy_failed_early) {
             user->copy_has_sync = true;
             break; /* swallowed by COPY */
         }
-        op = expect_op(user, OP_SYNC);
-        op->shares = user->batch_runs == 1 && !user->batch_is_odd;
+        expect_op(user, OP_SYNC)->shares = is_sharing;
         user->in_batch = false;
         break;
     case DO_FLUSH:
