@@ -1535,7 +1535,9 @@ static bool control_is_idle(void)
 
     for (unsigned i = 0; i < job_count; i++)
         handshakes += jobs[i].job->kind == JOB_TLS_ACCEPT || jobs[i].job->kind == JOB_TLS_CONNECT;
-    return request_count == 0 && visit_count == 0 && job_count == handshakes &&
+    /* With so many clients there are always passwords, too. */
+    return request_count == 0 && visit_count == 0 &&
+           (world.has_sharing || job_count == handshakes) &&
            atomic_load(&control_mailbox.last) == NULL;
 }
 
@@ -1640,7 +1642,11 @@ static void begin(uint64_t seed)
     world.is_session_mode = fixed_mode != NULL && strcmp(fixed_mode, "session") == 0;
     world.has_replication = seed % 3 == 0; /* not drawn: what other seeds have found stays found */
     world.has_sharing = seed % SHARING_SEEDS < SHARING_SEEDS - 2; /* not drawn, likewise */
-    world.teaches = world.has_sharing && !happens(3);
+    if (world.has_sharing) {
+        world.teaches = !happens(3);
+        world.is_alike = happens(2);
+        world.is_sleepy = world.is_sleepy || happens(3);
+    }
     world.is_shared_mode = fixed_mode != NULL && !world.is_session_mode;
     world.prepared_max = prepared_max[sim_below(world.sim, COUNT_OF(prepared_max))];
     world.is_tracked = world.is_shared_mode && world.prepared_max > 0;
@@ -1760,6 +1766,92 @@ static void shut_down(void)
     request_command(request);
 }
 
+/* What the seeds together have to reach. */
+enum {
+    REACH_SHARED,
+    REACH_JOINED,
+    REACH_DEEP,
+    REACH_LOST,
+    REACH_CANCELED,
+    REACH_ALONE,
+    REACH_MOVED,
+    REACH_SET,
+    REACH_IN_FLIGHT,
+    REACH_SET_BETWEEN,
+    REACH_QUEUE_CANCELED,
+    REACH_SIGNAL_LATE,
+    REACH_SIGNAL_NEIGHBOUR,
+    REACH_REFUSED,
+    REACH_APART = REACH_REFUSED + REFUSED_KINDS,
+    REACHES = REACH_APART + APART_KINDS,
+};
+
+static const char *const reach_names[REACHES + 1] = {
+    [REACH_SHARED] = "exchanges that share",
+    [REACH_JOINED] = "behind others",
+    [REACH_DEEP] = "behind five or more",
+    [REACH_LOST] = "asked again, their server was lost",
+    [REACH_CANCELED] = "asked again, hit by a neighbour's cancel request",
+    [REACH_ALONE] = "asked again in the ordinary way",
+    [REACH_MOVED] = "asked again, what was in front took long",
+    [REACH_SET] = "SET queued between exchanges",
+    [REACH_IN_FLIGHT] = "PostgreSQL got them while others' were not answered",
+    [REACH_SET_BETWEEN] = "the same of SET",
+    [REACH_QUEUE_CANCELED] = "cancelled in the queue",
+    [REACH_SIGNAL_LATE] = "cancel requests that arrived after their connection had ended",
+    [REACH_SIGNAL_NEIGHBOUR] = "cancel requests that hit somebody else",
+    [REACH_REFUSED + REFUSED_PIECES] = "refused: pieces",
+    [REACH_REFUSED + REFUSED_NO_READ] = "refused: no read",
+    [REACH_REFUSED + REFUSED_KEYWORD] = "refused: keyword",
+    [REACH_REFUSED + REFUSED_FUNCTION] = "refused: function",
+    [REACH_REFUSED + REFUSED_SEVERAL] = "refused: several",
+    [REACH_REFUSED + REFUSED_DOUBT] = "refused: doubt",
+    [REACH_REFUSED + REFUSED_BATCH] = "refused: batch",
+    [REACH_REFUSED + REFUSED_STATEMENT] = "refused: statement",
+    [REACH_REFUSED + REFUSED_CLIENT] = "refused: client",
+    [REACH_APART + APART_UNKNOWN] = "apart: unknown",
+    [REACH_APART + APART_SLOW] = "apart: slow",
+    [REACH_APART + APART_ERRATIC] = "apart: erratic",
+    [REACH_APART + APART_RUNS_LONG] = "apart: runs long",
+    [REACH_APART + APART_DEPTH] = "apart: depth",
+    [REACH_APART + APART_PARAMETERS] = "apart: parameters",
+    [REACH_APART + APART_NEEDED] = "apart: needed",
+};
+
+static void count_reached(void)
+{
+    for (unsigned i = 0; i < worker_count; i++)
+        list_for_each(link, &members[i].worker.core.pool_list)
+        {
+            const struct pool *pool = OWNER_OF(link, struct pool, link);
+            const struct sharing_stats *stats = &pool->sharing.stats;
+
+            must(world.has_sharing || stats->shared_count == 0);
+            must(pool->sharing.server_count == 0);
+            must(pool->sharing.waiting_count == 0);
+            must(stats->joined_count <= stats->shared_count + stats->again_lost +
+                                            stats->again_canceled + stats->again_alone +
+                                            stats->again_moved);
+            harness_count(REACH_SHARED, stats->shared_count);
+            harness_count(REACH_JOINED, stats->joined_count);
+            harness_count(REACH_DEEP, stats->depth_max >= 5);
+            harness_count(REACH_LOST, stats->again_lost);
+            harness_count(REACH_CANCELED, stats->again_canceled);
+            harness_count(REACH_ALONE, stats->again_alone);
+            harness_count(REACH_MOVED, stats->again_moved);
+            harness_count(REACH_SET, stats->set_count);
+            for (unsigned k = 0; k < REFUSED_KINDS; k++)
+                harness_count(REACH_REFUSED + k, stats->refused[k]);
+            for (unsigned k = 0; k < APART_KINDS; k++)
+                harness_count(REACH_APART + k, stats->apart[k]);
+        }
+    harness_count(REACH_IN_FLIGHT, world.joined);
+    harness_count(REACH_SET_BETWEEN, world.sets_between);
+    harness_count(REACH_QUEUE_CANCELED, world.cancelled_in_queue);
+    harness_count(REACH_SIGNAL_LATE, world.late_signals);
+    harness_count(REACH_SIGNAL_NEIGHBOUR, world.stray_signals);
+}
+
 static void end(void)
 {
     if (!world.is_shut_down)
@@ -1793,7 +1885,7 @@ static uint64_t run(uint64_t seed)
     begin(seed);
     round_us = happens(4) ? 50000 : 300;
     if (world.has_sharing && !happens(4)) /* else nothing is short */
-        round_us = happens(2) ? 20 : 60;
+        round_us = 60u << sim_below(world.sim, 4);
     world.is_chaos = true;
     world.order_cancel = order_cancel;
     for (unsigned round = 0; round < CHAOS_ROUNDS; round++) {
@@ -1812,6 +1904,7 @@ static uint64_t run(uint64_t seed)
     run_until(all_is_done, 20, "not all clients come to their end");
     run_until(letters_are_read, 20, "letters are not read");
     check_welcomes();
+    count_reached();
     end();
     sim_note(world.sim, world.answers);
     trace = sim_trace(world.sim);
@@ -1831,5 +1924,6 @@ static uint64_t run(uint64_t seed)
 
 int main(int argc, char **argv)
 {
+    harness_names = reach_names;
     return harness_main(argc, argv, run, SEEDS);
 }

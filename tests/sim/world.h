@@ -223,6 +223,7 @@ struct world {
     bool is_session_mode; /* of all pools, for the whole run: a session is reset between clients */
     bool has_sharing;     /* questions in SELECTs, and servers that are shared */
     bool teaches;         /* statements are taken to be short, though they may not be */
+    bool is_alike;        /* few parameters differ */
     bool is_shut_down;    /* all must leave */
     bool has_replication; /* some clients ask for it */
     bool is_handed_over;  /* another process listens now: who was accepted before must be served */
@@ -266,7 +267,8 @@ struct world {
     unsigned long long parses, binds, bind_errors, stale_errors, healed;
     /* PostgreSQL got them while others' were not answered. */
     unsigned long long joined, sets_between;
-    unsigned long long cancelled_in_queue;
+    unsigned long long cancelled_in_queue, late_signals, stray_signals;
+    bool has_cancelled[OWNERS_MAX];
 };
 
 extern struct world world;

@@ -228,7 +228,7 @@ static void check_unit(struct session *session, uint64_t index)
         assert(before->shares || before->owner == UNIT_SET);
         assert(!session->is_replication);
         assert(world.has_sharing && !world.is_session_mode);
-        joins = true;
+        joins = joins || before->owner > 0;
     }
     world.joined += joins && unit->owner > 0;
     world.sets_between += joins && unit->owner == UNIT_SET;
@@ -368,8 +368,8 @@ static void put_fail(struct session *session, const struct question *question, c
 
 static uint64_t draw_sleep_us(void)
 {
-    if (world.has_sharing && happens(2))
-        return sim_below(world.sim, 3000); /* of which some are short enough to be followed */
+    if (world.has_sharing && !happens(4)) /* some are short enough to be followed */
+        return sim_below(world.sim, happens(2) ? 2000 : 20000);
     return sim_below(world.sim, 200000);
 }
 
@@ -876,6 +876,7 @@ static void wake(struct session *session, bool is_cancelled)
 static void signal_hits(struct session *session)
 {
     world_log("session %u: a signal hits owner %u", session->id, session->sleep_owner);
+    world.stray_signals += !world.has_cancelled[session->sleep_owner];
     wake(session, true);
     units_run(session);
     world.cancels_hit++;
@@ -913,8 +914,10 @@ static void deliver_signal(struct session *session)
         return;
     session->signal_us = 0;
     if (session->is_asleep && !session->is_over && session->unit_first < session->unit_next &&
-        unit->begin < session->signal_end)
+        unit->begin < session->signal_end) {
+        world.late_signals++;
         signal_hits(session);
+    }
 }
 
 /* ---- logging in ---- */

@@ -137,6 +137,7 @@ struct user {
     bool is_welcome;
     bool is_eager;         /* asks before it is welcome */
     bool ends_in_login;    /* at some point before its welcome */
+    bool is_simple;        /* asks one thing after another, all of which may share */
     bool is_fatal;         /* the connection is being ended, and was told why */
     bool is_leaving;       /* sent Terminate, or broke off */
     unsigned cancels_open; /* requests that have not come to their end */
@@ -1380,12 +1381,12 @@ static void plan_one_sharing(struct user *user, bool waits)
 static void plan_sharing(struct user *user)
 {
     unsigned count = 1 + (unsigned)sim_below(world.sim, 6);
-    bool waits = !happens(5);
+    bool waits = !happens(5) || user->is_simple;
 
-    if (happens(12))
+    if (happens(12) && !world.is_alike)
         plan(user, DO_QUERY, KIND_SET, draw_arg(), true);
     for (unsigned i = 0; i < count; i++) {
-        if (happens(8)) {
+        if (happens(8) && (!user->is_simple || happens(4))) {
             plan(user, DO_QUERY, KIND_BEGIN, 0, waits);
             plan_one_sharing(user, waits);
             plan(user, DO_QUERY, KIND_END, 0, waits);
@@ -1408,7 +1409,7 @@ static void plan_script(struct user *user)
         plan_copy_both(user, happens(3) ? arg : ARG_LARGE);
         return;
     }
-    if (world.has_sharing && !user->is_stale && !happens(3)) {
+    if (world.has_sharing && !user->is_stale && (user->is_simple || !happens(3))) {
         plan_sharing(user);
         return;
     }
@@ -1574,14 +1575,18 @@ static void user_connects(struct user *user)
     user->connected_us = world_now_us();
     user->is_slow = happens(6);
     user->is_stingy = happens(4);
-    if (!happens(3)) {
+    if (world.has_sharing && !happens(3)) {
+        user->is_simple = true;
+        user->is_stingy = false;
+    }
+    if (world.is_alike ? happens(20) : !happens(3)) {
         user->knows[PARAM_NAME] = true;
         strcpy(user->params[PARAM_NAME],
                world_param_values[PARAM_NAME][sim_below(world.sim, PARAM_VALUES)]);
     }
     /* Most are alike, so that they can share without a SET. */
     for (unsigned i = 1; world.has_sharing && i < WORLD_PARAMS; i++)
-        if (happens(8)) {
+        if (happens(world.is_alike ? 100 : 8)) {
             user->knows[i] = true;
             strcpy(user->params[i], world_param_values[i][sim_below(world.sim, PARAM_VALUES)]);
         }
@@ -2303,7 +2308,7 @@ static void user_asks_elsewhere(struct user *user)
     if (!world.order_cancel(user->key))
         return;
     world_log("client %u asks another process for a cancel", user->index);
-    user->has_cancelled = true;
+    user->has_cancelled = world.has_cancelled[user->owner] = true;
     for (unsigned i = 0; i < user->expected_count; i++)
         user->expected[(user->expected_first + i) % EXPECTED_MAX].may_be_cancelled = true;
     user->expected[user->expected_first].is_cancelled = !world.is_chaos;
@@ -2334,7 +2339,7 @@ static void user_asks_cancel(struct user *user)
     if (cancel->wire.peer == NULL)
         return;
     world_log("client %u asks for a cancel%s", user->index, closes_at_once ? " and closes" : "");
-    user->has_cancelled = true;
+    user->has_cancelled = world.has_cancelled[user->owner] = true;
     for (unsigned i = 0; i < user->expected_count; i++)
         user->expected[(user->expected_first + i) % EXPECTED_MAX].may_be_cancelled = true;
     user->expected[user->expected_first].is_cancelled = !world.is_chaos;
@@ -2479,7 +2484,7 @@ static void user_asks(struct user *user)
 {
     if (user->action_first == user->action_count && heap_bytes(&user->out) == 0 &&
         user->expected_count < EXPECTED_BEFORE_SCRIPT_MAX &&
-        (user->expected_count == 0 || happens(4))) {
+        (user->expected_count == 0 || happens(world.has_sharing && !world.is_chaos ? 60 : 4))) {
         bool goes = world.is_chaos && world.users_break && happens(200);
 
         if (!world.is_chaos && user->expected_count == 0) {
