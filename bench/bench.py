@@ -4,7 +4,8 @@
     bench/bench.py --pgsplice build/pgsplice --out build/bench [--rounds N] [--seconds S] [--quick] [--only a,b]
 
 Sections: matrix prepared latency idle logins keys copy heap cores atomics lending cold tls (tls_idle tls_handshakes tls_storm
-tls_pgbench tls_bulk) sharing (sharing-load sharing-limits sharing-few sharing-mixed). Writes results.md, results.csv and tps.svg into --out.
+tls_pgbench tls_bulk) sharing (sharing-load sharing-limits sharing-few sharing-mixed). Writes results.md, results.csv and tps.svg
+into --out.
 Machines are noisy: what counts is the ratio of two figures of the same round. See bench/README.md.
 """
 import argparse
@@ -864,7 +865,7 @@ def main():
     parser.add_argument("--groups", help="TLS only: the key exchanges that clients offer, as OpenSSL names them")
     parser.add_argument("--workers", type=int, default=1, help="sharing only: worker_threads of pgsplice")
     parser.add_argument("--quick", action="store_true", help="one short round: to see that it works")
-    parser.add_argument("--only", default="matrix,prepared,latency,idle,logins,keys,copy,heap,cores,atomics,lending,cold,tls")
+    parser.add_argument("--only", default="matrix,prepared,latency,idle,logins,keys,copy,heap,cores,atomics,lending,cold,tls,sharing")
     options = parser.parse_args()
     if options.quick:
         options.rounds, options.seconds = 1, 1

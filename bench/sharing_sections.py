@@ -77,6 +77,14 @@ class SharingSections:
                         counts[name] = counts.get(name, 0) + int(value)
         return counts
 
+    @staticmethod
+    def sharing_story(counts):
+        """What SHOW SHARING counted since the pooler began, reasons that occurred only."""
+        reasons = [f"{name} {count}" for name, count in counts.items()
+                   if count > 0 and name.startswith(("refused_", "apart_", "again_", "sets"))]
+        return (f"{counts['shared']} exchanges shared, {counts['joined']} were queued behind others"
+                + "".join(f", {reason}" for reason in reasons) + f"; limit at the end: {counts['server_limit']}.")
+
     def backend_switches(self):
         """Context switches of each process of the scratch PostgreSQL, wanted and unwanted."""
         with open(os.path.join(self.folder, "data", "postmaster.pid")) as file:
@@ -105,7 +113,7 @@ class SharingSections:
                                              for pid, count in self.backend_switches().items()) / transactions
         if is_ours:
             now = self.sharing_counts(port)
-            result["limit"] = now["limit"]
+            result["limit"] = now["server_limit"]
             result["shared"], result["joined"] = ((now[key] - counts[key]) / transactions for key in ("shared", "joined"))
         return result
 
@@ -116,7 +124,11 @@ class SharingSections:
         """Records the medians; returns them as cells of SHARING_HEAD."""
         row = median_of(results)
         self.record(section, what, **which, **row)
-        limit = row.get("limit") if what != OFF and what != AGAIN else None
+        is_off = what in (OFF, AGAIN)
+        limit = None if is_off else row.get("limit")
+        if "shared" in row and (row["shared"] > 0 if is_off else row["shared"] < 0.5):
+            self.verdicts.append(f"VOID  {section}, {what}, {', '.join(str(value) for value in which.values())}: "
+                                 f"{row['shared']:.2f} of the transactions shared a server: its ratios say nothing")
         return " | ".join((digits(row["tps"]), digits(row["p50_us"]), digits(row["p99_us"]), digits(row.get("cpu_us"), 2),
                            digits(row.get("switches"), 3), digits(row["backend_us"], 1),
                            digits(row.get("backend_switches"), 3), digits(row.get("shared"), 2),
@@ -142,7 +154,7 @@ class SharingSections:
                  "session mode, with a server for each client.\n")
         self.say(f"| protocol | clients | what | {self.SHARING_HEAD}")
         self.say("|---|---|---|" + "---|" * self.SHARING_HEAD.count("|"))
-        lines = []
+        lines, remarks = [], []
         for protocol, clients, to_pgbouncer, to_straight, cpu in LOADS:
             pgbouncer = "pgbouncer (session)" if protocol == "prepared" else "pgbouncer"
             poolers = {
@@ -156,6 +168,7 @@ class SharingSections:
                 self.one(port, None, protocol, clients, self.options.seconds)
             found = self.in_turn(poolers, lambda what, process, port:
                                  self.sharing_one(what, process, port, protocol, clients))
+            remarks.append(f"- {clients} clients, {protocol}, auto: {self.sharing_story(self.sharing_counts(poolers[AUTO][1]))}")
             self.sharing_stop(poolers)
             for what, results in found.items():
                 self.say(f"| {protocol} | {clients} | {what} | "
@@ -174,7 +187,7 @@ class SharingSections:
         self.say("| protocol | clients | tx/s to PgBouncer | tx/s to PostgreSQL straight | CPU of the pooler to PgBouncer | "
                  "tx/s to off | CPU to off |")
         self.say("|---|---|---|---|---|---|---|")
-        for line in lines:
+        for line in lines + [""] + remarks:
             self.say(line)
 
     def sharing_limits(self):
@@ -270,8 +283,9 @@ class SharingSections:
                     cells += [self.sharing_verdict(text, ratio_of(of_load, key, AUTO, OFF), limit, at_most, noise),
                               f"{noise:.2f}"]
                 lines.append(f"| {kind} | {load} | " + " | ".join(cells) + " |")
-            remarks.append(f"- {kind}: auto ended with a limit of {counts['limit']}; of {counts['shared']} exchanges that could share, "
-                           f"{counts['joined']} were queued behind others.")
+            if counts["shared"] == 0:
+                self.verdicts.append(f"VOID  sharing_mixed, {kind}: nothing shared a server: its ratios say nothing")
+            remarks.append(f"- {kind}, auto: {self.sharing_story(counts)}")
         self.say("\nAuto to off, ratios of the same round, medians of them; noise: the factor between off and off again.\n")
         self.say("| 50 ms query | load | tx/s | noise | p50 | noise | p99 | noise | p99.9 | noise |")
         self.say("|---|---|---|---|---|---|---|---|---|---|")
@@ -286,7 +300,7 @@ class SharingSections:
             for _ in range(5):
                 out = self.sql(f"explain (analyze, timing off) select count(*) from generate_series(1, {rows})")
                 times.append(float(re.search(r"Execution Time: ([\d.]+) ms", out)[1]))
-            rows = int(rows * 50 / statistics.median(times))
+            rows = int(rows * 50 / min(times))
         return rows // 1000 * 1000
 
     def mixed_run(self, port, query, seconds):
