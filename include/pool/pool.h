@@ -12,6 +12,7 @@
 
 #include "pool/core.h"
 #include "pool/report.h"
+#include "pool/sharing.h"
 
 struct peer;
 
@@ -102,6 +103,8 @@ struct pool {
     struct pool_stats stats;
     uint64_t empty_since_us;          /* 0: some shard has a client or a server */
     uint64_t database_empty_since_us; /* the same of all pools of the database */
+
+    struct sharing sharing;
 };
 
 /* The pool, made if need be. `database` is of the core's snapshot. NULL: no memory. */
@@ -190,6 +193,7 @@ void pool_retire_moved(struct pool *pool);
 void pool_close_clients(struct pool *pool, const char *message);
 
 void pool_fill_row(const struct pool *pool, struct pool_row *row, uint64_t now_us);
+void pool_fill_sharing_row(const struct pool *pool, struct sharing_row *row);
 
 /* server_check_delay: idle for so long that it is checked before its next use. With 0 it was checked when it went
  * back, so only what has been idle since the last upkeep but one. */

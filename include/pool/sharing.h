@@ -14,6 +14,7 @@
 #ifndef POOL_SHARING_H
 #define POOL_SHARING_H
 
+#include "base/list.h"
 #include "pool/sharing_policy.h"
 #include "pool/statement_times.h"
 #include "wire/statement_class.h"

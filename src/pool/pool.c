@@ -195,6 +195,7 @@ struct pool *pool_find_or_make(struct core *core, const struct database_config *
     list_init(&pool->canceled_servers);
     list_init(&pool->lending_servers);
     list_init(&pool->name_waiter.link);
+    list_init(&pool->sharing.servers);
     pool->name_waiter.known = host_known;
     timer_init(&pool->timer, maintenance_fired);
     pool_update_settings(pool);
@@ -1442,4 +1443,22 @@ void pool_fill_row(const struct pool *pool, struct pool_row *row, uint64_t now_u
     row->pool_id = pool->id;
     row->lent_total = pool->lent_total;
     row->borrowed_total = pool->borrowed_total;
+}
+
+void pool_fill_sharing_row(const struct pool *pool, struct sharing_row *row)
+{
+    const struct sharing *sharing = &pool->sharing;
+
+    *row = (struct sharing_row){
+        .worker = pool->core->index,
+        .setting = pool->settings.pool_mode == POOL_MODE_SESSION ? SHARING_OFF
+                                                                 : pool->settings.server_sharing,
+        .server_count = sharing->server_count,
+        .queued_count = sharing->queued_count,
+        .stats = sharing->stats,
+    };
+    if (row->setting != SHARING_OFF)
+        row->server_limit = sharing->policy.limit;
+    strcpy(row->database, pool->database_name);
+    strcpy(row->user, pool->user_name);
 }

@@ -1,0 +1,218 @@
+/* Slots come in pairs: one with the limit `base`, one with a step more or less. Which of the two is the first
+ * follows from the pair's number as if by chance, so that a load that changes at a rhythm of its own
+ * does not favour either. The gain of a pair is a number between -2 and 2; its mean and variance over the pairs
+ * say whether a step is worth it. */
+#include "pool/sharing_policy.h"
+
+#include "base/assert.h"
+
+enum {
+    LIMIT_FIRST = 2,
+    /* One busy server is one that may lose its core to somebody else, and everybody waits. */
+    LIMIT_MIN = 2,
+
+    /* 16 ms: some hundred answers of a busy pool, and five pairs in a sixth of a second. */
+    SLOT_BITS_MIN = 14,
+    SLOT_BITS_MAX = 20,
+    ANSWERS_MIN = 40, /* in a slot, or it says nothing; slots become longer */
+    ANSWERS_MANY = 400,
+
+    PAIRS_MIN = 2,
+    PAIRS_REMEMBERED = 32,
+    PAIRS_SETTLED = 16, /* so many without a decision: only every fourth pair is a trial */
+};
+
+/* A step up must shorten the clients' time by this part of the step: a third more servers by 4 %. */
+static const float gain_to_raise = 0.12f;
+/* A step down may lengthen it by that. Between the two the limit stays. */
+static const float loss_to_lower = 0.04f;
+/* A decision is made at this many standard errors. The variance is never believed to be below that of two
+ * slots that differ by 4 %. */
+static const float errors_to_decide = 2.0f;
+static const float variance_min = 0.04f * 0.04f;
+
+static unsigned more(const struct sharing_policy *policy)
+{
+    return MIN(policy->base + MAX(policy->base / 3, 1), policy->ceiling);
+}
+
+static unsigned fewer(const struct sharing_policy *policy)
+{
+    return MAX(policy->base - MAX(policy->base / 4, 1), MIN(LIMIT_MIN, policy->ceiling));
+}
+
+static bool pair_is_trial(const struct sharing_policy *policy, uint64_t pair)
+{
+    return MIN(policy->up.count, policy->down.count) < PAIRS_SETTLED || (pair >> 1) % 4 == 0;
+}
+
+static unsigned limit_of_slot(const struct sharing_policy *policy, uint64_t slot)
+{
+    uint64_t pair = slot >> 1;
+    bool trial_first = pair * UINT64_C(0x9e3779b97f4a7c15) >> 63;
+
+    if (!pair_is_trial(policy, pair) || (slot & 1) == trial_first)
+        return policy->base;
+    return (pair & 1) != 0 ? more(policy) : fewer(policy);
+}
+
+static void base_set(struct sharing_policy *policy, unsigned base)
+{
+    policy->base = base;
+    policy->up = policy->down = (struct sharing_trial){0};
+}
+
+static void trial_note(struct sharing_trial *trial, float gain)
+{
+    float weight, difference = gain - trial->gain;
+
+    trial->count = MIN(trial->count + 1, PAIRS_REMEMBERED);
+    weight = 1.0f / (float)trial->count;
+    trial->gain += weight * difference;
+    trial->variance = (1 - weight) * (trial->variance + weight * difference * difference);
+}
+
+/* Is the mean above `least`, beyond doubt? */
+static bool trial_proves(const struct sharing_trial *trial, float sign, float least)
+{
+    float above = sign * (trial->gain - least), errors;
+
+    if (trial->count < PAIRS_MIN || above <= 0)
+        return false;
+    errors = MAX(trial->variance, variance_min) / (float)(trial->count - 1);
+    return above * above > errors_to_decide * errors_to_decide * errors;
+}
+
+static float step(unsigned low, unsigned high)
+{
+    return 2.0f * (float)(high - low) / (float)(high + low);
+}
+
+static void decide(struct sharing_policy *policy)
+{
+    unsigned up = more(policy), down = fewer(policy), base = policy->base;
+
+    if (up > base && trial_proves(&policy->up, 1, gain_to_raise * step(base, up))) {
+        base_set(policy, up);
+        policy->raised_count++;
+    } else if (down < base && trial_proves(&policy->down, 1, -loss_to_lower * step(down, base))) {
+        base_set(policy, down);
+        policy->lowered_count++;
+    }
+}
+
+static float client_time_us(const struct sharing_slot *slot)
+{
+    return (float)slot->queued_us / (float)slot->answers;
+}
+
+static void pair_end(struct sharing_policy *policy, const struct sharing_slot *a,
+                     const struct sharing_slot *b)
+{
+    const struct sharing_slot *trial = a->limit == policy->base ? b : a;
+    const struct sharing_slot *base = trial == a ? b : a;
+    float time_base, time_trial;
+
+    if (base->limit != policy->base || trial->limit == policy->base)
+        return;
+    time_base = client_time_us(base);
+    time_trial = client_time_us(trial);
+    if (time_base + time_trial <= 0)
+        return;
+    trial_note(trial->limit > base->limit ? &policy->up : &policy->down,
+               2 * (time_base - time_trial) / (time_base + time_trial));
+    decide(policy);
+}
+
+static bool slot_says_something(const struct sharing_policy *policy,
+                                const struct sharing_slot *slot)
+{
+    return slot->answers >= ANSWERS_MIN && slot->time_us >= UINT64_C(1) << (policy->slot_bits - 1);
+}
+
+static void slot_begin(struct sharing_policy *policy, uint64_t now_us)
+{
+    uint64_t slot = now_us >> policy->slot_bits;
+
+    policy->slot = slot;
+    policy->measured_from_us =
+        (slot << policy->slot_bits) + (UINT64_C(1) << (policy->slot_bits - 2));
+    policy->limit = limit_of_slot(policy, slot);
+    policy->current = (struct sharing_slot){.limit = policy->limit};
+}
+
+static void slot_end(struct sharing_policy *policy, uint64_t now_us)
+{
+    const struct sharing_slot ended = policy->current;
+    bool is_second = (policy->slot & 1) != 0,
+         is_next = now_us >> policy->slot_bits == policy->slot + 1;
+
+    if (slot_says_something(policy, &ended)) {
+        if (ended.limit == policy->base)
+            policy->last = ended;
+        if (is_second && policy->first.answers > 0)
+            pair_end(policy, &policy->first, &ended);
+        policy->first = ended;
+        if (is_second || !is_next)
+            policy->first.answers = 0;
+        if (is_second && ended.answers > ANSWERS_MANY && policy->slot_bits > SLOT_BITS_MIN)
+            policy->slot_bits--;
+    } else {
+        policy->first.answers = 0;
+        if (is_next && ended.answers > 0 && ended.answers < ANSWERS_MIN &&
+            policy->slot_bits < SLOT_BITS_MAX)
+            policy->slot_bits++;
+    }
+    slot_begin(policy, now_us);
+}
+
+void sharing_policy_set(struct sharing_policy *policy, int setting, unsigned ceiling)
+{
+    assert(ceiling >= 1);
+    policy->ceiling = ceiling;
+    if (policy->slot_bits == 0)
+        policy->slot_bits = SLOT_BITS_MIN;
+    if (policy->base == 0)
+        base_set(policy, LIMIT_FIRST);
+    if (policy->base > ceiling)
+        base_set(policy, ceiling);
+    policy->setting = setting;
+    if (setting == SHARING_AUTO)
+        policy->limit = policy->base;
+    else
+        policy->limit = setting == SHARING_OFF ? ceiling : MIN((unsigned)setting, ceiling);
+}
+
+void sharing_policy_answered(struct sharing_policy *policy, uint64_t now_us, uint64_t took_us,
+                             float floor_us, unsigned busy, unsigned queued)
+{
+    struct sharing_slot *slot = &policy->current;
+    uint64_t since_us;
+
+    if (policy->setting != SHARING_AUTO)
+        return;
+    if (now_us >> policy->slot_bits != policy->slot)
+        slot_end(policy, now_us);
+    /* Time in which nobody was here does not count: then nothing waits, and the present ones came when they
+     * were sent. */
+    since_us = MAX(policy->now_us, policy->measured_from_us);
+    if (now_us >= policy->measured_from_us) {
+        uint64_t present_us = now_us > since_us ? now_us - since_us : 0;
+
+        slot->time_us += present_us;
+        if (queued == busy)
+            present_us = MIN(present_us, took_us);
+        slot->queued_us += present_us * queued;
+        slot->busy_us += present_us * busy;
+        slot->took_us += took_us;
+        slot->floor_us += floor_us;
+        slot->answers++;
+    }
+    policy->now_us = now_us;
+}
+
+bool sharing_policy_has_room(const struct sharing_policy *policy, unsigned ahead, float ahead_us)
+{
+    (void)policy;
+    return ahead < SHARING_DEPTH_MAX && ahead_us < SHARING_AHEAD_US_MAX;
+}
