@@ -224,7 +224,7 @@ class Bench(TlsSections, SharingSections):
             if line.startswith("latency average"):
                 result["average_ms"] = float(line.split()[3])
             if "actually processed" in line:
-                count = int(line.split(":")[1].split("/")[0])
+                count = result["count"] = int(line.split(":")[1].split("/")[0])
         times = []
         for path in glob.glob(os.path.join(self.folder, "log.*")):
             with open(path) as file:

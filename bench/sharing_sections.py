@@ -106,7 +106,7 @@ class SharingSections:
         backends, switches = self.backend_cpu_us(), self.backend_switches()
         counts = self.sharing_counts(port) if is_ours else {}
         result = self.one(port, process, protocol, clients, self.options.seconds)
-        transactions = result["tps"] * self.options.seconds
+        transactions = result["count"]
         result["backend_us"] = (self.backend_cpu_us() - backends) / transactions
         if process:  # those of PostgreSQL straight have gone with their clients
             result["backend_switches"] = sum(count - switches.get(pid, 0)
