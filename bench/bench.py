@@ -230,6 +230,8 @@ class Bench(TlsSections, SharingSections):
             with open(path) as file:
                 times.extend(int(line.split()[2]) for line in file)
         times.sort()
+        if not times:
+            sys.exit(f"port {port}: {clients} clients did nothing in {seconds} s")
         for part in (50, 95, 99):
             result[f"p{part}_us"] = times[min(len(times) - 1, len(times) * part // 100)]
         if process:

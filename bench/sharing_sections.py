@@ -100,12 +100,16 @@ class SharingSections:
                 counts[words["Pid"]] = int(words["voluntary_ctxt_switches"]) + int(words["nonvoluntary_ctxt_switches"])
         return counts
 
+    def sharing_seconds(self, clients):
+        """Logins take part of a run, and many of them at PostgreSQL straight more than a second."""
+        return max(self.options.seconds, 3) if clients > 100 else self.options.seconds
+
     def sharing_one(self, what, process, port, protocol, clients):
         """One run of pgbench -S, and what it took of the pooler and of PostgreSQL."""
         is_ours = what.startswith("pgsplice")
         backends, switches = self.backend_cpu_us(), self.backend_switches()
         counts = self.sharing_counts(port) if is_ours else {}
-        result = self.one(port, process, protocol, clients, self.options.seconds)
+        result = self.one(port, process, protocol, clients, self.sharing_seconds(clients))
         transactions = result["count"]
         result["backend_us"] = (self.backend_cpu_us() - backends) / transactions
         if process:  # those of PostgreSQL straight have gone with their clients
@@ -114,7 +118,8 @@ class SharingSections:
         if is_ours:
             now = self.sharing_counts(port)
             result["limit"] = now["server_limit"]
-            result["shared"], result["joined"] = ((now[key] - counts[key]) / transactions for key in ("shared", "joined"))
+            # Before the first client of all, the pool has no row.
+            result["shared"], result["joined"] = ((now[key] - counts.get(key, 0)) / transactions for key in ("shared", "joined"))
         return result
 
     SHARING_HEAD = ("tx/s | p50 us | p99 us | CPU us/tx | switches/tx | CPU of PostgreSQL us/tx | its switches/tx | "
@@ -129,6 +134,9 @@ class SharingSections:
         if "shared" in row and (row["shared"] > 0 if is_off else row["shared"] < 0.5):
             self.verdicts.append(f"VOID  {section}, {what}, {', '.join(str(value) for value in which.values())}: "
                                  f"{row['shared']:.2f} of the transactions shared a server: its ratios say nothing")
+        elif row.get("joined", 1) < 0.1 and row.get("shared", 0) > 0 and which["clients"] > POOL:
+            self.verdicts.append(f"NOTE  {section}, {what}, {', '.join(str(value) for value in which.values())}: only "
+                                 f"{row['joined']:.2f} of the transactions were queued behind others")
         return " | ".join((digits(row["tps"]), digits(row["p50_us"]), digits(row["p99_us"]), digits(row.get("cpu_us"), 2),
                            digits(row.get("switches"), 3), digits(row["backend_us"], 1),
                            digits(row.get("backend_switches"), 3), digits(row.get("shared"), 2),
@@ -165,7 +173,7 @@ class SharingSections:
                 AUTO: self.sharing_start("auto"),
             }
             for _, port, _ in poolers.values():
-                self.one(port, None, protocol, clients, self.options.seconds)
+                self.one(port, None, protocol, clients, self.sharing_seconds(clients))
             found = self.in_turn(poolers, lambda what, process, port:
                                  self.sharing_one(what, process, port, protocol, clients))
             remarks.append(f"- {clients} clients, {protocol}, auto: {self.sharing_story(self.sharing_counts(poolers[AUTO][1]))}")
