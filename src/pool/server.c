@@ -613,7 +613,6 @@ static bool is_mid_answer(const struct server *server)
 {
     const struct shared *shared = sharing_oldest(&server->shared);
 
-    /* Its queue may have become empty just now. */
     if (server->state == SERVER_SHARED && (shared == NULL || !shared->has_begun))
         return false;
     return (server->state == SERVER_ACTIVE || server->state == SERVER_SHARED) &&
