@@ -1309,6 +1309,94 @@ static void check_home(void)
     must(tls_session_count() == 0);
 }
 
+/* ---- what is reached ---- */
+
+/* What the seeds together have to reach. */
+enum {
+    REACH_SHARED,
+    REACH_JOINED,
+    REACH_DEEP,
+    REACH_LOST,
+    REACH_CANCELED,
+    REACH_ALONE,
+    REACH_MOVED,
+    REACH_SET,
+    REACH_IN_FLIGHT,
+    REACH_SET_BETWEEN,
+    REACH_QUEUE_CANCELED,
+    REACH_SIGNAL_LATE,
+    REACH_SIGNAL_NEIGHBOUR,
+    REACH_WILD,
+    REACH_SET_FAILED,
+    REACH_REFUSED,
+    REACH_APART = REACH_REFUSED + REFUSED_KINDS,
+    REACHES = REACH_APART + APART_KINDS,
+};
+
+static const char *const reach_names[REACHES + 1] = {
+    [REACH_SHARED] = "exchanges that share",
+    [REACH_JOINED] = "behind others",
+    [REACH_DEEP] = "behind five or more",
+    [REACH_LOST] = "asked again, their server was lost",
+    [REACH_CANCELED] = "asked again, hit by a neighbour's cancel request",
+    [REACH_ALONE] = "asked again in the ordinary way",
+    [REACH_MOVED] = "asked again, what was in front took long",
+    [REACH_SET] = "SET queued between exchanges",
+    [REACH_IN_FLIGHT] = "PostgreSQL got them while others' were not answered",
+    [REACH_SET_BETWEEN] = "the same of SET",
+    [REACH_QUEUE_CANCELED] = "cancelled in the queue",
+    [REACH_SIGNAL_LATE] = "cancel requests that arrived after their connection had ended",
+    [REACH_WILD] = "answers that make no sense",
+    [REACH_SET_FAILED] = "SET refused",
+    [REACH_SIGNAL_NEIGHBOUR] = "cancel requests that hit somebody else",
+    [REACH_REFUSED + REFUSED_PIECES] = "refused: pieces",
+    [REACH_REFUSED + REFUSED_NO_READ] = "refused: no read",
+    [REACH_REFUSED + REFUSED_KEYWORD] = "refused: keyword",
+    [REACH_REFUSED + REFUSED_FUNCTION] = "refused: function",
+    [REACH_REFUSED + REFUSED_SEVERAL] = "refused: several",
+    [REACH_REFUSED + REFUSED_DOUBT] = "refused: doubt",
+    [REACH_REFUSED + REFUSED_BATCH] = "refused: batch",
+    [REACH_REFUSED + REFUSED_STATEMENT] = "refused: statement",
+    [REACH_REFUSED + REFUSED_CLIENT] = "refused: client",
+    [REACH_APART + APART_UNKNOWN] = "apart: unknown",
+    [REACH_APART + APART_SLOW] = "apart: slow",
+    [REACH_APART + APART_ERRATIC] = "apart: erratic",
+    [REACH_APART + APART_RUNS_LONG] = "apart: runs long",
+    [REACH_APART + APART_DEPTH] = "apart: depth",
+    [REACH_APART + APART_PARAMETERS] = "apart: parameters",
+    [REACH_APART + APART_NEEDED] = "apart: needed",
+};
+
+/* Pools come and go: what has been added in a turn. */
+static void count_sharing(const struct pool *pool)
+{
+    static struct {
+        const struct pool *pool;
+        struct sharing_stats stats;
+    } seen[WORKERS_SIM_MAX][DATABASES][LOGINS];
+    const struct sharing_stats *now = &pool->sharing.stats;
+    unsigned database = database_index(pool->database_name), login = login_index(pool->user_name);
+    struct sharing_stats *before = &seen[pool->core->index][database][login].stats;
+
+    if (now->shared_count < before->shared_count ||
+        pool != seen[pool->core->index][database][login].pool)
+        *before = (struct sharing_stats){0};
+    seen[pool->core->index][database][login].pool = pool;
+    harness_count(REACH_SHARED, now->shared_count - before->shared_count);
+    harness_count(REACH_JOINED, now->joined_count - before->joined_count);
+    harness_count(REACH_DEEP, now->depth_max >= 5 && before->depth_max < 5);
+    harness_count(REACH_LOST, now->again_lost - before->again_lost);
+    harness_count(REACH_CANCELED, now->again_canceled - before->again_canceled);
+    harness_count(REACH_ALONE, now->again_alone - before->again_alone);
+    harness_count(REACH_MOVED, now->again_moved - before->again_moved);
+    harness_count(REACH_SET, now->set_count - before->set_count);
+    for (unsigned k = 0; k < REFUSED_KINDS; k++)
+        harness_count(REACH_REFUSED + k, now->refused[k] - before->refused[k]);
+    for (unsigned k = 0; k < APART_KINDS; k++)
+        harness_count(REACH_APART + k, now->apart[k] - before->apart[k]);
+    *before = *now;
+}
+
 /* ---- the workers ---- */
 
 static void give_random(void *out, size_t bytes)
@@ -1329,11 +1417,33 @@ static void teach(struct core *core)
 
         if (pool->sharing.times == NULL || !happens(4))
             continue;
-        for (size_t i = 0; i < COUNT_OF(pool->sharing.times->slots); i++)
-            if (pool->sharing.times->slots[i].hash != 0)
-                for (unsigned k = 0; k < 8; k++)
-                    statement_times_note(&pool->sharing.times->slots[i],
-                                         20 + sim_below(world.sim, 20), true, true);
+        for (size_t i = 0; i < COUNT_OF(pool->sharing.times->slots); i++) {
+            struct statement_time *time = &pool->sharing.times->slots[i];
+
+            if (time->hash == 0)
+                continue;
+            for (unsigned k = 0; k < 8; k++)
+                statement_times_note(time, 20 + sim_below(world.sim, 20), true, true);
+            time->follow = FOLLOW_YES;
+        }
+    }
+}
+
+static void note_stakes(const struct core *core)
+{
+    for (uint32_t index = 0; index < core->clients.touched_count; index++) {
+        const struct client *client = slab_at(&core->clients, index);
+        const struct shared *shared;
+        unsigned owner;
+
+        if (client->state < CLIENT_IDLE || client->state >= CLIENT_CLOSING ||
+            client->is_auth_query)
+            continue;
+        owner = users_find_key(client->key);
+        shared = client->shared;
+        world.at_stake[owner].is_shared = shared != NULL && !shared->has_begun;
+        world.at_stake[owner].losses =
+            shared != NULL ? (uint8_t)(shared->lost_count + shared->crashed_count) : 0;
     }
 }
 
@@ -1366,6 +1476,9 @@ static void member_step(struct member *member)
     check_core(&worker->core);
     check_limits();
     check_lending(&worker->core);
+    note_stakes(&worker->core);
+    list_for_each(link, &worker->core.pool_list)
+        count_sharing(OWNER_OF(link, struct pool, link));
     if (world.teaches)
         teach(&worker->core);
 }
@@ -1645,6 +1758,7 @@ static void begin(uint64_t seed)
     if (world.has_sharing) {
         world.teaches = !happens(3);
         world.is_alike = happens(2);
+        world.is_pure = happens(3);
         world.is_sleepy = world.is_sleepy || happens(3);
     }
     world.is_shared_mode = fixed_mode != NULL && !world.is_session_mode;
@@ -1766,58 +1880,6 @@ static void shut_down(void)
     request_command(request);
 }
 
-/* What the seeds together have to reach. */
-enum {
-    REACH_SHARED,
-    REACH_JOINED,
-    REACH_DEEP,
-    REACH_LOST,
-    REACH_CANCELED,
-    REACH_ALONE,
-    REACH_MOVED,
-    REACH_SET,
-    REACH_IN_FLIGHT,
-    REACH_SET_BETWEEN,
-    REACH_QUEUE_CANCELED,
-    REACH_SIGNAL_LATE,
-    REACH_SIGNAL_NEIGHBOUR,
-    REACH_REFUSED,
-    REACH_APART = REACH_REFUSED + REFUSED_KINDS,
-    REACHES = REACH_APART + APART_KINDS,
-};
-
-static const char *const reach_names[REACHES + 1] = {
-    [REACH_SHARED] = "exchanges that share",
-    [REACH_JOINED] = "behind others",
-    [REACH_DEEP] = "behind five or more",
-    [REACH_LOST] = "asked again, their server was lost",
-    [REACH_CANCELED] = "asked again, hit by a neighbour's cancel request",
-    [REACH_ALONE] = "asked again in the ordinary way",
-    [REACH_MOVED] = "asked again, what was in front took long",
-    [REACH_SET] = "SET queued between exchanges",
-    [REACH_IN_FLIGHT] = "PostgreSQL got them while others' were not answered",
-    [REACH_SET_BETWEEN] = "the same of SET",
-    [REACH_QUEUE_CANCELED] = "cancelled in the queue",
-    [REACH_SIGNAL_LATE] = "cancel requests that arrived after their connection had ended",
-    [REACH_SIGNAL_NEIGHBOUR] = "cancel requests that hit somebody else",
-    [REACH_REFUSED + REFUSED_PIECES] = "refused: pieces",
-    [REACH_REFUSED + REFUSED_NO_READ] = "refused: no read",
-    [REACH_REFUSED + REFUSED_KEYWORD] = "refused: keyword",
-    [REACH_REFUSED + REFUSED_FUNCTION] = "refused: function",
-    [REACH_REFUSED + REFUSED_SEVERAL] = "refused: several",
-    [REACH_REFUSED + REFUSED_DOUBT] = "refused: doubt",
-    [REACH_REFUSED + REFUSED_BATCH] = "refused: batch",
-    [REACH_REFUSED + REFUSED_STATEMENT] = "refused: statement",
-    [REACH_REFUSED + REFUSED_CLIENT] = "refused: client",
-    [REACH_APART + APART_UNKNOWN] = "apart: unknown",
-    [REACH_APART + APART_SLOW] = "apart: slow",
-    [REACH_APART + APART_ERRATIC] = "apart: erratic",
-    [REACH_APART + APART_RUNS_LONG] = "apart: runs long",
-    [REACH_APART + APART_DEPTH] = "apart: depth",
-    [REACH_APART + APART_PARAMETERS] = "apart: parameters",
-    [REACH_APART + APART_NEEDED] = "apart: needed",
-};
-
 static void count_reached(void)
 {
     for (unsigned i = 0; i < worker_count; i++)
@@ -1827,29 +1889,18 @@ static void count_reached(void)
             const struct sharing_stats *stats = &pool->sharing.stats;
 
             must(world.has_sharing || stats->shared_count == 0);
-            must(pool->sharing.server_count == 0);
             must(pool->sharing.waiting_count == 0);
             must(stats->joined_count <= stats->shared_count + stats->again_lost +
                                             stats->again_canceled + stats->again_alone +
                                             stats->again_moved);
-            harness_count(REACH_SHARED, stats->shared_count);
-            harness_count(REACH_JOINED, stats->joined_count);
-            harness_count(REACH_DEEP, stats->depth_max >= 5);
-            harness_count(REACH_LOST, stats->again_lost);
-            harness_count(REACH_CANCELED, stats->again_canceled);
-            harness_count(REACH_ALONE, stats->again_alone);
-            harness_count(REACH_MOVED, stats->again_moved);
-            harness_count(REACH_SET, stats->set_count);
-            for (unsigned k = 0; k < REFUSED_KINDS; k++)
-                harness_count(REACH_REFUSED + k, stats->refused[k]);
-            for (unsigned k = 0; k < APART_KINDS; k++)
-                harness_count(REACH_APART + k, stats->apart[k]);
         }
     harness_count(REACH_IN_FLIGHT, world.joined);
     harness_count(REACH_SET_BETWEEN, world.sets_between);
     harness_count(REACH_QUEUE_CANCELED, world.cancelled_in_queue);
     harness_count(REACH_SIGNAL_LATE, world.late_signals);
     harness_count(REACH_SIGNAL_NEIGHBOUR, world.stray_signals);
+    harness_count(REACH_WILD, world.wild_answers);
+    harness_count(REACH_SET_FAILED, world.failed_sets);
 }
 
 static void end(void)

@@ -248,6 +248,9 @@ static const struct cause {
     {"bad sslreq answer", false},
     {"received unencrypted data after SSL response", false},
     {"bad pkt header", false}, /* behind an 'N' */
+    /* with sharing */
+    {"unexpected answer of a shared server", false}, /* part of its answer was passed on */
+    {"invalid server parameter", false},
 };
 
 /* Nothing that holds for transactions in another mode ends a client with replication. */
@@ -1319,6 +1322,12 @@ static void make_sharing(struct user *user)
 {
     struct action *action = &user->actions[user->action_count - 1];
 
+    if (world.is_pure) {
+        action->form = FORM_SHARES;
+        action->has_unnamed_portal = true;
+        action->is_described = action->action == DO_PARSE && happens(2);
+        return;
+    }
     action->form = happens(10) ? FORM_NEARLY : happens(10) ? FORM_PLAIN : FORM_SHARES;
     action->has_unnamed_portal = !happens(10);
     if (action->action == DO_PARSE || action->action == DO_BIND) {
@@ -1337,14 +1346,14 @@ static void plan_one_sharing(struct user *user, bool waits)
     /* Names of statements are as in session mode with replication, whatever the mode is. */
     bool has_names = world.has_names && !world.owners[user->owner].is_replication;
 
-    switch (sim_below(world.sim, has_names ? 8 : 6)) {
+    switch (sim_below(world.sim, has_names && (!world.is_pure || happens(4)) ? 8 : 6)) {
     case 0:
     case 1:
         plan(user, DO_PARSE, draw_sharing_kind(), draw_arg(), waits);
         make_sharing(user);
-        if (happens(12))
+        if (happens(12) && !world.is_pure)
             plan_followed(user, DO_FLUSH);
-        if (happens(12)) {
+        if (happens(12) && !world.is_pure) {
             plan(user, DO_PARSE, KIND_ROWS, draw_arg(), false);
             make_sharing(user);
         }
@@ -1383,10 +1392,10 @@ static void plan_sharing(struct user *user)
     unsigned count = 1 + (unsigned)sim_below(world.sim, 6);
     bool waits = !happens(5) || user->is_simple;
 
-    if (happens(12) && !world.is_alike)
+    if (happens(12) && !world.is_alike && !world.is_pure)
         plan(user, DO_QUERY, KIND_SET, draw_arg(), true);
     for (unsigned i = 0; i < count; i++) {
-        if (happens(8) && (!user->is_simple || happens(4))) {
+        if (happens(8) && (!user->is_simple || happens(4)) && !world.is_pure) {
             plan(user, DO_QUERY, KIND_BEGIN, 0, waits);
             plan_one_sharing(user, waits);
             plan(user, DO_QUERY, KIND_END, 0, waits);
@@ -1575,7 +1584,7 @@ static void user_connects(struct user *user)
     user->connected_us = world_now_us();
     user->is_slow = happens(6);
     user->is_stingy = happens(4);
-    if (world.has_sharing && !happens(3)) {
+    if (world.has_sharing && (world.is_pure || !happens(3))) {
         user->is_simple = true;
         user->is_stingy = false;
     }
@@ -1697,6 +1706,14 @@ static void user_is_asked(struct user *user, const uint8_t *body, size_t bytes)
 
 /* ---- answers ---- */
 
+/* What shares and has not been answered is asked again, unseen. */
+static bool is_loss(const char *message)
+{
+    return strncmp(message, "server conn crashed?", 20) == 0 ||
+           strncmp(message, "terminating connection", 22) == 0 ||
+           strncmp(message, "unexpected answer", 17) == 0;
+}
+
 static void user_is_told_why(struct user *user, const char *message)
 {
     bool in_peace = !world.is_chaos && (!world.is_shut_down || world.is_handed_over) &&
@@ -1704,6 +1721,9 @@ static void user_is_told_why(struct user *user, const char *message)
 
     world_log("client %u (owner %u) is told: %s", user->index, user->owner, message);
     assert(!world.is_handed_over || strcmp(message, "pooler is shutting down") != 0);
+    if (is_loss(message) && world.at_stake[user->owner].is_shared && !user->is_answering &&
+        world.at_stake[user->owner].losses == 0)
+        never("its server is lost: nobody has asked again");
     if (user->mixes_copy && world.may_track &&
         strcmp(message, "lost track of prepared statements") == 0)
         return;
@@ -2103,6 +2123,13 @@ static void user_message(struct user *user, char type, const uint8_t *body, size
     struct name *name;
 
     world_log("client %u (owner %u) gets %c, %zu bytes", user->index, user->owner, type, bytes);
+    if (world.is_wild[user->owner]) {
+        /* It can make nothing of it. */
+        if (!user->is_leaving)
+            put_message(&user->out, 'X', NULL, 0);
+        user->is_leaving = true;
+        return;
+    }
     if (user->is_fatal) {
         assert(type == 'E');
         return;
@@ -2629,6 +2656,14 @@ void users_finish(unsigned scripts)
 {
     for (unsigned i = 0; i < user_count; i++)
         users[i].scripts_left = scripts;
+}
+
+unsigned users_find_key(const uint8_t key[8])
+{
+    for (unsigned i = 0; i < user_count; i++)
+        if (users[i].wire.peer != NULL && memcmp(users[i].key, key, 8) == 0)
+            return users[i].owner;
+    return 0;
 }
 
 bool users_are_done(void)
