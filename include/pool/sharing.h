@@ -74,7 +74,7 @@ enum {
     SHARED_BYTES_MAX = 4000, /* of a request that is kept; what is longer goes the ordinary way */
     SHARED_COLLECTED_BYTES_MAX = 65536, /* of an answer that waits for its end */
     SHARED_LOST_MAX = 200,              /* servers lost under one exchange, whatever the cause */
-    SHARED_CRASHED_MAX = 2,             /* of them, those that ended without a word while it ran */
+    SHARED_CRASHED_MAX = 1,             /* of them, those that ended without a word while it ran */
 };
 
 /* In struct pool. */

@@ -117,7 +117,8 @@ static enum sharing_apart apart(struct server *server)
     }
     if (now_us - oldest->since_us > oldest->patience_us)
         return APART_RUNS_LONG;
-    if (!sharing_policy_has_room(&pool->sharing.policy, server->shared_count, server->ahead_us))
+    if (!sharing_policy_has_room(&pool->sharing.policy, now_us, server->shared_count,
+                                 server->ahead_us))
         return APART_DEPTH;
     if (unlikely(pool_lifetime_is_over(pool, server))) {
         server->close_needed = true;

@@ -141,7 +141,8 @@ static void notice_change(struct sharing_policy *policy, const struct sharing_sl
     }
     policy->time_us += (now_us - policy->time_us) / 8;
     policy->usual_us += (policy->time_us - policy->usual_us) / 32;
-    if (policy->time_us > change * policy->usual_us || policy->time_us * change < policy->usual_us) {
+    if (policy->time_us > change * policy->usual_us ||
+        policy->time_us * change < policy->usual_us) {
         base_set(policy, policy->base);
         policy->changed_count++;
     }
