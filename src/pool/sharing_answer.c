@@ -405,6 +405,8 @@ static void answered(struct server *server)
     pool->sharing.queued_count--;
     server->ahead_us -= shared->floor_us;
     sharing_next(server);
+    /* Its client may have been slow to read; whoever is the next need not be. */
+    conn_resume(&server->conn);
     if (shared->kind == SHARED_SET) {
         set_is_done(server, shared);
         sharing_free(core, shared);
