@@ -1455,10 +1455,9 @@ void pool_fill_sharing_row(const struct pool *pool, struct sharing_row *row)
                                                                  : pool->settings.server_sharing,
         .server_count = sharing->server_count,
         .queued_count = sharing->queued_count,
+        .policy = sharing->policy,
         .stats = sharing->stats,
     };
-    if (row->setting != SHARING_OFF)
-        row->server_limit = sharing->policy.limit;
     strcpy(row->database, pool->database_name);
     strcpy(row->user, pool->user_name);
 }

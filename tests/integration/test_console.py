@@ -207,6 +207,10 @@ SHARING_COLUMNS = [("database", 25), ("user", 25), ("worker", 23), ("server_shar
                    ("servers", 23), ("queued", 23), ("shared", 20), ("joined", 20), ("depth_avg", 701),
                    ("depth_max", 20), ("wait_us", 20), ("sets", 20), ("again_lost", 20), ("again_canceled", 20),
                    ("again_alone", 20), ("again_moved", 20), *((name, 20) for name in SHARING_REASONS)]
+POLICY_COLUMNS = [("database", 25), ("user", 25), ("worker", 23), ("ceiling", 23), ("server_limit", 23),
+                  ("limit_now", 23), ("raised", 20), ("lowered", 20), ("more_trials", 23), ("more_gain_percent", 701),
+                  ("fewer_trials", 23), ("fewer_gain_percent", 701), ("answers_per_s", 701), ("busy_avg", 701),
+                  ("queued_avg", 701), ("client_us_avg", 701), ("took_us_avg", 701), ("floor_us_avg", 701)]
 CLASS_COLUMNS = [("database", 25), ("user", 25), ("class", 25), ("text", 25), ("count", 20), ("mean_us", 20),
                  ("deviation_us", 20), ("floor_us", 20), ("follow", 25)]
 TWO_SHARDS = "[pgsplice]\nworker_threads = 2\npool_shards = 2\n"
@@ -227,6 +231,10 @@ def test_show_sharing_has_a_row_for_each_shard(t):
                 if oid in (20, 23):
                     matches(r"^\d+$", row[column])
             matches(r"^\d+\.\d\d$", row["depth_avg"])
+        result = console.client.query("show sharing_policy")
+        same((result.columns, result.tags), (POLICY_COLUMNS, ["SHOW"]))
+        same([(row["user"], row["worker"]) for row in console.table("show sharing_policy") if row["database"] == "app"],
+             [("app", "0"), ("app", "1")])
     for c in clients:
         c.terminate()
 
@@ -272,7 +280,7 @@ def test_classes_of_statements_are_for_administrators(t):
 def test_help_names_every_table(t):
     with t.pooler().console() as console:
         detail = console.client.query("show help").notices[0]["D"]
-        for name in [*shows(), "SHARDS", "PREPARED", "SHARING", "SHARING_CLASSES"]:
+        for name in [*shows(), "SHARDS", "PREPARED", "SHARING", "SHARING_POLICY", "SHARING_CLASSES"]:
             if name.isupper() and name != "HELP":  # drivers' settings are not told
                 assert re.search(rf"\b{name}\b", detail), name
 
