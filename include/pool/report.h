@@ -76,7 +76,7 @@ struct sharing_row {
     char database[DATABASE_NAME_BYTES_MAX];
     char user[USER_NAME_BYTES_MAX];
     unsigned worker;
-    int setting; /* what holds for this pool: off in session mode, too */
+    int setting; /* what holds for this pool: off in session mode, too, and where servers are reset each time */
     struct sharing_policy policy;
     unsigned server_count, queued_count;
     struct sharing_stats stats;

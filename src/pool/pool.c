@@ -1473,8 +1473,7 @@ void pool_fill_sharing_row(const struct pool *pool, struct sharing_row *row)
 
     *row = (struct sharing_row){
         .worker = pool->core->index,
-        .setting = pool->settings.pool_mode == POOL_MODE_SESSION ? SHARING_OFF
-                                                                 : pool->settings.server_sharing,
+        .setting = sharing->is_on ? pool->settings.server_sharing : SHARING_OFF,
         .server_count = sharing->server_count,
         .queued_count = sharing->queued_count,
         .policy = sharing->policy,
