@@ -203,6 +203,8 @@ void sharing_message_began(struct server *server, uint8_t type)
         return;
     }
     server->forwards_message = is_wanted && place == PLACE_CLIENT;
+    /* What came in the same receive goes out together, later. */
+    shared->has_begun |= server->forwards_message && !shared->collects;
     if (type == 'Z') {
         server->looks_at_body = true;
     } else if (type == '2' && shared->owes_parse_complete) {
@@ -332,7 +334,7 @@ static void account_time(struct server *server, const struct shared *shared)
         return;
     time = statement_times_find(sharing->times, shared->hash, now_us);
     if (time != NULL)
-        statement_times_note(time, took_us, shared->was_first);
+        statement_times_note(time, took_us, shared->was_first, sharing_crowds(&pool->sharing));
     sharing_policy_answered(&sharing->policy, now_us, took_us, time != NULL ? time->floor_us : 0,
                             sharing->server_count, sharing->queued_count);
 }
