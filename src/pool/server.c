@@ -613,7 +613,7 @@ static bool is_mid_answer(const struct server *server)
 {
     const struct shared *shared = sharing_oldest(&server->shared);
 
-    if (server->state == SERVER_SHARED && !shared->has_begun)
+    if (server->state == SERVER_SHARED && (shared == NULL || !shared->has_begun))
         return false;
     return (server->state == SERVER_ACTIVE || server->state == SERVER_SHARED) &&
            server->forwards_message && server->frame.body_left > 0;
