@@ -320,6 +320,8 @@ def test_show_sharing_tells_the_servers_and_queries_of_this_moment(t):
             row = next(row for row in console.table("show sharing") if row["database"] == "app")
             return row["servers"], row["queued"]
         eventually(lambda: now() == ("1", "1"), "it waits for the lock")
+        memory = {row["name"]: row["used"] for row in console.table("show mem")}
+        same((memory["shared_exchange_cache"], memory["statement_times_cache"]), ("1", "1"))
         holder.query("commit")
         same(c.results().tags, ["SELECT 0"])
         same(now(), ("0", "0"))
