@@ -65,7 +65,7 @@ struct sharing_stats {
     uint64_t
         again_moved; /* because what was in front of them took long, or its client was slow to read */
     uint64_t set_count; /* SET of parameters queued between exchanges */
-    uint64_t wait_us;   /* behind others, in all */
+    uint64_t wait_us;   /* of those that joined, until they were the oldest, in all */
     uint64_t refused[REFUSED_KINDS];
     uint64_t apart[APART_KINDS];
 };

@@ -240,6 +240,8 @@ static void begin(struct shared *shared)
     shared->since_us = now_us;
     if (client == NULL)
         return;
+    if (!shared->was_first && client->wait_since_us != 0)
+        server->pool->sharing.stats.wait_us += now_us - client->wait_since_us;
     account_wait(client);
     client->query_since_us = now_us;
     client->xact_since_us = now_us;

@@ -269,6 +269,17 @@ static void doubt_prepared(struct server *server, const struct shared *shared)
         prepared_doubt(server->statements, prepared);
 }
 
+/* A client that has run a statement, and does not ask what its result looks like, hears that it has changed; with
+ * heal_statements = 0 in any case (heal.h). Then nothing is doubted, and the ordinary way meets the same error. */
+static bool is_told_of_changes(const struct server *server, const struct shared *shared,
+                               const char *sqlstate)
+{
+    bool heals = server_core(server)->snapshot->settings.heal_statements;
+
+    return strcmp(sqlstate, "0A000") == 0 && shared->name != NULL && shared->name->told.was_bound &&
+           (!heals || !shared->describes);
+}
+
 /* Nothing of the answer has been passed on. */
 static void error_complete(struct server *server, const uint8_t *body, size_t bytes)
 {
@@ -294,7 +305,7 @@ static void error_complete(struct server *server, const uint8_t *body, size_t by
         shared->has_failed = true;
         return;
     }
-    if (shared->is_named && !was_bound)
+    if (shared->is_named && !was_bound && !is_told_of_changes(server, shared, fields.sqlstate))
         doubt_prepared(server, shared);
     if (!is_for_client(shared))
         return;
