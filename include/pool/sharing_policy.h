@@ -43,6 +43,7 @@ struct sharing_trial {
     float gain;     /* mean of how much shorter the clients' time was, as a part of it */
     float variance; /* of a single trial */
     unsigned count;
+    unsigned doubts; /* the last ones were of another kind */
 };
 
 struct sharing_policy {
@@ -61,8 +62,9 @@ struct sharing_policy {
     uint64_t slot;   /* its number, counted from the clock's beginning */
     uint64_t measured_from_us;
     uint64_t tried_until_us; /* what is known of trials holds until then */
-    float time_us, usual_us; /* clients' time at `base`: of late, and as it was when the trials began */
-    unsigned slot_bits;                 /* log2 of a slot's length: longer where answers are few */
+    float time_us,
+        usual_us;       /* clients' time at `base`: of late, and as it was when the trials began */
+    unsigned slot_bits; /* log2 of a slot's length: longer where answers are few */
     struct sharing_slot current, first; /* this slot; the first one of its pair */
 };
 

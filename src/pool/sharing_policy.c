@@ -19,7 +19,11 @@ enum {
 
     PAIRS_MIN = 2,
     PAIRS_REMEMBERED = 32,
-    PAIRS_SETTLED = 16, /* so many without a decision: half of the pairs are trials */
+    PAIRS_SETTLED = 16, /* so many without a decision: a quarter of the pairs are trials */
+
+    /* So many that are far from what so many others have told outweigh them; a single one is noise. */
+    PAIRS_TRUSTED = 4,
+    DOUBTS_MAX = 2,
 
     TRIED_US = 2 * 1000 * 1000,
 };
@@ -28,10 +32,14 @@ enum {
 static const float gain_to_raise = 0.12f;
 /* A step down may lengthen it by that. Between the two the limit stays. */
 static const float loss_to_lower = 0.04f;
-/* A decision is made at this many standard errors. The variance is never believed to be below that of two
- * slots that differ by 4 %. */
+/* A decision is made at this many standard errors. Before it was measured, the variance is taken for that of slots
+ * that differ by 6 %, with the weight of four pairs. */
 static const float errors_to_decide = 2.0f;
-static const float variance_min = 0.04f * 0.04f;
+static const float variance_usual = 0.06f * 0.06f;
+static const float variance_usual_pairs = 4;
+
+/* A pair that is so many standard deviations away is not of their kind. */
+static const float errors_to_doubt = 3.0f;
 
 /* The clients' time has changed by that factor: another load. */
 static const float change = 1.5f;
@@ -46,9 +54,15 @@ static unsigned fewer(const struct sharing_policy *policy)
     return MAX(policy->base - MAX(policy->base / 4, 1), MIN(LIMIT_MIN, policy->ceiling));
 }
 
+static bool is_settled(const struct sharing_policy *policy)
+{
+    return (policy->up.count >= PAIRS_SETTLED || more(policy) == policy->base) &&
+           (policy->down.count >= PAIRS_SETTLED || fewer(policy) == policy->base);
+}
+
 static bool pair_is_trial(const struct sharing_policy *policy, uint64_t pair)
 {
-    return MIN(policy->up.count, policy->down.count) < PAIRS_SETTLED || (pair >> 1) % 2 == 0;
+    return (pair >> 1) % 4 == 0 || !is_settled(policy);
 }
 
 static unsigned limit_of_slot(const struct sharing_policy *policy, uint64_t slot)
@@ -56,7 +70,7 @@ static unsigned limit_of_slot(const struct sharing_policy *policy, uint64_t slot
     uint64_t pair = slot >> 1;
     bool trial_first = pair * UINT64_C(0x9e3779b97f4a7c15) >> 63;
 
-    if (!pair_is_trial(policy, pair) || (slot & 1) == trial_first)
+    if ((slot & 1) == trial_first || !pair_is_trial(policy, pair))
         return policy->base;
     return (pair & 1) != 0 ? more(policy) : fewer(policy);
 }
@@ -68,10 +82,28 @@ static void base_set(struct sharing_policy *policy, unsigned base)
     policy->usual_us = 0;
 }
 
+static float variance(const struct sharing_trial *trial)
+{
+    float count = (float)trial->count;
+
+    return (trial->variance * count + variance_usual * variance_usual_pairs) /
+           (count + variance_usual_pairs);
+}
+
 static void trial_note(struct sharing_trial *trial, float gain)
 {
-    float weight, difference = gain - trial->gain;
+    float difference = gain - trial->gain, weight;
 
+    /* What several in a row contradict is no longer so: the load is another one. */
+    if (trial->count >= PAIRS_TRUSTED &&
+        difference * difference > errors_to_doubt * errors_to_doubt * variance(trial)) {
+        trial->doubts++;
+        if (trial->doubts < DOUBTS_MAX)
+            return;
+        *trial = (struct sharing_trial){0};
+        difference = gain;
+    }
+    trial->doubts = 0;
     trial->count = MIN(trial->count + 1, PAIRS_REMEMBERED);
     weight = 1.0f / (float)trial->count;
     trial->gain += weight * difference;
@@ -85,7 +117,7 @@ static bool trial_proves(const struct sharing_trial *trial, float sign, float le
 
     if (trial->count < PAIRS_MIN || above <= 0)
         return false;
-    errors = MAX(trial->variance, variance_min) / (float)(trial->count - 1);
+    errors = variance(trial) / (float)(trial->count - 1);
     return above * above > errors_to_decide * errors_to_decide * errors;
 }
 
@@ -112,21 +144,29 @@ static float client_time_us(const struct sharing_slot *slot)
     return (float)slot->queued_us / (float)slot->answers;
 }
 
+static float rate(const struct sharing_slot *slot)
+{
+    return (float)slot->answers / (float)slot->time_us;
+}
+
+/* Near the logarithm of a / b. */
+static float difference(float a, float b)
+{
+    return a + b > 0 ? 2 * (a - b) / (a + b) : 0;
+}
+
 static void pair_end(struct sharing_policy *policy, const struct sharing_slot *a,
                      const struct sharing_slot *b)
 {
     const struct sharing_slot *trial = a->limit == policy->base ? b : a;
     const struct sharing_slot *base = trial == a ? b : a;
-    float time_base, time_trial;
+    float shorter, faster;
 
     if (base->limit != policy->base || trial->limit == policy->base)
         return;
-    time_base = client_time_us(base);
-    time_trial = client_time_us(trial);
-    if (time_base + time_trial <= 0)
-        return;
-    trial_note(trial->limit > base->limit ? &policy->up : &policy->down,
-               2 * (time_base - time_trial) / (time_base + time_trial));
+    shorter = difference(client_time_us(base), client_time_us(trial));
+    faster = difference(rate(trial), rate(base));
+    trial_note(trial->limit > base->limit ? &policy->up : &policy->down, (shorter + faster) / 2);
     decide(policy);
 }
 
@@ -141,7 +181,8 @@ static void notice_change(struct sharing_policy *policy, const struct sharing_sl
     }
     policy->time_us += (now_us - policy->time_us) / 8;
     policy->usual_us += (policy->time_us - policy->usual_us) / 32;
-    if (policy->time_us > change * policy->usual_us || policy->time_us * change < policy->usual_us) {
+    if (policy->time_us > change * policy->usual_us ||
+        policy->time_us * change < policy->usual_us) {
         base_set(policy, policy->base);
         policy->changed_count++;
     }
@@ -199,9 +240,11 @@ void sharing_policy_set(struct sharing_policy *policy, int setting, unsigned cei
     if (policy->slot_bits == 0)
         policy->slot_bits = SLOT_BITS_MIN;
     if (policy->base == 0)
-        base_set(policy, LIMIT_FIRST);
+        base_set(policy, MIN(LIMIT_FIRST, ceiling));
     if (policy->base > ceiling)
         base_set(policy, ceiling);
+    if (policy->base < MIN(LIMIT_MIN, ceiling))
+        base_set(policy, MIN(LIMIT_MIN, ceiling));
     policy->setting = setting;
     if (setting == SHARING_AUTO)
         policy->limit = policy->base;

@@ -37,8 +37,8 @@ struct model_setup {
     double think_us;       /* mean pause of a client; 0: none */
     unsigned others;       /* other programs that compute all the time on PostgreSQL's host */
     int setting;           /* server_sharing of each shard */
-    double credit_us;       /* who wakes up gets a core the sooner: workers' turns are short then */
-    double cache;           /* part by which a backend is slower for each other one at work */
+    double credit_us;      /* who wakes up gets a core the sooner: workers' turns are short then */
+    double cache;          /* part by which a backend is slower for each other one at work */
     double hiccup_chance;  /* that an actor loses its core for 4 ms */
     struct model_class classes[MODEL_CLASSES];
 };
