@@ -24,6 +24,7 @@
 enum {
     SHARING_DEPTH_MAX = 256,     /* exchanges on one server */
     SHARING_AHEAD_US_MAX = 2000, /* sharing_policy_has_room */
+    SHARING_CROWDED_US_MAX = 20000,
 };
 enum { SHARING_OFF = 0, SHARING_AUTO = -1 }; /* server_sharing; else a number of servers */
 
@@ -36,6 +37,14 @@ struct sharing_slot {
     float floor_us;
     uint32_t answers;
     unsigned limit;
+};
+
+enum sharing_direction {
+    SHARING_MORE,  /* a third */
+    SHARING_FEWER, /* a quarter */
+    SHARING_DOUBLE,
+    SHARING_HALF,
+    SHARING_DIRECTIONS,
 };
 
 /* One direction's trials since the limit was changed last. */
@@ -52,9 +61,9 @@ struct sharing_policy {
     unsigned limit;   /* the result: servers to keep busy before sharing, 1 to ceiling */
 
     /* For SHOW SHARING. */
-    unsigned base;                 /* the limit around which it tries */
-    struct sharing_trial up, down; /* with more servers, with fewer */
-    struct sharing_slot last;      /* the last slot at `base` that had enough answers */
+    unsigned base; /* the limit around which it tries */
+    struct sharing_trial trials[SHARING_DIRECTIONS];
+    struct sharing_slot last; /* the last slot at `base` that had enough answers */
     uint64_t raised_count, lowered_count, changed_count; /* changed: the load did */
 
     /* Nobody else's. */
@@ -75,6 +84,15 @@ void sharing_policy_set(struct sharing_policy *policy, int setting, unsigned cei
  * exchanges on them, those that run and this one included. */
 void sharing_policy_answered(struct sharing_policy *policy, uint64_t now_us, uint64_t took_us,
                              float floor_us, unsigned busy, unsigned queued);
+/* Does a slow answer say nothing about its statement (statement_times.h)? More servers are busy than wanted, or
+ * what it took is not much beside what everybody waits: backends wait for cores. */
+static inline bool sharing_policy_is_crowded(const struct sharing_policy *policy, unsigned busy,
+                                             uint64_t took_us)
+{
+    return busy > policy->limit ||
+           (took_us < SHARING_CROWDED_US_MAX && (float)took_us < 4 * policy->time_us);
+}
+
 /* May one more be queued on a server behind `ahead` exchanges (what runs included) that take `ahead_us` together,
  * undisturbed (sum of floor_us of their classes)? Else it takes an idle server, though `limit` are busy.
  *

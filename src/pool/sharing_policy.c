@@ -6,6 +6,8 @@
 
 #include "base/assert.h"
 
+#include <string.h>
+
 enum {
     LIMIT_FIRST = 2,
     /* One busy server is one that may lose its core to somebody else, and everybody waits. */
@@ -54,31 +56,59 @@ static unsigned fewer(const struct sharing_policy *policy)
     return MAX(policy->base - MAX(policy->base / 4, 1), MIN(LIMIT_MIN, policy->ceiling));
 }
 
-static bool is_settled(const struct sharing_policy *policy)
+static unsigned limit_of_trial(const struct sharing_policy *policy,
+                               enum sharing_direction direction)
 {
-    return (policy->up.count >= PAIRS_SETTLED || more(policy) == policy->base) &&
-           (policy->down.count >= PAIRS_SETTLED || fewer(policy) == policy->base);
+    unsigned up = more(policy), down = fewer(policy);
+
+    switch (direction) {
+    case SHARING_MORE:
+        return up;
+    case SHARING_FEWER:
+        return down;
+    case SHARING_DOUBLE:
+        return MAX(up, MIN(policy->base * 2, policy->ceiling));
+    default:
+        return MIN(down, MAX(policy->base / 2, LIMIT_MIN));
+    }
 }
 
-static bool pair_is_trial(const struct sharing_policy *policy, uint64_t pair)
+static bool is_settled(const struct sharing_policy *policy)
 {
-    return (pair >> 1) % 4 == 0 || !is_settled(policy);
+    return (policy->trials[SHARING_MORE].count >= PAIRS_SETTLED || more(policy) == policy->base) &&
+           (policy->trials[SHARING_FEWER].count >= PAIRS_SETTLED || fewer(policy) == policy->base);
+}
+
+/* What a pair tries: a step, or seldom a jump, for what is best may lie beyond what is worse. */
+static bool pair_is_trial(const struct sharing_policy *policy, uint64_t pair,
+                          enum sharing_direction *direction)
+{
+    bool is_up = (pair & 1) != 0;
+    uint64_t turn = pair >> 1;
+
+    if (turn % 4 == 1) {
+        *direction = is_up ? SHARING_DOUBLE : SHARING_HALF;
+        return turn % 64 == 1 || !is_settled(policy);
+    }
+    *direction = is_up ? SHARING_MORE : SHARING_FEWER;
+    return turn % 4 == 0 || !is_settled(policy);
 }
 
 static unsigned limit_of_slot(const struct sharing_policy *policy, uint64_t slot)
 {
     uint64_t pair = slot >> 1;
     bool trial_first = pair * UINT64_C(0x9e3779b97f4a7c15) >> 63;
+    enum sharing_direction direction;
 
-    if ((slot & 1) == trial_first || !pair_is_trial(policy, pair))
+    if ((slot & 1) == trial_first || !pair_is_trial(policy, pair, &direction))
         return policy->base;
-    return (pair & 1) != 0 ? more(policy) : fewer(policy);
+    return limit_of_trial(policy, direction);
 }
 
 static void base_set(struct sharing_policy *policy, unsigned base)
 {
     policy->base = base;
-    policy->up = policy->down = (struct sharing_trial){0};
+    memset(policy->trials, 0, sizeof(policy->trials));
     policy->usual_us = 0;
 }
 
@@ -90,7 +120,7 @@ static float variance(const struct sharing_trial *trial)
            (count + variance_usual_pairs);
 }
 
-static void trial_note(struct sharing_trial *trial, float gain)
+static void trial_note(struct sharing_policy *policy, struct sharing_trial *trial, float gain)
 {
     float difference = gain - trial->gain, weight;
 
@@ -100,7 +130,8 @@ static void trial_note(struct sharing_trial *trial, float gain)
         trial->doubts++;
         if (trial->doubts < DOUBTS_MAX)
             return;
-        *trial = (struct sharing_trial){0};
+        base_set(policy, policy->base);
+        policy->changed_count++;
         difference = gain;
     }
     trial->doubts = 0;
@@ -111,9 +142,9 @@ static void trial_note(struct sharing_trial *trial, float gain)
 }
 
 /* Is the mean above `least`, beyond doubt? */
-static bool trial_proves(const struct sharing_trial *trial, float sign, float least)
+static bool trial_proves(const struct sharing_trial *trial, float least)
 {
-    float above = sign * (trial->gain - least), errors;
+    float above = trial->gain - least, errors;
 
     if (trial->count < PAIRS_MIN || above <= 0)
         return false;
@@ -126,15 +157,16 @@ static float step(unsigned low, unsigned high)
     return 2.0f * (float)(high - low) / (float)(high + low);
 }
 
-static void decide(struct sharing_policy *policy)
+static void decide(struct sharing_policy *policy, enum sharing_direction direction)
 {
-    unsigned up = more(policy), down = fewer(policy), base = policy->base;
+    const struct sharing_trial *trial = &policy->trials[direction];
+    unsigned base = policy->base, limit = limit_of_trial(policy, direction);
 
-    if (up > base && trial_proves(&policy->up, 1, gain_to_raise * step(base, up))) {
-        base_set(policy, up);
+    if (limit > base && trial_proves(trial, gain_to_raise * step(base, limit))) {
+        base_set(policy, limit);
         policy->raised_count++;
-    } else if (down < base && trial_proves(&policy->down, 1, -loss_to_lower * step(down, base))) {
-        base_set(policy, down);
+    } else if (limit < base && trial_proves(trial, -loss_to_lower * step(limit, base))) {
+        base_set(policy, limit);
         policy->lowered_count++;
     }
 }
@@ -160,14 +192,16 @@ static void pair_end(struct sharing_policy *policy, const struct sharing_slot *a
 {
     const struct sharing_slot *trial = a->limit == policy->base ? b : a;
     const struct sharing_slot *base = trial == a ? b : a;
+    enum sharing_direction direction;
     float shorter, faster;
 
-    if (base->limit != policy->base || trial->limit == policy->base)
+    if (!pair_is_trial(policy, policy->slot >> 1, &direction) || base->limit != policy->base ||
+        trial->limit == base->limit || trial->limit != limit_of_trial(policy, direction))
         return;
     shorter = difference(client_time_us(base), client_time_us(trial));
     faster = difference(rate(trial), rate(base));
-    trial_note(trial->limit > base->limit ? &policy->up : &policy->down, (shorter + faster) / 2);
-    decide(policy);
+    trial_note(policy, &policy->trials[direction], (shorter + faster) / 2);
+    decide(policy, direction);
 }
 
 /* A load that has become another one makes old trials worthless. */

@@ -400,8 +400,9 @@ static inline void model_answered(struct model *model, struct model_shard *shard
     struct statement_time *time =
         statement_times_make(&shard->times, model->clients[client].class + 1, now_us, &is_new);
 
-    statement_times_note(time, now_us - server->since_us, model->clients[client].was_first,
-                         shard->busy_count > shard->policy.limit);
+    statement_times_note(
+        time, now_us - server->since_us, model->clients[client].was_first,
+        sharing_policy_is_crowded(&shard->policy, shard->busy_count, now_us - server->since_us));
     sharing_policy_answered(&shard->policy, now_us, now_us - server->since_us, time->floor_us,
                             shard->busy_count, shard->queued);
     server->head = (server->head + 1) % MODEL_CLIENTS_MAX;
