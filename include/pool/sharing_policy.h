@@ -19,14 +19,13 @@
 #ifndef POOL_SHARING_POLICY_H
 #define POOL_SHARING_POLICY_H
 
-#include "base/base.h"
+#include "config/settings.h"
 
 enum {
     SHARING_DEPTH_MAX = 256,     /* exchanges on one server */
     SHARING_AHEAD_US_MAX = 2000, /* sharing_policy_has_room */
     SHARING_CROWDED_US_MAX = 20000,
 };
-enum { SHARING_OFF = 0, SHARING_AUTO = -1 }; /* server_sharing; else a number of servers */
 
 /* What the clients saw during a slot, its first quarter left out. */
 struct sharing_slot {
@@ -56,7 +55,7 @@ struct sharing_trial {
 };
 
 struct sharing_policy {
-    int setting;      /* server_sharing */
+    int setting;      /* server_sharing: SHARING_OFF, SHARING_AUTO, or a number of servers */
     unsigned ceiling; /* pool_size, or what this shard may have of it; at least 1 */
     unsigned limit;   /* the result: servers to keep busy before sharing, 1 to ceiling */
 

@@ -198,6 +198,85 @@ def test_show_pools_lists_the_console_itself(t):
         same(row["cl_active"], 1)
 
 
+# ---- sharing ------------------------------------------------------------------------------------
+
+SHARING_REASONS = ["refused_pieces", "refused_no_read", "refused_keyword", "refused_function", "refused_several",
+                   "refused_doubt", "refused_batch", "refused_statement", "refused_client", "apart_unknown",
+                   "apart_slow", "apart_erratic", "apart_runs_long", "apart_depth", "apart_parameters", "apart_needed"]
+SHARING_COLUMNS = [("database", 25), ("user", 25), ("worker", 23), ("server_sharing", 25), ("server_limit", 23),
+                   ("servers", 23), ("queued", 23), ("shared", 20), ("joined", 20), ("depth_avg", 701),
+                   ("depth_max", 20), ("wait_us", 20), ("sets", 20), ("again_lost", 20), ("again_canceled", 20),
+                   ("again_alone", 20), ("again_moved", 20), *((name, 20) for name in SHARING_REASONS)]
+CLASS_COLUMNS = [("database", 25), ("user", 25), ("class", 25), ("text", 25), ("count", 20), ("mean_us", 20),
+                 ("deviation_us", 20), ("floor_us", 20), ("follow", 25)]
+TWO_SHARDS = "[pgsplice]\nworker_threads = 2\npool_shards = 2\n"
+
+
+@ours
+def test_show_sharing_has_a_row_for_each_shard(t):
+    pooler = t.pooler(pool_mode="transaction", default_pool_size=4, extra=TWO_SHARDS)
+    clients = [pooler.connect() for _ in range(4)]
+    with pooler.console(user="stats") as console:
+        result = console.client.query("show sharing")
+        same((result.columns, result.tags), (SHARING_COLUMNS, ["SHOW"]))
+        rows = [row for row in console.table("show sharing") if row["database"] == "app"]
+        same([(row["user"], row["worker"], row["server_sharing"]) for row in rows],
+             [("app", "0", "auto"), ("app", "1", "auto")])
+        for row in rows:
+            for column, oid in SHARING_COLUMNS:
+                if oid in (20, 23):
+                    matches(r"^\d+$", row[column])
+            matches(r"^\d+\.\d\d$", row["depth_avg"])
+    for c in clients:
+        c.terminate()
+
+
+def effective_sharing(console):
+    return {row["database"]: row["server_sharing"] for row in console.table("show sharing")}
+
+
+@ours
+def test_show_sharing_tells_what_holds_for_each_pool(t):
+    address = t.postgres.address(user="app")
+    pooler = t.pooler(pool_mode="transaction", databases={"app": address, "own": f"{address} server_sharing=off",
+                                                          "number": f"{address} server_sharing=3",
+                                                          "sessions": f"{address} pool_mode=session"},
+                      extra="[pgsplice]\nserver_sharing = 5\n")
+    with pooler.connect(database="own"), pooler.connect(database="number"), \
+            pooler.connect(database="sessions"), pooler.connect(), pooler.console() as console:
+        same(effective_sharing(console), {"app": "5", "own": "off", "number": "3", "sessions": "off"})
+        same({row["database"]: row["server_limit"] for row in console.table("show sharing")
+              if row["server_sharing"] == "off"}, {"own": "0", "sessions": "0"})
+        console.do("set server_sharing = auto")
+        same(effective_sharing(console), {"app": "auto", "own": "off", "number": "3", "sessions": "off"})
+        pooler.extra = "[pgsplice]\nserver_sharing = no\n"
+        pooler.change()
+        same(effective_sharing(console), {"app": "off", "own": "off", "number": "3", "sessions": "off"})
+        with refused("SET failed"):
+            console.do("set server_sharing = sometimes")
+
+
+@ours
+def test_classes_of_statements_are_for_administrators(t):
+    pooler = t.pooler(pool_mode="transaction")
+    with pooler.console(user="stats") as console:
+        with refused("admin access needed", "08P01", "ERROR"):
+            console.do("show sharing_classes")
+        same(console.do("show sharing"), "SHOW")
+    with pooler.console() as console:
+        result = console.client.query("show sharing_classes")
+        same((result.columns, result.tags), (CLASS_COLUMNS, ["SHOW"]))
+
+
+@ours
+def test_help_names_every_table(t):
+    with t.pooler().console() as console:
+        detail = console.client.query("show help").notices[0]["D"]
+        for name in [*shows(), "SHARDS", "PREPARED", "SHARING", "SHARING_CLASSES"]:
+            if name.isupper() and name != "HELP":  # drivers' settings are not told
+                assert re.search(rf"\b{name}\b", detail), name
+
+
 def test_show_databases_tells_the_entries(t):
     pooler = t.pooler(databases={"zeta": t.postgres.address("app", pool_size=7,
                                                             pool_mode="statement"),

@@ -631,9 +631,10 @@ static void order_reload(bool is_whole)
 
 static void order_report(void)
 {
-    static const enum report_kind kinds[] = {REPORT_POOLS,  REPORT_CLIENTS,   REPORT_SERVERS,
-                                             REPORT_LOGINS, REPORT_MEMORY,    REPORT_STATEMENTS,
-                                             REPORT_COUNTS, REPORT_UNSETTLED, REPORT_UNSETTLED};
+    static const enum report_kind kinds[] = {REPORT_POOLS,     REPORT_CLIENTS,    REPORT_SERVERS,
+                                             REPORT_SHARING,   REPORT_CLASSES,    REPORT_LOGINS,
+                                             REPORT_MEMORY,    REPORT_STATEMENTS, REPORT_COUNTS,
+                                             REPORT_UNSETTLED, REPORT_UNSETTLED};
     struct request *request = request_take();
 
     if (request != NULL)
