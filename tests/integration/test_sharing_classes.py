@@ -175,7 +175,7 @@ CALLS = ("nextval('s')", "setval('s', 5)", "pg_advisory_lock(1)", "set_config('o
          "(1).f", "(1::int).over", "pg_catalog.nextval('s')", "\"nextval\"('s')", "nextval/**/('s')", "pg_catalog . \"nextval\" ('s')",
          "U&\"n\\0065xtval\"('s')", "nextval (VARIADIC 's')", "NextVal(E's')", "(30).pg_sleep", "ts_stat('SELECT nextval(''s'')::text::tsvector')",
          "lo_from_bytea(0, '')", "cursor_to_xml('k', 1, true, true, '')", "over(1)", "filter(1)", "recursive(1)", "join(1)", "by(1)", "rollup(1)",
-         "not materialized(1)", "zone(1)", "time zone(1)", "char varying(1)", "\"over\"(1)", "public.f(1)", "f(VARIADIC => 1)", "ilike(1)", "sets(1)")
+         "not materialized(1)", "zone(1)", "time zone(1)", "char varying(1)", "\"over\"(1)", "public.f(1)", "f(VARIADIC => 1)", "ilike(1)", "sets(1)", "system(1)", "varying(1)", "tablesample(1)")
 FROM_CALLS = ("SELECT q.nextval FROM unnest(ARRAY['s'::regclass]) q", "SELECT q.\"nextval\" FROM unnest(ARRAY['s'::regclass]) AS q",
               "SELECT q.lo_create FROM unnest(ARRAY[0::oid]) q", "SELECT q . pg_advisory_lock FROM generate_series(1::int8, 2) q",
               "SELECT * FROM nextval('s')", "SELECT DISTINCT ON (a) over(a) FROM t", "SELECT DISTINCT ON (a) filter(1), a FROM t",
@@ -320,10 +320,10 @@ class Generator:
         read = self.query(1)
         return self.pick((
             f"{read}; {write}", f"{read};{write}", f"SELECT ';'; {write}", f"SELECT '\\'; {write}; --'", f"SELECT E'\\'; {write}; --'",
-            f"SELECT E'a'\n'\\'; {write}; --'", f"SELECT /* /* */ ; */ 1; {write}", f"SELECT 1 -- \n; {write}", f"SELECT 1 -- \r; {write}",
+            f"SELECT E'a'\n'\\'; {write}; --'", f"SELECT E'a'\n'\\''; {write}; --'", f"SELECT E'a' --\n '\\''; {write}; --'", f"SELECT /* /* */ ; */ 1; {write}", f"SELECT 1 -- \n; {write}", f"SELECT 1 -- \r; {write}",
             f"SELECT $a$ $A$; {write} -- $a$", f"SELECT a$$ ; {write} --$$", f"SELECT 1$$; {write} --$$", f"SELECT \"\"\";{write} --\"", f"SELECT \"a\"\";{write} --\"",
             f"SELECT U&'\\'; {write} --'", f"SELECT U&'!'';{write} --' UESCAPE '!'", f"SELECT B'';{write} --'", f"SELECT N'\\';{write} --'",
-            f"SELECT x'';{write} --'", f"SELECT 1 */* */; {write} -- */", f"SELECT 1 +/*; {write} --*/", f"SELECT 'a' -- '\n'b'; {write}", f"SELECT E'a' -- '\n'\\'; {write} --'",
+            f"SELECT x'';{write} --'", f"SELECT 1 */* */; {write} -- */", f"SELECT 1 +/*; {write} --*/", f"SELECT '\\''; {write}; --'", f"SELECT 'a' -- '\n'b'; {write}", f"SELECT E'a' -- '\n'\\'; {write} --'",
             f"WITH w AS ({write}) {read}", f"WITH w AS ({write}) SELECT 1", f"WITH w AS ({write} RETURNING 1) TABLE w", f"({write})", f"WITH w AS (SELECT 1) {write}",
             f"SELECT * FROM ({write}) w", f"SELECT ({write})", f"SELECT a INTO z FROM t", "SELECT 1INTO z", "SELECT 1.INTO z", "SELECT 'a'INTO z", "SELECT 1e0INTO z",
             "SELECT $$a$$INTO z", "SELECT \"a\"INTO z FROM t", "SELECT a.*INTO z FROM t a", "SELECT t.a INTO TEMP z FROM t", "SELECT f[1]INTO z FROM t", "SELECT(1)INTO z",
