@@ -140,6 +140,10 @@ void pool_client_enters(struct pool *pool, struct client *client);
 /* A client needs a server. True: it is linked (client->server) and may send. False: it waits in
  * line, or the client was closed with an error. */
 must_check bool pool_want_server(struct pool *pool, struct client *client);
+/* There is none for it: it waits in line, or is closed with an error. */
+void pool_wait_in_line(struct pool *pool, struct client *client);
+/* server_lifetime: not all at once, since new ones have to be opened for them. */
+must_check bool pool_lifetime_is_over(struct pool *pool, const struct server *server);
 /* A client waited too long: it is closed with `reason`, and with what the server said last, if it
  * is the server's fault. */
 void pool_client_timed_out(struct pool *pool, struct client *client, const char *reason);

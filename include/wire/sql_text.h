@@ -129,4 +129,13 @@ must_check bool sql_begins_with(const char *statement, size_t bytes, const char 
  * bytes at a time made that 30 and 125, which was not worth its lines. */
 must_check bool sql_is_cacheable(const char *text, size_t bytes);
 
+/* ---- for other readers of SQL ---- */
+
+/* Where the comment that begins at `at` ends; SIZE_MAX if it does not. */
+must_check size_t sql_comment_end(const char *text, size_t bytes, size_t at);
+/* The first byte from `at` on that is neither blank nor comment; SIZE_MAX if a comment is open. */
+must_check size_t sql_skip_blanks(const char *text, size_t bytes, size_t at);
+/* Behind the string in dollar quotes that begins at `at`; SIZE_MAX if none does, or it has no end. */
+must_check size_t sql_dollar_string_end(const char *text, size_t bytes, size_t at);
+
 #endif

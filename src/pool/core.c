@@ -58,6 +58,9 @@ bool core_init(struct core *core, const struct core_options *options)
         slab_init(&core->cancels, "cancels", sizeof(struct cancel), conns) &&
         slab_init(&core->names, "host names", sizeof(struct host_name), HOST_NAMES_MAX) &&
         slab_init(&core->peers, "peers", sizeof(struct peer), PEERS_MAX) &&
+        slab_init(&core->shared, "shared exchanges", sizeof(struct shared), 2 * conns) &&
+        slab_init(&core->statement_times, "statement times", sizeof(struct statement_times),
+                  POOLS_MAX) &&
         slab_init(&core->tls_handshakes, "tls handshakes", sizeof(struct tls_handshake),
                   2 * options->client_count_max) &&
         slab_init(&core->scram_cache, "scram keys", login_scram_entry_bytes(), SCRAM_CACHE_MAX) &&

@@ -68,8 +68,7 @@ static char byte_at(const struct scanner *scanner, size_t at)
     return '\0';
 }
 
-/* Where the comment that begins at `at` ends; SIZE_MAX if it does not. */
-static size_t comment_end(const char *text, size_t bytes, size_t at)
+size_t sql_comment_end(const char *text, size_t bytes, size_t at)
 {
     size_t depth = 0;
 
@@ -99,14 +98,13 @@ static bool is_comment(const char *text, size_t bytes, size_t at)
            ((text[at] == '-' && text[at + 1] == '-') || (text[at] == '/' && text[at + 1] == '*'));
 }
 
-/* The first byte from `at` on that is neither blank nor comment; SIZE_MAX if a comment is open. */
-static size_t skip_blanks(const char *text, size_t bytes, size_t at)
+size_t sql_skip_blanks(const char *text, size_t bytes, size_t at)
 {
     while (at < bytes) {
         if (is_blank(text[at])) {
             at++;
         } else if (is_comment(text, bytes, at)) {
-            at = comment_end(text, bytes, at);
+            at = sql_comment_end(text, bytes, at);
             if (at == SIZE_MAX)
                 return SIZE_MAX;
         } else {
@@ -118,7 +116,7 @@ static size_t skip_blanks(const char *text, size_t bytes, size_t at)
 
 bool sql_may_be_prepare_behind_blanks(const char *text, size_t bytes)
 {
-    size_t at = skip_blanks(text, bytes, 0);
+    size_t at = sql_skip_blanks(text, bytes, 0);
 
     return at < bytes && sql_word_may_be_prepare(text + at, bytes - at);
 }
@@ -164,10 +162,27 @@ static enum token_kind read_string(struct scanner *scanner, size_t at, enum stri
     return TOKEN_BAD;
 }
 
+size_t sql_dollar_string_end(const char *text, size_t bytes, size_t at)
+{
+    size_t start = at++, delimiter_bytes;
+
+    if (at < bytes && is_digit(text[at]))
+        return SIZE_MAX;
+    while (at < bytes && (is_word_start(text[at]) || is_digit(text[at])))
+        at++;
+    if (at == bytes || text[at] != '$')
+        return SIZE_MAX;
+    delimiter_bytes = ++at - start;
+    for (; at + delimiter_bytes <= bytes; at++)
+        if (memcmp(text + at, text + start, delimiter_bytes) == 0)
+            return at + delimiter_bytes;
+    return SIZE_MAX;
+}
+
 /* A parameter or a string in dollar quotes. */
 static enum token_kind read_dollar(struct scanner *scanner, size_t start)
 {
-    size_t at = start + 1, delimiter_bytes;
+    size_t at = start + 1;
 
     if (is_digit(byte_at(scanner, at))) {
         while (is_digit(byte_at(scanner, at)))
@@ -175,18 +190,12 @@ static enum token_kind read_dollar(struct scanner *scanner, size_t start)
         scanner->at = at;
         return is_word_start(byte_at(scanner, at)) ? TOKEN_BAD : TOKEN_OTHER;
     }
-    while (is_word_start(byte_at(scanner, at)) || is_digit(byte_at(scanner, at)))
-        at++;
-    if (byte_at(scanner, at) != '$')
+    at = sql_dollar_string_end(scanner->text, scanner->bytes, start);
+    if (at == SIZE_MAX)
         return TOKEN_BAD;
-    delimiter_bytes = ++at - start;
-    for (; at + delimiter_bytes <= scanner->bytes; at++)
-        if (memcmp(scanner->text + at, scanner->text + start, delimiter_bytes) == 0) {
-            scanner->at = at + delimiter_bytes;
-            scanner->string_kind = STRING_UNICODE; /* nothing is joined to it */
-            return TOKEN_STRING;
-        }
-    return TOKEN_BAD;
+    scanner->at = at;
+    scanner->string_kind = STRING_UNICODE; /* nothing is joined to it */
+    return TOKEN_STRING;
 }
 
 /* Versions differ in where a number ends that has letters behind it (1e, 0x1f, 1_000, 1a). That
@@ -266,7 +275,7 @@ static enum token_kind read_token(struct scanner *scanner, size_t at)
 
 static void next_token(struct scanner *scanner)
 {
-    size_t at = skip_blanks(scanner->text, scanner->bytes, scanner->at);
+    size_t at = sql_skip_blanks(scanner->text, scanner->bytes, scanner->at);
     bool joins = scanner->kind == TOKEN_STRING && scanner->string_kind != STRING_BARE;
 
     scanner->last_end = scanner->at;
@@ -650,7 +659,7 @@ static bool is_ordinary(uint8_t c)
 
 bool sql_is_cacheable(const char *text, size_t bytes)
 {
-    size_t at = skip_blanks(text, bytes, 0), end;
+    size_t at = sql_skip_blanks(text, bytes, 0), end;
 
     if (at >= bytes || !begins_with_verb(text + at, bytes - at) || has_byte_not_ascii(text, at))
         return false;
@@ -670,7 +679,7 @@ bool sql_is_cacheable(const char *text, size_t bytes)
         case '/':
             if (!is_comment(text, bytes, at))
                 break;
-            end = comment_end(text, bytes, at);
+            end = sql_comment_end(text, bytes, at);
             if (end == SIZE_MAX || has_byte_not_ascii(text + at, end - at))
                 return false;
             at = end - 1;
@@ -684,7 +693,7 @@ bool sql_is_cacheable(const char *text, size_t bytes)
                 return false;
             break;
         case ';':
-            return skip_blanks(text, bytes, at + 1) == bytes &&
+            return sql_skip_blanks(text, bytes, at + 1) == bytes &&
                    !has_byte_not_ascii(text + at, bytes - at);
         default:
             return false;
