@@ -18,6 +18,7 @@ def stream(client, syncs=1, timeout=10):
 
 def compared(t, pooler, data, syncs=1, **params):
     """Sent whole through the pooler, and straight: the same comes back."""
+    print(data[:200])
     with t.postgres.connect(**params) as straight, pooler.connect(**params) as pooled:
         straight.send(data)
         pooled.send(data)
