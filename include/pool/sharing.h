@@ -89,6 +89,12 @@ struct sharing {
     struct sharing_stats stats;
 };
 
+/* More servers are at work than the policy wants, and slow each other down. */
+static inline bool sharing_crowds(const struct sharing *sharing)
+{
+    return sharing->server_count > sharing->policy.limit;
+}
+
 enum shared_kind { SHARED_QUERY, SHARED_BATCH, SHARED_SET };
 
 /* How far its answer has come. */

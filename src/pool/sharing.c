@@ -616,7 +616,7 @@ void sharing_overrun(struct server *server)
     }
     time = statement_times_find(pool->sharing.times, oldest->hash, now_us);
     if (time != NULL)
-        statement_times_overrun(time, now_us - oldest->since_us);
+        statement_times_overrun(time, now_us - oldest->since_us, sharing_crowds(&pool->sharing));
     sharing_move(server);
     /* Nobody wants its answer, and it may run for long. */
     if (server->state == SERVER_SHARED && oldest->client == NULL && server->shared_count == 1 &&

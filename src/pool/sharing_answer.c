@@ -332,7 +332,7 @@ static void account_time(struct server *server, const struct shared *shared)
         return;
     time = statement_times_find(sharing->times, shared->hash, now_us);
     if (time != NULL)
-        statement_times_note(time, took_us, shared->was_first);
+        statement_times_note(time, took_us, shared->was_first, sharing_crowds(&pool->sharing));
     sharing_policy_answered(&sharing->policy, now_us, took_us, time != NULL ? time->floor_us : 0,
                             sharing->server_count, sharing->queued_count);
 }

@@ -166,7 +166,6 @@ static bool learn_class(struct client *client, uint64_t hash, const char *text, 
         statement_class_text(text, bytes, strings != NULL && strcmp(strings, "on") == 0, time->text,
                              sizeof(time->text));
     }
-    time->total++;
     return true;
 }
 

@@ -214,5 +214,6 @@ void sharing_policy_answered(struct sharing_policy *policy, uint64_t now_us, uin
 bool sharing_policy_has_room(const struct sharing_policy *policy, unsigned ahead, float ahead_us)
 {
     (void)policy;
-    return ahead < SHARING_DEPTH_MAX && ahead_us < SHARING_AHEAD_US_MAX;
+    (void)ahead_us;
+    return ahead < 256;
 }

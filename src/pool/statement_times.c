@@ -17,14 +17,17 @@ enum {
      * as many as that. */
     WEIGHT = 32,
 
-    /* More than one in DEBT_FOR_SLOW slow: debt grows. Two at once are chance, three are a habit. */
-    DEBT_FOR_SLOW = 1000,
+    /* Who owes is paid for by fast ones, one each. Two at once are chance, three are a habit. */
+    DEBT_FOR_SLOW = 1000, /* of DEBT_FULL_US and longer; less for less */
+    DEBT_FULL_US = 10 * 1000,
     DEBT_ERRATIC = 2000,
     DEBT_TRUSTED = 1000,
     DEBT_MAX = 4000,
     DEBT_FREE = 64, /* the first ones owe nothing: they fill the caches of new backends */
 
     PROBATION = 64,
+
+    FLOOR_PERIOD_BITS = 23, /* 8.4 s */
 
     PATIENCE_US_MIN = 500,
     PATIENCE_US_MAX = STATEMENT_TIMES_BOUND_US,
@@ -80,18 +83,24 @@ struct statement_time *statement_times_make(struct statement_times *times, uint6
 }
 
 /* How much the machine slows it down, as far as its own times tell. */
-static float bound_us(const struct statement_time *time)
+static float scale(const struct statement_time *time)
 {
-    float scale = 1;
+    /* Twice the floor is what most statements take by nature. */
+    float normal_us = 2 * time->floor_us;
 
-    if (time->floor_us > 0 && time->median_us > time->floor_us)
-        scale = MIN(time->median_us / time->floor_us, (float)STATEMENT_TIMES_BOUND_SCALE_MAX);
-    return scale * STATEMENT_TIMES_BOUND_US;
+    if (normal_us <= 0 || time->median_us < normal_us)
+        return 1;
+    return MIN(time->median_us / normal_us, (float)STATEMENT_TIMES_SCALE_MAX);
+}
+
+static float slow_us(const struct statement_time *time)
+{
+    return scale(time) * STATEMENT_TIMES_SLOW_US;
 }
 
 static void judge(struct statement_time *time)
 {
-    float bound = bound_us(time);
+    float bound = scale(time) * STATEMENT_TIMES_BOUND_US;
     bool was_erratic = time->follow == FOLLOW_ERRATIC;
 
     /* What has lost the trust must do a little better to win it back. */
@@ -108,13 +117,34 @@ static void judge(struct statement_time *time)
         time->follow = FOLLOW_YES;
 }
 
-static void owe(struct statement_time *time)
+/* `owed_us` of them were told before. */
+static void owe(struct statement_time *time, uint64_t took_us, uint64_t owed_us)
 {
+    uint64_t debt_us = MIN(took_us, DEBT_FULL_US) - MIN(owed_us, DEBT_FULL_US);
+
     if (time->count > DEBT_FREE)
-        time->debt = (uint16_t)MIN(time->debt + DEBT_FOR_SLOW, DEBT_MAX);
+        time->debt = (uint16_t)MIN(time->debt + debt_us * DEBT_FOR_SLOW / DEBT_FULL_US, DEBT_MAX);
 }
 
-void statement_times_note(struct statement_time *time, uint64_t took_us, bool was_first)
+static void note_floor(struct statement_time *time, float took_us)
+{
+    uint32_t period = (uint32_t)(time->used_us >> FLOOR_PERIOD_BITS);
+
+    if (time->floor_us == 0) {
+        time->floor_us = took_us;
+        time->floor_next_us = took_us;
+        time->floor_period = period;
+    } else if (period != time->floor_period) {
+        time->floor_us = time->floor_next_us;
+        time->floor_next_us = took_us;
+        time->floor_period = period;
+    }
+    time->floor_next_us = MIN(time->floor_next_us, took_us);
+    time->floor_us = MIN(time->floor_us, took_us);
+}
+
+void statement_times_note(struct statement_time *time, uint64_t took_us, bool was_first,
+                          bool is_crowded)
 {
     float took = (float)took_us, weight, difference;
 
@@ -136,17 +166,13 @@ void statement_times_note(struct statement_time *time, uint64_t took_us, bool wa
     time->median_us += (took > time->median_us ? 1.0f : -1.0f) * weight * (time->median_us + 1.0f);
     if (time->median_us < 0)
         time->median_us = 0;
-    if (was_first) {
-        if (time->floor_us == 0 || took < time->floor_us)
-            time->floor_us = MAX(took, 1);
-        else
-            time->floor_us += MIN((took - time->floor_us) / 4096, time->floor_us / 512);
-    }
-    if (took > bound_us(time)) {
+    if (was_first)
+        note_floor(time, MAX(took, 1));
+    if (took > slow_us(time)) {
+        if (!is_crowded)
+            owe(time, took_us, time->overruns_open > 0 ? (uint64_t)slow_us(time) : 0);
         if (time->overruns_open > 0)
             time->overruns_open--;
-        else
-            owe(time);
     } else {
         if (time->debt > 0)
             time->debt--;
@@ -156,13 +182,13 @@ void statement_times_note(struct statement_time *time, uint64_t took_us, bool wa
     judge(time);
 }
 
-void statement_times_overrun(struct statement_time *time, uint64_t so_far_us)
+void statement_times_overrun(struct statement_time *time, uint64_t so_far_us, bool is_crowded)
 {
-    (void)so_far_us;
     time->probation = PROBATION;
     if (time->overruns_open < UINT8_MAX)
         time->overruns_open++;
-    owe(time);
+    if (!is_crowded)
+        owe(time, so_far_us, 0);
     judge(time);
 }
 
@@ -175,5 +201,5 @@ uint64_t statement_times_patience_us(const struct statement_time *time)
 
 uint64_t statement_times_overrun_us(const struct statement_time *time)
 {
-    return (uint64_t)bound_us(time);
+    return (uint64_t)slow_us(time);
 }
