@@ -1289,7 +1289,8 @@ static void server_received(struct conn *conn, struct buffer *buffer, uint32_t b
             if (!was_held && ((server->statements != NULL &&
                                (!list_is_empty(&server->statements->expectations) ||
                                 server->statements->heal.state != HEAL_NONE)) ||
-                              (server->state == SERVER_SHARED && frame->type == '2'))) {
+                              (server->state == SERVER_SHARED &&
+                               (frame->type == '2' || frame->type == 'E')))) {
                 /* What has come goes out, whatever becomes of this message. */
                 forward(server, buffer, from, header_at);
                 if (unlikely(server->state == SERVER_CLOSING))
