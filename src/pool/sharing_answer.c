@@ -203,6 +203,8 @@ void sharing_message_began(struct server *server, uint8_t type)
         return;
     }
     server->forwards_message = is_wanted && place == PLACE_CLIENT;
+    /* What came in the same receive goes out together, later. */
+    shared->has_begun |= server->forwards_message && !shared->collects;
     if (type == 'Z') {
         server->looks_at_body = true;
     } else if (type == '2' && shared->owes_parse_complete) {
