@@ -613,7 +613,7 @@ static bool is_mid_answer(const struct server *server)
 {
     const struct shared *shared = sharing_oldest(&server->shared);
 
-    if (server->state == SERVER_SHARED && !shared->has_begun)
+    if (server->state == SERVER_SHARED && (shared == NULL || !shared->has_begun))
         return false;
     return (server->state == SERVER_ACTIVE || server->state == SERVER_SHARED) &&
            server->forwards_message && server->frame.body_left > 0;
@@ -1289,8 +1289,7 @@ static void server_received(struct conn *conn, struct buffer *buffer, uint32_t b
             if (!was_held && ((server->statements != NULL &&
                                (!list_is_empty(&server->statements->expectations) ||
                                 server->statements->heal.state != HEAL_NONE)) ||
-                              (server->state == SERVER_SHARED &&
-                               (frame->type == '2' || frame->type == 'E')))) {
+                              (server->state == SERVER_SHARED && frame->type == '2'))) {
                 /* What has come goes out, whatever becomes of this message. */
                 forward(server, buffer, from, header_at);
                 if (unlikely(server->state == SERVER_CLOSING))

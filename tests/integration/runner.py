@@ -245,6 +245,8 @@ def main():
             slot.postgres.stop(signal.SIGQUIT)
         if not arguments.keep:
             shutil.rmtree(folder, ignore_errors=True)
+    if arguments.keep and failed:
+        print(f"kept: {folder}")
     for took, name in sorted(durations, reverse=True)[:arguments.slowest]:
         print(f"{took:6.2f} s  {name}")
     for name in tried:
