@@ -71,6 +71,8 @@ struct pool {
 
     /* Attempts to open servers. */
     bool last_login_failed;
+    unsigned
+        terminated_login_count; /* backends in a row that were terminated while they logged in */
     unsigned unreachable_count; /* addresses that failed since one last answered */
     bool server_said_error;     /* it answered with an error; else it could not be reached */
     uint64_t retry_at_us, retry_pause_us;

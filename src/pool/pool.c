@@ -798,6 +798,7 @@ void pool_server_logged_in(struct pool *pool, struct server *server)
                   "pool %s/%s: the server can be reached again; clients closed meanwhile: %u",
                   pool->database_name, pool->user_name, atomic_exchange(&pool->set->told_count, 0));
     had_failed = pool->last_login_failed;
+    pool->terminated_login_count = 0;
     forget_failure(pool);
     if (had_failed)
         tell_failure(pool);
