@@ -43,6 +43,15 @@ static void client_is_full(struct server *server)
         sharing_move(server);
 }
 
+/* Before the first bytes of the answer: not at BindComplete, since nothing may have gone out when the server ends. */
+static void pay_parse_complete(struct server *server, struct shared *shared)
+{
+    static const uint8_t parse_complete[] = {'1', 0, 0, 0, 4};
+
+    shared->owes_parse_complete = false;
+    sharing_forward_copy(server, parse_complete, sizeof(parse_complete));
+}
+
 void sharing_forward(struct server *server, struct buffer *buffer, size_t from, size_t to)
 {
     struct shared *shared = sharing_oldest(&server->shared);
@@ -50,6 +59,11 @@ void sharing_forward(struct server *server, struct buffer *buffer, size_t from, 
 
     if (from == to || !is_for_client(shared))
         return;
+    if (shared->owes_parse_complete) {
+        pay_parse_complete(server, shared);
+        if (unlikely(server->state != SERVER_SHARED || !is_for_client(shared)))
+            return;
+    }
     if (unlikely(shared->collects)) {
         collect(server, shared, buffer->data + from, to - from);
         return;
@@ -69,6 +83,11 @@ void sharing_forward_copy(struct server *server, const void *data, size_t bytes)
 
     if (!is_for_client(shared))
         return;
+    if (unlikely(shared->owes_parse_complete)) {
+        pay_parse_complete(server, shared);
+        if (server->state != SERVER_SHARED || !is_for_client(shared))
+            return;
+    }
     if (shared->collects) {
         collect(server, shared, data, bytes);
         return;
@@ -162,7 +181,6 @@ static enum place place_of(struct shared *shared, uint8_t type)
 
 void sharing_message_began(struct server *server, uint8_t type)
 {
-    static const uint8_t parse_complete[] = {'1', 0, 0, 0, 4};
     struct shared *shared = sharing_oldest(&server->shared);
     bool is_wanted = is_for_client(shared);
     bool awaited_shape = shared->awaits_shape;
@@ -186,7 +204,10 @@ void sharing_message_began(struct server *server, uint8_t type)
         if (unlikely(shared->phase == PHASE_COMPLETE && shared->kind != SHARED_SET))
             break;
         /* Whether it is its client's is known when it is there as a whole; not any more when something went
-         * out before. */
+         * out before. What came with it in one receive has not, and does not if the server ends with this:
+         * a backend that is terminated while it runs has said RowDescription, often. */
+        if (is_wanted && !shared->has_begun)
+            shared->collects = true;
         server->looks_at_body = !shared->has_begun;
         server->forwards_message = is_wanted && shared->has_begun;
         shared->phase = PHASE_COMPLETE;
@@ -203,13 +224,8 @@ void sharing_message_began(struct server *server, uint8_t type)
         return;
     }
     server->forwards_message = is_wanted && place == PLACE_CLIENT;
-    /* What came in the same receive goes out together, later. */
-    shared->has_begun |= server->forwards_message && !shared->collects;
     if (type == 'Z') {
         server->looks_at_body = true;
-    } else if (type == '2' && shared->owes_parse_complete) {
-        shared->owes_parse_complete = false;
-        sharing_forward_copy(server, parse_complete, sizeof(parse_complete));
     } else if (type == 'T' || type == 'n') {
         server->looks_at_body = type == 'T' && (awaited_shape || shared->learns_shape);
         if (type == 'n' && (awaited_shape || shared->learns_shape))

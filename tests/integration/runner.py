@@ -27,7 +27,7 @@ import tables  # noqa: E402
 import tls_wire  # noqa: E402
 
 SECONDS_MAX = 15.0
-LOG_TAIL = 2000
+LOG_TAIL = int(os.environ.get("LOG_TAIL", 2000))
 STATUS_PASSED, STATUS_FAILED, STATUS_SKIPPED = 0, 1, 2
 
 

@@ -399,8 +399,8 @@ def tag(text):
 
 
 def answer_to(sql):
-    """`select 'tag', 17` brings tag and 1017."""
-    name, number = sql.decode().split("'")[1], int(sql.decode().rsplit(",", 1)[1])
+    """`select 'tag', 17 as r1` brings tag and 1017."""
+    name, number = sql.decode().split("'")[1], int(sql.decode().rsplit(",", 1)[1].split()[0].strip("\0"))
     return two_columns() + data_row(name.encode(), str(number + 1000).encode()) + tag("SELECT 1") + ready()
 
 
@@ -455,9 +455,9 @@ class Played:
             if trap is None:
                 server.send(answer_to(sql))
                 continue
-            end = time.monotonic() + 0.1
+            end = time.monotonic() + 0.02
             while len(waiting) < self.behind and time.monotonic() < end:
-                fill(0.005)
+                fill(0.001)
             self.caught[name] = self.caught.get(name, 0) + 1
             said = trap(server, sql, waiting)
             if said is None:
