@@ -73,8 +73,8 @@ struct sharing_stats {
 enum {
     SHARED_BYTES_MAX = 4000, /* of a request that is kept; what is longer goes the ordinary way */
     SHARED_COLLECTED_BYTES_MAX = 65536, /* of an answer that waits for its end */
-    SHARED_LOST_MAX = 10,               /* backends terminated under one exchange */
-    SHARED_CRASHED_MAX = 2,             /* connections that ended without a word while it ran */
+    SHARED_LOST_MAX = 200,              /* servers lost under one exchange, whatever the cause */
+    SHARED_CRASHED_MAX = 2,             /* of them, those that ended without a word while it ran */
 };
 
 /* In struct pool. */
@@ -131,7 +131,8 @@ struct shared {
     uint32_t name_at, name_bytes; /* its statement's name, without the zero */
     uint8_t kind, phase, again;
     uint8_t swallow_count; /* ParseComplete and CloseComplete that the client did not ask for */
-    uint8_t lost_count, crashed_count;
+    uint8_t lost_count;    /* at most SHARED_LOST_MAX */
+    uint8_t crashed_count;
     bool has_parse;           /* BATCH: begins with Parse of the unnamed statement */
     bool is_named;            /* the statement goes by our name on the server */
     bool describes;           /* has a Describe of its portal */

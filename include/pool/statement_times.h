@@ -24,7 +24,7 @@ enum {
     STATEMENT_TEXT_SHOWN_BYTES = 120,
     STATEMENT_TIMES_BOUND_US = 2000, /* mean + 3 deviations; times 1 to SCALE_MAX */
     STATEMENT_TIMES_SLOW_US = 4000,  /* a single one; likewise */
-    STATEMENT_TIMES_SCALE_MAX = 4,
+    STATEMENT_TIMES_SCALE_MAX = 16,
     STATEMENT_TIMES_KNOWN_MIN = 5, /* measured so often: known */
 };
 

@@ -657,6 +657,7 @@ void sharing_lost(struct server *server, const char *reason, bool mid_answer)
         /* The one that ran may have been the cause. A termination was somebody's order. */
         if (is_oldest && !was_terminated && ++shared->crashed_count > SHARED_CRASHED_MAX)
             how = AGAIN_ORDINARY;
+        /* All of a pool's idle servers may be gone at once, and not all of them have said so yet. */
         if (++shared->lost_count > SHARED_LOST_MAX)
             how = AGAIN_ORDINARY;
         if (server->has_failed_set)

@@ -199,6 +199,7 @@ void sharing_message_began(struct server *server, uint8_t type)
         if (is_wanted && !shared->has_begun)
             shared->collects = true;
         server->forwards_message = is_wanted;
+        server->looks_at_body = type == 'N' && !shared->has_begun;
         return;
     case 'E':
         if (unlikely(shared->phase == PHASE_COMPLETE && shared->kind != SHARED_SET))
@@ -310,6 +311,15 @@ static void error_complete(struct server *server, const uint8_t *body, size_t by
     } else {
         pass_on_error(server, body, bytes);
     }
+}
+
+/* PostgreSQL says so to its other backends when one of them has crashed: they end, and are not to blame. */
+static void notice_complete(struct server *server, const uint8_t *body, size_t bytes)
+{
+    struct error_fields fields;
+
+    if (error_fields_read(body, bytes, &fields) && strcmp(fields.sqlstate, "57P02") == 0)
+        server->was_terminated = true;
 }
 
 /* The client has its answer: its unnamed statement, and what it was told. */
@@ -439,6 +449,9 @@ void sharing_message_complete(struct server *server, uint8_t type, const uint8_t
     struct shared *shared = sharing_oldest(&server->shared);
 
     switch (type) {
+    case 'N':
+        notice_complete(server, body, bytes);
+        break;
     case 'E':
         error_complete(server, body, bytes);
         break;

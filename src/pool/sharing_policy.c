@@ -19,7 +19,9 @@ enum {
 
     PAIRS_MIN = 2,
     PAIRS_REMEMBERED = 32,
-    PAIRS_SETTLED = 16, /* so many without a decision: only every fourth pair is a trial */
+    PAIRS_SETTLED = 16, /* so many without a decision: half of the pairs are trials */
+
+    TRIED_US = 2 * 1000 * 1000,
 };
 
 /* A step up must shorten the clients' time by this part of the step: a third more servers by 4 %. */
@@ -30,6 +32,9 @@ static const float loss_to_lower = 0.04f;
  * slots that differ by 4 %. */
 static const float errors_to_decide = 2.0f;
 static const float variance_min = 0.04f * 0.04f;
+
+/* The clients' time has changed by that factor: another load. */
+static const float change = 1.5f;
 
 static unsigned more(const struct sharing_policy *policy)
 {
@@ -43,7 +48,7 @@ static unsigned fewer(const struct sharing_policy *policy)
 
 static bool pair_is_trial(const struct sharing_policy *policy, uint64_t pair)
 {
-    return MIN(policy->up.count, policy->down.count) < PAIRS_SETTLED || (pair >> 1) % 4 == 0;
+    return MIN(policy->up.count, policy->down.count) < PAIRS_SETTLED || (pair >> 1) % 2 == 0;
 }
 
 static unsigned limit_of_slot(const struct sharing_policy *policy, uint64_t slot)
@@ -60,6 +65,7 @@ static void base_set(struct sharing_policy *policy, unsigned base)
 {
     policy->base = base;
     policy->up = policy->down = (struct sharing_trial){0};
+    policy->usual_us = 0;
 }
 
 static void trial_note(struct sharing_trial *trial, float gain)
@@ -124,6 +130,23 @@ static void pair_end(struct sharing_policy *policy, const struct sharing_slot *a
     decide(policy);
 }
 
+/* A load that has become another one makes old trials worthless. */
+static void notice_change(struct sharing_policy *policy, const struct sharing_slot *slot)
+{
+    float now_us = client_time_us(slot);
+
+    if (policy->usual_us == 0) {
+        policy->usual_us = now_us;
+        policy->time_us = now_us;
+    }
+    policy->time_us += (now_us - policy->time_us) / 8;
+    policy->usual_us += (policy->time_us - policy->usual_us) / 32;
+    if (policy->time_us > change * policy->usual_us || policy->time_us * change < policy->usual_us) {
+        base_set(policy, policy->base);
+        policy->changed_count++;
+    }
+}
+
 static bool slot_says_something(const struct sharing_policy *policy,
                                 const struct sharing_slot *slot)
 {
@@ -148,8 +171,11 @@ static void slot_end(struct sharing_policy *policy, uint64_t now_us)
          is_next = now_us >> policy->slot_bits == policy->slot + 1;
 
     if (slot_says_something(policy, &ended)) {
-        if (ended.limit == policy->base)
+        policy->tried_until_us = now_us + TRIED_US;
+        if (ended.limit == policy->base) {
             policy->last = ended;
+            notice_change(policy, &ended);
+        }
         if (is_second && policy->first.answers > 0)
             pair_end(policy, &policy->first, &ended);
         policy->first = ended;
@@ -209,11 +235,4 @@ void sharing_policy_answered(struct sharing_policy *policy, uint64_t now_us, uin
         slot->answers++;
     }
     policy->now_us = now_us;
-}
-
-bool sharing_policy_has_room(const struct sharing_policy *policy, unsigned ahead, float ahead_us)
-{
-    (void)policy;
-    (void)ahead_us;
-    return ahead < 256;
 }

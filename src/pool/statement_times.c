@@ -18,11 +18,11 @@ enum {
     WEIGHT = 32,
 
     /* Who owes is paid for by fast ones, one each. Two at once are chance, three are a habit. */
-    DEBT_FOR_SLOW = 1000, /* of DEBT_FULL_US and longer; less for less */
+    DEBT_FOR_SLOW = 64, /* of DEBT_FULL_US and longer; less for less */
     DEBT_FULL_US = 10 * 1000,
-    DEBT_ERRATIC = 2000,
-    DEBT_TRUSTED = 1000,
-    DEBT_MAX = 4000,
+    DEBT_ERRATIC = 640,
+    DEBT_TRUSTED = 320,
+    DEBT_MAX = 1280,
     DEBT_FREE = 64, /* the first ones owe nothing: they fill the caches of new backends */
 
     PROBATION = 64,
@@ -108,10 +108,9 @@ static void judge(struct statement_time *time)
         bound *= 0.75f;
     if (time->count < STATEMENT_TIMES_KNOWN_MIN)
         time->follow = FOLLOW_UNKNOWN;
-    else if (time->median_us > bound / 2 || time->probation > 0)
+    else if (time->median_us > bound * 0.7f || time->probation > 0)
         time->follow = FOLLOW_SLOW;
-    else if (time->mean_us > bound / 2 || time->mean_us + 3 * time->deviation_us > bound ||
-             time->debt > (was_erratic ? DEBT_TRUSTED : DEBT_ERRATIC))
+    else if (time->debt > (was_erratic ? DEBT_TRUSTED : DEBT_ERRATIC))
         time->follow = FOLLOW_ERRATIC;
     else
         time->follow = FOLLOW_YES;
