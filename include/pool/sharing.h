@@ -148,6 +148,7 @@ struct shared {
     bool has_begun;           /* something of its answer was passed on */
     bool has_failed;          /* SET: with an error */
     bool was_moved;
+    bool was_overrun; /* its class has been told */
 };
 
 static inline struct shared *sharing_oldest(const struct list *queue)

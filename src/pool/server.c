@@ -1331,9 +1331,13 @@ static void server_received(struct conn *conn, struct buffer *buffer, uint32_t b
             position += count;
             if (frame->body_left == 0) {
                 server->looks_at_body = false;
-                if (likely(server->forwards_message))
-                    forward(server, buffer, from, position);
-                from = position;
+                /* RowDescription that is only learned from waits for what comes with it. */
+                if (server->state != SERVER_SHARED || frame->type != 'T' ||
+                    !server->forwards_message) {
+                    if (likely(server->forwards_message))
+                        forward(server, buffer, from, position);
+                    from = position;
+                }
                 if (server->state != SERVER_CLOSING)
                     message_complete(server, frame->type, body, body_bytes);
                 if (server->state == SERVER_CLOSING)

@@ -202,11 +202,11 @@ void sharing_message_began(struct server *server, uint8_t type)
         if (unlikely(shared->phase == PHASE_COMPLETE && shared->kind != SHARED_SET))
             break;
         /* Whether it is its client's is known when it is there as a whole; not any more when something went
-         * out before. */
+         * out before. What came with it in one receive has not, and does not if the server ends with this:
+         * a backend that is terminated while it runs has said RowDescription, often. */
+        shared->collects |= is_wanted && !shared->has_begun;
         server->looks_at_body = !shared->has_begun;
         server->forwards_message = is_wanted && shared->has_begun;
-        /* Nor does what came before it in this receive, up to then. */
-        shared->collects |= !shared->has_begun && is_wanted;
         shared->phase = PHASE_COMPLETE;
         return;
     default:
