@@ -43,12 +43,26 @@ static void client_is_full(struct server *server)
         sharing_move(server);
 }
 
+/* The client's Parse was not sent: what answers its Bind answers that, too. */
+static void pay_parse_complete(struct server *server, struct shared *shared)
+{
+    static const uint8_t parse_complete[] = {'1', 0, 0, 0, 4};
+
+    if (likely(!shared->owes_parse_complete || !shared->is_bound))
+        return;
+    shared->owes_parse_complete = false;
+    sharing_forward_copy(server, parse_complete, sizeof(parse_complete));
+}
+
 void sharing_forward(struct server *server, struct buffer *buffer, size_t from, size_t to)
 {
     struct shared *shared = sharing_oldest(&server->shared);
     struct client *client = shared->client;
 
     if (from == to || !is_for_client(shared))
+        return;
+    pay_parse_complete(server, shared);
+    if (unlikely(server->state != SERVER_SHARED || shared->again != AGAIN_NO))
         return;
     if (unlikely(shared->collects)) {
         collect(server, shared, buffer->data + from, to - from);
@@ -67,7 +81,9 @@ void sharing_forward_copy(struct server *server, const void *data, size_t bytes)
 {
     struct shared *shared = sharing_oldest(&server->shared);
 
-    if (!is_for_client(shared))
+    if (is_for_client(shared))
+        pay_parse_complete(server, shared);
+    if (server->state != SERVER_SHARED || !is_for_client(shared))
         return;
     if (shared->collects) {
         collect(server, shared, data, bytes);
@@ -162,7 +178,6 @@ static enum place place_of(struct shared *shared, uint8_t type)
 
 void sharing_message_began(struct server *server, uint8_t type)
 {
-    static const uint8_t parse_complete[] = {'1', 0, 0, 0, 4};
     struct shared *shared = sharing_oldest(&server->shared);
     bool is_wanted = is_for_client(shared);
     bool awaited_shape = shared->awaits_shape;
@@ -187,7 +202,9 @@ void sharing_message_began(struct server *server, uint8_t type)
         if (unlikely(shared->phase == PHASE_COMPLETE && shared->kind != SHARED_SET))
             break;
         /* Whether it is its client's is known when it is there as a whole; not any more when something went
-         * out before. */
+         * out before. What came with it in one receive has not, and does not if the server ends with this:
+         * a backend that is terminated while it runs has said RowDescription, often. */
+        shared->collects |= is_wanted && !shared->has_begun;
         server->looks_at_body = !shared->has_begun;
         server->forwards_message = is_wanted && shared->has_begun;
         shared->phase = PHASE_COMPLETE;
@@ -204,13 +221,8 @@ void sharing_message_began(struct server *server, uint8_t type)
         return;
     }
     server->forwards_message = is_wanted && place == PLACE_CLIENT;
-    /* What came in the same receive goes out together, later. */
-    shared->has_begun |= server->forwards_message && !shared->collects;
     if (type == 'Z') {
         server->looks_at_body = true;
-    } else if (type == '2' && shared->owes_parse_complete) {
-        shared->owes_parse_complete = false;
-        sharing_forward_copy(server, parse_complete, sizeof(parse_complete));
     } else if (type == 'T' || type == 'n') {
         server->looks_at_body = type == 'T' && (awaited_shape || shared->learns_shape);
         if (type == 'n' && (awaited_shape || shared->learns_shape))
@@ -257,6 +269,17 @@ static void doubt_prepared(struct server *server, const struct shared *shared)
         prepared_doubt(server->statements, prepared);
 }
 
+/* A client that has run a statement, and does not ask what its result looks like, hears that it has changed; with
+ * heal_statements = 0 in any case (heal.h). Then nothing is doubted, and the ordinary way meets the same error. */
+static bool is_told_of_changes(const struct server *server, const struct shared *shared,
+                               const char *sqlstate)
+{
+    bool heals = server_core(server)->snapshot->settings.heal_statements;
+
+    return strcmp(sqlstate, "0A000") == 0 && shared->name != NULL && shared->name->told.was_bound &&
+           (!heals || !shared->describes);
+}
+
 /* Nothing of the answer has been passed on. */
 static void error_complete(struct server *server, const uint8_t *body, size_t bytes)
 {
@@ -282,7 +305,7 @@ static void error_complete(struct server *server, const uint8_t *body, size_t by
         shared->has_failed = true;
         return;
     }
-    if (shared->is_named && !was_bound)
+    if (shared->is_named && !was_bound && !is_told_of_changes(server, shared, fields.sqlstate))
         doubt_prepared(server, shared);
     if (!is_for_client(shared))
         return;

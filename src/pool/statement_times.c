@@ -108,7 +108,7 @@ static void judge(struct statement_time *time)
         bound *= 0.75f;
     if (time->count < STATEMENT_TIMES_KNOWN_MIN)
         time->follow = FOLLOW_UNKNOWN;
-    else if (time->median_us > bound / 2 || time->probation > 0)
+    else if (time->median_us > bound * 0.7f || time->probation > 0)
         time->follow = FOLLOW_SLOW;
     else if (time->debt > (was_erratic ? DEBT_TRUSTED : DEBT_ERRATIC))
         time->follow = FOLLOW_ERRATIC;

@@ -37,6 +37,8 @@ struct model_setup {
     double think_us;       /* mean pause of a client; 0: none */
     unsigned others;       /* other programs that compute all the time on PostgreSQL's host */
     int setting;           /* server_sharing of each shard */
+    double credit_us;      /* who wakes up gets a core the sooner: workers' turns are short then */
+    double cache;          /* part by which a backend is slower for each other one at work */
     double hiccup_chance;  /* that an actor loses its core for 4 ms */
     struct model_class classes[MODEL_CLASSES];
 };
@@ -211,7 +213,7 @@ static inline uint64_t model_work_ns(struct model *model, struct model_actor *ac
         if (class->io_us > 0)
             us /= 2;
         /* Caches. */
-        us *= 1 + 0.015 * MIN(host->awake, 20);
+        us *= 1 + model->setup.cache * MIN(host->awake, 20);
         if (model_chance(model) < model->setup.hiccup_chance)
             us += 4000;
         break;
@@ -247,7 +249,7 @@ static inline void model_dispatch(struct model *model, struct model_host *host)
     while (host->cores_idle > 0 && host->waiting_count > 0) {
         unsigned at = model_next_waiting(host);
         struct model_actor *actor = host->waiting[at];
-        double switch_us = 1.5 + 0.15 * MIN(host->awake, 20);
+        double switch_us = 1.5 + 0.3 * MIN(host->awake, 20);
 
         /* Order matters among equals: the first to come. */
         host->waiting_count--;
@@ -273,7 +275,7 @@ static inline void model_wake(struct model *model, struct model_actor *actor, bo
         return;
     /* Who has slept comes soon, but has no credit for all the time. */
     if (has_slept) {
-        uint64_t credit_ns = 3 * 1000 * 1000;
+        uint64_t credit_ns = (uint64_t)(model->setup.credit_us * 1000);
 
         actor->used_ns =
             MAX(actor->used_ns, host->used_ns > credit_ns ? host->used_ns - credit_ns : 0);
@@ -353,7 +355,7 @@ static inline bool model_may_join(struct model *model, struct model_shard *shard
                                     model->now_ns / 1000);
         ahead_us += time->floor_us;
     }
-    return sharing_policy_has_room(&shard->policy, server->count, ahead_us);
+    return sharing_policy_has_room(&shard->policy, model->now_ns / 1000, server->count, ahead_us);
 }
 
 static inline bool model_place(struct model *model, struct model_shard *shard, unsigned client)
@@ -398,8 +400,9 @@ static inline void model_answered(struct model *model, struct model_shard *shard
     struct statement_time *time =
         statement_times_make(&shard->times, model->clients[client].class + 1, now_us, &is_new);
 
-    statement_times_note(time, now_us - server->since_us, model->clients[client].was_first,
-                         shard->busy_count > shard->policy.limit);
+    statement_times_note(
+        time, now_us - server->since_us, model->clients[client].was_first,
+        sharing_policy_is_crowded(&shard->policy, shard->busy_count, now_us - server->since_us));
     sharing_policy_answered(&shard->policy, now_us, now_us - server->since_us, time->floor_us,
                             shard->busy_count, shard->queued);
     server->head = (server->head + 1) % MODEL_CLIENTS_MAX;
