@@ -30,7 +30,8 @@ static bool is_for_client(const struct shared *shared)
 static void collect(struct server *server, struct shared *shared, const void *data, size_t bytes)
 {
     if (shared->collected.bytes + bytes > SHARED_COLLECTED_BYTES_MAX)
-        spoil(server, shared, AGAIN_ALONE);
+        /* Alone it would be collected again, if it was for a notice. */
+        spoil(server, shared, shared->is_alone ? AGAIN_ORDINARY : AGAIN_ALONE);
     else if (!span_queue_push_copy(&shared->collected, server->conn.loop, data, bytes))
         server_close(server, "out of memory");
 }
