@@ -117,7 +117,8 @@ static enum sharing_apart apart(struct server *server)
     }
     if (now_us - oldest->since_us > oldest->patience_us)
         return APART_RUNS_LONG;
-    if (!sharing_policy_has_room(&pool->sharing.policy, server->shared_count, server->ahead_us))
+    if (!sharing_policy_has_room(&pool->sharing.policy, now_us, server->shared_count,
+                                 server->ahead_us))
         return APART_DEPTH;
     if (unlikely(pool_lifetime_is_over(pool, server))) {
         server->close_needed = true;
@@ -616,7 +617,8 @@ void sharing_overrun(struct server *server)
     }
     time = statement_times_find(pool->sharing.times, oldest->hash, now_us);
     if (time != NULL)
-        statement_times_overrun(time, now_us - oldest->since_us, sharing_crowds(&pool->sharing));
+        statement_times_overrun(time, now_us - oldest->since_us,
+                                sharing_crowds(&pool->sharing, now_us - oldest->since_us));
     sharing_move(server);
     /* Nobody wants its answer, and it may run for long. */
     if (server->state == SERVER_SHARED && oldest->client == NULL && server->shared_count == 1 &&
