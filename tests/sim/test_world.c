@@ -1759,6 +1759,7 @@ static void begin(uint64_t seed)
         world.teaches = !happens(3);
         world.is_alike = happens(2);
         world.is_pure = happens(3);
+        world.breaks_often = happens(2);
         world.is_sleepy = world.is_sleepy || happens(3);
     }
     world.is_shared_mode = fixed_mode != NULL && !world.is_session_mode;
@@ -1939,7 +1940,7 @@ static uint64_t run(uint64_t seed)
         round_us = 60u << sim_below(world.sim, 4);
     world.is_chaos = true;
     world.order_cancel = order_cancel;
-    for (unsigned round = 0; round < CHAOS_ROUNDS; round++) {
+    for (unsigned round = 0; round < (world.has_sharing ? 2 : 1) * CHAOS_ROUNDS; round++) {
         round_step();
         sim_advance(world.sim, sim_below(world.sim, round_us));
     }

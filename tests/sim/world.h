@@ -224,6 +224,7 @@ struct world {
     bool has_sharing;     /* questions in SELECTs, and servers that are shared */
     bool teaches;         /* statements are taken to be short, though they may not be */
     bool is_alike;        /* few parameters differ */
+    bool breaks_often;    /* backends */
     bool is_pure;         /* nearly all that is asked may share */
     bool is_shut_down;    /* all must leave */
     bool has_replication; /* some clients ask for it */
@@ -269,7 +270,7 @@ struct world {
     /* PostgreSQL got them while others' were not answered. */
     unsigned long long joined, sets_between;
     unsigned long long cancelled_in_queue, late_signals, stray_signals;
-    bool has_cancelled[OWNERS_MAX];
+    unsigned cancelled[OWNERS_MAX]; /* up to this question an owner has asked for a cancel */
     /* What PostgreSQL has answered it with makes no sense. */
     bool is_wild[OWNERS_MAX];
     unsigned long long wild_answers, failed_sets;

@@ -450,7 +450,7 @@ static bool run_statement(struct session *session, const char *text, unsigned st
         lose_statement(session);
     if (asked.form == FORM_SHARES && arg % 17 == 3) /* a name was too long, perhaps */
         put_message(&session->out, 'N', notice, sizeof(notice));
-    if (asked.form == FORM_SHARES && session->status == 'I' && world.servers_break && happens(100))
+    if (asked.form == FORM_SHARES && session->status == 'I' && world.servers_break && happens(50))
         return go_wild(session, &question);
     switch ((enum kind)asked.kind) {
     case KIND_ROWS:
@@ -872,7 +872,7 @@ static void run_own(struct session *session, const char *text)
     } else {
         assert(!session->is_replication);
         if (strncmp(text, "SET ", 4) == 0 && world.has_sharing && world.servers_break &&
-            happens(100)) {
+            happens(25)) {
             world_log("session %u refuses a SET", session->id);
             put_error(&session->out, "ERROR", "22023", "invalid value");
             world.failed_sets++;
@@ -922,7 +922,7 @@ static void wake(struct session *session, bool is_cancelled)
 static void signal_hits(struct session *session)
 {
     world_log("session %u: a signal hits owner %u", session->id, session->sleep_owner);
-    world.stray_signals += !world.has_cancelled[session->sleep_owner];
+    world.stray_signals += session->sleep_number > world.cancelled[session->sleep_owner];
     wake(session, true);
     units_run(session);
     world.cancels_hit++;
@@ -1542,7 +1542,7 @@ static bool session_step(struct session *session)
     if (world.is_chaos && session->slow_until_us > now_us)
         return true;
     if (world.servers_break && !session->is_over) {
-        switch (sim_below(world.sim, world.has_sharing ? 1000 : 2000)) {
+        switch (sim_below(world.sim, world.breaks_often ? 300 : 2000)) {
         case 0:
             world_log("session %u resets", session->id);
             sim_peer_reset(session->wire.peer);

@@ -1306,7 +1306,7 @@ static enum kind draw_sharing_kind(void)
         return KIND_BAD;
     if (number < 5)
         return KIND_ROWS_ERROR;
-    if (number < 7 || (world.is_sleepy && world.is_chaos && number < 11))
+    if (number < 7 || (world.is_sleepy && world.is_chaos && number < 18))
         return happens(3) ? KIND_ROWS_SLEEP : KIND_SLEEP;
     return KIND_ROWS;
 }
@@ -2335,7 +2335,8 @@ static void user_asks_elsewhere(struct user *user)
     if (!world.order_cancel(user->key))
         return;
     world_log("client %u asks another process for a cancel", user->index);
-    user->has_cancelled = world.has_cancelled[user->owner] = true;
+    user->has_cancelled = true;
+    world.cancelled[user->owner] = user->number;
     for (unsigned i = 0; i < user->expected_count; i++)
         user->expected[(user->expected_first + i) % EXPECTED_MAX].may_be_cancelled = true;
     user->expected[user->expected_first].is_cancelled = !world.is_chaos;
@@ -2366,7 +2367,8 @@ static void user_asks_cancel(struct user *user)
     if (cancel->wire.peer == NULL)
         return;
     world_log("client %u asks for a cancel%s", user->index, closes_at_once ? " and closes" : "");
-    user->has_cancelled = world.has_cancelled[user->owner] = true;
+    user->has_cancelled = true;
+    world.cancelled[user->owner] = user->number;
     for (unsigned i = 0; i < user->expected_count; i++)
         user->expected[(user->expected_first + i) % EXPECTED_MAX].may_be_cancelled = true;
     user->expected[user->expected_first].is_cancelled = !world.is_chaos;
@@ -2399,7 +2401,7 @@ static bool user_wants_cancel(const struct user *user)
                 return false;
         }
         if (end != NULL && end->shares)
-            return happens(world.is_sleepy ? 20 : 80);
+            return happens(world.is_sleepy ? 12 : 60);
     }
     if (!next->is_sleep)
         return false;
