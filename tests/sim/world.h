@@ -225,6 +225,8 @@ struct world {
     bool teaches;         /* statements are taken to be short, though they may not be */
     bool is_alike;        /* few parameters differ */
     bool breaks_often;    /* backends */
+    /* A chaos in which most comes to its end: many clients, few limits, and nothing stands still for long. */
+    bool is_mild;
     bool is_pure;         /* nearly all that is asked may share */
     bool is_shut_down;    /* all must leave */
     bool has_replication; /* some clients ask for it */

@@ -369,7 +369,8 @@ static void put_fail(struct session *session, const struct question *question, c
 
 static uint64_t draw_sleep_us(void)
 {
-    if (world.has_sharing && !happens(4)) /* some are short enough to be followed */
+    if (world.has_sharing &&
+        !happens(world.is_mild ? 20 : 4)) /* some are short enough to be followed */
         return sim_below(world.sim, happens(2) ? 2000 : 20000);
     return sim_below(world.sim, 200000);
 }
@@ -1109,7 +1110,7 @@ static void start_session(struct session *session, const uint8_t *packet, size_t
     }
     memcpy(session->first_params, session->params, sizeof(session->params));
     world_log("session %u begins: %s/%s", session->id, session->database, session->user);
-    if (world.servers_break && happens(10)) {
+    if (world.servers_break && happens(world.is_mild ? 100 : 10)) {
         put_error(&session->out, "FATAL", "53300", "sorry, too many clients already");
         session->is_over = true;
         return;
@@ -1558,7 +1559,8 @@ static bool session_step(struct session *session)
             break;
         case 3:
             world_log("session %u is slow", session->id);
-            session->slow_until_us = now_us + sim_below(world.sim, 20 * US_PER_S);
+            session->slow_until_us =
+                now_us + sim_below(world.sim, world.is_mild ? 10000 : 20 * US_PER_S);
             break;
         default:
             break;
@@ -1628,9 +1630,11 @@ static void session_begins(void *context, struct sim_peer *peer)
     wire_open(&session->wire, peer);
     session->id = ++id_last;
     if (world.servers_break && happens(8))
-        session->slow_until_us = world_now_us() + sim_below(world.sim, US_PER_S);
+        session->slow_until_us =
+            world_now_us() + sim_below(world.sim, world.is_mild ? 10000 : US_PER_S);
     else if (world.is_chaos && world.is_sleepy && happens(2)) /* cancel requests that are late */
-        session->slow_until_us = world_now_us() + sim_below(world.sim, 100000);
+        session->slow_until_us =
+            world_now_us() + sim_below(world.sim, world.is_mild ? 3000 : 100000);
     sessions[session_count++] = session;
 }
 

@@ -1567,10 +1567,10 @@ static void user_connects(struct user *user)
     assert(user->wire.peer != NULL);
     user->owner = ++world.owner_last;
     user->login = (unsigned)sim_below(world.sim, LOGINS);
-    if (world.has_sharing && !happens(4))
+    if (world.has_sharing && !happens(world.is_mild ? 12 : 4))
         user->login = 0;
     world.owners[user->owner] = (struct owner){
-        .database = (uint8_t)(happens(2) || (world.has_sharing && !happens(4))
+        .database = (uint8_t)(happens(2) || (world.has_sharing && !happens(world.is_mild ? 12 : 4))
                                   ? 0
                                   : sim_below(world.sim, DATABASES)),
         .login = (uint8_t)user->login,
@@ -1578,13 +1578,13 @@ static void user_connects(struct user *user)
     };
     user->status = 'I';
     user->is_eager = happens(4);
-    user->ends_in_login = world.is_chaos && world.users_break && happens(6);
-    user->is_console = world.is_chaos && happens(20);
-    user->password_is_wrong = world.is_chaos && happens(20);
+    user->ends_in_login = world.is_chaos && world.users_break && happens(world.is_mild ? 60 : 6);
+    user->is_console = world.is_chaos && happens(world.is_mild ? 200 : 20);
+    user->password_is_wrong = world.is_chaos && happens(world.is_mild ? 200 : 20);
     user->connected_us = world_now_us();
     user->is_slow = happens(6);
     user->is_stingy = happens(4);
-    if (world.has_sharing && (world.is_pure || !happens(3))) {
+    if (world.has_sharing && (world.is_pure || !happens(world.is_mild ? 6 : 3))) {
         user->is_simple = true;
         user->is_stingy = false;
     }
@@ -2543,7 +2543,7 @@ static void user_asks(struct user *user)
 /* False: it is gone. */
 static bool user_breaks(struct user *user)
 {
-    switch (sim_below(world.sim, 1500)) {
+    switch (sim_below(world.sim, world.is_mild ? 3000 : 1500)) {
     case 0:
         world_log("client %u resets", user->index);
         sim_peer_reset(user->wire.peer);
@@ -2580,7 +2580,7 @@ static void user_step(struct user *user)
     size_t bytes;
 
     if (user->wire.peer == NULL) {
-        if (world.is_chaos ? happens(20)
+        if (world.is_chaos ? happens(world.is_mild ? 3 : 20)
                            : user->scripts_left > 0 && user->connects_again_us <= world_now_us())
             user_connects(user);
         return;
@@ -2589,7 +2589,8 @@ static void user_step(struct user *user)
         if (happens(3))
             return;
         if (happens(500))
-            user->reads_again_us = world_now_us() + sim_below(world.sim, 100000);
+            user->reads_again_us =
+                world_now_us() + sim_below(world.sim, world.is_mild ? 10000 : 100000);
         if (world.users_break && !user_breaks(user))
             return;
     }
