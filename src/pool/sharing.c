@@ -662,7 +662,7 @@ void sharing_lost(struct server *server, const char *reason, bool mid_answer)
         }
         if (shared->has_begun) {
             sharing_free(core, shared);
-            client->is_mid_answer = mid_answer;
+            client->is_mid_answer |= mid_answer;
             client_close_error(client, reason, NULL);
             is_oldest = false;
             continue;

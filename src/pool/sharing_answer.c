@@ -216,6 +216,9 @@ void sharing_message_began(struct server *server, uint8_t type)
     place = place_of(shared, type);
     if (unlikely(place == PLACE_WRONG)) {
         server->forwards_message = false;
+        /* Of what came before it in this receive a part may not have gone out: nothing may follow that. */
+        if (shared->client != NULL && shared->has_begun)
+            shared->client->is_mid_answer = true;
         server_log(server, LEVEL_WARNING, "%s: '%c'", out_of_turn,
                    type >= ' ' && type < 0x7f ? type : '?');
         server_close(server, out_of_turn);

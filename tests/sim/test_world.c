@@ -1465,7 +1465,8 @@ static void note_stakes(const struct core *core)
             continue;
         owner = users_find_key(client->key);
         shared = client->shared;
-        world.at_stake[owner].is_shared = shared != NULL && !shared->has_begun;
+        world.at_stake[owner].is_shared =
+            shared != NULL && !shared->has_begun && shared->wanted_shape == 0;
         world.at_stake[owner].losses =
             shared != NULL ? (uint8_t)(shared->lost_count + shared->crashed_count) : 0;
     }

@@ -478,7 +478,7 @@ static bool run_statement(struct session *session, const char *text, unsigned st
                       world_param_values[1 + arg % (WORLD_PARAMS - 1)][arg / 7 % PARAM_VALUES]);
         break;
     case KIND_BEGIN:
-        assert(session->status == 'I');
+        assert(session->status == 'I' || session->is_wild);
         session->status = 'T';
         session->transaction_owner = owner;
         break;

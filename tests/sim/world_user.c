@@ -2604,7 +2604,7 @@ static void user_step(struct user *user)
         assert(user->is_fatal || user->is_leaving || user->is_console ||
                (user->is_slow && world_now_us() - user->connected_us > CONN_LINGER_US) ||
                heap_bytes(&user->in) > 0 || sim_peer_is_reset(user->wire.peer) ||
-               handshake_may_fail(user) ||
+               handshake_may_fail(user) || world.is_wild[user->owner] ||
                (world.has_dropped && (world.is_chaos || user->owner <= world.chaos_owner_last)));
         /* The end is said on TLS, too. */
         if (!world.is_chaos && wire_is_up(&user->wire) && user->is_fatal && !user->is_leaving &&
