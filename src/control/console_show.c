@@ -189,6 +189,7 @@ static void show_policy(struct session *session, const struct sharing_row *rows,
         show_number(&row, rows[i].setting == SHARING_OFF ? 0 : policy->limit);
         show_number(&row, (int64_t)policy->raised_count);
         show_number(&row, (int64_t)policy->lowered_count);
+        show_number(&row, (int64_t)policy->changed_count);
         show_number(&row, policy->up.count);
         show_float(&row, 100 * (double)policy->up.gain);
         show_number(&row, policy->down.count);

@@ -72,7 +72,7 @@ const struct show_table show_tables[] = {
     /* How its server_limit is found (pool/sharing_policy.h). */
     {.name = "SHARING_POLICY", .columns = {
         {"database", TYPE_TEXT}, {"user", TYPE_TEXT}, {"worker", TYPE_INT4}, {"ceiling", TYPE_INT4},
-        {"server_limit", TYPE_INT4}, {"limit_now", TYPE_INT4}, {"raised", TYPE_INT8}, {"lowered", TYPE_INT8},
+        {"server_limit", TYPE_INT4}, {"limit_now", TYPE_INT4}, {"raised", TYPE_INT8}, {"lowered", TYPE_INT8}, {"changed", TYPE_INT8},
         {"more_trials", TYPE_INT4}, {"more_gain_percent", TYPE_FLOAT8}, {"fewer_trials", TYPE_INT4},
         {"fewer_gain_percent", TYPE_FLOAT8}, {"answers_per_s", TYPE_FLOAT8}, {"busy_avg", TYPE_FLOAT8},
         {"queued_avg", TYPE_FLOAT8}, {"client_us_avg", TYPE_FLOAT8}, {"took_us_avg", TYPE_FLOAT8},
