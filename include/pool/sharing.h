@@ -74,7 +74,7 @@ enum {
     SHARED_BYTES_MAX = 4000, /* of a request that is kept; what is longer goes the ordinary way */
     SHARED_COLLECTED_BYTES_MAX = 65536, /* of an answer that waits for its end */
     SHARED_LOST_MAX = 200,              /* servers lost under one exchange, whatever the cause */
-    SHARED_CRASHED_MAX = 2,             /* of them, those that ended without a word while it ran */
+    SHARED_CRASHED_MAX = 1,             /* of them, those that ended without a word while it ran */
 };
 
 /* In struct pool. */
@@ -89,10 +89,10 @@ struct sharing {
     struct sharing_stats stats;
 };
 
-/* More servers are at work than the policy wants, and slow each other down. */
-static inline bool sharing_crowds(const struct sharing *sharing)
+/* What took so long says nothing about its statement. */
+static inline bool sharing_crowds(const struct sharing *sharing, uint64_t took_us)
 {
-    return sharing->server_count > sharing->policy.limit;
+    return sharing_policy_is_crowded(&sharing->policy, sharing->server_count, took_us);
 }
 
 enum shared_kind { SHARED_QUERY, SHARED_BATCH, SHARED_SET };
@@ -148,6 +148,7 @@ struct shared {
     bool has_begun;           /* something of its answer was passed on */
     bool has_failed;          /* SET: with an error */
     bool was_moved;
+    bool was_overrun; /* its class has been told */
 };
 
 static inline struct shared *sharing_oldest(const struct list *queue)

@@ -190,10 +190,10 @@ static void show_policy(struct session *session, const struct sharing_row *rows,
         show_number(&row, (int64_t)policy->raised_count);
         show_number(&row, (int64_t)policy->lowered_count);
         show_number(&row, (int64_t)policy->changed_count);
-        show_number(&row, policy->up.count);
-        show_float(&row, 100 * (double)policy->up.gain);
-        show_number(&row, policy->down.count);
-        show_float(&row, 100 * (double)policy->down.gain);
+        for (unsigned k = 0; k < SHARING_DIRECTIONS; k++) {
+            show_number(&row, policy->trials[k].count);
+            show_float(&row, 100 * (double)policy->trials[k].gain);
+        }
         show_float(&row, ratio(1e6 * last->answers, (double)last->time_us));
         show_float(&row, ratio((double)last->busy_us, (double)last->time_us));
         show_float(&row, ratio((double)last->queued_us, (double)last->time_us));

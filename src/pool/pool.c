@@ -592,7 +592,10 @@ static void give_to_next(struct pool *pool, struct server *server)
             client_become(client, CLIENT_PREPARING);
         return;
     }
-    pool->sharing.wants_server = false;
+    if (pool->sharing.wants_server) {
+        pool->sharing.wants_server = false;
+        lending_update(pool); /* nor does it ask others for one any more */
+    }
     lending_serve(pool);
     arm_maintenance(pool);
 }

@@ -1286,10 +1286,9 @@ static void server_received(struct conn *conn, struct buffer *buffer, uint32_t b
                 return;
             }
             position += count;
-            if (!was_held && ((server->statements != NULL &&
-                               (!list_is_empty(&server->statements->expectations) ||
-                                server->statements->heal.state != HEAL_NONE)) ||
-                              (server->state == SERVER_SHARED && frame->type == '2'))) {
+            if (!was_held && server->statements != NULL &&
+                (!list_is_empty(&server->statements->expectations) ||
+                 server->statements->heal.state != HEAL_NONE)) {
                 /* What has come goes out, whatever becomes of this message. */
                 forward(server, buffer, from, header_at);
                 if (unlikely(server->state == SERVER_CLOSING))
@@ -1332,9 +1331,13 @@ static void server_received(struct conn *conn, struct buffer *buffer, uint32_t b
             position += count;
             if (frame->body_left == 0) {
                 server->looks_at_body = false;
-                if (likely(server->forwards_message))
-                    forward(server, buffer, from, position);
-                from = position;
+                /* RowDescription that is only learned from waits for what comes with it. */
+                if (server->state != SERVER_SHARED || frame->type != 'T' ||
+                    !server->forwards_message) {
+                    if (likely(server->forwards_message))
+                        forward(server, buffer, from, position);
+                    from = position;
+                }
                 if (server->state != SERVER_CLOSING)
                     message_complete(server, frame->type, body, body_bytes);
                 if (server->state == SERVER_CLOSING)

@@ -43,12 +43,26 @@ static void client_is_full(struct server *server)
         sharing_move(server);
 }
 
+/* The client's Parse was not sent: what answers its Bind answers that, too. */
+static void pay_parse_complete(struct server *server, struct shared *shared)
+{
+    static const uint8_t parse_complete[] = {'1', 0, 0, 0, 4};
+
+    if (likely(!shared->owes_parse_complete || !shared->is_bound))
+        return;
+    shared->owes_parse_complete = false;
+    sharing_forward_copy(server, parse_complete, sizeof(parse_complete));
+}
+
 void sharing_forward(struct server *server, struct buffer *buffer, size_t from, size_t to)
 {
     struct shared *shared = sharing_oldest(&server->shared);
     struct client *client = shared->client;
 
     if (from == to || !is_for_client(shared))
+        return;
+    pay_parse_complete(server, shared);
+    if (unlikely(server->state != SERVER_SHARED || shared->again != AGAIN_NO))
         return;
     if (unlikely(shared->collects)) {
         collect(server, shared, buffer->data + from, to - from);
@@ -67,7 +81,9 @@ void sharing_forward_copy(struct server *server, const void *data, size_t bytes)
 {
     struct shared *shared = sharing_oldest(&server->shared);
 
-    if (!is_for_client(shared))
+    if (is_for_client(shared))
+        pay_parse_complete(server, shared);
+    if (server->state != SERVER_SHARED || !is_for_client(shared))
         return;
     if (shared->collects) {
         collect(server, shared, data, bytes);
@@ -162,7 +178,6 @@ static enum place place_of(struct shared *shared, uint8_t type)
 
 void sharing_message_began(struct server *server, uint8_t type)
 {
-    static const uint8_t parse_complete[] = {'1', 0, 0, 0, 4};
     struct shared *shared = sharing_oldest(&server->shared);
     bool is_wanted = is_for_client(shared);
     bool awaited_shape = shared->awaits_shape;
@@ -187,7 +202,9 @@ void sharing_message_began(struct server *server, uint8_t type)
         if (unlikely(shared->phase == PHASE_COMPLETE && shared->kind != SHARED_SET))
             break;
         /* Whether it is its client's is known when it is there as a whole; not any more when something went
-         * out before. */
+         * out before. What came with it in one receive has not, and does not if the server ends with this:
+         * a backend that is terminated while it runs has said RowDescription, often. */
+        shared->collects |= is_wanted && !shared->has_begun;
         server->looks_at_body = !shared->has_begun;
         server->forwards_message = is_wanted && shared->has_begun;
         shared->phase = PHASE_COMPLETE;
@@ -204,13 +221,8 @@ void sharing_message_began(struct server *server, uint8_t type)
         return;
     }
     server->forwards_message = is_wanted && place == PLACE_CLIENT;
-    /* What came in the same receive goes out together, later. */
-    shared->has_begun |= server->forwards_message && !shared->collects;
     if (type == 'Z') {
         server->looks_at_body = true;
-    } else if (type == '2' && shared->owes_parse_complete) {
-        shared->owes_parse_complete = false;
-        sharing_forward_copy(server, parse_complete, sizeof(parse_complete));
     } else if (type == 'T' || type == 'n') {
         server->looks_at_body = type == 'T' && (awaited_shape || shared->learns_shape);
         if (type == 'n' && (awaited_shape || shared->learns_shape))
@@ -355,7 +367,8 @@ static void account_time(struct server *server, const struct shared *shared)
         return;
     time = statement_times_find(sharing->times, shared->hash, now_us);
     if (time != NULL)
-        statement_times_note(time, took_us, shared->was_first, sharing_crowds(&pool->sharing));
+        statement_times_note(time, took_us, shared->was_first,
+                             sharing_crowds(&pool->sharing, took_us));
     sharing_policy_answered(&sharing->policy, now_us, took_us, time != NULL ? time->floor_us : 0,
                             sharing->server_count, sharing->queued_count);
 }
@@ -404,6 +417,8 @@ static void answered(struct server *server)
     pool->sharing.queued_count--;
     server->ahead_us -= shared->floor_us;
     sharing_next(server);
+    /* Its client may have been slow to read; whoever is the next need not be. */
+    conn_resume(&server->conn);
     if (shared->kind == SHARED_SET) {
         set_is_done(server, shared);
         sharing_free(core, shared);

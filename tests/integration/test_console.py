@@ -209,7 +209,8 @@ SHARING_COLUMNS = [("database", 25), ("user", 25), ("worker", 23), ("server_shar
                    ("again_alone", 20), ("again_moved", 20), *((name, 20) for name in SHARING_REASONS)]
 POLICY_COLUMNS = [("database", 25), ("user", 25), ("worker", 23), ("ceiling", 23), ("server_limit", 23),
                   ("limit_now", 23), ("raised", 20), ("lowered", 20), ("changed", 20), ("more_trials", 23), ("more_gain_percent", 701),
-                  ("fewer_trials", 23), ("fewer_gain_percent", 701), ("answers_per_s", 701), ("busy_avg", 701),
+                  ("fewer_trials", 23), ("fewer_gain_percent", 701), ("double_trials", 23), ("double_gain_percent", 701),
+                  ("half_trials", 23), ("half_gain_percent", 701), ("answers_per_s", 701), ("busy_avg", 701),
                   ("queued_avg", 701), ("client_us_avg", 701), ("took_us_avg", 701), ("floor_us_avg", 701)]
 CLASS_COLUMNS = [("database", 25), ("user", 25), ("class", 25), ("text", 25), ("count", 20), ("mean_us", 20),
                  ("deviation_us", 20), ("floor_us", 20), ("follow", 25)]

@@ -2,6 +2,7 @@
 his own questions, all of them, and nobody notices anybody else."""
 
 import os
+import random
 import signal
 
 import pgwire
@@ -511,3 +512,81 @@ def test_pgbench_of_all_protocols_is_served(t):
             assert "number of transactions actually processed: 7200/7200" in done.stdout, done.stdout
             assert "failed transactions: 0 " in done.stdout, done.stdout
             figures.has("joined")
+
+
+# ---- everything at once -------------------------------------------------------------------------------
+
+@ours
+@slow(150)
+def test_everything_at_once_and_who_only_reads_notices_nothing(t):
+    """Strict ones read; hardy ones do everything, leave at any moment, are cancelled; backends are terminated, and the
+    operator does what he can think of. SHARING_SEED replays one, SHARING_ROUNDS is for how long."""
+    seed = int(os.environ.get("SHARING_SEED", random.randrange(10000)))
+    print(f"SHARING_SEED={seed}")
+    draw = random.Random(seed)
+    tables(t)
+    pooler = sharing_pooler(t, size=3, workers=2, shards=2, max_client_conn=2000, server_login_retry=0.05, suspend_timeout=5)
+    strict = Load(pooler, 12, READS, seed=seed, names="s", silence=30)
+    hardy = Load(pooler, 8, ALL_KINDS, seed=seed + 1, names="h", silence=30, leaves=0.02, pieces=0.1, is_hardy=True)
+    loads = (strict, hardy)
+
+    def change(console, **settings):
+        pooler.change(reload=False, **settings)
+        console.do("reload")
+
+    def share(console):
+        pooler.extra = own(draw.choice(("auto", "1", "2", "off")), 2, 2)
+        change(console)
+
+    def cancel(console):
+        for asker in draw.sample(hardy.askers, 3):
+            pooler.cancel(asker.connection.key, wait=False)
+
+    def terminate(console):
+        if shares:
+            admin.query("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'app' order by random() limit "
+                        f"{draw.choice((1, 1, 1, 3))}")
+
+    def pause(console):
+        console.do("pause app", 20)
+        console.do("resume app")
+
+    def suspend(console):
+        console.do("suspend", 20)
+        console.do("resume")
+
+    def lazy(console):
+        with pooler.connect(receive_bytes=4096) as c:
+            c.send(query(f"select 'lazy', repeat('z', 2000) from generate_series(1, {draw.choice((10, 1000, 3000))})"))
+            strict.goes_on(20, 30)
+
+    acts = (cancel, cancel, cancel, terminate, terminate, terminate, share, pause, suspend, lazy,
+            lambda console: console.do("reconnect"),
+            lambda console: change(console, default_pool_size=draw.choice((2, 3, 5))),
+            lambda console: change(console, server_lifetime=draw.choice((0.1, 0.5, 3600))),
+            lambda console: change(console, max_prepared_statements=draw.choice((1, 3, 200))),
+            lambda console: change(console, server_round_robin=draw.choice((0, 1))),
+            lambda console: console.table("show sharing"), lambda console: console.table("show servers"),
+            lambda console: console.table("show clients"), lambda console: console.table("show sharing_classes"))
+    with t.postgres.admin() as admin, pooler.console(timeout=30) as console:
+        for _ in range(int(os.environ.get("SHARING_ROUNDS", 60))):
+            draw.choice(acts)(console)
+            strict.goes_on(draw.choice((5, 20, 100)), 40)
+            hardy.goes_on(draw.choice((1, 5, 20)), 40)
+        print(f"{strict.finish()} and {hardy.finish()} answers, {hardy.losses} losses")
+        Figures(console).rest()
+        console.wait_pool(cl_active=0, cl_waiting=0, sv_active=0)
+    pooler.usable()
+
+
+@ours
+@slow(60)
+def test_shutdown_commands_wait_for_whom_they_say(t):
+    tables(t)
+    pooler = sharing_pooler(t, size=2)
+    with pooler.console() as console:
+        with Load(pooler, 10) as load:
+            load.goes_on(200)
+            console.client.send(query("shutdown wait_for_clients"))
+            load.goes_on(500)
+    same(pooler.wait_exit(10), 0)

@@ -73,11 +73,14 @@ def test_terminated_backends_are_not_noticed_by_pgbench(t):
     with pooler.console() as console:
         for mode in ("simple", "extended", "prepared"):
             figures = Figures(console)
+            pgbench = subprocess.Popen([f"{POSTGRES_BIN}/pgbench", "-h", "127.0.0.1", "-p", str(pooler.port), "-U", "app", "-n", "-S",
+                                        "-M", mode, "-c", "16", "-T", "4", "app"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                       text=True)
+            # What prepares statements does not share.
+            eventually(lambda: figures.since("shared") > 1000, "all of them are at work")
             with Terminator(t, 0.01) as terminator:
-                done = t.run_program([f"{POSTGRES_BIN}/pgbench", "-h", "127.0.0.1", "-p", str(pooler.port), "-U", "app", "-n", "-S",
-                                      "-M", mode, "-c", "16", "-T", "4", "app"], seconds=40, check=False)
-            assert done.returncode == 0 and "failed transactions: 0 " in done.stdout and "FATAL" not in done.stderr, \
-                f"{mode}: {done.stdout}{done.stderr}"
+                out, errors = pgbench.communicate(timeout=40)
+            assert pgbench.returncode == 0 and "failed transactions: 0 " in out and "FATAL" not in errors, f"{mode}: {out}{errors}"
             assert terminator.ended > 20, terminator.ended
             figures.has("again_lost")
 
@@ -148,7 +151,9 @@ def company(t, trap, check_head, rounds=4, behind=3, always=False, name="trap", 
         turn += 1
         assert turn < 150, f"of {turn} times only {done} with others behind: {played.caught}"
         head, *others = clients
-        trusted(clients[1:], rounds=16)
+        # A class of its own for each turn, for what springs the trap is slow or worse from then on.
+        what = f"{turn} as r{turn}"
+        trusted(clients[1:], f"select 'warm', {what}", rounds=16)
         sprung = []
 
         def spring(server, sql, waiting):
@@ -157,9 +162,9 @@ def company(t, trap, check_head, rounds=4, behind=3, always=False, name="trap", 
             sprung.append(len(waiting) >= behind)
             return trap(played, server, sql, waiting)
         played.traps[name] = spring
-        head.send(query(f"select '{name}', {turn}"))
+        head.send(query(f"select '{name}', {what}"))
         for i, c in enumerate(others[:behind]):
-            c.send(query(f"select 'c{i}', {turn}"))
+            c.send(query(f"select 'c{i}', {what}"))
         if behind_first:
             for i, c in enumerate(others[:behind]):
                 same(c.results().rows, [(f"c{i}", str(turn + 1000))])
@@ -238,10 +243,13 @@ def test_server_that_ends_with_an_error_is_not_noticed(t):
 
 @ours
 @slow(60)
-def test_question_that_kills_each_server_is_asked_twice_at_most_and_the_others_do_not_notice(t):
-    played, *_ = company(t, lambda *_: None, told, always=True, rounds=3)
-    if shares:
-        assert played.caught["trap"] <= 3 * 30, played.caught
+def test_question_that_kills_each_server_is_asked_a_few_times_and_the_others_do_not_notice(t):
+    asked = {}
+
+    def trap(played, server, sql, waiting):
+        asked[sql] = asked.get(sql, 0) + 1
+    company(t, trap, told, always=True, rounds=3)
+    assert max(asked.values()) <= 4, asked  # the last time alone, in the ordinary way
 
 
 @ours
@@ -254,7 +262,7 @@ def test_question_that_kills_servers_is_not_asked_for_ever(t):
         played.traps["trap"] = lambda *_: None
         c.send(query("select 'trap', 1"))
         told(c, 1)
-        assert 1 <= played.caught["trap"] <= 3, played.caught
+        assert 1 <= played.caught["trap"] <= 4, played.caught  # the last time alone, in the ordinary way
     with pooler.connect() as c:
         same(c.query("select 'after', 2").rows, [("after", "1002")])
 
@@ -343,7 +351,7 @@ def test_server_that_says_it_is_in_a_transaction_is_not_used_by_the_others(t):
                 data += two_columns() + data_row(name, b"in a transaction") + tag("SELECT 1") + ready("T")
         server.send(data)
         select_end(server)
-    company(t, trap, right_or_told_whole if shares else lambda head, turn: (right_or_told_whole(head, turn), False)[1])
+    company(t, trap, lambda head, turn: (right_or_told_whole(head, turn), False)[1])
 
 
 @ours
