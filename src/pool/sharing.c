@@ -620,15 +620,10 @@ void sharing_overrun(struct server *server)
         return;
     }
     time = statement_times_find(pool->sharing.times, oldest->hash, now_us);
-<<<<<<< HEAD
     if (time != NULL && !oldest->was_overrun)
-        statement_times_overrun(time, now_us - oldest->since_us, sharing_crowds(&pool->sharing));
-    oldest->was_overrun = true;
-=======
-    if (time != NULL)
         statement_times_overrun(time, now_us - oldest->since_us,
                                 sharing_crowds(&pool->sharing, now_us - oldest->since_us));
->>>>>>> s-policy
+    oldest->was_overrun = true;
     sharing_move(server);
     /* There may be somewhere to go later. */
     if (server->state == SERVER_SHARED && server->shared_count > 1)
