@@ -405,8 +405,7 @@ void show_float(struct show_row *row, double number)
 {
     char text[64];
 
-    assert(number > -1e15 && number < 1e15);
-    snprintf(text, sizeof(text), "%.2f", number);
+    snprintf(text, sizeof(text), number > -1e15 && number < 1e15 ? "%.2f" : "%g", number);
     show_text(row, text);
 }
 
