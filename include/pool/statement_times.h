@@ -50,7 +50,6 @@ struct statement_time {
     float median_us;       /* follows in small steps, so that a few slow ones do not move it */
     uint32_t count;        /* measured; saturates */
     uint16_t debt;         /* slow ones owe up to a thousand fast ones each */
-    uint8_t probation;     /* fast ones until it can be followed after an overrun */
     uint8_t overruns_open; /* told by statement_times_overrun, their end was not noted yet */
     uint8_t follow;        /* enum follow */
     char text[STATEMENT_TEXT_SHOWN_BYTES]; /* statement_class_text */

@@ -25,8 +25,6 @@ enum {
     DEBT_MAX = 1280,
     DEBT_FREE = 64, /* the first ones owe nothing: they fill the caches of new backends */
 
-    PROBATION = 64,
-
     FLOOR_PERIOD_BITS = 23, /* 8.4 s */
 
     PATIENCE_US_MIN = 500,
@@ -108,7 +106,7 @@ static void judge(struct statement_time *time)
         bound *= 0.75f;
     if (time->count < STATEMENT_TIMES_KNOWN_MIN)
         time->follow = FOLLOW_UNKNOWN;
-    else if (time->median_us > bound * 0.7f || time->probation > 0)
+    else if (time->median_us > bound * 0.7f)
         time->follow = FOLLOW_SLOW;
     else if (time->debt > (was_erratic ? DEBT_TRUSTED : DEBT_ERRATIC))
         time->follow = FOLLOW_ERRATIC;
@@ -175,15 +173,12 @@ void statement_times_note(struct statement_time *time, uint64_t took_us, bool wa
     } else {
         if (time->debt > 0)
             time->debt--;
-        if (time->probation > 0)
-            time->probation--;
     }
     judge(time);
 }
 
 void statement_times_overrun(struct statement_time *time, uint64_t so_far_us, bool is_crowded)
 {
-    time->probation = PROBATION;
     if (time->overruns_open < UINT8_MAX)
         time->overruns_open++;
     if (!is_crowded)
