@@ -1567,8 +1567,8 @@ static void explain(void)
                 fprintf(stderr,
                         "  pool %s/%s shares %u servers (limit %u, on %d), %u queued, %u waiting\n",
                         pool->database_name, pool->user_name, pool->sharing.server_count,
-                        pool->sharing.policy.limit, pool->sharing.is_on, pool->sharing.queued_count,
-                        pool->sharing.waiting_count);
+                        pool->sharing.policy.limit, pool->sharing.is_on,
+                        pool->sharing.queued_count, pool->sharing.waiting_count);
             fprintf(
                 stderr,
                 "  pool %s/%s: %u servers, %u idle, %u login, %u tested; %u clients, %u "
@@ -1589,11 +1589,11 @@ static void explain(void)
                     "(kind %u x %u), copy in "
                     "%d, queued %u, receive %d, wanted %d, body left %u\n",
                     index, server->state, server->shared_count, server->is_queue_closed,
-                    server->status, server->client != NULL, server->exchange.run_count,
-                    server->exchange.runs[0].kind, server->exchange.runs[0].count,
-                    server->exchange.in_copy_in, server->conn.out.bytes,
-                    server->conn.receive_op.started, server->conn.receive_wanted,
-                    server->frame.body_left);
+                    server->status, server->client != NULL,
+                    server->exchange.run_count, server->exchange.runs[0].kind,
+                    server->exchange.runs[0].count, server->exchange.in_copy_in,
+                    server->conn.out.bytes, server->conn.receive_op.started,
+                    server->conn.receive_wanted, server->frame.body_left);
         }
     }
     fprintf(stderr, "control: %u jobs, %u visits, busy %d; sessions %u, descriptors %u\n%s",
