@@ -417,7 +417,6 @@ static void enqueue(struct server *server, struct shared *shared)
     if (client->state != CLIENT_SHARED)
         client_become(client, CLIENT_SHARED);
     server->request_us = pool->core->loop.now_us;
-    pool->stats.server_assignment_count++;
     if (unlikely(!has_same_params(server, client)))
         sent = set_params(server, client);
     put_last(server, shared);
