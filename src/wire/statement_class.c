@@ -243,7 +243,9 @@ static inline struct word_key word_key(const char *at, size_t bytes)
                     (uint64_t)(uint8_t)at[bytes - 1] << 16;
     }
     key.first |= SMALL;
-    key.hash = mix(mix(bytes, key.first), key.last);
+    key.hash =
+        key.first * UINT64_C(0x9e3779b97f4a7c15) + key.last * UINT64_C(0xbf58476d1ce4e5b9) + bytes;
+    key.hash ^= key.hash >> 32;
     for (size_t i = 8; i + 8 < bytes; i += 8)
         key.hash = mix(key.hash, load_8(at + i) | SMALL);
     return key;

@@ -309,7 +309,7 @@ class Generator:
         if " w1" in text:
             text += " WINDOW w1 AS (PARTITION BY g)"
         if self.chance(0.15):
-            text += " ORDER BY " + "1" if other else self.pick(("1", "a", "(a)", "a DESC NULLS LAST", "a USING <", self.expression(depth)))
+            text += " ORDER BY " + ("1" if other else self.pick(("1", "a", "(a)", "a DESC NULLS LAST", "a USING <", self.expression(depth))))
         if self.chance(0.15):
             text += self.pick((" LIMIT 3", " LIMIT 2 OFFSET (1)", " FETCH FIRST 2 ROWS ONLY", " LIMIT ALL", " OFFSET 1 ROW FETCH NEXT ROW ONLY"))
         return text
