@@ -4,7 +4,8 @@
     bench/bench.py --pgsplice build/pgsplice --out build/bench [--rounds N] [--seconds S] [--quick] [--only a,b]
 
 Sections: matrix prepared latency idle logins keys copy heap cores atomics lending cold tls (tls_idle tls_handshakes tls_storm
-tls_pgbench tls_bulk). Writes results.md, results.csv and tps.svg into --out.
+tls_pgbench tls_bulk) sharing (sharing-load sharing-limits sharing-few sharing-mixed). Writes results.md, results.csv and tps.svg
+into --out.
 Machines are noisy: what counts is the ratio of two figures of the same round. See bench/README.md.
 """
 import argparse
@@ -24,6 +25,7 @@ import tempfile
 import threading
 import time
 
+from sharing_sections import SharingSections
 from tls_sections import TlsSections
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -83,7 +85,7 @@ class Process:
         return 0
 
 
-class Bench(TlsSections):
+class Bench(TlsSections, SharingSections):
     def __init__(self, options):
         self.options = options
         self.folder = tempfile.mkdtemp(prefix="pgsplice-bench.")
@@ -222,12 +224,14 @@ class Bench(TlsSections):
             if line.startswith("latency average"):
                 result["average_ms"] = float(line.split()[3])
             if "actually processed" in line:
-                count = int(line.split(":")[1].split("/")[0])
+                count = result["count"] = int(line.split(":")[1].split("/")[0])
         times = []
         for path in glob.glob(os.path.join(self.folder, "log.*")):
             with open(path) as file:
                 times.extend(int(line.split()[2]) for line in file)
         times.sort()
+        if not times:
+            sys.exit(f"port {port}: {clients} clients did nothing in {seconds} s")
         for part in (50, 95, 99):
             result[f"p{part}_us"] = times[min(len(times) - 1, len(times) * part // 100)]
         if process:
@@ -861,8 +865,9 @@ def main():
     parser.add_argument("--poolers", default="pgbouncer,pgsplice", help="TLS only: measures one of them alone")
     parser.add_argument("--client", default="tls_storm", help="TLS only: tls_storm_own is a client with the pooler's own library")
     parser.add_argument("--groups", help="TLS only: the key exchanges that clients offer, as OpenSSL names them")
+    parser.add_argument("--workers", type=int, default=1, help="sharing only: worker_threads of pgsplice")
     parser.add_argument("--quick", action="store_true", help="one short round: to see that it works")
-    parser.add_argument("--only", default="matrix,prepared,latency,idle,logins,keys,copy,heap,cores,atomics,lending,cold,tls")
+    parser.add_argument("--only", default="matrix,prepared,latency,idle,logins,keys,copy,heap,cores,atomics,lending,cold,tls,sharing")
     options = parser.parse_args()
     if options.quick:
         options.rounds, options.seconds = 1, 1
@@ -874,7 +879,7 @@ def main():
                   f"{bench.sql('show server_version').strip()}, Linux {os.uname().release}, {os.cpu_count()} cores; "
                   f"{options.rounds} rounds of {options.seconds} s")
         for section in options.only.split(","):
-            getattr(bench, section)()
+            getattr(bench, section.replace("-", "_"))()
     bench.say("\n## Targets\n")
     for line in bench.verdicts:
         if line:

@@ -4,7 +4,7 @@
  * around
  * `=` are allowed; '...' quotes a value, '' inside is one quote. An empty value is a mistake. The
  * keys and what they take are tables, which the manual is printed from (tests/compat has
- * PgBouncer's).
+ * PgBouncer's; those that only we have stand at the end).
  *
  * Each function reads `text` (and writes in it: strings of the result point into it), tells every
  * mistake, and fills `out` as far as it can. Pure: any thread. */
@@ -27,6 +27,7 @@ enum entry_kind {
     ENTRY_SECONDS_OR_NEVER, /* the same, but 0 is a value: never */
     ENTRY_POOL_MODE,
     ENTRY_LOAD_BALANCE_HOSTS,
+    ENTRY_SERVER_SHARING, /* int; the values of the setting */
 };
 
 /* One key of an entry. */

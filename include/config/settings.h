@@ -48,6 +48,15 @@ enum tls_mode {
 
 enum tls_dheparams { TLS_DHEPARAMS_NONE, TLS_DHEPARAMS_AUTO, TLS_DHEPARAMS_LEGACY };
 
+/* server_sharing: else a number of servers, 1 to SHARING_SERVERS_MAX. An entry may leave it to the global
+ * setting. */
+enum {
+    SHARING_OFF = 0,
+    SHARING_AUTO = -1,
+    SHARING_NOT_SET = -2,
+    SHARING_SERVERS_MAX = 1000,
+};
+
 struct settings {
     /* [pgbouncer] */
     const char *admin_users; /* list */
@@ -165,6 +174,7 @@ struct settings {
     int pool_shards;              /* cores that a pool is spread over; 0: as pool_size says */
     int server_connect_parallel;  /* connections of one pool that may be opened at a time */
     uint64_t server_login_retry_max_us; /* the growing pause between attempts ends here: 32 s */
+    int server_sharing; /* servers kept busy before clients share one; SHARING_OFF, SHARING_AUTO */
 };
 
 enum setting_kind {
@@ -177,6 +187,8 @@ enum setting_kind {
     SETTING_LIST,
     SETTING_PATH,
     SETTING_SHORT_TIME_US, /* in the file: microseconds, or a number with the unit us, ms or s */
+    SETTING_INT_OR_NAME, /* a number from min to max, or a name that stands for one; names of one value
+                              stand together, the first is shown */
 };
 
 struct setting_name {
@@ -191,7 +203,7 @@ struct setting {
     size_t offset;                    /* of the field in struct settings */
     const char *default_text;         /* as SHOW CONFIG prints it; NULL: none */
     int64_t min, max;                 /* of numbers and times (seconds) */
-    const struct setting_name *names; /* of enumerations, ends with a NULL name */
+    const struct setting_name *names; /* of those with names, ends with a NULL name */
     bool on_reload;                   /* false: only a restart takes a new value */
     bool is_secret;                   /* may hold a password: SHOW CONFIG does not print it */
     const char *unused_reason;        /* not NULL: accepted, but has no effect (yet), and why */
@@ -221,6 +233,12 @@ void settings_set_defaults(struct settings *settings);
  * and leaves the field alone. A string is not copied: `value` has to live as long as `settings`. */
 bool setting_parse(const struct setting *setting, const char *value, struct settings *settings,
                    struct config_report *report, const struct config_place *place) must_check;
+
+/* For entries of [databases] and [users] that know the same values: reads a number or a name of a
+ * SETTING_INT_OR_NAME; `base` as of strtoll. False: it is neither; setting_format_names says what may stand there. */
+bool setting_parse_int_or_name(const struct setting *setting, const char *text, int base,
+                               int64_t *value) must_check;
+void setting_format_names(const struct setting *setting, char names[256]);
 
 /* Copies one field; strings as pointers. */
 void setting_copy(const struct setting *setting, struct settings *to, const struct settings *from);

@@ -44,7 +44,8 @@ struct database_config {
     int max_db_connections, max_db_client_connections; /* <= 0: the global value */
     int64_t server_lifetime_us;                        /* -1: not set (0 in the file) */
     const char *client_encoding, *datestyle, *timezone, *application_name;
-    bool is_auto; /* the `*` entry: `name` is "*", and dbname "*" stands for the asked name */
+    int server_sharing; /* SHARING_NOT_SET: not set */
+    bool is_auto;       /* the `*` entry: `name` is "*", and dbname "*" stands for the asked name */
 };
 
 struct user_config {
@@ -57,6 +58,7 @@ struct user_config {
     int64_t query_timeout_us, query_wait_timeout_us, idle_transaction_timeout_us,
         transaction_timeout_us, client_idle_timeout_us; /* -1: not set (for all but
                                                          * query_wait_timeout 0 in the file) */
+    int server_sharing;                                 /* SHARING_NOT_SET: not set */
 };
 
 struct peer_config {
@@ -90,9 +92,10 @@ struct snapshot {
  * global). */
 struct pool_settings {
     enum pool_mode pool_mode;
-    int pool_size;     /* 0: no limit */
-    int pool_shards;   /* 0: as pool_size says */
-    int min_pool_size; /* capped by pool_size */
+    int pool_size;      /* 0: no limit */
+    int pool_shards;    /* 0: as pool_size says */
+    int server_sharing; /* SHARING_OFF, SHARING_AUTO, or servers to keep busy before sharing */
+    int min_pool_size;  /* capped by pool_size */
     int reserve_pool_size;
     int max_db_connections, max_user_connections;               /* 0: no limit */
     int max_db_client_connections, max_user_client_connections; /* 0: no limit */

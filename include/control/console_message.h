@@ -14,7 +14,7 @@ struct console_message {
     bool is_portal;           /* Describe, Close: of a portal */
     unsigned parameter_count; /* Bind */
     unsigned format_count;    /* Bind: how many formats of results are given */
-    uint32_t binary_columns;  /* Bind: a bit for each of the first 32 of these that is 1 */
+    uint64_t binary_columns;  /* Bind: a bit for each of the first 64 of these that is 1 */
     int bad_format;           /* Bind: a format that is neither 0 nor 1; else 0 */
     uint32_t row_limit;       /* Execute: 0 is all */
 };

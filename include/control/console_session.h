@@ -30,7 +30,7 @@ struct console_statement {
     struct console_command command; /* without a word: an empty text */
     bool is_portal;
     bool was_run;
-    uint32_t binary_columns; /* see struct output */
+    uint64_t binary_columns; /* see struct output */
     uint8_t *rest;           /* rows that an Execute with a limit has left */
     size_t rest_bytes;
 };

@@ -7,13 +7,20 @@
 
 #include "base/base.h"
 
-enum { TYPE_BYTEA = 17, TYPE_INT8 = 20, TYPE_INT4 = 23, TYPE_TEXT = 25, TYPE_NUMERIC = 1700 };
+enum {
+    TYPE_BYTEA = 17,
+    TYPE_INT8 = 20,
+    TYPE_INT4 = 23,
+    TYPE_TEXT = 25,
+    TYPE_FLOAT8 = 701,
+    TYPE_NUMERIC = 1700
+};
 
 struct output {
     uint8_t *data;
     size_t bytes, bytes_max;
     /* Of rows and their descriptions from now on. */
-    uint32_t binary_columns; /* a bit for each column whose values go out in binary */
+    uint64_t binary_columns; /* a bit for each column whose values go out in binary */
     bool has_old_columns;    /* tables end with their old_column */
 };
 
@@ -27,7 +34,7 @@ struct show_column {
     int type;
 };
 
-enum { SHOW_COLUMNS_MAX = 32 };
+enum { SHOW_COLUMNS_MAX = 64 }; /* with the one that ends them */
 
 struct show_table {
     const char *name; /* as the command names it, upper case */
@@ -58,6 +65,7 @@ struct show_row {
 void show_row_begin(struct show_row *row, struct output *output, const struct show_table *table);
 void show_text(struct show_row *row, const char *text); /* NULL: null */
 void show_number(struct show_row *row, int64_t number);
+void show_float(struct show_row *row, double number); /* two digits behind the point */
 void show_row_end(struct show_row *row);
 
 void show_message(struct output *output, uint8_t type, const void *body, size_t bytes);

@@ -14,6 +14,8 @@
  *   idle       owes nothing, has no server (session mode: before the first query)
  *   waiting    wants a server; what it sent is parked
  *   preparing  has a server (client->server), whose parameters are being set; what it sent is parked
+ *   shared     its exchange is in the queue of a server that it has not for itself (sharing.h): entered
+ *              from idle or waiting, left to idle or waiting; what it sends is parked
  *   active     linked: client->server->client == client
  *   closing    its conn is closing; holds no server, no place in the pool, no limits
  *
@@ -42,6 +44,7 @@ enum client_state {
     CLIENT_IDLE,
     CLIENT_WAITING,
     CLIENT_PREPARING,
+    CLIENT_SHARED,
     CLIENT_ACTIVE,
     CLIENT_CLOSING,
     CLIENT_STATES,
@@ -64,6 +67,7 @@ struct client {
     struct buffer *params;                /* tracked parameters, see params.h */
     struct buffer *options;               /* replication: the startup parameter; NULL: none */
     struct span_queue parked;             /* not yet scanned */
+    struct shared *shared;                /* its exchange, when that goes the way of sharing.h */
     struct client_statements *statements; /* NULL: has never prepared one that we track */
     uint64_t id;
     uint64_t connect_us, request_us; /* the last message */
@@ -76,7 +80,8 @@ struct client {
     uint32_t key_next;
     uint8_t key[8]; /* of BackendKeyData */
     uint8_t state;
-    uint8_t replication;       /* enum startup_replication */
+    uint8_t replication; /* enum startup_replication */
+    uint8_t pipelines;   /* exchanges that do not share, since it sends ahead of its answers */
     uint8_t replication_tries; /* addresses of the server that could not be reached */
     bool counts_as_client;     /* in usage->client_count */
     bool counts_in_database;   /* in database_usage and user_usage */
@@ -136,6 +141,9 @@ void client_release_held(struct client *client);
 void client_linked(struct client *client);
 /* The server has done with it (ReadyForQuery) and is unlinked already. */
 void client_unlinked(struct client *client);
+
+/* Its shared exchange is answered, and client->shared NULL: idle. */
+void client_shared_over(struct client *client);
 
 void client_arm_timer(struct client *client);
 

@@ -120,7 +120,7 @@ struct core {
     unsigned index, count;
 
     struct slab clients, logins, auth_queries, servers, server_logins, pools, cancels, names, peers,
-        scram_cache, tls_handshakes;
+        scram_cache, tls_handshakes, shared, statement_times;
     struct statement_store statements;
     struct list pool_list;         /* all pools of this core */
     struct list login_list;        /* clients that have no pool yet, cancel requests too */

@@ -12,6 +12,7 @@
 
 #include "pool/core.h"
 #include "pool/report.h"
+#include "pool/sharing.h"
 
 struct peer;
 
@@ -70,6 +71,8 @@ struct pool {
 
     /* Attempts to open servers. */
     bool last_login_failed;
+    unsigned
+        terminated_login_count; /* backends in a row that were terminated while they logged in */
     unsigned unreachable_count; /* addresses that failed since one last answered */
     bool server_said_error;     /* it answered with an error; else it could not be reached */
     uint64_t retry_at_us, retry_pause_us;
@@ -102,6 +105,8 @@ struct pool {
     struct pool_stats stats;
     uint64_t empty_since_us;          /* 0: some shard has a client or a server */
     uint64_t database_empty_since_us; /* the same of all pools of the database */
+
+    struct sharing sharing;
 };
 
 /* The pool, made if need be. `database` is of the core's snapshot. NULL: no memory. */
@@ -137,6 +142,10 @@ void pool_client_enters(struct pool *pool, struct client *client);
 /* A client needs a server. True: it is linked (client->server) and may send. False: it waits in
  * line, or the client was closed with an error. */
 must_check bool pool_want_server(struct pool *pool, struct client *client);
+/* There is none for it: it waits in line, or is closed with an error. */
+void pool_wait_in_line(struct pool *pool, struct client *client);
+/* server_lifetime: not all at once, since new ones have to be opened for them. */
+must_check bool pool_lifetime_is_over(struct pool *pool, const struct server *server);
 /* A client waited too long: it is closed with `reason`, and with what the server said last, if it
  * is the server's fault. */
 void pool_client_timed_out(struct pool *pool, struct client *client, const char *reason);
@@ -190,6 +199,7 @@ void pool_retire_moved(struct pool *pool);
 void pool_close_clients(struct pool *pool, const char *message);
 
 void pool_fill_row(const struct pool *pool, struct pool_row *row, uint64_t now_us);
+void pool_fill_sharing_row(const struct pool *pool, struct sharing_row *row);
 
 /* server_check_delay: idle for so long that it is checked before its next use. With 0 it was checked when it went
  * back, so only what has been idle since the last upkeep but one. */

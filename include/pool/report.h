@@ -7,6 +7,7 @@
 
 #include "crypto/tls.h"
 #include "io/mailbox.h"
+#include "pool/sharing.h"
 
 struct pool_stats {
     uint64_t server_assignment_count;
@@ -70,6 +71,29 @@ struct statement_row {
     unsigned client_count, server_count;
 };
 
+/* A shard of a pool: what shares its servers. */
+struct sharing_row {
+    char database[DATABASE_NAME_BYTES_MAX];
+    char user[USER_NAME_BYTES_MAX];
+    unsigned worker;
+    int setting; /* what holds for this pool: off in session mode, too, and where servers are reset each time */
+    struct sharing_policy policy;
+    unsigned server_count, queued_count;
+    struct sharing_stats stats;
+};
+
+/* A class of statements that a shard has met. */
+struct class_row {
+    char database[DATABASE_NAME_BYTES_MAX];
+    char user[USER_NAME_BYTES_MAX];
+    uint64_t hash;
+    uint64_t total, measured;
+    uint64_t most_measured;                 /* of one shard: control/merge.c's */
+    double mean_us, deviation_us, floor_us; /* of those measured; floor_us 0: not known */
+    enum follow follow;
+    char text[STATEMENT_TEXT_SHOWN_BYTES];
+};
+
 /* Objects of one size that a core has. */
 struct memory_row {
     char name[32];
@@ -85,6 +109,8 @@ enum report_kind {
     REPORT_SERVERS,
     REPORT_STATEMENTS,
     REPORT_MEMORY,
+    REPORT_SHARING,
+    REPORT_CLASSES,
     REPORT_COUNTS,
     REPORT_UNSETTLED, /* during SUSPEND: `unsettled` only */
 };
@@ -112,6 +138,8 @@ struct report {
         struct socket_row *sockets;
         struct statement_row *statements;
         struct memory_row *memory;
+        struct sharing_row *sharing;
+        struct class_row *classes;
     } rows;
     struct core_counts counts;
     char database[DATABASE_NAME_BYTES_MAX]; /* of REPORT_COUNTS: busy servers of this one only; "":

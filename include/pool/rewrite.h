@@ -101,6 +101,9 @@ bool rewrite_has_to_wait(const struct client *client, const struct client_name *
 must_check bool rewrite_expect_failure(struct server *server, enum failure kind, const void *name,
                                        size_t name_bytes);
 
+/* An unnamed statement: may a named one stand for it (sql_text.h), and was it seen lately? It is from now on. */
+bool rewrite_is_worth_caching(struct core *core, struct statement *statement);
+
 /* Sends the body of a server's ErrorResponse to the client, with the client's own names in place of ours. */
 must_check bool rewrite_send_error(struct client *client, const uint8_t *body, size_t bytes);
 

@@ -13,6 +13,8 @@
  *   canceled   like idle, but a cancel request is on its way to it: not given away until that has ended
  *   preparing  linked to a client whose parameters are being set; the client waits
  *   active     linked: server->client->server == server
+ *   shared     has a queue of exchanges of several clients (sharing.h), never empty; entered from idle, left
+ *              to tested, idle, canceled
  *   auth_query linked to an auth_query's client (auth_query.h): its answers are read, and swallowed
  *   lending    promised to another shard of its pool; its receive is ending (lending.h)
  *   lent       on its way there: has no connection any more, and only waits for its letter
@@ -40,6 +42,7 @@ enum server_state {
     SERVER_CANCELED,
     SERVER_PREPARING,
     SERVER_ACTIVE,
+    SERVER_SHARED,
     SERVER_AUTH_QUERY,
     SERVER_LENDING,
     SERVER_CLOSING,
@@ -58,13 +61,17 @@ enum server_test {
 struct server {
     struct conn conn;
     struct list link;   /* one of the pool's lists */
-    struct timer timer; /* server_connect_timeout */
+    struct timer timer; /* server_connect_timeout; shared: the oldest exchange runs too long */
     struct pool *pool;
     struct client *client;
     struct server_login *login;
     struct buffer *params;
     struct server_statements *statements; /* NULL: has never had a client that tracks them */
     struct buffer *gather;                /* a message that is looked at and did not arrive whole */
+    struct list shared;                   /* struct shared, oldest first: sharing.h only */
+    struct buffer *tail_params;           /* parameters when all of them are done; NULL: params */
+    unsigned shared_count;
+    float ahead_us; /* what they take, undisturbed */
     uint32_t gather_bytes;
     struct frame frame;
     struct exchange exchange;
@@ -93,6 +100,10 @@ struct server {
     bool
         withholds_error; /* the current message is an error that goes to the client once it is known
                              which */
+    bool is_queue_closed;       /* nothing joins before it is empty */
+    bool was_terminated;        /* its last word was that somebody has ended it */
+    bool has_failed_set;        /* an exchange that sets parameters has failed */
+    bool params_changed;        /* by itself, under exchanges that rely on them */
     bool is_over_after_message; /* the exchange is over with the message that is being forwarded */
     bool forwards_message;      /* the current message began while a client was linked: it is the
                                    client's */
@@ -128,6 +139,14 @@ void server_drop_client(struct server *server, const char *reason);
 /* The client's message in whose middle everything was answered (is_answered_early) has gone out:
  * the exchange is over, the client idle. */
 void server_message_ended(struct server *server);
+
+/* The queue begins: idle -> shared. It is empty: free for others. */
+void server_become_shared(struct server *server);
+void server_shared_over(struct server *server);
+/* Does it run something of this client's now, and not of somebody in front of it? */
+bool server_runs_for(const struct server *server, uint64_t client_id);
+/* After SET: where both know a value, the server's spelling is the client's from now on. False: no memory. */
+must_check bool server_adopt_params(struct server *server, struct client *client);
 
 /* Runs a check before use: the server is free again when it has passed. */
 void server_start_check(struct server *server);

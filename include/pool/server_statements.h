@@ -152,6 +152,8 @@ struct prepared *prepared_add(struct server *server, struct statement *statement
 /* The oldest that may go; NULL: the set is empty. */
 struct prepared *prepared_oldest(const struct server_statements *statements);
 void prepared_remove(struct server *server, struct prepared *prepared);
+/* Not to be believed, and the first to go: it may not be there, or may be of no use. */
+void prepared_doubt(struct server_statements *statements, struct prepared *prepared);
 /* DISCARD ALL, DEALLOCATE ALL was answered: nothing is there but what was sent later. */
 void server_statements_forget(struct server *server);
 /* None is believed any more. */

@@ -50,6 +50,8 @@ struct statement {
     uint8_t live;      /* STATEMENT_LIVE: not given back */
     bool is_sql;       /* prepared by PREPARE, rewrite_sql.h */
     uint8_t cacheable; /* enum cacheable, looked at when first seen without a name */
+    uint8_t class; /* enum statement_class, looked at when it is first run where it might share */
+    uint64_t class_hash; /* STATEMENT_SHARES: see statement_class.h */
     char name[STATEMENT_NAME_BYTES + 1];
 };
 

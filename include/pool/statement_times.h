@@ -2,8 +2,15 @@
  * on each shard of a pool, bounded, forgotten slowly.
  *
  * The time of a statement is that of its server alone: from the moment when it was the oldest in its
- * server's queue until its ReadyForQuery. Nothing is queued behind a statement whose class is unknown,
- * slow or erratic.
+ * server's queue until its ReadyForQuery (0 when that came in the same receive as the one before it).
+ * Nothing is queued behind a statement whose class is unknown, slow or erratic.
+ *
+ * A class may be followed when mean + 3 deviations are below 2 ms, and when slow ones, of 4 ms and more,
+ * are rare: one in a thousand of 10 ms, one in 400 of 4 ms. Those behind see the tail of its times in
+ * their p99.9. Where the class' median is more than twice its floor the machine is full rather than the
+ * statement slow, and these bounds grow with median / floor, up to fourfold. Else a pool that has
+ * come to keep all its servers busy, each slowing down the others, would take every statement for
+ * slow, and never share again: a doubt about the machine must lead to more sharing, not to less.
  *
  * Pure: time is an argument, no I/O. One thread: the core's. */
 #ifndef POOL_STATEMENT_TIMES_H
@@ -15,6 +22,10 @@ enum {
     STATEMENT_TIMES_MAX = 256, /* classes of a shard; the least useful one of its set gives way */
     STATEMENT_TIMES_WAYS = 4,
     STATEMENT_TEXT_SHOWN_BYTES = 120,
+    STATEMENT_TIMES_BOUND_US = 2000, /* mean + 3 deviations; times 1 to SCALE_MAX */
+    STATEMENT_TIMES_SLOW_US = 4000,  /* a single one; likewise */
+    STATEMENT_TIMES_SCALE_MAX = 16,
+    STATEMENT_TIMES_KNOWN_MIN = 5, /* measured so often: known */
 };
 
 enum follow { /* may anything be queued behind it? */
@@ -32,10 +43,15 @@ struct statement_time {
     float mean_us;    /* exponentially weighted, as deviation_us (of absolute differences) */
     float deviation_us;
     float
-        floor_us; /* what it takes on a server that is not disturbed: follows low values at once, high ones
-                          slowly */
-    uint32_t count;                        /* measured; saturates */
-    uint8_t follow;                        /* enum follow */
+        floor_us; /* what it takes on a server that is not disturbed: the least of the last 8 to 17
+                       seconds with answers, of those that were first only; 0: not known */
+    float floor_next_us; /* the least of the present ones of those seconds */
+    uint32_t floor_period;
+    float median_us;       /* follows in small steps, so that a few slow ones do not move it */
+    uint32_t count;        /* measured; saturates */
+    uint16_t debt;         /* slow ones owe up to a thousand fast ones each */
+    uint8_t overruns_open; /* told by statement_times_overrun, their end was not noted yet */
+    uint8_t follow;        /* enum follow */
     char text[STATEMENT_TEXT_SHOWN_BYTES]; /* statement_class_text */
 };
 
@@ -51,12 +67,22 @@ struct statement_time *statement_times_find(struct statement_times *times, uint6
  * fill. A pointer is good until the next call of this function: exchanges keep the hash. */
 struct statement_time *statement_times_make(struct statement_times *times, uint64_t hash,
                                             uint64_t now_us, bool *is_new);
-/* One was answered after so long. */
-void statement_times_note(struct statement_time *time, uint64_t took_us);
-/* It runs for so long already: longer than anything that may be followed. It is FOLLOW_SLOW from now on, until
- * enough fast ones have been seen. */
-void statement_times_overrun(struct statement_time *time, uint64_t so_far_us);
-/* How long a running one may take before nothing more joins it. */
+/* One was answered after so long. `was_first`: nothing was in front of it when it was sent, so that its time is
+ * its own; of the others only sums are true, because answers may come several in a receive. `is_crowded`: more
+ * servers are busy than the policy wants (sharing_policy.h), so a slow one may have waited for a core: it counts
+ * in the mean, but it does not stand against its class. */
+void statement_times_note(struct statement_time *time, uint64_t took_us, bool was_first,
+                          bool is_crowded);
+/* It runs for so long already: longer than anything that may be followed (statement_times_overrun_us). It is
+ * FOLLOW_SLOW from now on: for 64 fast ones when that is rare, for thousands when it is not. Once for an
+ * exchange; its end is noted all the same if it is seen. */
+void statement_times_overrun(struct statement_time *time, uint64_t so_far_us, bool is_crowded);
+/* How long a running one may take before nothing more joins it: what joins would wait longer there than it
+ * would elsewhere. 500 us to 2 ms. Being wrong costs little, for another server is found. */
 uint64_t statement_times_patience_us(const struct statement_time *time);
+/* How long a running one may take before those behind it are asked again elsewhere, and the class is slow
+ * (statement_times_overrun): 4 to 16 ms. Being wrong costs all their work a second time, so it is not
+ * as strict: a backend that waits for a core is no slow statement. */
+uint64_t statement_times_overrun_us(const struct statement_time *time);
 
 #endif

@@ -39,6 +39,7 @@ const struct entry_option database_options[] = {
     {"datestyle",                 ENTRY_STRING,             AT(datestyle), NULL, "Sent when a server connection starts."},
     {"timezone",                  ENTRY_STRING,             AT(timezone), NULL, "Sent when a server connection starts."},
     {"application_name",          ENTRY_STRING,             AT(application_name), NULL, "Sent when a server connection starts."},
+    {"server_sharing",            ENTRY_SERVER_SHARING,     AT(server_sharing), NULL, "Instead of the global server_sharing of [pgsplice]; PgBouncer refuses this key."},
     {NULL, ENTRY_STRING, 0, NULL, NULL},
 };
 #undef AT
@@ -55,6 +56,7 @@ const struct entry_option user_options[] = {
     {"idle_transaction_timeout",    ENTRY_SECONDS,          AT(idle_transaction_timeout_us), NULL, "Instead of the global one."},
     {"transaction_timeout",         ENTRY_SECONDS,          AT(transaction_timeout_us), NULL, "Instead of the global one."},
     {"client_idle_timeout",         ENTRY_SECONDS,          AT(client_idle_timeout_us), NULL, "Instead of the global one."},
+    {"server_sharing",              ENTRY_SERVER_SHARING,   AT(server_sharing), NULL, "Wins over the database's and the global one; PgBouncer refuses this key."},
     {NULL, ENTRY_STRING, 0, NULL, NULL},
 };
 #undef AT
@@ -193,6 +195,22 @@ static bool parse_name(const struct entry *entry, const char *key, const char *t
     return false;
 }
 
+static void set_server_sharing(const struct entry *entry, const char *key, const char *text,
+                               int *value)
+{
+    const struct setting *setting = setting_find("pgsplice", "server_sharing");
+    int64_t number;
+    char names[256];
+
+    if (setting_parse_int_or_name(setting, text, 10, &number)) {
+        *value = (int)number;
+        return;
+    }
+    setting_format_names(setting, names);
+    config_mistake(entry->report, entry->place, ENTRY_FORMAT "%s: \"%.100s\" is none of %s",
+                   ENTRY_NAMES(entry), key, text, names);
+}
+
 static void set_option(const struct entry *entry, const struct entry_option *option, char *value)
 {
     static const char *const pool_modes[] = {
@@ -250,6 +268,9 @@ static void set_option(const struct entry *entry, const struct entry_option *opt
                        &index))
             *(enum load_balance_hosts *)field = (enum load_balance_hosts)index;
         break;
+    case ENTRY_SERVER_SHARING:
+        set_server_sharing(entry, option->key, value, field);
+        break;
     }
 }
 
@@ -304,6 +325,7 @@ void database_config_init(struct database_config *config, const char *name)
         .query_wait_timeout_us = -1,
         .load_balance_hosts = LOAD_BALANCE_ROUND_ROBIN,
         .server_lifetime_us = -1,
+        .server_sharing = SHARING_NOT_SET,
         .is_auto = strcmp(name, "*") == 0,
     };
 }
@@ -321,6 +343,7 @@ void user_config_init(struct user_config *config, const char *name)
         .idle_transaction_timeout_us = -1,
         .transaction_timeout_us = -1,
         .client_idle_timeout_us = -1,
+        .server_sharing = SHARING_NOT_SET,
     };
 }
 

@@ -7,6 +7,8 @@
 
 static void print_limits(const struct setting *setting, FILE *file)
 {
+    char names[256];
+
     switch (setting->kind) {
     case SETTING_BOOL:
         fprintf(file, "0 or 1");
@@ -28,8 +30,9 @@ static void print_limits(const struct setting *setting, FILE *file)
         fprintf(file, "time, at most %" PRId64 "s", setting->max);
         break;
     case SETTING_ENUM:
-        for (const struct setting_name *name = setting->names; name->name != NULL; name++)
-            fprintf(file, "%s%s", name == setting->names ? "" : ", ", name->name);
+    case SETTING_INT_OR_NAME:
+        setting_format_names(setting, names);
+        fprintf(file, "%s", names);
         break;
     case SETTING_STRING:
         fprintf(file, "text");
@@ -53,6 +56,7 @@ static const char *const entry_limits[] = {
     [ENTRY_SECONDS_OR_NEVER] = "whole seconds, negative: not set",
     [ENTRY_POOL_MODE] = "session, transaction, statement",
     [ENTRY_LOAD_BALANCE_HOSTS] = "disable, round-robin",
+    [ENTRY_SERVER_SHARING] = "as the setting server_sharing",
 };
 
 static const struct entries {

@@ -37,6 +37,14 @@ static const struct setting_name pool_mode_names[] = {
     {NULL, 0},
 };
 
+static const struct setting_name server_sharing_names[] = {
+    {"auto", SHARING_AUTO},
+    {"on", SHARING_AUTO},
+    {"off", SHARING_OFF},
+    {"no", SHARING_OFF},
+    {NULL, 0},
+};
+
 static const struct setting_name tls_mode_names[] = {
     {"disable", TLS_MODE_DISABLE},
     {"allow", TLS_MODE_ALLOW},
@@ -238,6 +246,7 @@ const struct setting settings_table[] = {
     {SPLICE(track_sql_prepare), SETTING_BOOL, AT(track_sql_prepare), "0", 0, 1, RELOAD, .meaning = "Where statements are tracked: those of PREPARE in SQL are, too."},
     {SPLICE(console_old_columns), SETTING_BOOL, AT(console_old_columns), "0", 0, 1, RELOAD, .meaning = "SHOW STATS ends with total_requests and SHOW DATABASES with reserve_pool, for programs that want these names of old PgBouncers."},
     {SPLICE(server_login_retry_max), SETTING_TIME_US, AT(server_login_retry_max_us), "32", 0, SECONDS_MAX_SENSIBLE, RELOAD, .meaning = "Longest pause after repeated failures to connect to a server."},
+    {SPLICE(server_sharing), SETTING_INT_OR_NAME, AT(server_sharing), "auto", 0, SHARING_SERVERS_MAX, .names = server_sharing_names, RELOAD, .meaning = "How many servers each shard of a pool keeps busy before independent queries of several clients share one (transaction mode): auto (it finds out), off, or a number."},
 };
 /* clang-format on */
 
@@ -281,6 +290,7 @@ static int64_t get_number(const struct setting *setting, const struct settings *
         return *(const unsigned *)field;
     case SETTING_INT:
     case SETTING_ENUM:
+    case SETTING_INT_OR_NAME:
         return *(const int *)field;
     case SETTING_TIME_US:
     case SETTING_SHORT_TIME_US:
@@ -307,6 +317,7 @@ static void set_number(const struct setting *setting, struct settings *settings,
         break;
     case SETTING_INT:
     case SETTING_ENUM:
+    case SETTING_INT_OR_NAME:
         *(int *)field = (int)value;
         break;
     case SETTING_TIME_US:
@@ -325,27 +336,32 @@ static void set_number(const struct setting *setting, struct settings *settings,
 static_assert(sizeof(enum auth_type) == sizeof(int), "enumerations are stored as int");
 static_assert(sizeof(enum pool_mode) == sizeof(int), "enumerations are stored as int");
 
+/* NULL: it has none. */
 static const char *name_of(const struct setting *setting, int64_t value)
 {
     const struct setting_name *name = setting->names;
 
     while (name->name != NULL && name->value != (int)value)
         name++;
-    assert(name->name != NULL);
     return name->name;
 }
 
 const char *setting_format(const struct setting *setting, const struct settings *settings,
                            char text[64])
 {
+    const char *name;
     int64_t value;
 
     if (is_string(setting))
         return *(const char *const *)field_of(setting, settings);
     value = get_number(setting, settings);
+    if (setting->names != NULL) {
+        name = name_of(setting, value);
+        assert(name != NULL || setting->kind == SETTING_INT_OR_NAME);
+        if (name != NULL)
+            return name;
+    }
     switch (setting->kind) {
-    case SETTING_ENUM:
-        return name_of(setting, value);
     case SETTING_TIME_US:
         snprintf(text, 64, "%g", (double)value / (double)US_PER_S);
         break;
@@ -477,21 +493,55 @@ static bool parse_short_time(struct parse *parse, const char *text)
     return false;
 }
 
-static bool parse_name(struct parse *parse, const char *text)
+static bool find_name(const struct setting *setting, const char *text, int64_t *value)
 {
-    const struct setting *setting = parse->setting;
-    char names[256] = "";
+    for (const struct setting_name *name = setting->names; name->name != NULL; name++)
+        if (strcmp(name->name, text) == 0) {
+            *value = name->value;
+            return true;
+        }
+    return false;
+}
+
+void setting_format_names(const struct setting *setting, char names[256])
+{
     size_t used = 0;
 
     for (const struct setting_name *name = setting->names; name->name != NULL; name++) {
-        if (strcmp(name->name, text) == 0) {
-            parse->value = name->value;
-            return true;
-        }
-        used += (size_t)snprintf(names + used, sizeof(names) - used, "%s%s", used == 0 ? "" : ", ",
-                                 name->name);
-        assert(used < sizeof(names));
+        used +=
+            (size_t)snprintf(names + used, 256 - used, "%s%s", used == 0 ? "" : ", ", name->name);
+        assert(used < 256);
     }
+    if (setting->kind == SETTING_INT_OR_NAME) {
+        used += (size_t)snprintf(names + used, 256 - used, ", %" PRId64 " to %" PRId64,
+                                 setting->min, setting->max);
+        assert(used < 256);
+    }
+}
+
+bool setting_parse_int_or_name(const struct setting *setting, const char *text, int base,
+                               int64_t *value)
+{
+    char *end;
+
+    assert(setting->kind == SETTING_INT_OR_NAME);
+    if (find_name(setting, text, value))
+        return true;
+    errno = 0;
+    *value = strtoll(text, &end, base);
+    return end != text && *end == '\0' && errno == 0 && *value >= setting->min &&
+           *value <= setting->max;
+}
+
+static bool parse_name(struct parse *parse, const char *text)
+{
+    const struct setting *setting = parse->setting;
+    char names[256];
+
+    if (setting->kind == SETTING_INT_OR_NAME
+            ? setting_parse_int_or_name(setting, text, 0, &parse->value)
+            : find_name(setting, text, &parse->value))
+        return true;
     if (setting->names == syslog_facility_names) {
         /* PgBouncer takes every unknown one as daemon; files that rely on it should go on working.
          */
@@ -500,6 +550,7 @@ static bool parse_name(struct parse *parse, const char *text)
         parse->value = LOG_DAEMON;
         return true;
     }
+    setting_format_names(setting, names);
     config_mistake(parse->report, parse->place, "%s: \"%.100s\" is none of %s", setting->name, text,
                    names);
     return false;
@@ -588,6 +639,7 @@ bool setting_parse(const struct setting *setting, const char *value, struct sett
         good = parse_short_time(&parse, value);
         break;
     case SETTING_ENUM:
+    case SETTING_INT_OR_NAME:
         good = parse_name(&parse, value);
         break;
     case SETTING_STRING:

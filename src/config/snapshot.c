@@ -752,6 +752,9 @@ void snapshot_pool_settings(const struct snapshot *snapshot, const struct databa
                                                 (int)settings->pool_mode),
         .pool_size = first_size(user->pool_size, database->pool_size, settings->default_pool_size),
         .pool_shards = settings->pool_shards,
+        .server_sharing = user->server_sharing != SHARING_NOT_SET       ? user->server_sharing
+                          : database->server_sharing != SHARING_NOT_SET ? database->server_sharing
+                                                                        : settings->server_sharing,
         .min_pool_size = first_size(-1, database->min_pool_size, settings->min_pool_size),
         .reserve_pool_size = first_size(user->reserve_pool_size, database->reserve_pool_size,
                                         settings->reserve_pool_size),

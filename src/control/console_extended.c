@@ -137,7 +137,7 @@ static void take_bind(struct session *session, const struct console_message *mes
     portal->command = command;
     portal->binary_columns = message->binary_columns;
     if (message->format_count == 1 && message->binary_columns != 0)
-        portal->binary_columns = UINT32_MAX; /* one for all */
+        portal->binary_columns = UINT64_MAX; /* one for all */
     show_message(&session->output, '2', NULL, 0);
 }
 

@@ -40,8 +40,8 @@ static void read_bind(struct reader *reader, struct console_message *message)
     }
     message->format_count = reader_get_u16(reader);
     for (unsigned i = 0; i < message->format_count && !reader->bad; i++)
-        if (read_format(reader, message) == 1 && i < 32)
-            message->binary_columns |= UINT32_C(1) << i;
+        if (read_format(reader, message) == 1 && i < 64)
+            message->binary_columns |= UINT64_C(1) << i;
 }
 
 bool console_message_read(uint8_t type, const uint8_t *body, size_t bytes,

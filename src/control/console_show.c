@@ -7,6 +7,7 @@
 #include "control/merge.h"
 
 #include <arpa/inet.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -108,6 +109,127 @@ static void show_shards(struct session *session, const struct pool_row *pools, s
         show_number(&row, (int64_t)pool->lent_total);
         show_number(&row, (int64_t)pool->borrowed_total);
         show_number(&row, (int64_t)pool->maxwait_us);
+        show_row_end(&row);
+    }
+}
+
+/* What stands in the setting, as people write it. */
+static void show_sharing_setting(struct show_row *row, int value)
+{
+    const struct settings settings = {.server_sharing = value};
+    char text[64];
+
+    show_text(row, setting_format(setting_find("pgsplice", "server_sharing"), &settings, text));
+}
+
+static double ratio(double part, double whole)
+{
+    return whole > 0 ? part / whole : 0;
+}
+
+/* What the policy has found; while it tries, the limit is a step beside it. 0: nothing shares. */
+static unsigned sharing_limit(const struct sharing_row *sharing)
+{
+    switch (sharing->setting) {
+    case SHARING_OFF:
+        return 0;
+    case SHARING_AUTO:
+        return sharing->policy.base;
+    default:
+        return sharing->policy.limit;
+    }
+}
+
+static void show_sharing(struct session *session, const struct sharing_row *rows, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        const struct sharing_stats *stats = &rows[i].stats;
+        struct show_row row;
+
+        show_row_begin(&row, &session->output, session->table);
+        show_text(&row, rows[i].database);
+        show_text(&row, rows[i].user);
+        show_number(&row, rows[i].worker);
+        show_sharing_setting(&row, rows[i].setting);
+        show_number(&row, sharing_limit(&rows[i]));
+        show_number(&row, rows[i].server_count);
+        show_number(&row, rows[i].queued_count);
+        show_number(&row, (int64_t)stats->shared_count);
+        show_number(&row, (int64_t)stats->joined_count);
+        show_float(&row, ratio((double)stats->depth_sum, (double)stats->joined_count));
+        show_number(&row, (int64_t)stats->depth_max);
+        show_number(&row, (int64_t)stats->wait_us);
+        show_number(&row, (int64_t)stats->set_count);
+        show_number(&row, (int64_t)stats->again_lost);
+        show_number(&row, (int64_t)stats->again_canceled);
+        show_number(&row, (int64_t)stats->again_alone);
+        show_number(&row, (int64_t)stats->again_moved);
+        for (unsigned k = 0; k < REFUSED_KINDS; k++)
+            show_number(&row, (int64_t)stats->refused[k]);
+        for (unsigned k = 0; k < APART_KINDS; k++)
+            show_number(&row, (int64_t)stats->apart[k]);
+        show_row_end(&row);
+    }
+}
+
+/* How the limit comes about: what was tried, and what the clients saw of it. */
+static void show_policy(struct session *session, const struct sharing_row *rows, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        const struct sharing_policy *policy = &rows[i].policy;
+        const struct sharing_slot *last = &policy->last;
+        struct show_row row;
+
+        show_row_begin(&row, &session->output, session->table);
+        show_text(&row, rows[i].database);
+        show_text(&row, rows[i].user);
+        show_number(&row, rows[i].worker);
+        show_number(&row, policy->ceiling);
+        show_number(&row, sharing_limit(&rows[i]));
+        show_number(&row, rows[i].setting == SHARING_OFF ? 0 : policy->limit);
+        show_number(&row, (int64_t)policy->raised_count);
+        show_number(&row, (int64_t)policy->lowered_count);
+        show_number(&row, policy->trials[SHARING_MORE].count);
+        show_float(&row, 100 * (double)policy->trials[SHARING_MORE].gain);
+        show_number(&row, policy->trials[SHARING_FEWER].count);
+        show_float(&row, 100 * (double)policy->trials[SHARING_FEWER].gain);
+        show_float(&row, ratio(1e6 * last->answers, (double)last->time_us));
+        show_float(&row, ratio((double)last->busy_us, (double)last->time_us));
+        show_float(&row, ratio((double)last->queued_us, (double)last->time_us));
+        show_float(&row, ratio((double)last->queued_us, last->answers));
+        show_float(&row, ratio((double)last->took_us, last->answers));
+        show_float(&row, ratio((double)last->floor_us, last->answers));
+        show_row_end(&row);
+    }
+}
+
+static void show_classes(struct session *session, const struct class_row *classes, size_t count)
+{
+    static const char *const follow_names[] = {
+        [FOLLOW_YES] = "yes",
+        [FOLLOW_UNKNOWN] = "unknown",
+        [FOLLOW_SLOW] = "slow",
+        [FOLLOW_ERRATIC] = "erratic",
+    };
+
+    static_assert(COUNT_OF(follow_names) == FOLLOW_KINDS, "each has a name");
+    for (size_t i = 0; i < count; i++) {
+        const struct class_row *class = &classes[i];
+        struct show_row row;
+        char hash[17];
+
+        assert(class->follow < FOLLOW_KINDS);
+        snprintf(hash, sizeof(hash), "%016" PRIx64, class->hash);
+        show_row_begin(&row, &session->output, session->table);
+        show_text(&row, class->database);
+        show_text(&row, class->user);
+        show_text(&row, hash);
+        show_text(&row, class->text);
+        show_number(&row, (int64_t) class->total);
+        show_number(&row, (int64_t)(class->mean_us + 0.5));
+        show_number(&row, (int64_t)(class->deviation_us + 0.5));
+        show_number(&row, (int64_t)(class->floor_us + 0.5));
+        show_text(&row, follow_names[class->follow]);
         show_row_end(&row);
     }
 }
@@ -652,6 +774,7 @@ static void show_help(struct session *session)
 {
     show_error(&session->output, "NOTICE", NULL, "Console usage",
                "\n\tSHOW HELP|CONFIG|DATABASES|POOLS|SHARDS|CLIENTS|SERVERS|PREPARED|USERS|VERSION"
+               "\n\tSHOW SHARING|SHARING_POLICY|SHARING_CLASSES"
                "\n\tSHOW STATS|STATS_TOTALS|STATS_AVERAGES|TOTALS"
                "\n\tSHOW SOCKETS|ACTIVE_SOCKETS|LISTS|STATE|MEM|FDS|PEERS|PEER_POOLS"
                "\n\tSHOW DNS_HOSTS|DNS_ZONES"
@@ -697,6 +820,10 @@ static void show_done(struct request *request)
         count = merge_pools(request->rows, count);
     else if (request->kind == REPORT_MEMORY)
         count = merge_memory(request->rows, count);
+    else if (request->kind == REPORT_SHARING)
+        merge_sharing(request->rows, count);
+    else if (request->kind == REPORT_CLASSES)
+        count = merge_classes(request->rows, count);
     else if (request->kind != REPORT_PEERS) /* each lives on one core */
         count = merge_sockets(request->rows, count);
     if (strcmp(name, "POOLS") == 0) {
@@ -713,6 +840,13 @@ static void show_done(struct request *request)
         show_prepared(session, request->rows, count);
     } else if (request->kind == REPORT_MEMORY) {
         show_memory(session, request->rows, count);
+    } else if (request->kind == REPORT_SHARING) {
+        if (strcmp(name, "SHARING") == 0)
+            show_sharing(session, request->rows, count);
+        else
+            show_policy(session, request->rows, count);
+    } else if (request->kind == REPORT_CLASSES) {
+        show_classes(session, request->rows, count);
     } else if (request->kind != REPORT_POOLS) {
         const struct socket_row *sockets = request->rows;
 
@@ -739,14 +873,24 @@ void console_show(struct session *session, const struct show_table *table)
         const char *name;
         enum report_kind kind;
     } gathered[] = {
-        {"POOLS", REPORT_POOLS},          {"DATABASES", REPORT_POOLS},
-        {"STATS", REPORT_POOLS},          {"STATS_TOTALS", REPORT_POOLS},
-        {"STATS_AVERAGES", REPORT_POOLS}, {"TOTALS", REPORT_POOLS},
-        {"SHARDS", REPORT_POOLS},         {"CLIENTS", REPORT_CLIENTS},
-        {"SERVERS", REPORT_SERVERS},      {"SOCKETS", REPORT_CLIENTS},
-        {"LISTS", REPORT_COUNTS},         {"PREPARED", REPORT_STATEMENTS},
-        {"MEM", REPORT_MEMORY},           {"ACTIVE_SOCKETS", REPORT_CLIENTS},
+        {"POOLS", REPORT_POOLS},
+        {"DATABASES", REPORT_POOLS},
+        {"STATS", REPORT_POOLS},
+        {"STATS_TOTALS", REPORT_POOLS},
+        {"STATS_AVERAGES", REPORT_POOLS},
+        {"TOTALS", REPORT_POOLS},
+        {"SHARDS", REPORT_POOLS},
+        {"CLIENTS", REPORT_CLIENTS},
+        {"SERVERS", REPORT_SERVERS},
+        {"SOCKETS", REPORT_CLIENTS},
+        {"LISTS", REPORT_COUNTS},
+        {"PREPARED", REPORT_STATEMENTS},
+        {"MEM", REPORT_MEMORY},
+        {"ACTIVE_SOCKETS", REPORT_CLIENTS},
         {"PEER_POOLS", REPORT_PEERS},
+        {"SHARING", REPORT_SHARING},
+        {"SHARING_POLICY", REPORT_SHARING},
+        {"SHARING_CLASSES", REPORT_CLASSES},
     };
     const struct snapshot *snapshot = control_snapshot();
     const char *name = table->name;

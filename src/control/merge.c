@@ -156,6 +156,94 @@ size_t merge_statements(struct statement_row *rows, size_t count)
     return kept + 1;
 }
 
+static int compare_sharing(const void *left, const void *right)
+{
+    const struct sharing_row *a = left;
+    const struct sharing_row *b = right;
+    int order = strcmp(a->database, b->database);
+
+    if (order == 0)
+        order = strcmp(a->user, b->user);
+    if (order == 0)
+        order = (a->worker > b->worker) - (a->worker < b->worker);
+    return order;
+}
+
+void merge_sharing(struct sharing_row *rows, size_t count)
+{
+    if (count > 0)
+        qsort(rows, count, sizeof(*rows), compare_sharing);
+}
+
+static int compare_class_pools(const struct class_row *a, const struct class_row *b)
+{
+    int order = strcmp(a->database, b->database);
+
+    return order != 0 ? order : strcmp(a->user, b->user);
+}
+
+static int compare_classes(const void *left, const void *right)
+{
+    const struct class_row *a = left;
+    const struct class_row *b = right;
+    int order = compare_class_pools(a, b);
+
+    return order != 0 ? order : (a->hash > b->hash) - (a->hash < b->hash);
+}
+
+static int compare_class_uses(const void *left, const void *right)
+{
+    const struct class_row *a = left;
+    const struct class_row *b = right;
+    int order = compare_class_pools(a, b);
+
+    if (order == 0)
+        order = (a->total < b->total) - (a->total > b->total);
+    return order != 0 ? order : compare_classes(a, b);
+}
+
+static double weighted(double a, uint64_t a_weight, double b, uint64_t b_weight)
+{
+    if (a_weight + b_weight == 0)
+        return 0;
+    return (a * (double)a_weight + b * (double)b_weight) / (double)(a_weight + b_weight);
+}
+
+static void add_class(struct class_row *to, const struct class_row *from)
+{
+    to->mean_us = weighted(to->mean_us, to->measured, from->mean_us, from->measured);
+    to->deviation_us = weighted(to->deviation_us, to->measured, from->deviation_us, from->measured);
+    if (from->floor_us > 0 && (to->floor_us <= 0 || from->floor_us < to->floor_us))
+        to->floor_us = from->floor_us;
+    if (from->measured > to->most_measured) {
+        to->most_measured = from->measured;
+        to->follow = from->follow;
+    }
+    to->measured += from->measured;
+    to->total += from->total;
+    if (to->text[0] == '\0')
+        memcpy(to->text, from->text, sizeof(to->text));
+}
+
+size_t merge_classes(struct class_row *rows, size_t count)
+{
+    size_t kept = 0;
+
+    if (count == 0)
+        return 0;
+    qsort(rows, count, sizeof(*rows), compare_classes);
+    for (size_t i = 0; i < count; i++)
+        rows[i].most_measured = rows[i].measured;
+    for (size_t i = 1; i < count; i++) {
+        if (compare_classes(&rows[kept], &rows[i]) == 0)
+            add_class(&rows[kept], &rows[i]);
+        else if (++kept != i)
+            rows[kept] = rows[i];
+    }
+    qsort(rows, kept + 1, sizeof(*rows), compare_class_uses);
+    return kept + 1;
+}
+
 size_t merge_memory(struct memory_row *rows, size_t count)
 {
     size_t kept = 0;

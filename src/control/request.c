@@ -47,6 +47,10 @@ static size_t row_bytes(const struct request *request)
         return sizeof(struct statement_row);
     case REPORT_MEMORY:
         return sizeof(struct memory_row);
+    case REPORT_SHARING:
+        return sizeof(struct sharing_row);
+    case REPORT_CLASSES:
+        return sizeof(struct class_row);
     default:
         return sizeof(struct socket_row);
     }
@@ -171,6 +175,10 @@ static void ask(struct errand *errand)
             report->rows.statements = (struct statement_row *)errand->rows + errand->row_count;
         else if (request->kind == REPORT_MEMORY)
             report->rows.memory = (struct memory_row *)errand->rows + errand->row_count;
+        else if (request->kind == REPORT_SHARING)
+            report->rows.sharing = (struct sharing_row *)errand->rows + errand->row_count;
+        else if (request->kind == REPORT_CLASSES)
+            report->rows.classes = (struct class_row *)errand->rows + errand->row_count;
         else
             report->rows.sockets = (struct socket_row *)errand->rows + errand->row_count;
     }

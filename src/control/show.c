@@ -55,6 +55,33 @@ const struct show_table show_tables[] = {
         {"name", TYPE_TEXT}, {"text", TYPE_TEXT}, {"parameter_types", TYPE_TEXT},
         {"bytes", TYPE_INT8}, {"uses", TYPE_INT8}, {"clients", TYPE_INT4}, {"servers", TYPE_INT4},
         {NULL, 0}}},
+    /* Not PgBouncer's: what shares servers (pool/sharing.h), each shard of a pool for itself. The reasons stand
+     * in the order of their enumerations. */
+    {.name = "SHARING", .columns = {
+        {"database", TYPE_TEXT}, {"user", TYPE_TEXT}, {"worker", TYPE_INT4}, {"server_sharing", TYPE_TEXT},
+        {"server_limit", TYPE_INT4}, {"servers", TYPE_INT4}, {"queued", TYPE_INT4}, {"shared", TYPE_INT8},
+        {"joined", TYPE_INT8}, {"depth_avg", TYPE_FLOAT8}, {"depth_max", TYPE_INT8}, {"wait_us", TYPE_INT8},
+        {"sets", TYPE_INT8}, {"again_lost", TYPE_INT8}, {"again_canceled", TYPE_INT8},
+        {"again_alone", TYPE_INT8}, {"again_moved", TYPE_INT8},
+        {"refused_pieces", TYPE_INT8}, {"refused_no_read", TYPE_INT8}, {"refused_keyword", TYPE_INT8},
+        {"refused_function", TYPE_INT8}, {"refused_several", TYPE_INT8}, {"refused_doubt", TYPE_INT8},
+        {"refused_batch", TYPE_INT8}, {"refused_statement", TYPE_INT8}, {"refused_client", TYPE_INT8},
+        {"apart_unknown", TYPE_INT8}, {"apart_slow", TYPE_INT8}, {"apart_erratic", TYPE_INT8},
+        {"apart_runs_long", TYPE_INT8}, {"apart_depth", TYPE_INT8}, {"apart_parameters", TYPE_INT8},
+        {"apart_needed", TYPE_INT8}, {NULL, 0}}},
+    /* How its server_limit is found (pool/sharing_policy.h). */
+    {.name = "SHARING_POLICY", .columns = {
+        {"database", TYPE_TEXT}, {"user", TYPE_TEXT}, {"worker", TYPE_INT4}, {"ceiling", TYPE_INT4},
+        {"server_limit", TYPE_INT4}, {"limit_now", TYPE_INT4}, {"raised", TYPE_INT8}, {"lowered", TYPE_INT8},
+        {"more_trials", TYPE_INT4}, {"more_gain_percent", TYPE_FLOAT8}, {"fewer_trials", TYPE_INT4},
+        {"fewer_gain_percent", TYPE_FLOAT8}, {"answers_per_s", TYPE_FLOAT8}, {"busy_avg", TYPE_FLOAT8},
+        {"queued_avg", TYPE_FLOAT8}, {"client_us_avg", TYPE_FLOAT8}, {"took_us_avg", TYPE_FLOAT8},
+        {"floor_us_avg", TYPE_FLOAT8}, {NULL, 0}}},
+    /* And the classes of statements that shared, with the text of one. */
+    {.name = "SHARING_CLASSES", .admin_only = true, .columns = {
+        {"database", TYPE_TEXT}, {"user", TYPE_TEXT}, {"class", TYPE_TEXT}, {"text", TYPE_TEXT},
+        {"count", TYPE_INT8}, {"mean_us", TYPE_INT8}, {"deviation_us", TYPE_INT8},
+        {"floor_us", TYPE_INT8}, {"follow", TYPE_TEXT}, {NULL, 0}}},
     {.name = "PEER_POOLS", .columns = {
         {"peer_id", TYPE_INT4}, {"cl_active_cancel_req", TYPE_INT4},
         {"cl_waiting_cancel_req", TYPE_INT4}, {"sv_active_cancel", TYPE_INT4},
@@ -228,8 +255,22 @@ static const struct show_column *column_at(const struct show_table *table, unsig
 
 static bool is_binary(const struct output *output, unsigned index)
 {
-    assert(index < 32);
+    assert(index < SHOW_COLUMNS_MAX);
     return (output->binary_columns >> index & 1) != 0;
+}
+
+/* As PostgreSQL's typlen. */
+static unsigned type_bytes(int type)
+{
+    switch (type) {
+    case TYPE_INT4:
+        return 4;
+    case TYPE_INT8:
+    case TYPE_FLOAT8:
+        return 8;
+    default:
+        return 0xffff;
+    }
 }
 
 void show_row_description(struct output *output, const struct show_table *table)
@@ -245,7 +286,7 @@ void show_row_description(struct output *output, const struct show_table *table)
         put_u32(output, 0);
         put_u16(output, 0);
         put_u32(output, (uint32_t)column->type);
-        put_u16(output, column->type == TYPE_INT4 ? 4 : column->type == TYPE_INT8 ? 8 : 0xffff);
+        put_u16(output, type_bytes(column->type));
         put_u32(output, 0xffffffff);
         put_u16(output, is_binary(output, i));
     }
@@ -294,9 +335,17 @@ static void put_bytea(struct output *output, const char *text)
     }
 }
 
+static void put_u64(struct output *output, uint64_t value)
+{
+    put_u32(output, (uint32_t)(value >> 32));
+    put_u32(output, (uint32_t)value);
+}
+
 static void put_binary(struct output *output, int type, const char *text)
 {
     int64_t number = strtoll(text, NULL, 10);
+    double decimal;
+    uint64_t bits;
 
     switch (type) {
     case TYPE_INT4:
@@ -305,8 +354,13 @@ static void put_binary(struct output *output, int type, const char *text)
         break;
     case TYPE_INT8:
         put_u32(output, 8);
-        put_u32(output, (uint32_t)((uint64_t)number >> 32));
-        put_u32(output, (uint32_t)number);
+        put_u64(output, (uint64_t)number);
+        break;
+    case TYPE_FLOAT8:
+        decimal = strtod(text, NULL);
+        memcpy(&bits, &decimal, sizeof(bits));
+        put_u32(output, 8);
+        put_u64(output, bits);
         break;
     case TYPE_NUMERIC:
         put_numeric(output, number);
@@ -342,6 +396,15 @@ void show_number(struct show_row *row, int64_t number)
     char text[32];
 
     snprintf(text, sizeof(text), "%" PRId64, number);
+    show_text(row, text);
+}
+
+void show_float(struct show_row *row, double number)
+{
+    char text[64];
+
+    assert(number > -1e15 && number < 1e15);
+    snprintf(text, sizeof(text), "%.2f", number);
     show_text(row, text);
 }
 

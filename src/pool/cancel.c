@@ -1,6 +1,7 @@
 #include "pool/cancel.h"
 
 #include "pool/peer.h"
+#include "pool/sharing.h"
 #include "pool/tls_handshake.h"
 
 #include <netinet/in.h>
@@ -98,6 +99,8 @@ static void send_request(struct cancel *cancel, const uint8_t key[8])
         return;
     }
     cancel->is_sent = true;
+    if (cancel->server != NULL && cancel->server->state == SERVER_SHARED)
+        sharing_cancel_sent(cancel->server);
     conn_resume(&cancel->conn);
 }
 
@@ -119,8 +122,7 @@ static void connected_to_peer(struct cancel *cancel, int error)
 /* The connection to PostgreSQL is ready. It may have taken a while. */
 static void send_to_server(struct cancel *cancel)
 {
-    if (cancel->server == NULL || cancel->server->client == NULL ||
-        cancel->server->client->id != cancel->client_id)
+    if (cancel->server == NULL || !server_runs_for(cancel->server, cancel->client_id))
         cancel_finish(cancel, false, "not sending cancel request for client that is now idle");
     else
         send_request(cancel, cancel->server->key);
@@ -166,8 +168,7 @@ static void cancel_connected(struct conn *conn, int error)
         cancel_finish(cancel, false, "failed to send cancel request");
         return;
     }
-    if (cancel->server == NULL || cancel->server->client == NULL ||
-        cancel->server->client->id != cancel->client_id) {
+    if (cancel->server == NULL || !server_runs_for(cancel->server, cancel->client_id)) {
         cancel_finish(cancel, false, "not sending cancel request for client that is now idle");
         return;
     }
@@ -257,6 +258,13 @@ bool cancel_start(struct core *core, struct client *requester, const uint8_t key
     if (target == NULL)
         return false;
     server = target->server;
+    if (target->shared != NULL && target->shared->server != NULL) {
+        if (sharing_cancel(target)) {
+            refuse(requester, "canceled a query before it ran");
+            return true;
+        }
+        server = target->shared->server;
+    }
     if (server == NULL) {
         refuse(requester, "cancel request for idle client");
         return true;

@@ -13,6 +13,7 @@
 #include "pool/replication.h"
 #include "pool/rewrite.h"
 #include "pool/server.h"
+#include "pool/sharing.h"
 #include "pool/suspend.h"
 
 #include <netinet/in.h>
@@ -26,9 +27,11 @@ static const unsigned client_may_become[CLIENT_STATES] = {
     [CLIENT_MOVING] = BIT(CLIENT_FREE) | BIT(CLIENT_CLOSING),
     [CLIENT_CANCEL] = BIT(CLIENT_MOVING) | BIT(CLIENT_CLOSING),
     [CLIENT_WELCOME] = BIT(CLIENT_IDLE) | BIT(CLIENT_ACTIVE) | BIT(CLIENT_CLOSING),
-    [CLIENT_IDLE] =
-        BIT(CLIENT_WAITING) | BIT(CLIENT_PREPARING) | BIT(CLIENT_ACTIVE) | BIT(CLIENT_CLOSING),
-    [CLIENT_WAITING] = BIT(CLIENT_PREPARING) | BIT(CLIENT_ACTIVE) | BIT(CLIENT_CLOSING),
+    [CLIENT_IDLE] = BIT(CLIENT_WAITING) | BIT(CLIENT_PREPARING) | BIT(CLIENT_SHARED) |
+                    BIT(CLIENT_ACTIVE) | BIT(CLIENT_CLOSING),
+    [CLIENT_WAITING] = BIT(CLIENT_PREPARING) | BIT(CLIENT_SHARED) | BIT(CLIENT_ACTIVE) |
+                       BIT(CLIENT_IDLE) | BIT(CLIENT_CLOSING),
+    [CLIENT_SHARED] = BIT(CLIENT_IDLE) | BIT(CLIENT_WAITING) | BIT(CLIENT_CLOSING),
     [CLIENT_PREPARING] = BIT(CLIENT_ACTIVE) | BIT(CLIENT_CLOSING),
     [CLIENT_ACTIVE] = BIT(CLIENT_IDLE) | BIT(CLIENT_CLOSING),
     [CLIENT_CLOSING] = BIT(CLIENT_FREE),
@@ -92,8 +95,10 @@ void client_become(struct client *client, enum client_state state)
 
     assert(client_may_become[client->state] & BIT(state));
     list_remove(&client->link);
-    if (client->state == CLIENT_WAITING)
+    if (client->state == CLIENT_WAITING) {
         pool->waiting_count--;
+        pool->sharing.waiting_count -= client->shared != NULL;
+    }
     if (client->state == CLIENT_WELCOME && client->replication == REPLICATION_NONE)
         pool->welcome_count--;
     else if (client->state == CLIENT_WELCOME)
@@ -120,8 +125,10 @@ void client_become(struct client *client, enum client_state state)
         break;
     case CLIENT_WAITING:
         pool->waiting_count++;
+        pool->sharing.waiting_count += client->shared != NULL;
         list_push_back(&pool->waiting_clients, &client->link);
         break;
+    case CLIENT_SHARED:
     case CLIENT_PREPARING:
     case CLIENT_ACTIVE:
         list_push_back(&pool->active_clients, &client->link);
@@ -183,6 +190,15 @@ static uint64_t client_deadline(const struct client *client, const char **reason
         if (!client->is_notified && !client->is_auth_query && client->state == CLIENT_WAITING)
             CONSIDER(client->wait_since_us, (uint64_t)settings->query_wait_notify * US_PER_S,
                      "notify");
+        break;
+    case CLIENT_SHARED:
+        /* Behind others it waits for its server; then its time counts. */
+        if (client->shared->since_us == 0) {
+            CONSIDER(client->wait_since_us, limits->query_wait_timeout_us, "query_wait_timeout");
+        } else {
+            CONSIDER(client->query_since_us, limits->query_timeout_us, "query timeout");
+            CONSIDER(client->xact_since_us, limits->transaction_timeout_us, "transaction timeout");
+        }
         break;
     case CLIENT_ACTIVE:
         /* A stream is no query that takes long, and its server nobody else's (replication.h). */
@@ -252,6 +268,8 @@ static void client_timer_fired(struct timer *timer, uint64_t now_us)
         pool_client_timed_out(client->pool, client, reason);
     else if (client->server != NULL)
         server_close(client->server, reason); /* which tells the client */
+    else if (client->state == CLIENT_SHARED && client->shared->since_us != 0)
+        sharing_timed_out(client, reason);
     else
         client_close_error(client, reason, NULL);
 }
@@ -1027,6 +1045,9 @@ static void client_received(struct conn *conn, struct buffer *buffer, uint32_t b
     case CLIENT_ACTIVE:
     case CLIENT_IDLE:
         client->pool->stats.received_bytes += bytes;
+        if (client->state == CLIENT_IDLE && client->pool->sharing.is_on &&
+            sharing_try(client, buffer, bytes))
+            break;
         if (client->state == CLIENT_ACTIVE && !client->is_held_back &&
             unlikely(rewrite_holds_what_follows(client)))
             client->is_held_back = true;
@@ -1042,6 +1063,9 @@ static void client_received(struct conn *conn, struct buffer *buffer, uint32_t b
                      conn_is_full(conn)))
             conn_pause(conn);
         break;
+    case CLIENT_SHARED:
+        sharing_goes_on(client);
+        /* fall through */
     case CLIENT_WAITING:
     case CLIENT_PREPARING:
     case CLIENT_WELCOME:
@@ -1065,6 +1089,8 @@ static void client_drained(struct conn *conn)
 
     if (client->server != NULL)
         conn_resume(&client->server->conn);
+    else if (client->shared != NULL && client->shared->server != NULL)
+        conn_resume(&client->shared->server->conn);
     if (client->parked.bytes <= CLIENT_PARKED_BYTES_MAX &&
         (client->server == NULL || !conn_is_full(&client->server->conn)))
         conn_resume(conn);
@@ -1111,6 +1137,19 @@ void client_unlinked(struct client *client)
         conn_resume(&client->conn);
 }
 
+void client_shared_over(struct client *client)
+{
+    assert(client->shared == NULL);
+    assert(client->server == NULL);
+    client_become(client, CLIENT_IDLE);
+    client->query_since_us = 0;
+    client->xact_since_us = 0;
+    client->wait_since_us = 0;
+    client_arm_timer(client);
+    if (unlikely(client->parked.first != NULL))
+        client_replay(client);
+}
+
 /* ---- the end ---- */
 
 /* Everything that the client holds goes back; its conn still closes. */
@@ -1129,6 +1168,8 @@ static void client_leave(struct client *client, const char *server_reason)
         list_remove(&client->link);
     if (server != NULL)
         server_drop_client(server, server_reason);
+    if (client->shared != NULL)
+        sharing_client_leaves(client);
     if (client->login != NULL)
         login_end(client);
     client_become(client, CLIENT_CLOSING);
@@ -1245,6 +1286,7 @@ static bool client_may_hold(const struct conn *conn)
     case CLIENT_LOGIN:
         return login_is_between_messages(client->login);
     case CLIENT_IDLE:
+    case CLIENT_SHARED:
     case CLIENT_ACTIVE:
         return client->frame.body_left == 0 && client->frame.held_count == 0 &&
                client->parked.first == NULL && !has_partial(client);
@@ -1262,6 +1304,7 @@ static void client_gone(struct conn *conn)
     assert(client->server == NULL);
     assert(client->login == NULL);
     assert(client->cancel == NULL);
+    assert(client->shared == NULL);
     assert(list_is_empty(&client->link));
     client->state = CLIENT_FREE;
     slab_give(&core->clients, client);
@@ -1290,6 +1333,7 @@ static const char *client_state_text(const struct client *client)
     case CLIENT_WAITING:
     case CLIENT_PREPARING:
         return "waiting";
+    case CLIENT_SHARED:
     case CLIENT_ACTIVE:
         return "active";
     default:
@@ -1325,7 +1369,10 @@ void client_fill_row(const struct client *client, struct socket_row *row, uint64
         row->wait_us = now_us - client->query_since_us;
     row->close_needed = false;
     row->pointer = client->id;
-    row->link = client->server != NULL ? client->server->id : 0;
+    if (client->server != NULL)
+        row->link = client->server->id;
+    else if (client->shared != NULL && client->shared->server != NULL)
+        row->link = client->shared->server->id;
     row->remote_pid = client->peer.pid;
     snprintf(row->application_name, sizeof(row->application_name), "%s",
              application_name != NULL ? application_name : "");
@@ -1333,6 +1380,8 @@ void client_fill_row(const struct client *client, struct socket_row *row, uint64
     row->packet_remain = client->frame.body_left;
     row->packet_avail =
         client->parked.bytes + (client->login != NULL ? client->login->input_bytes : 0);
+    if (client->shared != NULL && client->shared->server == NULL)
+        row->packet_avail += client->shared->byte_count;
     row->send_avail = client->conn.out.bytes;
     if (client->conn.tls != NULL)
         tls_describe(client->conn.tls->session, row->tls);

@@ -58,6 +58,9 @@ bool core_init(struct core *core, const struct core_options *options)
         slab_init(&core->cancels, "cancels", sizeof(struct cancel), conns) &&
         slab_init(&core->names, "host names", sizeof(struct host_name), HOST_NAMES_MAX) &&
         slab_init(&core->peers, "peers", sizeof(struct peer), PEERS_MAX) &&
+        slab_init(&core->shared, "shared exchanges", sizeof(struct shared), 2 * conns) &&
+        slab_init(&core->statement_times, "statement times", sizeof(struct statement_times),
+                  POOLS_MAX) &&
         slab_init(&core->tls_handshakes, "tls handshakes", sizeof(struct tls_handshake),
                   2 * options->client_count_max) &&
         slab_init(&core->scram_cache, "scram keys", login_scram_entry_bytes(), SCRAM_CACHE_MAX) &&
@@ -453,6 +456,12 @@ void command_open(struct letter *letter, void *context)
 
 /* ---- reports ---- */
 
+/* Its database was removed or killed, and it only waits to be freed. */
+static bool is_left_over(const struct pool *pool)
+{
+    return pool->is_retired && pool->client_count == 0 && pool->server_count == 0;
+}
+
 static void report_pools(struct core *core, struct report *report)
 {
     /* By slot, not by place in the list: pools may come and go between two letters, and none of
@@ -460,16 +469,72 @@ static void report_pools(struct core *core, struct report *report)
     for (; report->cursor < core->pools.touched_count; report->cursor++) {
         struct pool *pool = slab_at(&core->pools, report->cursor);
 
-        if (!pool_is_there(core, pool))
-            continue;
-        /* Its database was removed or killed, and it only waits to be freed. */
-        if (pool->is_retired && pool->client_count == 0 && pool->server_count == 0)
+        if (!pool_is_there(core, pool) || is_left_over(pool))
             continue;
         if (report->row_count == report->row_max) {
             report->more = true;
             return;
         }
         pool_fill_row(pool, &report->rows.pools[report->row_count++], core->loop.now_us);
+    }
+}
+
+static void report_sharing(struct core *core, struct report *report)
+{
+    for (; report->cursor < core->pools.touched_count; report->cursor++) {
+        struct pool *pool = slab_at(&core->pools, report->cursor);
+
+        if (!pool_is_there(core, pool) || is_left_over(pool))
+            continue;
+        if (report->row_count == report->row_max) {
+            report->more = true;
+            return;
+        }
+        pool_fill_sharing_row(pool, &report->rows.sharing[report->row_count++]);
+    }
+}
+
+static void fill_class(const struct pool *pool, const struct statement_time *time,
+                       struct class_row *row)
+{
+    *row = (struct class_row){
+        .hash = time->hash,
+        .total = time->total,
+        .measured = time->count,
+        .mean_us = (double)time->mean_us,
+        .deviation_us = (double)time->deviation_us,
+        .floor_us = (double)time->floor_us,
+        .follow = (enum follow)time->follow,
+    };
+    strcpy(row->database, pool->database_name);
+    strcpy(row->user, pool->user_name);
+    strcpy(row->text, time->text);
+}
+
+/* The cursor counts the slots of all pools. A letter looks at a bounded number of them, since most may be
+ * empty. */
+static void report_classes(struct core *core, struct report *report)
+{
+    enum { LOOKED_AT_MAX = 16 * STATEMENT_TIMES_MAX };
+    static_assert((uint64_t)POOLS_MAX * STATEMENT_TIMES_MAX <= UINT32_MAX, "the cursor's room");
+    uint32_t end = core->pools.touched_count * STATEMENT_TIMES_MAX;
+    unsigned looked_at = 0;
+
+    while (report->cursor < end) {
+        struct pool *pool = slab_at(&core->pools, report->cursor / STATEMENT_TIMES_MAX);
+        const struct statement_time *time;
+
+        if (!pool_is_there(core, pool) || is_left_over(pool) || pool->sharing.times == NULL) {
+            report->cursor += STATEMENT_TIMES_MAX - report->cursor % STATEMENT_TIMES_MAX;
+            continue;
+        }
+        if (report->row_count == report->row_max || looked_at++ == LOOKED_AT_MAX) {
+            report->more = true;
+            return;
+        }
+        time = &pool->sharing.times->slots[report->cursor++ % STATEMENT_TIMES_MAX];
+        if (time->hash != 0)
+            fill_class(pool, time, &report->rows.classes[report->row_count++]);
     }
 }
 
@@ -566,6 +631,8 @@ static void report_memory(struct core *core, struct report *report)
         {"short_name_cache", &store->short_names},
         {"long_name_cache", &store->long_names},
         {"expectation_cache", &store->expectations},
+        {"shared_exchange_cache", &core->shared},
+        {"statement_times_cache", &core->statement_times},
         {"parked_buffer_128_cache", &buffers->parked[0]},
         {"parked_buffer_1k_cache", &buffers->parked[1]},
         {"parked_buffer_4k_cache", &buffers->parked[2]},
@@ -649,6 +716,12 @@ void report_open(struct letter *letter, void *context)
         break;
     case REPORT_MEMORY:
         report_memory(core, report);
+        break;
+    case REPORT_SHARING:
+        report_sharing(core, report);
+        break;
+    case REPORT_CLASSES:
+        report_classes(core, report);
         break;
     case REPORT_COUNTS:
         report_counts(core, report);

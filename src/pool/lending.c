@@ -99,6 +99,8 @@ void lending_update(struct pool *pool)
                           memory_order_relaxed);
     if (!pool_is_stopped(pool) && !pool->is_retired && pool->waiting_count > pool->tested_count)
         need = pool->waiting_count - pool->tested_count;
+    else if (pool->sharing.wants_server && !pool_is_stopped(pool) && !pool->is_retired)
+        need = 1;
     while (pool->asked_count > need && shard_claim(set, pool->shard_index))
         pool->asked_count--;
     if (pool->asked_count < need) {

@@ -51,6 +51,7 @@ void pool_update_settings(struct pool *pool)
     pool->user_config = snapshot_find_user(snapshot, pool->user_name);
     snapshot_pool_settings(snapshot, pool->database, pool->user_config, &pool->settings);
     pool->identity = database_config_identity(pool->database);
+    sharing_update(pool);
 }
 
 bool pool_keep_password(struct pool *pool, const char *password)
@@ -195,6 +196,7 @@ struct pool *pool_find_or_make(struct core *core, const struct database_config *
     list_init(&pool->canceled_servers);
     list_init(&pool->lending_servers);
     list_init(&pool->name_waiter.link);
+    sharing_init(pool);
     pool->name_waiter.known = host_known;
     timer_init(&pool->timer, maintenance_fired);
     pool_update_settings(pool);
@@ -229,6 +231,7 @@ static void pool_forget(struct pool *pool)
     params_release(&core->params, pool->default_params);
     list_remove(&pool->name_waiter.link);
     (void)!pool_keep_password(pool, NULL);
+    sharing_release(pool);
     explicit_bzero(pool->client_key, sizeof(pool->client_key));
     explicit_bzero(pool->salted_password, sizeof(pool->salted_password));
     pool_give(pool);
@@ -497,19 +500,28 @@ bool pool_want_server(struct pool *pool, struct client *client)
         }
         /* Else it is tested (pool_launch), and goes to the first waiter. */
     }
+    pool_wait_in_line(pool, client);
+    return false;
+}
+
+void pool_wait_in_line(struct pool *pool, struct client *client)
+{
+    struct core *core = pool->core;
+
     if (refuse_at_once(pool, client))
-        return false;
+        return;
     client->wait_since_us = core->loop.now_us;
     client->is_notified = false;
     client_become(client, CLIENT_WAITING);
     client_arm_timer(client);
     if (core->shutdown == SHUTDOWN_WAIT_FOR_SERVERS) {
         client_close_error(client, "server shutting down", NULL);
-        return false;
+        return;
     }
+    if (client->shared == NULL)
+        sharing_make_room(pool);
     arm_maintenance(pool);
     pool_launch(pool);
-    return false;
 }
 
 void pool_client_leaves(struct pool *pool, struct client *client)
@@ -527,8 +539,7 @@ static uint64_t lifetime_of(const struct pool *pool)
     return pool->settings.server_lifetime_us;
 }
 
-/* Not all at once: new ones have to be opened for them. */
-static bool lifetime_is_over(struct pool *pool, const struct server *server)
+bool pool_lifetime_is_over(struct pool *pool, const struct server *server)
 {
     uint64_t now_us = pool->core->loop.now_us;
     uint64_t lifetime_us = lifetime_of(pool);
@@ -568,11 +579,22 @@ static void give_to_next(struct pool *pool, struct server *server)
             pool_launch(pool);
             return;
         }
+        if (client->shared != NULL && sharing_start(server, client)) {
+            sharing_admit(pool);
+            sharing_make_room(pool);
+            return;
+        }
+        if (client->shared != NULL && !sharing_make_ordinary(client))
+            return;
         if (server_link(server, client))
             client_linked(client);
         else if (client->state == CLIENT_WAITING)
             client_become(client, CLIENT_PREPARING);
         return;
+    }
+    if (pool->sharing.wants_server) {
+        pool->sharing.wants_server = false;
+        lending_update(pool); /* nor does it ask others for one any more */
     }
     lending_serve(pool);
     arm_maintenance(pool);
@@ -596,7 +618,7 @@ void pool_server_free(struct pool *pool, struct server *server)
         server_close(server, "server lifetime over");
         return;
     }
-    if (lifetime_is_over(pool, server)) {
+    if (pool_lifetime_is_over(pool, server)) {
         server_close(server, "server lifetime over");
         return;
     }
@@ -779,6 +801,7 @@ void pool_server_logged_in(struct pool *pool, struct server *server)
                   "pool %s/%s: the server can be reached again; clients closed meanwhile: %u",
                   pool->database_name, pool->user_name, atomic_exchange(&pool->set->told_count, 0));
     had_failed = pool->last_login_failed;
+    pool->terminated_login_count = 0;
     forget_failure(pool);
     if (had_failed)
         tell_failure(pool);
@@ -1127,6 +1150,8 @@ static bool launch(struct pool *pool, bool may_defer)
     unsigned coming;
     bool is_denied = false;
 
+    if (pool->sharing.wants_server && wanted == 0 && list_is_empty(&pool->idle_servers))
+        wanted = 1;
     if (pool->welcome_count > 0 && wanted == 0)
         wanted = 1; /* one login makes the welcome for all of them */
     if (wanted <= pool->tested_count || pool->is_retired)
@@ -1213,7 +1238,7 @@ static void retire_idle(struct pool *pool)
                    usage_give_above(&pool->set->server_count, pool->settings.min_pool_size)) {
             server->has_left_pool = true;
             server_close(server, "server idle timeout");
-        } else if (lifetime_is_over(pool, server)) {
+        } else if (pool_lifetime_is_over(pool, server)) {
             server_close(server, "server lifetime over");
         }
     }
@@ -1352,7 +1377,8 @@ static void retire(struct pool *pool, const char *reason, bool only_moved)
 {
     struct list *const lists[] = {&pool->idle_servers,     &pool->login_servers,
                                   &pool->active_servers,   &pool->tested_servers,
-                                  &pool->canceled_servers, &pool->lending_servers};
+                                  &pool->canceled_servers, &pool->lending_servers,
+                                  &pool->sharing.servers};
 
     pool->is_launching = true;
     for (size_t i = 0; i < COUNT_OF(lists); i++)
@@ -1411,6 +1437,7 @@ void pool_fill_row(const struct pool *pool, struct pool_row *row, uint64_t now_u
     row->cl_active = pool->client_count - row->cl_waiting;
     row->client_count = pool->client_count;
     list_for_each(link, &pool->active_servers) row->sv_active++;
+    row->sv_active += pool->sharing.server_count;
     list_for_each(link, &pool->canceled_servers) row->sv_being_canceled++;
     list_for_each(link, &pool->lending_servers) row->sv_idle++;
     list_for_each(link, &pool->idle_servers)
@@ -1442,4 +1469,20 @@ void pool_fill_row(const struct pool *pool, struct pool_row *row, uint64_t now_u
     row->pool_id = pool->id;
     row->lent_total = pool->lent_total;
     row->borrowed_total = pool->borrowed_total;
+}
+
+void pool_fill_sharing_row(const struct pool *pool, struct sharing_row *row)
+{
+    const struct sharing *sharing = &pool->sharing;
+
+    *row = (struct sharing_row){
+        .worker = pool->core->index,
+        .setting = sharing->is_on ? pool->settings.server_sharing : SHARING_OFF,
+        .server_count = sharing->server_count,
+        .queued_count = sharing->queued_count,
+        .policy = sharing->policy,
+        .stats = sharing->stats,
+    };
+    strcpy(row->database, pool->database_name);
+    strcpy(row->user, pool->user_name);
 }

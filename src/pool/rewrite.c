@@ -269,8 +269,7 @@ static enum rewrite_result parse_tracked(struct client *client, struct client_na
     return REWRITE_DROP;
 }
 
-/* May it stand for an unnamed one, and has it been one lately? */
-static bool is_worth_caching(struct core *core, struct statement *statement)
+bool rewrite_is_worth_caching(struct core *core, struct statement *statement)
 {
     const struct span *first = statement->body.first;
 
@@ -368,7 +367,7 @@ static enum rewrite_result parse(struct client *client, const struct span *body,
     client_name_set(client, name, statement);
     client->statements->is_unnamed_on_server = false;
     client->statements->is_unnamed_in_doubt = false;
-    if (settings->cache_unnamed_statements && is_worth_caching(core, statement) && is_last &&
+    if (settings->cache_unnamed_statements && rewrite_is_worth_caching(core, statement) && is_last &&
         server->status == 'I' && exchange_is_answered(&server->exchange)) {
         statement_release(core, before);
         client->pool->stats.client_parse_count++;

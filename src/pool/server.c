@@ -11,6 +11,7 @@
 #include "pool/replication.h"
 #include "pool/rewrite.h"
 #include "pool/server_login.h"
+#include "pool/sharing.h"
 #include "pool/statement_send.h"
 #include "pool/tls_handshake.h"
 
@@ -29,13 +30,16 @@ static const unsigned server_may_become[SERVER_STATES] = {
                      BIT(SERVER_PREPARING) | BIT(SERVER_CLOSING),
     [SERVER_TESTED] = BIT(SERVER_TESTED) | BIT(SERVER_IDLE) | BIT(SERVER_CANCELED) |
                       BIT(SERVER_ACTIVE) | BIT(SERVER_PREPARING) | BIT(SERVER_CLOSING),
-    [SERVER_IDLE] = BIT(SERVER_TESTED) | BIT(SERVER_ACTIVE) | BIT(SERVER_PREPARING) |
-                    BIT(SERVER_AUTH_QUERY) | BIT(SERVER_LENDING) | BIT(SERVER_CLOSING),
+    [SERVER_IDLE] = BIT(SERVER_TESTED) | BIT(SERVER_ACTIVE) | BIT(SERVER_SHARED) |
+                    BIT(SERVER_PREPARING) | BIT(SERVER_AUTH_QUERY) | BIT(SERVER_LENDING) |
+                    BIT(SERVER_CLOSING),
     [SERVER_CANCELED] = BIT(SERVER_TESTED) | BIT(SERVER_IDLE) | BIT(SERVER_ACTIVE) |
                         BIT(SERVER_PREPARING) | BIT(SERVER_CLOSING),
     [SERVER_PREPARING] = BIT(SERVER_ACTIVE) | BIT(SERVER_CLOSING),
     [SERVER_ACTIVE] = BIT(SERVER_TESTED) | BIT(SERVER_IDLE) | BIT(SERVER_CANCELED) |
                       BIT(SERVER_ACTIVE) | BIT(SERVER_PREPARING) | BIT(SERVER_CLOSING),
+    [SERVER_SHARED] =
+        BIT(SERVER_TESTED) | BIT(SERVER_IDLE) | BIT(SERVER_CANCELED) | BIT(SERVER_CLOSING),
     [SERVER_AUTH_QUERY] =
         BIT(SERVER_TESTED) | BIT(SERVER_IDLE) | BIT(SERVER_CANCELED) | BIT(SERVER_CLOSING),
     [SERVER_LENDING] = BIT(SERVER_IDLE) | BIT(SERVER_LENT) | BIT(SERVER_CLOSING),
@@ -77,6 +81,7 @@ static void server_become(struct server *server, enum server_state state)
     list_remove(&server->link);
     pool->idle_count -= server->state == SERVER_IDLE;
     pool->tested_count -= server->state == SERVER_TESTED;
+    pool->sharing.server_count -= server->state == SERVER_SHARED;
     if (server->state == SERVER_LOGIN) {
         pool->login_count--;
         pool->replication_login_count -= server->replication != REPLICATION_NONE;
@@ -111,6 +116,10 @@ static void server_become(struct server *server, enum server_state state)
     case SERVER_ACTIVE:
     case SERVER_AUTH_QUERY:
         list_push_back(&pool->active_servers, &server->link);
+        break;
+    case SERVER_SHARED:
+        pool->sharing.server_count++;
+        list_push_back(&pool->sharing.servers, &server->link);
         break;
     case SERVER_LENDING:
         list_push_back(&pool->lending_servers, &server->link);
@@ -162,13 +171,15 @@ void server_not_reached(struct server *server, const char *reason, const char *w
     server_open_failed(server, text, NULL, false, reason);
 }
 
-static void connect_timer_fired(struct timer *timer, uint64_t now_us)
+static void server_timer_fired(struct timer *timer, uint64_t now_us)
 {
     struct server *server = OWNER_OF(timer, struct server, timer);
 
     (void)now_us;
     if (server->state == SERVER_LOGIN)
         server_not_reached(server, "connect timeout", NULL);
+    else if (server->state == SERVER_SHARED)
+        sharing_overrun(server);
 }
 
 struct server *server_launch(struct pool *pool, const struct sockaddr_storage *address,
@@ -217,7 +228,8 @@ struct server *server_launch(struct pool *pool, const struct sockaddr_storage *a
         pool->replication_login_count++;
     }
     list_init(&server->link);
-    timer_init(&server->timer, connect_timer_fired);
+    list_init(&server->shared);
+    timer_init(&server->timer, server_timer_fired);
     server->state = SERVER_LOGIN;
     server->state_since_us = core->loop.now_us;
     list_push_back(&pool->login_servers, &server->link);
@@ -438,7 +450,8 @@ struct server *server_adopt(struct pool *pool, const struct server *lent)
     server->close_needed = lent->close_needed;
     server->close_reason = lent->close_reason;
     list_init(&server->link);
-    timer_init(&server->timer, connect_timer_fired);
+    list_init(&server->shared);
+    timer_init(&server->timer, server_timer_fired);
     server->state = SERVER_LENDING;
     list_push_back(&pool->lending_servers, &server->link);
     pool_count_server(pool, 1);
@@ -543,8 +556,7 @@ void server_begin_session(struct server *server)
     server_become(server, SERVER_ACTIVE);
 }
 
-/* After SET: where both know a value, the server's spelling is the client's from now on. */
-static bool adopt_params(struct server *server, struct client *client)
+bool server_adopt_params(struct server *server, struct client *client)
 {
     struct core *core = server_core(server);
     const char *values[PARAMS_COUNT_MAX];
@@ -566,7 +578,7 @@ static void preparing_done(struct server *server)
 {
     struct client *client = server->client;
 
-    if (server->test_failed || server->status != 'I' || !adopt_params(server, client)) {
+    if (server->test_failed || server->status != 'I' || !server_adopt_params(server, client)) {
         server_close(server, "invalid server parameter");
         return;
     }
@@ -599,8 +611,12 @@ static bool server_is_clean(const struct server *server)
  * message began while nobody was linked (found by simulation, seed 53444). */
 static bool is_mid_answer(const struct server *server)
 {
-    return server->state == SERVER_ACTIVE && server->forwards_message &&
-           server->frame.body_left > 0;
+    const struct shared *shared = sharing_oldest(&server->shared);
+
+    if (server->state == SERVER_SHARED && (shared == NULL || !shared->has_begun))
+        return false;
+    return (server->state == SERVER_ACTIVE || server->state == SERVER_SHARED) &&
+           server->forwards_message && server->frame.body_left > 0;
 }
 
 static void server_finish(struct server *server, bool session_over)
@@ -614,6 +630,40 @@ static void server_finish(struct server *server, bool session_over)
                           settings->server_check_query[0] != '\0';
     conn_resume(&server->conn);
     server_settle(server);
+}
+
+void server_become_shared(struct server *server)
+{
+    assert(server->state == SERVER_IDLE);
+    assert(list_is_empty(&server->shared));
+    assert(server->cancel_count == 0);
+    server->is_queue_closed = false;
+    server->params_changed = false;
+    server->has_failed_set = false;
+    server->was_terminated = false;
+    server->ahead_us = 0;
+    server_become(server, SERVER_SHARED);
+}
+
+void server_shared_over(struct server *server)
+{
+    struct core *core = server_core(server);
+
+    assert(server->state == SERVER_SHARED);
+    assert(list_is_empty(&server->shared));
+    timer_stop(&server->timer);
+    params_release(&core->params, server->tail_params);
+    server->tail_params = NULL;
+    server_finish(server, false);
+}
+
+bool server_runs_for(const struct server *server, uint64_t client_id)
+{
+    const struct client *client = server->client;
+
+    if (server->state == SERVER_SHARED)
+        client = sharing_oldest(&server->shared)->client;
+    return client != NULL && client->id == client_id;
 }
 
 void server_drop_client(struct server *server, const char *reason)
@@ -739,6 +789,7 @@ static void parameter_status(struct server *server, const uint8_t *body, size_t 
     struct reader reader;
     const char *name;
     const char *value;
+    struct client *client = server->state == SERVER_ACTIVE ? server->client : NULL;
     struct buffer *set;
     int index;
 
@@ -749,6 +800,8 @@ static void parameter_status(struct server *server, const uint8_t *body, size_t 
         server_close(server, "broken ParameterStatus packet");
         return;
     }
+    if (server->state == SERVER_SHARED)
+        sharing_pass_parameter(server, body, bytes);
     index = param_names_find(core->params.names, name);
     if (index < 0) {
         if (strcmp(name, "in_hot_standby") == 0)
@@ -762,9 +815,9 @@ static void parameter_status(struct server *server, const uint8_t *body, size_t 
     }
     params_release(&core->params, server->params);
     server->params = set;
-    if (server->state == SERVER_ACTIVE) {
-        struct client *client = server->client;
-
+    if (server->state == SERVER_SHARED)
+        client = sharing_parameter_changed(server);
+    if (client != NULL) {
         set = params_with(&core->params, client->params, (unsigned)index, value);
         if (set == NULL) {
             server_close(server, "failed to store ParameterStatus");
@@ -928,6 +981,9 @@ static void message_began(struct server *server, uint8_t *header)
             exchange_received(&server->exchange, type);
         if (server->statements != NULL)
             tracked_message_began(server, header);
+        break;
+    case SERVER_SHARED:
+        sharing_message_began(server, type);
         break;
     case SERVER_LOGIN:
         server->looks_at_body = true;
@@ -1119,6 +1175,9 @@ static void message_complete(struct server *server, uint8_t type, const uint8_t 
             exchange_received(&server->exchange, 'Z');
         active_ready(server);
         break;
+    case SERVER_SHARED:
+        sharing_message_complete(server, type, body, bytes);
+        break;
     case SERVER_TESTED:
         if (type == 'I') {
             server->test_answered = true;
@@ -1158,6 +1217,10 @@ static void forward(struct server *server, struct buffer *buffer, size_t from, s
 {
     struct client *client = server->client;
 
+    if (server->state == SERVER_SHARED) {
+        sharing_forward(server, buffer, from, to);
+        return;
+    }
     if (from == to || server->state != SERVER_ACTIVE)
         return;
     if (unlikely(!conn_push(&client->conn, buffer, (uint32_t)from, (uint32_t)(to - from)))) {
@@ -1242,6 +1305,8 @@ static void server_received(struct conn *conn, struct buffer *buffer, uint32_t b
                 from = position;
             } else if (was_held) {
                 from = position;
+                if (server->state == SERVER_SHARED)
+                    sharing_forward_copy(server, frame->held, FRAME_HEADER_BYTES);
                 if (server->state == SERVER_ACTIVE &&
                     !conn_push_copy(&server->client->conn, frame->held, FRAME_HEADER_BYTES)) {
                     server_close(server, "out of memory");
@@ -1266,9 +1331,13 @@ static void server_received(struct conn *conn, struct buffer *buffer, uint32_t b
             position += count;
             if (frame->body_left == 0) {
                 server->looks_at_body = false;
-                if (likely(server->forwards_message))
-                    forward(server, buffer, from, position);
-                from = position;
+                /* RowDescription that is only learned from waits for what comes with it. */
+                if (server->state != SERVER_SHARED || frame->type != 'T' ||
+                    !server->forwards_message) {
+                    if (likely(server->forwards_message))
+                        forward(server, buffer, from, position);
+                    from = position;
+                }
                 if (server->state != SERVER_CLOSING)
                     message_complete(server, frame->type, body, body_bytes);
                 if (server->state == SERVER_CLOSING)
@@ -1364,6 +1433,8 @@ void server_close(struct server *server, const char *reason)
         client->is_mid_answer = mid_answer;
         client_close_error(client, reason, NULL);
     }
+    if (!list_is_empty(&server->shared))
+        sharing_lost(server, reason, mid_answer);
     pool_server_gone(pool);
 }
 
@@ -1375,7 +1446,8 @@ static bool server_may_hold(const struct conn *conn)
 
     /* As long as anybody waits for a server of this pool, here or on another core, those at work go on
      * until they are free. */
-    return (server->state == SERVER_IDLE || server->state == SERVER_ACTIVE) &&
+    return (server->state == SERVER_IDLE || server->state == SERVER_SHARED ||
+            server->state == SERVER_ACTIVE) &&
            server->frame.body_left == 0 && server->frame.held_count == 0 &&
            pool->waiting_count == 0 && atomic_load(&pool->set->hungry) == 0;
 }
@@ -1389,6 +1461,7 @@ static void server_gone(struct conn *conn)
     assert(server->client == NULL);
     assert(server->login == NULL);
     assert(server->cancel_count == 0);
+    assert(list_is_empty(&server->shared));
     gather_release(server);
     server_statements_release(server);
     server->state = SERVER_FREE;
@@ -1445,6 +1518,7 @@ void server_fill_row(const struct server *server, struct socket_row *row, uint64
     struct peer_name name;
     struct sockaddr_storage local;
     const char *application_name = params_value(server->params, PARAM_APPLICATION_NAME);
+    const struct client *client = server->client;
 
     *row = (struct socket_row){.is_server = true,
                                .state = server_state_text(server, now_us),
@@ -1461,11 +1535,13 @@ void server_fill_row(const struct server *server, struct socket_row *row, uint64
     }
     row->connect_us = server->connect_us;
     row->request_us = server->request_us;
-    if (server->client != NULL && server->client->query_since_us != 0)
-        row->wait_us = now_us - server->client->query_since_us;
+    if (server->state == SERVER_SHARED)
+        client = sharing_oldest(&server->shared)->client;
+    if (client != NULL && client->query_since_us != 0)
+        row->wait_us = now_us - client->query_since_us;
     row->close_needed = server->close_needed;
     row->pointer = server->id;
-    row->link = server->client != NULL ? server->client->id : 0;
+    row->link = client != NULL ? client->id : 0;
     row->remote_pid = bytes_get_u32(server->key);
     snprintf(row->application_name, sizeof(row->application_name), "%s",
              application_name != NULL ? application_name : "");

@@ -456,6 +456,9 @@ static void parameter_status(struct server *server, const uint8_t *body, size_t 
         login->welcome_bytes = (uint16_t)(login->welcome_bytes + writer.bytes);
 }
 
+/* In a row. */
+enum { TERMINATED_LOGINS_MAX = 20 };
+
 static void error_response(struct server *server, const uint8_t *body, size_t bytes)
 {
     struct pool *pool = server->pool;
@@ -472,6 +475,15 @@ static void error_response(struct server *server, const uint8_t *body, size_t by
         if (server->replication != REPLICATION_NONE)
             replication_wait_again(server);
         server_close(server, "login failed, and there is another password");
+        return;
+    }
+    /* Somebody has terminated this one backend, as he may have meant to terminate a query: that says nothing of
+     * the next attempt. (A server that is shutting down says so to the next one: 57P03.) */
+    if (server->login->is_authenticated && server->replication == REPLICATION_NONE &&
+        strcmp(fields.sqlstate, "57P01") == 0 &&
+        pool->terminated_login_count < TERMINATED_LOGINS_MAX) {
+        pool->terminated_login_count++;
+        server_close(server, "terminated while it logged in");
         return;
     }
     /* Said once, not for each attempt: pool_server_failed logs a change of it. */

@@ -120,8 +120,7 @@ void server_statements_doubt(struct server *server)
         PREPARED_UNSURE;
 }
 
-/* Not to be believed, and the first to go: it may not be there, or may be of no use. */
-static void prepared_doubt(struct server_statements *statements, struct prepared *prepared)
+void prepared_doubt(struct server_statements *statements, struct prepared *prepared)
 {
     prepared->state = PREPARED_UNSURE;
     list_remove(&prepared->lru);

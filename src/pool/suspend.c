@@ -22,6 +22,7 @@ static bool client_has_settled(const struct client *client)
     switch (client->state) {
     case CLIENT_LOGIN:
     case CLIENT_IDLE:
+    case CLIENT_SHARED:
     case CLIENT_ACTIVE:
         return conn_is_at_rest(&client->conn);
     default: /* waits for something of ours, or its last bytes are going out */
@@ -35,6 +36,7 @@ static bool server_has_settled(const struct server *server)
         return true;
     switch (server->state) {
     case SERVER_IDLE:
+    case SERVER_SHARED:
     case SERVER_ACTIVE:
         return conn_is_at_rest(&server->conn) && server->cancel_count == 0;
     default:
@@ -83,7 +85,8 @@ unsigned suspend_unsettled(struct core *core)
 /* What is only still to be held, now that those it went on for are closed, is not lost. */
 static bool server_is_stuck(const struct server *server)
 {
-    if (server->state != SERVER_IDLE && server->state != SERVER_ACTIVE)
+    if (server->state != SERVER_IDLE && server->state != SERVER_SHARED &&
+        server->state != SERVER_ACTIVE)
         return true;
     return server->frame.body_left > 0 || server->frame.held_count > 0 ||
            server->conn.out.first != NULL || server->cancel_count > 0;
@@ -92,7 +95,7 @@ static bool server_is_stuck(const struct server *server)
 static bool client_is_stuck(const struct client *client)
 {
     if (client->state != CLIENT_LOGIN && client->state != CLIENT_IDLE &&
-        client->state != CLIENT_ACTIVE)
+        client->state != CLIENT_SHARED && client->state != CLIENT_ACTIVE)
         return true;
     return !client->conn.events->may_hold(&client->conn) || client->conn.out.first != NULL;
 }

@@ -26,6 +26,7 @@ sys.dont_write_bytecode = True
 
 import certificates  # noqa: E402
 import harness  # noqa: E402
+import sharing  # noqa: E402
 
 BUILD = os.path.join(os.path.dirname(harness.POOLER_BIN), "drivers")
 INSTALL = os.path.join(TOP, "tests", "setup", "install.sh")
@@ -37,7 +38,8 @@ PYTHON = "/usr/bin/python3"
 # How the pooler stands between; None is no pooler. Two servers and at least three clients of each
 # program, so that a client's server really changes. `evict`: a server keeps one statement only, so
 # that nearly each Bind needs a Parse first. `workers`: the two servers are on different cores. `tls`: both sides are in TLS,
-# the driver's by its own library.
+# the driver's by its own library. `sharing`: clients of ours are at work on the same database all the time, and share servers
+# with the program's.
 TRANSACTION = {"pool_mode": "transaction"}
 WAYS = {
     "straight": None,
@@ -46,6 +48,7 @@ WAYS = {
     "evict": {**TRANSACTION, "max_prepared_statements": 1},
     "workers": TRANSACTION,
     "tls": TRANSACTION,
+    "sharing": TRANSACTION,
     "off": {**TRANSACTION, "max_prepared_statements": 0},
 }
 # What the way `console` asks, each driver in each way it has of asking; what must come is made of the plain protocol's
@@ -57,9 +60,11 @@ CONSOLE_DRIVERS = ("psycopg", "asyncpg", "psycopg2", "jdbc", "node-pg", "go", "p
 
 # `off` shows that a difference is seen: without tracking most drivers must fail. Not run unless named.
 WAYS_RUN = [way for way in WAYS if way != "off"]
-OWN_SETTINGS = {"workers": "[pgsplice]\nworker_threads = 2\npool_shards = 2\n"}
+OWN_SETTINGS = {"workers": "[pgsplice]\nworker_threads = 2\npool_shards = 2\n",
+                "sharing": "[pgsplice]\nworker_threads = 1\nserver_sharing = 1\n"}
 OWN_SETTINGS_ELSE = "[pgsplice]\nworker_threads = 1\n"
-SHARED_SERVERS = ("transaction", "evict", "workers", "tls", "off")
+SHARED_SERVERS = ("transaction", "evict", "workers", "tls", "sharing", "off")
+NEIGHBOURS = 4
 OTHER_THAN_TLS = {"server_tls_sslmode": "disable"}
 
 # Steps that some ways cannot do: a NOTIFY finds a listening server only where the client owns it.
@@ -305,8 +310,17 @@ def run_way(driver, way, postgres, folder):
         extra=OWN_SETTINGS.get(way, OWN_SETTINGS_ELSE), auth_type="scram-sha-256",
         ignore_startup_parameters="extra_float_digits", log_connections=0, server_login_retry=1,
         **{"default_pool_size": driver.servers, **WAYS[way], **tls})
+    neighbours = None
     try:
+        if way == "sharing":
+            neighbours = sharing.Load(pooler, NEIGHBOURS, connects=lambda: pooler.connect(
+                "u_scram", database, harness.PASSWORD, timeout=20), silence=20)
         run_program(run, pooler.port, database, folder)
+        if neighbours:
+            try:
+                neighbours.finish()
+            except AssertionError as problem:
+                run.problem = f"its neighbours: {problem}\n{run.problem or ''}"
         if pooler.process.poll() is not None:
             run.problem = f"the pooler ended with status {pooler.process.returncode}\n{run.problem or ''}"
         if run.problem:

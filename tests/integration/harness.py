@@ -25,6 +25,8 @@ import pgwire
 POSTGRES_BIN = os.environ.get("POSTGRES_BIN", "/usr/lib/postgresql/15/bin")
 TOP = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 POOLER_BIN = os.path.abspath(os.environ.get("PGSPLICE_BIN", os.path.join(TOP, "build", "pgsplice")))
+# Put into the section [pgsplice] of each configuration, for a run with other defaults.
+OWN_SETTINGS = os.environ.get("PGSPLICE_SETTINGS")
 OS_USER = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
 
 # Who can log in at the scratch PostgreSQL, and how. PASSWORD is everybody's.
@@ -599,6 +601,10 @@ class Pooler:
         for table in ("settings", "pgsplice"):
             if strips(table):
                 extra = re.sub(rf"(?m)^{strips(table)}\s*=.*\n?", "", extra)
+        if OWN_SETTINGS and "server_sharing" not in extra:
+            heading = "[pgsplice]\n"
+            extra = extra.replace(heading, heading + OWN_SETTINGS + "\n") if heading in extra else \
+                f"{extra}\n{heading}{OWN_SETTINGS}\n"
         self.write_file(self.ini, "\n".join(lines) + "\n" + extra)
         quoted = lambda word: '"' + word.replace('"', '""') + '"'
         self.write_file(self.userlist_file, "".join(

@@ -27,7 +27,7 @@ import tables  # noqa: E402
 import tls_wire  # noqa: E402
 
 SECONDS_MAX = 15.0
-LOG_TAIL = 2000
+LOG_TAIL = int(os.environ.get("LOG_TAIL", 2000))
 STATUS_PASSED, STATUS_FAILED, STATUS_SKIPPED = 0, 1, 2
 
 
@@ -245,6 +245,8 @@ def main():
             slot.postgres.stop(signal.SIGQUIT)
         if not arguments.keep:
             shutil.rmtree(folder, ignore_errors=True)
+    if arguments.keep and failed:
+        print(f"kept: {folder}")
     for took, name in sorted(durations, reverse=True)[:arguments.slowest]:
         print(f"{took:6.2f} s  {name}")
     for name in tried:

@@ -13,8 +13,11 @@ def rows(table):
 
 
 def keys(table):
-    column = "setting" if table == "settings" else "key"
-    return [row[column] for row in rows(table)]
+    """Of settings PgBouncer's; of entries those that only pgsplice has, too."""
+    if table == "settings":
+        return [row["setting"] for row in rows(table)]
+    found = [row["key"] for row in rows(table)]
+    return found + [key for key in _reference()[SECTIONS[table]] if key not in found]
 
 
 def _reference():

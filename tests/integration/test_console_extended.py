@@ -7,7 +7,7 @@ import pgwire
 from harness import matches, ours, same
 from pgwire import bind, close, describe, execute, flush, message, parse, query, sync, text
 
-INT4, INT8, TEXT, NUMERIC = 23, 20, 25, 1700
+INT4, INT8, TEXT, FLOAT8, NUMERIC = 23, 20, 25, 701, 1700
 
 
 def bind_formats(formats, portal="", statement="", values=()):
@@ -48,6 +48,8 @@ def from_binary(value, oid):
         return value if value is None else value.decode()
     if oid in (INT4, INT8):
         return str(int.from_bytes(value, "big", signed=True))
+    if oid == FLOAT8:
+        return f"{struct.unpack('!d', value)[0]:.2f}"
     assert oid == NUMERIC
     count, weight, sign, scale = struct.unpack_from("!hhHH", value)
     assert (sign, scale) == (0, 0)
@@ -250,7 +252,7 @@ def test_limits_of_names_and_statements(t):
 # ---- formats and portals in pieces --------------------------------------------------------------
 
 SHOWS = ("version", "state", "config", "databases", "lists", "users", "pools", "clients", "servers", "sockets",
-         "stats", "stats_totals", "stats_averages", "totals", "mem", "timezone", "shards")
+         "stats", "stats_totals", "stats_averages", "totals", "mem", "timezone", "shards", "sharing", "sharing_policy", "sharing_classes")
 
 
 @ours
@@ -272,7 +274,7 @@ def test_binary_values_are_those_of_the_text(t):
                 for (column, oid), value, other in zip(plain.columns, row, raw):
                     if column not in moving and not (name == "mem" and column in ("used", "free", "memtotal")):
                         same(from_binary(other, oid), value, f"{name} {column}")
-            assert set(oids) <= {INT4, INT8, TEXT, NUMERIC}
+            assert set(oids) <= {INT4, INT8, TEXT, FLOAT8, NUMERIC}
 
 
 @ours
@@ -303,6 +305,9 @@ def test_formats_for_each_column(t):
         same(error_of(c.batch(bind_formats((1, 0, 1), statement="s"))),
              ("08P01", "bind message has 3 result formats but query has 2 columns"))
         same(error_of(c.batch(bind_formats((2,), statement="s"))), ("22023", "unsupported format code: 2"))
+        same(c.batch(parse("wide", "show sharing")).types, "1Z")
+        result = c.batch(bind_formats([0] * 32 + [1], statement="wide") + describe("P") + execute())
+        same(formats_of(result), [0] * 32 + [1], "the row of most columns")
         same(c.batch(parse("", "reload") + bind_formats((1,)) + execute()).types, "12CZ")
         same(c.query("show lists").rows[0], ("databases", "3"), "the simple protocol is text again")
 

@@ -798,6 +798,44 @@ def test_pool_shards_is_on_how_many_workers_a_pool_is(t):
         c.terminate()
 
 
+@covers("pgsplice", "server_sharing")
+@ours
+def test_server_sharing_is_a_number_or_a_word(t):
+    pooler = t.pooler(extra=own(server_sharing="no"))
+    with pooler.console() as console:
+        def now():
+            return next(row for row in console.table("show config") if row["key"] == "server_sharing")
+        same((now()["value"], now()["default"], now()["changeable"]), ("off", "auto", "yes"))
+        for given, shown in (("4", "4"), ("on", "auto"), ("0", "off"), ("auto", "auto")):
+            console.do(f"set server_sharing = '{given}'")
+            same(now()["value"], shown)
+        for wrong in ("maybe", "-1", "1001"):
+            with refused("SET failed"):
+                console.do(f"set server_sharing = '{wrong}'")
+        same(now()["value"], "auto")
+
+
+def effective_sharing(pooler):
+    with pooler.connect(), pooler.console() as console:
+        return next(row["server_sharing"] for row in console.table("show sharing") if row["database"] == "app")
+
+
+@covers("database_options", "server_sharing")
+@ours
+def test_server_sharing_of_a_database(t):
+    pooler = t.pooler(pool_mode="transaction", extra=own(server_sharing=7),
+                      databases={"app": t.postgres.address(user="app", server_sharing="off")})
+    same(effective_sharing(pooler), "off")
+
+
+@covers("user_options", "server_sharing")
+@ours
+def test_server_sharing_of_a_user_wins_over_the_databases(t):
+    pooler = t.pooler(pool_mode="transaction", extra=own(server_sharing=7), users={"app": "server_sharing=auto"},
+                      databases={"app": t.postgres.address(user="app", server_sharing="off")})
+    same(effective_sharing(pooler), "auto")
+
+
 @covers("pgsplice", "busy_poll")
 @ours
 def test_busy_poll_looks_for_work_before_it_sleeps(t):

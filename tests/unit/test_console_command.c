@@ -117,6 +117,7 @@ static void test_values_in_binary(void **state)
     expect_binary(TYPE_INT4, "-2", "\xff\xff\xff\xfe", 4);
     expect_binary(TYPE_INT8, "4294967298", "\0\0\0\1\0\0\0\2", 8);
     expect_binary(TYPE_TEXT, "12", "12", 2);
+    expect_binary(TYPE_FLOAT8, "-1.50", "\xbf\xf8\0\0\0\0\0\0", 8);
     expect_binary(TYPE_BYTEA, "\\x00ffA0", "\0\xff\xa0", 3);
     expect_binary(TYPE_BYTEA, "\\x", "", 0);
     expect_binary(TYPE_NUMERIC, "0", "\0\0\0\0\0\0\0\0", 8);

@@ -126,6 +126,9 @@ static void mistakes_are_named(void **state)
     mistake_in("databases", "query_wait_timeout=5s", "\"5s\" is not a whole number");
     mistake_in("databases", "pool_mode=Session", "is none of session, transaction, statement");
     mistake_in("databases", "load_balance_hosts=on", "is none of disable, round-robin");
+    mistake_in("databases", "server_sharing=maybe",
+               "server_sharing: \"maybe\" is none of auto, on, off, no, 0 to 1000");
+    mistake_in("users", "server_sharing=0x10", "is none of auto, on, off, no, 0 to 1000");
     mistake_in("databases", "Host=a", "key \"Host\" is not known");
     mistake_in("databases", "hots=a port=1", "key \"hots\" is not known");
     mistake_in("databases", "host", "key=value is expected at byte 1");

@@ -137,6 +137,80 @@ static void test_a_statement_of_several_workers_is_one_row(void **state)
     assert_int_equal(merge_statements(rows, 0), 0);
 }
 
+static void test_shards_that_share_stay_apart_and_are_sorted(void **state)
+{
+    struct sharing_row rows[] = {{.database = "b", .user = "x", .worker = 0},
+                                 {.database = "a", .user = "y", .worker = 1},
+                                 {.database = "a", .user = "x", .worker = 2},
+                                 {.database = "a", .user = "x", .worker = 0}};
+    static const unsigned workers[] = {0, 2, 1, 0};
+
+    (void)state;
+    merge_sharing(rows, COUNT_OF(rows));
+    for (size_t i = 0; i < COUNT_OF(rows); i++)
+        assert_int_equal(rows[i].worker, workers[i]);
+    assert_string_equal(rows[3].database, "b");
+    merge_sharing(rows, 0);
+}
+
+static void test_a_class_of_several_workers_is_one_row(void **state)
+{
+    struct class_row rows[] = {
+        {.database = "a",
+         .user = "x",
+         .hash = 7,
+         .total = 10,
+         .measured = 10,
+         .mean_us = 100,
+         .deviation_us = 10,
+         .floor_us = 90,
+         .follow = FOLLOW_UNKNOWN},
+        {.database = "a",
+         .user = "x",
+         .hash = 9,
+         .total = 50,
+         .measured = 0,
+         .follow = FOLLOW_SLOW},
+        {.database = "a", .user = "y", .hash = 7, .total = 1, .text = "values (?)"},
+        {.database = "a",
+         .user = "x",
+         .hash = 7,
+         .total = 40,
+         .measured = 30,
+         .mean_us = 200,
+         .deviation_us = 50,
+         .floor_us = 60,
+         .follow = FOLLOW_YES,
+         .text = "select ?"},
+        {.database = "a",
+         .user = "x",
+         .hash = 7,
+         .total = 21,
+         .measured = 20,
+         .mean_us = 50,
+         .floor_us = 0,
+         .follow = FOLLOW_ERRATIC,
+         .text = "select  ?"},
+    };
+
+    (void)state;
+    assert_int_equal(merge_classes(rows, COUNT_OF(rows)), 3);
+    assert_int_equal(rows[0].hash, 7); /* the most used of its pool */
+    assert_int_equal(rows[0].total, 71);
+    assert_int_equal(rows[0].measured, 60);
+    assert_float_equal(rows[0].mean_us, 8000.0 / 60, 0.001);
+    assert_float_equal(rows[0].deviation_us, 1600.0 / 60, 0.001);
+    assert_float_equal(rows[0].floor_us, 60, 0.001); /* 0 is not known */
+    assert_int_equal(rows[0].follow, FOLLOW_YES);    /* of the one that has measured 30 */
+    assert_true(strncmp(rows[0].text, "select", 6) == 0);
+    assert_int_equal(rows[1].hash, 9);
+    assert_float_equal(rows[1].mean_us, 0, 0.001);
+    assert_int_equal(rows[1].follow, FOLLOW_SLOW);
+    assert_string_equal(rows[2].user, "y");
+    assert_string_equal(rows[2].text, "values (?)");
+    assert_int_equal(merge_classes(rows, 0), 0);
+}
+
 static void test_memory_of_all_workers_is_one_row_for_each_name(void **state)
 {
     struct memory_row rows[] = {
@@ -162,6 +236,8 @@ int main(void)
         cmocka_unit_test(test_a_server_met_on_two_workers_is_shown_once),
         cmocka_unit_test(test_of_two_rows_of_one_moment_the_linked_one_counts),
         cmocka_unit_test(test_a_statement_of_several_workers_is_one_row),
+        cmocka_unit_test(test_shards_that_share_stay_apart_and_are_sorted),
+        cmocka_unit_test(test_a_class_of_several_workers_is_one_row),
         cmocka_unit_test(test_memory_of_all_workers_is_one_row_for_each_name),
     };
 

@@ -37,7 +37,7 @@ static const char *kind_in_table(const struct setting *setting)
         [SETTING_UINT] = "uint",          [SETTING_ENUM] = "enum{",
         [SETTING_STRING] = "string",      [SETTING_LIST] = "list",
         [SETTING_PATH] = "path",          [SETTING_TIME_US] = "duration-us",
-        [SETTING_SHORT_TIME_US] = "none",
+        [SETTING_SHORT_TIME_US] = "none", [SETTING_INT_OR_NAME] = "none",
     };
 
     return kinds[setting->kind];
@@ -111,7 +111,8 @@ static void entry_table_is(const char *path, const struct entry_option *options)
                              options->kind == ENTRY_LOAD_BALANCE_HOSTS);
         options++;
     }
-    assert_null(options->key);
+    for (; options->key != NULL; options++) /* ours alone */
+        assert_int_equal(options->kind, ENTRY_SERVER_SHARING);
     free(text);
 }
 
@@ -132,7 +133,8 @@ static void rows_are_complete(void **state)
         assert_non_null(setting->meaning);
         assert_int_equal(setting->meaning[strlen(setting->meaning) - 1], '.');
         assert_ptr_equal(setting_find(setting->section, setting->name), setting);
-        assert_int_equal(setting->names != NULL, setting->kind == SETTING_ENUM);
+        assert_int_equal(setting->names != NULL,
+                         setting->kind == SETTING_ENUM || setting->kind == SETTING_INT_OR_NAME);
         for (size_t other = 0; other < index; other++)
             assert_int_not_equal(setting->offset, settings_table[other].offset);
     }
@@ -384,6 +386,23 @@ static void settings_of_pgsplice_are_checked(void **state)
     assert_non_null(strstr(take("server_connect_parallel", "0", "pgsplice"), "not between"));
 }
 
+static void numbers_may_have_names(void **state)
+{
+    static const char *const cases[][2] = {
+        {"auto", "auto"}, {"on", "auto"}, {"off", "off"},   {"no", "off"},
+        {"0", "off"},     {"1", "1"},     {"1000", "1000"}, {"0x10", "16"},
+    };
+    static const char *const mistakes[] = {"",     "-1", "-2",     "1001", "yes",       "OFF",
+                                           "true", "4x", "auto 4", "1.5",  "4294967297"};
+
+    (void)state;
+    for (size_t index = 0; index < COUNT_OF(cases); index++)
+        assert_string_equal(take("server_sharing", cases[index][0], "pgsplice"), cases[index][1]);
+    for (size_t index = 0; index < COUNT_OF(mistakes); index++)
+        assert_non_null(strstr(take("server_sharing", mistakes[index], "pgsplice"),
+                               "is none of auto, on, off, no, 0 to 1000"));
+}
+
 static void notes_behind_numbers_are_dropped_with_a_warning(void **state)
 {
     struct snapshot *snapshot;
@@ -499,6 +518,7 @@ int main(void)
         cmocka_unit_test(strings_are_taken_as_they_stand),
         cmocka_unit_test(short_times_have_units),
         cmocka_unit_test(settings_of_pgsplice_are_checked),
+        cmocka_unit_test(numbers_may_have_names),
         cmocka_unit_test(notes_behind_numbers_are_dropped_with_a_warning),
         cmocka_unit_test(what_would_weaken_security_is_refused),
         cmocka_unit_test(options_of_ldap_are_read_at_load),

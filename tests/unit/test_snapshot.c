@@ -200,14 +200,14 @@ static void user_beats_database_beats_global(void **state)
         "reserve_pool_size=1\nmax_db_connections=50\nmax_user_connections=60\n"
         "max_db_client_connections=70\nmax_user_client_connections=-1\nserver_lifetime=100\n"
         "query_timeout=1\nquery_wait_timeout=2\nidle_transaction_timeout=3\n"
-        "transaction_timeout=4\nclient_idle_timeout=5\n"
+        "transaction_timeout=4\nclient_idle_timeout=5\n[pgsplice]\nserver_sharing=6\n"
         "[databases]\nplain =\nown = pool_mode=transaction pool_size=5 min_pool_size=4 "
         "reserve_pool_size=2 max_db_connections=51 max_db_client_connections=71 "
-        "server_lifetime=101 query_wait_timeout=12\nfree = pool_size=0\n"
+        "server_lifetime=101 query_wait_timeout=12 server_sharing=off\nfree = pool_size=0\n"
         "[users]\nnone =\nown = pool_mode=statement pool_size=3 reserve_pool_size=0 "
         "max_user_connections=61 max_user_client_connections=81 query_timeout=11 "
         "query_wait_timeout=0 idle_transaction_timeout=13 transaction_timeout=14 "
-        "client_idle_timeout=15\n");
+        "client_idle_timeout=15 server_sharing=auto\n");
     const struct database_config *plain = snapshot_find_database(snapshot, "plain");
     const struct database_config *own = snapshot_find_database(snapshot, "own");
     const struct user_config *users[] = {NULL, snapshot_find_user(snapshot, "none")};
@@ -230,6 +230,7 @@ static void user_beats_database_beats_global(void **state)
         assert_int_equal(pool.idle_transaction_timeout_us, 3 * US_PER_S);
         assert_int_equal(pool.transaction_timeout_us, 4 * US_PER_S);
         assert_int_equal(pool.client_idle_timeout_us, 5 * US_PER_S);
+        assert_int_equal(pool.server_sharing, 6);
 
         snapshot_pool_settings(snapshot, own, users[index], &pool);
         assert_int_equal(pool.pool_mode, POOL_MODE_TRANSACTION);
@@ -240,6 +241,7 @@ static void user_beats_database_beats_global(void **state)
         assert_int_equal(pool.max_db_client_connections, 71);
         assert_int_equal(pool.server_lifetime_us, 101 * US_PER_S);
         assert_int_equal(pool.query_wait_timeout_us, 12 * US_PER_S);
+        assert_int_equal(pool.server_sharing, SHARING_OFF);
     }
 
     snapshot_pool_settings(snapshot, own, snapshot_find_user(snapshot, "own"), &pool);
@@ -254,6 +256,7 @@ static void user_beats_database_beats_global(void **state)
     assert_int_equal(pool.idle_transaction_timeout_us, 13 * US_PER_S);
     assert_int_equal(pool.transaction_timeout_us, 14 * US_PER_S);
     assert_int_equal(pool.client_idle_timeout_us, 15 * US_PER_S);
+    assert_int_equal(pool.server_sharing, SHARING_AUTO);
 
     snapshot_pool_settings(snapshot, snapshot_find_database(snapshot, "free"), NULL, &pool);
     assert_int_equal(pool.pool_size, 0); /* no limit, so nothing caps */
