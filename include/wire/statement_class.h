@@ -18,7 +18,8 @@
  * What a text cannot show, and what may do more than it seems to:
  * - a view, a rule, a policy of row security, an operator, a cast, a domain or a type of the operator's own
  *   that calls a function with side effects; a foreign table;
- * - a function of his own that has the name of one in the table, for other types or earlier in search_path;
+ * - a function of his own that has the name of one in the table, for other types, earlier in search_path, or
+ *   on a server older than PostgreSQL 15, which lacks the built-in one;
  * - a function of his own on rows of a table or on single values that is called like a column, `t.f`.
  *
  * Pure: no allocation, no I/O, any thread. Bytes belong to the caller. */
