@@ -76,8 +76,8 @@ struct sharing_row {
     char database[DATABASE_NAME_BYTES_MAX];
     char user[USER_NAME_BYTES_MAX];
     unsigned worker;
-    int setting;           /* what holds for this pool: off in session mode, too */
-    unsigned server_limit; /* servers kept busy before sharing; 0: nothing shares */
+    int setting; /* what holds for this pool: off in session mode, too, and where servers are reset each time */
+    struct sharing_policy policy;
     unsigned server_count, queued_count;
     struct sharing_stats stats;
 };

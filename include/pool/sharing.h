@@ -65,7 +65,7 @@ struct sharing_stats {
     uint64_t
         again_moved; /* because what was in front of them took long, or its client was slow to read */
     uint64_t set_count; /* SET of parameters queued between exchanges */
-    uint64_t wait_us;   /* behind others, in all */
+    uint64_t wait_us;   /* of those that joined, until they were the oldest, in all */
     uint64_t refused[REFUSED_KINDS];
     uint64_t apart[APART_KINDS];
 };
@@ -74,7 +74,7 @@ enum {
     SHARED_BYTES_MAX = 4000, /* of a request that is kept; what is longer goes the ordinary way */
     SHARED_COLLECTED_BYTES_MAX = 65536, /* of an answer that waits for its end */
     SHARED_LOST_MAX = 200,              /* servers lost under one exchange, whatever the cause */
-    SHARED_CRASHED_MAX = 2,             /* of them, those that ended without a word while it ran */
+    SHARED_CRASHED_MAX = 1,             /* of them, those that ended without a word while it ran */
 };
 
 /* In struct pool. */
@@ -148,6 +148,7 @@ struct shared {
     bool has_begun;           /* something of its answer was passed on */
     bool has_failed;          /* SET: with an error */
     bool was_moved;
+    bool was_overrun; /* its class has been told */
 };
 
 static inline struct shared *sharing_oldest(const struct list *queue)

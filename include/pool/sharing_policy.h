@@ -24,6 +24,7 @@
 enum {
     SHARING_DEPTH_MAX = 256,     /* exchanges on one server */
     SHARING_AHEAD_US_MAX = 2000, /* sharing_policy_has_room */
+    SHARING_CROWDED_US_MAX = 20000,
 };
 
 /* What the clients saw during a slot, its first quarter left out. */
@@ -37,11 +38,20 @@ struct sharing_slot {
     unsigned limit;
 };
 
+enum sharing_direction {
+    SHARING_MORE,  /* a third */
+    SHARING_FEWER, /* a quarter */
+    SHARING_DOUBLE,
+    SHARING_HALF,
+    SHARING_DIRECTIONS,
+};
+
 /* One direction's trials since the limit was changed last. */
 struct sharing_trial {
     float gain;     /* mean of how much shorter the clients' time was, as a part of it */
     float variance; /* of a single trial */
     unsigned count;
+    unsigned doubts; /* the last ones were of another kind */
 };
 
 struct sharing_policy {
@@ -50,9 +60,9 @@ struct sharing_policy {
     unsigned limit;   /* the result: servers to keep busy before sharing, 1 to ceiling */
 
     /* For SHOW SHARING. */
-    unsigned base;                 /* the limit around which it tries */
-    struct sharing_trial up, down; /* with more servers, with fewer */
-    struct sharing_slot last;      /* the last slot at `base` that had enough answers */
+    unsigned base; /* the limit around which it tries */
+    struct sharing_trial trials[SHARING_DIRECTIONS];
+    struct sharing_slot last; /* the last slot at `base` that had enough answers */
     uint64_t raised_count, lowered_count, changed_count; /* changed: the load did */
 
     /* Nobody else's. */
@@ -60,8 +70,9 @@ struct sharing_policy {
     uint64_t slot;   /* its number, counted from the clock's beginning */
     uint64_t measured_from_us;
     uint64_t tried_until_us; /* what is known of trials holds until then */
-    float time_us, usual_us; /* clients' time at `base`: of late, and as it was when the trials began */
-    unsigned slot_bits;                 /* log2 of a slot's length: longer where answers are few */
+    float time_us,
+        usual_us;       /* clients' time at `base`: of late, and as it was when the trials began */
+    unsigned slot_bits; /* log2 of a slot's length: longer where answers are few */
     struct sharing_slot current, first; /* this slot; the first one of its pair */
 };
 
@@ -72,6 +83,15 @@ void sharing_policy_set(struct sharing_policy *policy, int setting, unsigned cei
  * exchanges on them, those that run and this one included. */
 void sharing_policy_answered(struct sharing_policy *policy, uint64_t now_us, uint64_t took_us,
                              float floor_us, unsigned busy, unsigned queued);
+/* Does a slow answer say nothing about its statement (statement_times.h)? More servers are busy than wanted, or
+ * what it took is not much beside what everybody waits: backends wait for cores. */
+static inline bool sharing_policy_is_crowded(const struct sharing_policy *policy, unsigned busy,
+                                             uint64_t took_us)
+{
+    return busy > policy->limit ||
+           (took_us < SHARING_CROWDED_US_MAX && (float)took_us < 4 * policy->time_us);
+}
+
 /* May one more be queued on a server behind `ahead` exchanges (what runs included) that take `ahead_us` together,
  * undisturbed (sum of floor_us of their classes)? Else it takes an idle server, though `limit` are busy.
  *

@@ -246,7 +246,7 @@ const struct setting settings_table[] = {
     {SPLICE(track_sql_prepare), SETTING_BOOL, AT(track_sql_prepare), "0", 0, 1, RELOAD, .meaning = "Where statements are tracked: those of PREPARE in SQL are, too."},
     {SPLICE(console_old_columns), SETTING_BOOL, AT(console_old_columns), "0", 0, 1, RELOAD, .meaning = "SHOW STATS ends with total_requests and SHOW DATABASES with reserve_pool, for programs that want these names of old PgBouncers."},
     {SPLICE(server_login_retry_max), SETTING_TIME_US, AT(server_login_retry_max_us), "32", 0, SECONDS_MAX_SENSIBLE, RELOAD, .meaning = "Longest pause after repeated failures to connect to a server."},
-    {SPLICE(server_sharing), SETTING_INT_OR_NAME, AT(server_sharing), "auto", 0, SHARING_SERVERS_MAX, .names = server_sharing_names, RELOAD, .meaning = "How many servers a pool keeps busy before independent queries of several clients share one (transaction mode): auto (it finds out), off, or a number."},
+    {SPLICE(server_sharing), SETTING_INT_OR_NAME, AT(server_sharing), "auto", 0, SHARING_SERVERS_MAX, .names = server_sharing_names, RELOAD, .meaning = "How many servers each shard of a pool keeps busy before independent queries of several clients share one (transaction mode): auto (it finds out), off, or a number."},
 };
 /* clang-format on */
 

@@ -122,6 +122,24 @@ static void show_sharing_setting(struct show_row *row, int value)
     show_text(row, setting_format(setting_find("pgsplice", "server_sharing"), &settings, text));
 }
 
+static double ratio(double part, double whole)
+{
+    return whole > 0 ? part / whole : 0;
+}
+
+/* What the policy has found; while it tries, the limit is a step beside it. 0: nothing shares. */
+static unsigned sharing_limit(const struct sharing_row *sharing)
+{
+    switch (sharing->setting) {
+    case SHARING_OFF:
+        return 0;
+    case SHARING_AUTO:
+        return sharing->policy.base;
+    default:
+        return sharing->policy.limit;
+    }
+}
+
 static void show_sharing(struct session *session, const struct sharing_row *rows, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
@@ -133,14 +151,12 @@ static void show_sharing(struct session *session, const struct sharing_row *rows
         show_text(&row, rows[i].user);
         show_number(&row, rows[i].worker);
         show_sharing_setting(&row, rows[i].setting);
-        show_number(&row, rows[i].server_limit);
+        show_number(&row, sharing_limit(&rows[i]));
         show_number(&row, rows[i].server_count);
         show_number(&row, rows[i].queued_count);
         show_number(&row, (int64_t)stats->shared_count);
         show_number(&row, (int64_t)stats->joined_count);
-        show_float(&row, stats->joined_count > 0
-                             ? (double)stats->depth_sum / (double)stats->joined_count
-                             : 0);
+        show_float(&row, ratio((double)stats->depth_sum, (double)stats->joined_count));
         show_number(&row, (int64_t)stats->depth_max);
         show_number(&row, (int64_t)stats->wait_us);
         show_number(&row, (int64_t)stats->set_count);
@@ -152,6 +168,37 @@ static void show_sharing(struct session *session, const struct sharing_row *rows
             show_number(&row, (int64_t)stats->refused[k]);
         for (unsigned k = 0; k < APART_KINDS; k++)
             show_number(&row, (int64_t)stats->apart[k]);
+        show_row_end(&row);
+    }
+}
+
+/* How the limit comes about: what was tried, and what the clients saw of it. */
+static void show_policy(struct session *session, const struct sharing_row *rows, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        const struct sharing_policy *policy = &rows[i].policy;
+        const struct sharing_slot *last = &policy->last;
+        struct show_row row;
+
+        show_row_begin(&row, &session->output, session->table);
+        show_text(&row, rows[i].database);
+        show_text(&row, rows[i].user);
+        show_number(&row, rows[i].worker);
+        show_number(&row, policy->ceiling);
+        show_number(&row, sharing_limit(&rows[i]));
+        show_number(&row, rows[i].setting == SHARING_OFF ? 0 : policy->limit);
+        show_number(&row, (int64_t)policy->raised_count);
+        show_number(&row, (int64_t)policy->lowered_count);
+        show_number(&row, policy->up.count);
+        show_float(&row, 100 * (double)policy->up.gain);
+        show_number(&row, policy->down.count);
+        show_float(&row, 100 * (double)policy->down.gain);
+        show_float(&row, ratio(1e6 * last->answers, (double)last->time_us));
+        show_float(&row, ratio((double)last->busy_us, (double)last->time_us));
+        show_float(&row, ratio((double)last->queued_us, (double)last->time_us));
+        show_float(&row, ratio((double)last->queued_us, last->answers));
+        show_float(&row, ratio((double)last->took_us, last->answers));
+        show_float(&row, ratio((double)last->floor_us, last->answers));
         show_row_end(&row);
     }
 }
@@ -727,7 +774,7 @@ static void show_help(struct session *session)
 {
     show_error(&session->output, "NOTICE", NULL, "Console usage",
                "\n\tSHOW HELP|CONFIG|DATABASES|POOLS|SHARDS|CLIENTS|SERVERS|PREPARED|USERS|VERSION"
-               "\n\tSHOW SHARING|SHARING_CLASSES"
+               "\n\tSHOW SHARING|SHARING_POLICY|SHARING_CLASSES"
                "\n\tSHOW STATS|STATS_TOTALS|STATS_AVERAGES|TOTALS"
                "\n\tSHOW SOCKETS|ACTIVE_SOCKETS|LISTS|STATE|MEM|FDS|PEERS|PEER_POOLS"
                "\n\tSHOW DNS_HOSTS|DNS_ZONES"
@@ -794,7 +841,10 @@ static void show_done(struct request *request)
     } else if (request->kind == REPORT_MEMORY) {
         show_memory(session, request->rows, count);
     } else if (request->kind == REPORT_SHARING) {
-        show_sharing(session, request->rows, count);
+        if (strcmp(name, "SHARING") == 0)
+            show_sharing(session, request->rows, count);
+        else
+            show_policy(session, request->rows, count);
     } else if (request->kind == REPORT_CLASSES) {
         show_classes(session, request->rows, count);
     } else if (request->kind != REPORT_POOLS) {
@@ -839,6 +889,7 @@ void console_show(struct session *session, const struct show_table *table)
         {"ACTIVE_SOCKETS", REPORT_CLIENTS},
         {"PEER_POOLS", REPORT_PEERS},
         {"SHARING", REPORT_SHARING},
+        {"SHARING_POLICY", REPORT_SHARING},
         {"SHARING_CLASSES", REPORT_CLASSES},
     };
     const struct snapshot *snapshot = control_snapshot();

@@ -1380,6 +1380,8 @@ void client_fill_row(const struct client *client, struct socket_row *row, uint64
     row->packet_remain = client->frame.body_left;
     row->packet_avail =
         client->parked.bytes + (client->login != NULL ? client->login->input_bytes : 0);
+    if (client->shared != NULL && client->shared->server == NULL)
+        row->packet_avail += client->shared->byte_count;
     row->send_avail = client->conn.out.bytes;
     if (client->conn.tls != NULL)
         tls_describe(client->conn.tls->session, row->tls);

@@ -516,6 +516,7 @@ static void fill_class(const struct pool *pool, const struct statement_time *tim
 static void report_classes(struct core *core, struct report *report)
 {
     enum { LOOKED_AT_MAX = 16 * STATEMENT_TIMES_MAX };
+    static_assert((uint64_t)POOLS_MAX * STATEMENT_TIMES_MAX <= UINT32_MAX, "the cursor's room");
     uint32_t end = core->pools.touched_count * STATEMENT_TIMES_MAX;
     unsigned looked_at = 0;
 
@@ -630,6 +631,8 @@ static void report_memory(struct core *core, struct report *report)
         {"short_name_cache", &store->short_names},
         {"long_name_cache", &store->long_names},
         {"expectation_cache", &store->expectations},
+        {"shared_exchange_cache", &core->shared},
+        {"statement_times_cache", &core->statement_times},
         {"parked_buffer_128_cache", &buffers->parked[0]},
         {"parked_buffer_1k_cache", &buffers->parked[1]},
         {"parked_buffer_4k_cache", &buffers->parked[2]},

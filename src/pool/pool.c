@@ -592,7 +592,10 @@ static void give_to_next(struct pool *pool, struct server *server)
             client_become(client, CLIENT_PREPARING);
         return;
     }
-    pool->sharing.wants_server = false;
+    if (pool->sharing.wants_server) {
+        pool->sharing.wants_server = false;
+        lending_update(pool); /* nor does it ask others for one any more */
+    }
     lending_serve(pool);
     arm_maintenance(pool);
 }
@@ -1474,14 +1477,12 @@ void pool_fill_sharing_row(const struct pool *pool, struct sharing_row *row)
 
     *row = (struct sharing_row){
         .worker = pool->core->index,
-        .setting = pool->settings.pool_mode == POOL_MODE_SESSION ? SHARING_OFF
-                                                                 : pool->settings.server_sharing,
+        .setting = sharing->is_on ? pool->settings.server_sharing : SHARING_OFF,
         .server_count = sharing->server_count,
         .queued_count = sharing->queued_count,
+        .policy = sharing->policy,
         .stats = sharing->stats,
     };
-    if (row->setting != SHARING_OFF)
-        row->server_limit = sharing->policy.limit;
     strcpy(row->database, pool->database_name);
     strcpy(row->user, pool->user_name);
 }

@@ -117,7 +117,8 @@ static enum sharing_apart apart(struct server *server)
     }
     if (now_us - oldest->since_us > oldest->patience_us)
         return APART_RUNS_LONG;
-    if (!sharing_policy_has_room(&pool->sharing.policy, server->shared_count, server->ahead_us))
+    if (!sharing_policy_has_room(&pool->sharing.policy, now_us, server->shared_count,
+                                 server->ahead_us))
         return APART_DEPTH;
     if (unlikely(pool_lifetime_is_over(pool, server))) {
         server->close_needed = true;
@@ -239,6 +240,8 @@ static void begin(struct shared *shared)
     shared->since_us = now_us;
     if (client == NULL)
         return;
+    if (!shared->was_first && client->wait_since_us != 0)
+        server->pool->sharing.stats.wait_us += now_us - client->wait_since_us;
     account_wait(client);
     client->query_since_us = now_us;
     client->xact_since_us = now_us;
@@ -562,7 +565,9 @@ static bool has_elsewhere(const struct server *server)
 {
     const struct pool *pool = server->pool;
 
-    if (list_is_empty(&pool->waiting_clients) && !list_is_empty(&pool->idle_servers))
+    if (list_is_empty(&pool->waiting_clients) &&
+        (!list_is_empty(&pool->idle_servers) || pool->settings.pool_size <= 0 ||
+         usage_count(&pool->set->server_count) < pool->settings.pool_size))
         return true;
     list_for_each(link, &pool->sharing.servers)
     {
@@ -615,9 +620,13 @@ void sharing_overrun(struct server *server)
         return;
     }
     time = statement_times_find(pool->sharing.times, oldest->hash, now_us);
-    if (time != NULL)
+    if (time != NULL && !oldest->was_overrun)
         statement_times_overrun(time, now_us - oldest->since_us, sharing_crowds(&pool->sharing));
+    oldest->was_overrun = true;
     sharing_move(server);
+    /* There may be somewhere to go later. */
+    if (server->state == SERVER_SHARED && server->shared_count > 1)
+        timer_set(&core->timers, &server->timer, now_us + oldest->overrun_us);
     /* Nobody wants its answer, and it may run for long. */
     if (server->state == SERVER_SHARED && oldest->client == NULL && server->shared_count == 1 &&
         oldest->kind != SHARED_SET)

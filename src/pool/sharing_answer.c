@@ -43,11 +43,13 @@ static void client_is_full(struct server *server)
         sharing_move(server);
 }
 
-/* Before the first bytes of the answer: not at BindComplete, since nothing may have gone out when the server ends. */
+/* The client's Parse was not sent: what answers its Bind answers that, too. */
 static void pay_parse_complete(struct server *server, struct shared *shared)
 {
     static const uint8_t parse_complete[] = {'1', 0, 0, 0, 4};
 
+    if (likely(!shared->owes_parse_complete || !shared->is_bound))
+        return;
     shared->owes_parse_complete = false;
     sharing_forward_copy(server, parse_complete, sizeof(parse_complete));
 }
@@ -59,11 +61,9 @@ void sharing_forward(struct server *server, struct buffer *buffer, size_t from, 
 
     if (from == to || !is_for_client(shared))
         return;
-    if (shared->owes_parse_complete) {
-        pay_parse_complete(server, shared);
-        if (unlikely(server->state != SERVER_SHARED || !is_for_client(shared)))
-            return;
-    }
+    pay_parse_complete(server, shared);
+    if (unlikely(server->state != SERVER_SHARED || shared->again != AGAIN_NO))
+        return;
     if (unlikely(shared->collects)) {
         collect(server, shared, buffer->data + from, to - from);
         return;
@@ -81,13 +81,10 @@ void sharing_forward_copy(struct server *server, const void *data, size_t bytes)
 {
     struct shared *shared = sharing_oldest(&server->shared);
 
-    if (!is_for_client(shared))
-        return;
-    if (unlikely(shared->owes_parse_complete)) {
+    if (is_for_client(shared))
         pay_parse_complete(server, shared);
-        if (server->state != SERVER_SHARED || !is_for_client(shared))
-            return;
-    }
+    if (server->state != SERVER_SHARED || !is_for_client(shared))
+        return;
     if (shared->collects) {
         collect(server, shared, data, bytes);
         return;
@@ -207,8 +204,7 @@ void sharing_message_began(struct server *server, uint8_t type)
         /* Whether it is its client's is known when it is there as a whole; not any more when something went
          * out before. What came with it in one receive has not, and does not if the server ends with this:
          * a backend that is terminated while it runs has said RowDescription, often. */
-        if (is_wanted && !shared->has_begun)
-            shared->collects = true;
+        shared->collects |= is_wanted && !shared->has_begun;
         server->looks_at_body = !shared->has_begun;
         server->forwards_message = is_wanted && shared->has_begun;
         shared->phase = PHASE_COMPLETE;
@@ -273,6 +269,17 @@ static void doubt_prepared(struct server *server, const struct shared *shared)
         prepared_doubt(server->statements, prepared);
 }
 
+/* A client that has run a statement, and does not ask what its result looks like, hears that it has changed; with
+ * heal_statements = 0 in any case (heal.h). Then nothing is doubted, and the ordinary way meets the same error. */
+static bool is_told_of_changes(const struct server *server, const struct shared *shared,
+                               const char *sqlstate)
+{
+    bool heals = server_core(server)->snapshot->settings.heal_statements;
+
+    return strcmp(sqlstate, "0A000") == 0 && shared->name != NULL && shared->name->told.was_bound &&
+           (!heals || !shared->describes);
+}
+
 /* Nothing of the answer has been passed on. */
 static void error_complete(struct server *server, const uint8_t *body, size_t bytes)
 {
@@ -298,7 +305,7 @@ static void error_complete(struct server *server, const uint8_t *body, size_t by
         shared->has_failed = true;
         return;
     }
-    if (shared->is_named && !was_bound)
+    if (shared->is_named && !was_bound && !is_told_of_changes(server, shared, fields.sqlstate))
         doubt_prepared(server, shared);
     if (!is_for_client(shared))
         return;
@@ -409,6 +416,8 @@ static void answered(struct server *server)
     pool->sharing.queued_count--;
     server->ahead_us -= shared->floor_us;
     sharing_next(server);
+    /* Its client may have been slow to read; whoever is the next need not be. */
+    conn_resume(&server->conn);
     if (shared->kind == SHARED_SET) {
         set_is_done(server, shared);
         sharing_free(core, shared);

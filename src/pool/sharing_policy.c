@@ -6,6 +6,8 @@
 
 #include "base/assert.h"
 
+#include <string.h>
+
 enum {
     LIMIT_FIRST = 2,
     /* One busy server is one that may lose its core to somebody else, and everybody waits. */
@@ -19,7 +21,11 @@ enum {
 
     PAIRS_MIN = 2,
     PAIRS_REMEMBERED = 32,
-    PAIRS_SETTLED = 16, /* so many without a decision: half of the pairs are trials */
+    PAIRS_SETTLED = 16, /* so many without a decision: a quarter of the pairs are trials */
+
+    /* So many that are far from what so many others have told outweigh them; a single one is noise. */
+    PAIRS_TRUSTED = 4,
+    DOUBTS_MAX = 2,
 
     TRIED_US = 2 * 1000 * 1000,
 };
@@ -28,10 +34,14 @@ enum {
 static const float gain_to_raise = 0.12f;
 /* A step down may lengthen it by that. Between the two the limit stays. */
 static const float loss_to_lower = 0.04f;
-/* A decision is made at this many standard errors. The variance is never believed to be below that of two
- * slots that differ by 4 %. */
+/* A decision is made at this many standard errors. Before it was measured, the variance is taken for that of slots
+ * that differ by 6 %, with the weight of four pairs. */
 static const float errors_to_decide = 2.0f;
-static const float variance_min = 0.04f * 0.04f;
+static const float variance_usual = 0.06f * 0.06f;
+static const float variance_usual_pairs = 4;
+
+/* A pair that is so many standard deviations away is not of their kind. */
+static const float errors_to_doubt = 3.0f;
 
 /* The clients' time has changed by that factor: another load. */
 static const float change = 1.5f;
@@ -46,32 +56,85 @@ static unsigned fewer(const struct sharing_policy *policy)
     return MAX(policy->base - MAX(policy->base / 4, 1), MIN(LIMIT_MIN, policy->ceiling));
 }
 
-static bool pair_is_trial(const struct sharing_policy *policy, uint64_t pair)
+static unsigned limit_of_trial(const struct sharing_policy *policy,
+                               enum sharing_direction direction)
 {
-    return MIN(policy->up.count, policy->down.count) < PAIRS_SETTLED || (pair >> 1) % 2 == 0;
+    unsigned up = more(policy), down = fewer(policy);
+
+    switch (direction) {
+    case SHARING_MORE:
+        return up;
+    case SHARING_FEWER:
+        return down;
+    case SHARING_DOUBLE:
+        return MAX(up, MIN(policy->base * 2, policy->ceiling));
+    default:
+        return MIN(down, MAX(policy->base / 2, LIMIT_MIN));
+    }
+}
+
+static bool is_settled(const struct sharing_policy *policy)
+{
+    return (policy->trials[SHARING_MORE].count >= PAIRS_SETTLED || more(policy) == policy->base) &&
+           (policy->trials[SHARING_FEWER].count >= PAIRS_SETTLED || fewer(policy) == policy->base);
+}
+
+/* What a pair tries: a step, or seldom a jump, for what is best may lie beyond what is worse. */
+static bool pair_is_trial(const struct sharing_policy *policy, uint64_t pair,
+                          enum sharing_direction *direction)
+{
+    bool is_up = (pair & 1) != 0;
+    uint64_t turn = pair >> 1;
+
+    if (turn % 4 == 1) {
+        *direction = is_up ? SHARING_DOUBLE : SHARING_HALF;
+        return turn % 64 == 1 || !is_settled(policy);
+    }
+    *direction = is_up ? SHARING_MORE : SHARING_FEWER;
+    return turn % 4 == 0 || !is_settled(policy);
 }
 
 static unsigned limit_of_slot(const struct sharing_policy *policy, uint64_t slot)
 {
     uint64_t pair = slot >> 1;
     bool trial_first = pair * UINT64_C(0x9e3779b97f4a7c15) >> 63;
+    enum sharing_direction direction;
 
-    if (!pair_is_trial(policy, pair) || (slot & 1) == trial_first)
+    if ((slot & 1) == trial_first || !pair_is_trial(policy, pair, &direction))
         return policy->base;
-    return (pair & 1) != 0 ? more(policy) : fewer(policy);
+    return limit_of_trial(policy, direction);
 }
 
 static void base_set(struct sharing_policy *policy, unsigned base)
 {
     policy->base = base;
-    policy->up = policy->down = (struct sharing_trial){0};
+    memset(policy->trials, 0, sizeof(policy->trials));
     policy->usual_us = 0;
 }
 
-static void trial_note(struct sharing_trial *trial, float gain)
+static float variance(const struct sharing_trial *trial)
 {
-    float weight, difference = gain - trial->gain;
+    float count = (float)trial->count;
 
+    return (trial->variance * count + variance_usual * variance_usual_pairs) /
+           (count + variance_usual_pairs);
+}
+
+static void trial_note(struct sharing_policy *policy, struct sharing_trial *trial, float gain)
+{
+    float difference = gain - trial->gain, weight;
+
+    /* What several in a row contradict is no longer so: the load is another one. */
+    if (trial->count >= PAIRS_TRUSTED &&
+        difference * difference > errors_to_doubt * errors_to_doubt * variance(trial)) {
+        trial->doubts++;
+        if (trial->doubts < DOUBTS_MAX)
+            return;
+        base_set(policy, policy->base);
+        policy->changed_count++;
+        difference = gain;
+    }
+    trial->doubts = 0;
     trial->count = MIN(trial->count + 1, PAIRS_REMEMBERED);
     weight = 1.0f / (float)trial->count;
     trial->gain += weight * difference;
@@ -79,13 +142,13 @@ static void trial_note(struct sharing_trial *trial, float gain)
 }
 
 /* Is the mean above `least`, beyond doubt? */
-static bool trial_proves(const struct sharing_trial *trial, float sign, float least)
+static bool trial_proves(const struct sharing_trial *trial, float least)
 {
-    float above = sign * (trial->gain - least), errors;
+    float above = trial->gain - least, errors;
 
     if (trial->count < PAIRS_MIN || above <= 0)
         return false;
-    errors = MAX(trial->variance, variance_min) / (float)(trial->count - 1);
+    errors = variance(trial) / (float)(trial->count - 1);
     return above * above > errors_to_decide * errors_to_decide * errors;
 }
 
@@ -94,15 +157,16 @@ static float step(unsigned low, unsigned high)
     return 2.0f * (float)(high - low) / (float)(high + low);
 }
 
-static void decide(struct sharing_policy *policy)
+static void decide(struct sharing_policy *policy, enum sharing_direction direction)
 {
-    unsigned up = more(policy), down = fewer(policy), base = policy->base;
+    const struct sharing_trial *trial = &policy->trials[direction];
+    unsigned base = policy->base, limit = limit_of_trial(policy, direction);
 
-    if (up > base && trial_proves(&policy->up, 1, gain_to_raise * step(base, up))) {
-        base_set(policy, up);
+    if (limit > base && trial_proves(trial, gain_to_raise * step(base, limit))) {
+        base_set(policy, limit);
         policy->raised_count++;
-    } else if (down < base && trial_proves(&policy->down, 1, -loss_to_lower * step(down, base))) {
-        base_set(policy, down);
+    } else if (limit < base && trial_proves(trial, -loss_to_lower * step(limit, base))) {
+        base_set(policy, limit);
         policy->lowered_count++;
     }
 }
@@ -112,22 +176,32 @@ static float client_time_us(const struct sharing_slot *slot)
     return (float)slot->queued_us / (float)slot->answers;
 }
 
+static float rate(const struct sharing_slot *slot)
+{
+    return (float)slot->answers / (float)slot->time_us;
+}
+
+/* Near the logarithm of a / b. */
+static float difference(float a, float b)
+{
+    return a + b > 0 ? 2 * (a - b) / (a + b) : 0;
+}
+
 static void pair_end(struct sharing_policy *policy, const struct sharing_slot *a,
                      const struct sharing_slot *b)
 {
     const struct sharing_slot *trial = a->limit == policy->base ? b : a;
     const struct sharing_slot *base = trial == a ? b : a;
-    float time_base, time_trial;
+    enum sharing_direction direction;
+    float shorter, faster;
 
-    if (base->limit != policy->base || trial->limit == policy->base)
+    if (!pair_is_trial(policy, policy->slot >> 1, &direction) || base->limit != policy->base ||
+        trial->limit == base->limit || trial->limit != limit_of_trial(policy, direction))
         return;
-    time_base = client_time_us(base);
-    time_trial = client_time_us(trial);
-    if (time_base + time_trial <= 0)
-        return;
-    trial_note(trial->limit > base->limit ? &policy->up : &policy->down,
-               2 * (time_base - time_trial) / (time_base + time_trial));
-    decide(policy);
+    shorter = difference(client_time_us(base), client_time_us(trial));
+    faster = difference(rate(trial), rate(base));
+    trial_note(policy, &policy->trials[direction], (shorter + faster) / 2);
+    decide(policy, direction);
 }
 
 /* A load that has become another one makes old trials worthless. */
@@ -141,7 +215,8 @@ static void notice_change(struct sharing_policy *policy, const struct sharing_sl
     }
     policy->time_us += (now_us - policy->time_us) / 8;
     policy->usual_us += (policy->time_us - policy->usual_us) / 32;
-    if (policy->time_us > change * policy->usual_us || policy->time_us * change < policy->usual_us) {
+    if (policy->time_us > change * policy->usual_us ||
+        policy->time_us * change < policy->usual_us) {
         base_set(policy, policy->base);
         policy->changed_count++;
     }
@@ -199,9 +274,11 @@ void sharing_policy_set(struct sharing_policy *policy, int setting, unsigned cei
     if (policy->slot_bits == 0)
         policy->slot_bits = SLOT_BITS_MIN;
     if (policy->base == 0)
-        base_set(policy, LIMIT_FIRST);
+        base_set(policy, MIN(LIMIT_FIRST, ceiling));
     if (policy->base > ceiling)
         base_set(policy, ceiling);
+    if (policy->base < MIN(LIMIT_MIN, ceiling))
+        base_set(policy, MIN(LIMIT_MIN, ceiling));
     policy->setting = setting;
     if (setting == SHARING_AUTO)
         policy->limit = policy->base;

@@ -96,89 +96,68 @@ static const struct {
      "varchar numeric bit interval time timestamp"},
 
     /* Functions of pg_catalog that do not write, wait, or know the session, in any form that has this name. */
-    {FUNCTION, /* numbers */
+    {FUNCTION,
+     /* numbers */
      "abs acos acosd acosh asin asind asinh atan atan2 atan2d atand atanh cbrt ceil ceiling cos "
-     "cosd cosh cot cotd "
-     "degrees div exp factorial floor gcd lcm ln log log10 min_scale mod pi pow power radians "
-     "round scale sign sin sind "
-     "sinh sqrt tan tand tanh trim_scale trunc width_bucket "
+     "cosd cosh cot cotd degrees div exp factorial floor gcd lcm ln log log10 min_scale mod pi "
+     "pow power radians round scale sign sin sind sinh sqrt tan tand tanh trim_scale trunc "
+     "width_bucket "
      /* strings and bytes */
      "ascii bit_count bit_length btrim char_length character_length chr concat concat_ws convert "
-     "convert_from convert_to "
-     "decode encode format get_bit get_byte initcap is_normalized left length like like_escape "
-     "lower lpad ltrim md5 "
-     "normalize notlike octet_length overlay parse_ident position quote_ident quote_literal "
-     "quote_nullable regexp_count "
-     "regexp_instr regexp_like regexp_match regexp_matches regexp_replace regexp_split_to_array "
-     "regexp_split_to_table "
-     "regexp_substr repeat replace reverse right rpad rtrim set_bit set_byte sha224 sha256 sha384 "
-     "sha512 split_part "
-     "starts_with string_to_array string_to_table strpos substr substring to_ascii to_hex "
-     "translate unistr upper "
+     "convert_from convert_to decode encode format get_bit get_byte initcap is_normalized left "
+     "length like like_escape lower lpad ltrim md5 normalize notlike octet_length overlay "
+     "parse_ident position quote_ident quote_literal quote_nullable regexp_count regexp_instr "
+     "regexp_like regexp_match regexp_matches regexp_replace regexp_split_to_array "
+     "regexp_split_to_table regexp_substr repeat replace reverse right rpad rtrim set_bit "
+     "set_byte sha224 sha256 sha384 sha512 split_part starts_with string_to_array "
+     "string_to_table strpos substr substring to_ascii to_hex translate unistr upper "
      /* aggregates, window functions */
      "array_agg avg bit_and bit_or bit_xor bool_and bool_or corr count covar_pop covar_samp "
-     "cume_dist dense_rank every "
-     "first_value json_agg json_object_agg jsonb_agg jsonb_object_agg lag last_value lead max min "
-     "mode nth_value ntile "
-     "percent_rank percentile_cont percentile_disc range_agg range_intersect_agg rank regr_avgx "
-     "regr_avgy regr_count "
+     "cume_dist dense_rank every first_value json_agg json_object_agg jsonb_agg jsonb_object_agg "
+     "lag last_value lead max min mode nth_value ntile percent_rank percentile_cont "
+     "percentile_disc range_agg range_intersect_agg rank regr_avgx regr_avgy regr_count "
      "regr_intercept regr_r2 regr_slope regr_sxx regr_sxy regr_syy row_number stddev stddev_pop "
-     "stddev_samp string_agg sum "
-     "var_pop var_samp variance "
+     "stddev_samp string_agg sum var_pop var_samp variance "
      /* date and time; clock_timestamp and gen_random_uuid are volatile, but touch nothing */
      "age clock_timestamp date_bin date_part date_trunc extract isfinite justify_days "
-     "justify_hours justify_interval "
-     "make_date make_interval make_time make_timestamp make_timestamptz now overlaps "
-     "statement_timestamp timezone to_char "
-     "to_date to_number to_timestamp transaction_timestamp gen_random_uuid "
+     "justify_hours justify_interval make_date make_interval make_time make_timestamp "
+     "make_timestamptz now overlaps statement_timestamp timezone to_char to_date to_number "
+     "to_timestamp transaction_timestamp gen_random_uuid "
      /* json */
      "array_to_json json_array_elements json_array_elements_text json_array_length "
-     "json_build_array json_build_object "
-     "json_each json_each_text json_extract_path json_extract_path_text json_object "
-     "json_object_keys json_populate_record "
+     "json_build_array json_build_object json_each json_each_text json_extract_path "
+     "json_extract_path_text json_object json_object_keys json_populate_record "
      "json_populate_recordset json_strip_nulls json_to_record json_to_recordset json_typeof "
-     "jsonb_array_elements "
-     "jsonb_array_elements_text jsonb_array_length jsonb_build_array jsonb_build_object jsonb_each "
-     "jsonb_each_text "
-     "jsonb_extract_path jsonb_extract_path_text jsonb_insert jsonb_object jsonb_object_keys "
-     "jsonb_path_exists "
-     "jsonb_path_exists_tz jsonb_path_match jsonb_path_match_tz jsonb_path_query "
-     "jsonb_path_query_array "
+     "jsonb_array_elements jsonb_array_elements_text jsonb_array_length jsonb_build_array "
+     "jsonb_build_object jsonb_each jsonb_each_text jsonb_extract_path jsonb_extract_path_text "
+     "jsonb_insert jsonb_object jsonb_object_keys jsonb_path_exists jsonb_path_exists_tz "
+     "jsonb_path_match jsonb_path_match_tz jsonb_path_query jsonb_path_query_array "
      "jsonb_path_query_array_tz jsonb_path_query_first jsonb_path_query_first_tz "
-     "jsonb_path_query_tz "
-     "jsonb_populate_record jsonb_populate_recordset jsonb_pretty jsonb_set jsonb_set_lax "
-     "jsonb_strip_nulls "
-     "jsonb_to_record jsonb_to_recordset jsonb_typeof row_to_json to_json to_jsonb "
+     "jsonb_path_query_tz jsonb_populate_record jsonb_populate_recordset jsonb_pretty jsonb_set "
+     "jsonb_set_lax jsonb_strip_nulls jsonb_to_record jsonb_to_recordset jsonb_typeof "
+     "row_to_json to_json to_jsonb "
      /* arrays, ranges, enums, sets */
      "array_append array_cat array_dims array_fill array_length array_lower array_ndims "
-     "array_position array_positions "
-     "array_prepend array_remove array_replace array_to_string array_upper cardinality trim_array "
-     "enum_first enum_last "
-     "enum_range isempty lower_inc lower_inf multirange range_merge upper_inc upper_inf int4range "
-     "int8range numrange "
+     "array_position array_positions array_prepend array_remove array_replace array_to_string "
+     "array_upper cardinality trim_array enum_first enum_last enum_range isempty lower_inc "
+     "lower_inf multirange range_merge upper_inc upper_inf int4range int8range numrange "
      "daterange tsrange tstzrange int4multirange int8multirange nummultirange datemultirange "
-     "tsmultirange tstzmultirange "
-     "generate_series generate_subscripts unnest num_nonnulls num_nulls "
+     "tsmultirange tstzmultirange generate_series generate_subscripts unnest num_nonnulls "
+     "num_nulls "
      /* text search */
      "array_to_tsvector json_to_tsvector jsonb_to_tsvector numnode phraseto_tsquery "
-     "plainto_tsquery querytree setweight "
-     "strip to_tsquery to_tsvector ts_delete ts_filter ts_headline ts_rank ts_rank_cd "
-     "tsquery_phrase tsvector_to_array "
-     "websearch_to_tsquery "
-     /* networks, geometry */
-     "abbrev broadcast family host hostmask inet_merge inet_same_family masklen netmask network "
-     "set_masklen "
-     "macaddr8_set7bit area bound_box box center circle diagonal diameter height isclosed isopen "
-     "line lseg npoints path "
-     "pclose point polygon popen radius slope width "
+     "plainto_tsquery querytree setweight to_tsquery to_tsvector ts_delete ts_filter ts_headline "
+     "ts_rank ts_rank_cd tsquery_phrase tsvector_to_array websearch_to_tsquery "
+     /* networks, geometry; not names that somebody may well have a function of his own for, like area */
+     "inet_merge inet_same_family set_masklen macaddr8_set7bit bound_box box circle lseg point "
+     "polygon "
      /* types as functions, or with a modifier */
-     "bit bool bpchar bytea char cidr date float4 float8 int2 int4 int8 interval money name "
-     "numeric oid regclass text time "
-     "timestamp timestamptz timetz varbit varchar "
+     "bit bool bpchar char cidr date float4 float8 int2 int4 int8 interval numeric oid regclass "
+     "text time timestamp timestamptz timetz varbit varchar "
      /* about values and names */
      "current_database current_schema current_schemas format_type pg_column_size pg_size_bytes "
-     "pg_size_pretty pg_typeof "
-     "to_regclass to_regnamespace to_regproc to_regprocedure to_regrole to_regtype"},
+     "pg_size_pretty pg_typeof to_regclass to_regnamespace to_regproc to_regprocedure to_regrole "
+     "to_regtype"},
     {HARMFUL, "amvalidate brin_summarize_new_values currval gin_clean_pending_list nextval "
               "plpgsql_validator setseed "
               "ts_stat loread lowrite"},
@@ -577,6 +556,8 @@ struct history {
  * taken for one, since new versions have new ones. */
 static bool is_harmful_attribute(const char *name, size_t bytes, uint64_t bits)
 {
+    if (bits & FUNCTION)
+        return false;
     return (bits & HARMFUL) != 0 || (bytes > 3 && is_same_word(name, "pg_", 3)) ||
            (bytes > 3 && is_same_word(name, "lo_", 3)) ||
            (bytes > 5 && is_same_word(name, "txid_", 5)) ||

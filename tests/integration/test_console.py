@@ -207,6 +207,10 @@ SHARING_COLUMNS = [("database", 25), ("user", 25), ("worker", 23), ("server_shar
                    ("servers", 23), ("queued", 23), ("shared", 20), ("joined", 20), ("depth_avg", 701),
                    ("depth_max", 20), ("wait_us", 20), ("sets", 20), ("again_lost", 20), ("again_canceled", 20),
                    ("again_alone", 20), ("again_moved", 20), *((name, 20) for name in SHARING_REASONS)]
+POLICY_COLUMNS = [("database", 25), ("user", 25), ("worker", 23), ("ceiling", 23), ("server_limit", 23),
+                  ("limit_now", 23), ("raised", 20), ("lowered", 20), ("more_trials", 23), ("more_gain_percent", 701),
+                  ("fewer_trials", 23), ("fewer_gain_percent", 701), ("answers_per_s", 701), ("busy_avg", 701),
+                  ("queued_avg", 701), ("client_us_avg", 701), ("took_us_avg", 701), ("floor_us_avg", 701)]
 CLASS_COLUMNS = [("database", 25), ("user", 25), ("class", 25), ("text", 25), ("count", 20), ("mean_us", 20),
                  ("deviation_us", 20), ("floor_us", 20), ("follow", 25)]
 TWO_SHARDS = "[pgsplice]\nworker_threads = 2\npool_shards = 2\n"
@@ -227,6 +231,123 @@ def test_show_sharing_has_a_row_for_each_shard(t):
                 if oid in (20, 23):
                     matches(r"^\d+$", row[column])
             matches(r"^\d+\.\d\d$", row["depth_avg"])
+        result = console.client.query("show sharing_policy")
+        same((result.columns, result.tags), (POLICY_COLUMNS, ["SHOW"]))
+        same([(row["user"], row["worker"]) for row in console.table("show sharing_policy") if row["database"] == "app"],
+             [("app", "0"), ("app", "1")])
+    for c in clients:
+        c.terminate()
+
+
+def sharing_counts(console):
+    """The columns that count, added up over the shards of app."""
+    total = collections.Counter()
+    for row in console.table("show sharing"):
+        if row["database"] == "app":
+            total.update({key: int(row[key]) for key in ["shared", "joined", "sets", *SHARING_REASONS]})
+    return total
+
+
+@ours
+def test_show_sharing_counts_each_reason_in_its_column(t):
+    pooler = t.pooler(pool_mode="transaction", extra="[pgsplice]\nworker_threads = 1\nserver_sharing = 1\n")
+    with pooler.connect() as c, pooler.console() as console:
+        c.query("create table if not exists counted (a int)")
+        values = "(" + ",".join(["1"] * 2100) + ")"
+        for what, column in (("select 1", "shared"), ("values (1), (2)", "shared"),
+                             ("show search_path", "refused_no_read"),
+                             ("insert into counted values (1)", "refused_no_read"),
+                             ("select * from counted for update", "refused_keyword"),
+                             ("select pg_sleep(0)", "refused_function"), ("select 1; select 2", "refused_several"),
+                             (f"select 1 in {values}", "refused_pieces"),
+                             (pgwire.parse("", "select 1") + pgwire.bind() + pgwire.execute() + pgwire.flush(),
+                              "refused_batch"),
+                             (pgwire.parse("", "select 1") + pgwire.bind() + pgwire.describe("P") + pgwire.execute(),
+                              "shared"),
+                             (pgwire.bind("", "nowhere") + pgwire.execute(), "refused_statement")):
+            before = sharing_counts(console)
+            if isinstance(what, str):
+                c.query(what)
+            else:
+                c.batch(what)
+            after = sharing_counts(console)
+            same(dict(after - before), {column: 1}, what)
+        before = sharing_counts(console)
+        c.send(query("select 1") + query("select 2"))
+        same(c.results().rows + c.results().rows, [("1",), ("2",)])
+        same(dict(sharing_counts(console) - before), {"refused_pieces": 1}, "the second one came behind it")
+
+
+@ours
+def test_show_sharing_counts_who_was_queued_behind_others(t):
+    pooler = t.pooler(pool_mode="transaction", default_pool_size=1, extra="[pgsplice]\nworker_threads = 1\n")
+    clients = [pooler.connect() for _ in range(8)]
+
+    def counts():
+        return next(row for row in console.table("show sharing") if row["database"] == "app")
+
+    def crowd():
+        for c in clients:
+            c.send(query("select 1"))
+        for c in clients:
+            same(c.results().rows, [("1",)])
+        return int(counts()["joined"]) > 0
+    with pooler.console() as console:
+        same((counts()["joined"], counts()["depth_avg"], counts()["depth_max"], counts()["wait_us"]),
+             ("0", "0.00", "0", "0"))
+        # nothing is queued behind a statement that a disturbed machine has made look slow
+        eventually(crowd, "some were queued behind others", 30)
+        row = counts()
+        assert 1 <= float(row["depth_avg"]) <= int(row["depth_max"]) <= 7, row
+        assert int(row["joined"]) < int(row["shared"]) and int(row["wait_us"]) > 0, row
+        eventually(lambda: (counts()["servers"], counts()["queued"]) == ("0", "0"), "nothing is queued")
+        same(counts()["server_limit"], "1")
+        policy = next(row for row in console.table("show sharing_policy") if row["database"] == "app")
+        same((policy["ceiling"], policy["server_limit"], policy["limit_now"]), ("1", "1", "1"))
+    for c in clients:
+        c.terminate()
+
+
+@ours
+def test_show_sharing_tells_the_servers_and_queries_of_this_moment(t):
+    pooler = t.pooler(pool_mode="transaction", databases={"app": t.postgres.address(user="app")})
+    with t.postgres.connect() as holder, pooler.connect() as c, pooler.console() as console:
+        holder.query("create table if not exists held (a int)")
+        holder.query("begin; lock held")
+        c.send(query("select * from held"))
+
+        def now():
+            row = next(row for row in console.table("show sharing") if row["database"] == "app")
+            return row["servers"], row["queued"]
+        eventually(lambda: now() == ("1", "1"), "it waits for the lock")
+        memory = {row["name"]: row["used"] for row in console.table("show mem")}
+        same((memory["shared_exchange_cache"], memory["statement_times_cache"]), ("1", "1"))
+        holder.query("commit")
+        same(c.results().tags, ["SELECT 0"])
+        same(now(), ("0", "0"))
+
+
+@ours
+def test_classes_of_all_workers_are_one_row_without_literals(t):
+    pooler = t.pooler(pool_mode="transaction", default_pool_size=4, extra=TWO_SHARDS)
+    clients = [pooler.connect() for _ in range(4)]
+    with pooler.console() as console:
+        for number in range(20):
+            for c in clients:
+                same(c.query(f"select {number} /* note */  + 0, '{number}secret'").rows[0][0], str(number))
+        clients[0].query("select upper('x')")
+        with refused('relation "nowhere" does not exist', "42P01", "ERROR"):
+            clients[0].query("insert into nowhere values (1)")
+        shards = [int(row["shared"]) for row in console.table("show sharing") if row["database"] == "app"]
+        same((len(shards), sum(shards), min(shards) >= 20), (2, 81, True))
+        rows = console.table("show sharing_classes")
+        same([(row["database"], row["user"], row["text"], row["count"]) for row in rows],
+             [("app", "app", "select ? + ?, ?", "80"), ("app", "app", "select upper(?)", "1")])
+        for row in rows:
+            matches("^[0-9a-f]{16}$", row["class"])
+            same(row["follow"] in ("yes", "unknown", "slow", "erratic"), True)
+        same(rows[1]["follow"], "unknown")
+        assert int(rows[0]["mean_us"]) > 0 and int(rows[0]["floor_us"]) > 0, rows[0]
     for c in clients:
         c.terminate()
 
@@ -252,6 +373,8 @@ def test_show_sharing_tells_what_holds_for_each_pool(t):
         pooler.extra = "[pgsplice]\nserver_sharing = no\n"
         pooler.change()
         same(effective_sharing(console), {"app": "off", "own": "off", "number": "3", "sessions": "off"})
+        console.do("set server_reset_query_always = 1")
+        same(effective_sharing(console)["number"], "off", "servers are cleaned after each use")
         with refused("SET failed"):
             console.do("set server_sharing = sometimes")
 
@@ -272,7 +395,7 @@ def test_classes_of_statements_are_for_administrators(t):
 def test_help_names_every_table(t):
     with t.pooler().console() as console:
         detail = console.client.query("show help").notices[0]["D"]
-        for name in [*shows(), "SHARDS", "PREPARED", "SHARING", "SHARING_CLASSES"]:
+        for name in [*shows(), "SHARDS", "PREPARED", "SHARING", "SHARING_POLICY", "SHARING_CLASSES"]:
             if name.isupper() and name != "HELP":  # drivers' settings are not told
                 assert re.search(rf"\b{name}\b", detail), name
 

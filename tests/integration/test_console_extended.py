@@ -252,7 +252,7 @@ def test_limits_of_names_and_statements(t):
 # ---- formats and portals in pieces --------------------------------------------------------------
 
 SHOWS = ("version", "state", "config", "databases", "lists", "users", "pools", "clients", "servers", "sockets",
-         "stats", "stats_totals", "stats_averages", "totals", "mem", "timezone", "shards", "sharing", "sharing_classes")
+         "stats", "stats_totals", "stats_averages", "totals", "mem", "timezone", "shards", "sharing", "sharing_policy", "sharing_classes")
 
 
 @ours

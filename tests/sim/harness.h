@@ -8,7 +8,10 @@
  * A seed fails by a broken assertion, a signal, by running for too long, or when the same seed, run
  * twice as it is now and then, leaves two traces. Seeds run many to a process, since a process
  * costs as much as a short seed; the one that fails takes its process with it, is run again alone,
- * and the next process goes on behind it. */
+ * and the next process goes on behind it.
+ *
+ * A test may name what its seeds are to reach (harness_names) and count it (harness_count): a run of
+ * HARNESS_REACH_SEEDS or more in which one of them never happened fails. SIM_VERBOSE=1 prints all of them. */
 #ifndef TESTS_SIM_HARNESS_H
 #define TESTS_SIM_HARNESS_H
 
@@ -28,6 +31,8 @@ enum {
     SEEDS_PER_PROCESS = 64,
     SEEDS_PER_DOUBLE_RUN = 16,
     JOBS_OF_HARNESS_MAX = 64,
+    HARNESS_NAMES_MAX = 64,
+    HARNESS_REACH_SEEDS = 500,
 };
 
 /* What must not be reached. */
@@ -41,7 +46,35 @@ struct harness {
     _Atomic uint64_t next, passed, failed;
     uint64_t last;                         /* behind the last seed */
     uint64_t running[JOBS_OF_HARNESS_MAX]; /* the seed of each job's process */
+    _Atomic uint64_t reached[HARNESS_NAMES_MAX];
 };
+
+/* Ended by NULL. */
+static const char *const *harness_names;
+static struct harness *harness_shared;
+
+static inline void harness_count(unsigned index, uint64_t count)
+{
+    if (harness_shared != NULL)
+        atomic_fetch_add(&harness_shared->reached[index], count);
+}
+
+/* What was never reached. */
+static inline unsigned harness_missed(const struct harness *harness)
+{
+    unsigned missed = 0;
+
+    for (unsigned i = 0; harness_names != NULL && harness_names[i] != NULL; i++) {
+        uint64_t count = atomic_load(&harness->reached[i]);
+
+        if (getenv("SIM_VERBOSE") != NULL)
+            printf("%12llu %s\n", (unsigned long long)count, harness_names[i]);
+        else if (count == 0)
+            printf("never happened: %s\n", harness_names[i]);
+        missed += count == 0;
+    }
+    return missed;
+}
 
 static inline void harness_run_one(simulation *run, uint64_t seed)
 {
@@ -115,6 +148,7 @@ static inline int harness_main(int argc, char **argv, simulation *run, uint64_t 
     struct harness *harness =
         mmap(NULL, sizeof(*harness), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     uint64_t first = 1, failed;
+    unsigned missed = 0;
 
     if (argc == 2 && argv[1][0] != '\0') {
         uint64_t seed = strtoull(argv[1], NULL, 10);
@@ -129,6 +163,7 @@ static inline int harness_main(int argc, char **argv, simulation *run, uint64_t 
         count = strtoull(argv[2], NULL, 10);
     }
     assert(harness != MAP_FAILED);
+    harness_shared = harness;
     jobs = jobs < 1 ? 1 : jobs > JOBS_OF_HARNESS_MAX ? JOBS_OF_HARNESS_MAX : jobs;
     atomic_init(&harness->next, first);
     harness->last = first + count;
@@ -141,9 +176,11 @@ static inline int harness_main(int argc, char **argv, simulation *run, uint64_t 
     while (wait(NULL) > 0)
         ;
     failed = atomic_load(&harness->failed);
+    if (failed == 0 && count >= HARNESS_REACH_SEEDS)
+        missed = harness_missed(harness);
     printf("%llu passed, %llu failed\n", (unsigned long long)atomic_load(&harness->passed),
            (unsigned long long)failed);
-    return failed > 0 || atomic_load(&harness->passed) != count;
+    return failed > 0 || missed > 0 || atomic_load(&harness->passed) != count;
 }
 
 #endif

@@ -45,7 +45,9 @@ enum {
     JOBS_MAX = 128,
     QUESTIONS_MAX = 64,
     VISITS_MAX = 64,
-    TLS_SEEDS = 7, /* one in so many has TLS */
+    TLS_SEEDS = 7,     /* one in so many has TLS */
+    SHARING_SEEDS = 5, /* two in so many have no sharing */
+    USERS_FEW = 12,
     SEEDS = 10000,
 };
 
@@ -197,6 +199,13 @@ static void draw_tls(struct snapshot *made, bool is_whole)
         made->settings.client_login_timeout_us = 5 * US_PER_MS + sim_below(world.sim, 50000);
 }
 
+static const char *draw_sharing(void)
+{
+    static const char *const settings[] = {"off", "auto", "auto", "1", "1", "1", "2", "5"};
+
+    return world.has_sharing ? settings[sim_below(world.sim, COUNT_OF(settings))] : "off";
+}
+
 static struct snapshot *make_snapshot(bool is_whole)
 {
     static const char *const modes[] = {"transaction", "transaction", "session", "statement"};
@@ -259,7 +268,8 @@ static struct snapshot *make_snapshot(bool is_whole)
              "pool_shards = %u\n"
              "server_connect_parallel = %s\n"
              "cache_unnamed_statements = %u\n"
-             "heal_statements = %u\n",
+             "heal_statements = %u\n"
+             "server_sharing = %s\n",
              1 + (unsigned)sim_below(sim, 5), (unsigned)sim_below(sim, 3),
              pick(" connect_query='select 1'", ""), is_whole || !happens(6) ? "" : "; ",
              hosts[sim_below(sim, COUNT_OF(hosts))], pick(" max_db_connections=2", ""),
@@ -277,7 +287,7 @@ static struct snapshot *make_snapshot(bool is_whole)
              pick("4", "0"), pick("0.05", "10"), world.prepared_max, pick("1", "15"),
              pick("0", "0.01"), pick("0.1", "0"), is_whole ? "0" : pick("0.02", "0"),
              happens(4) ? 0 : 1 + (unsigned)sim_below(sim, WORKERS_SIM_MAX), pick("1", "10"),
-             world.caches_unnamed, world.heals);
+             world.caches_unnamed, world.heals, draw_sharing());
     made = snapshot_load_through(open_config, NULL, "pgsplice.ini", NULL, say, NULL);
     assert(made != NULL);
     if (world.has_tls)
@@ -732,10 +742,12 @@ static unsigned check_servers(const struct pool *pool)
         {SERVER_IDLE, SERVER_IDLE},         {SERVER_ACTIVE, SERVER_PREPARING},
         {SERVER_TESTED, SERVER_TESTED},     {SERVER_LOGIN, SERVER_LOGIN},
         {SERVER_CANCELED, SERVER_CANCELED}, {SERVER_LENDING, SERVER_LENDING},
+        {SERVER_SHARED, SERVER_SHARED},
     };
     const struct list *lists[] = {&pool->idle_servers,     &pool->active_servers,
                                   &pool->tested_servers,   &pool->login_servers,
-                                  &pool->canceled_servers, &pool->lending_servers};
+                                  &pool->canceled_servers, &pool->lending_servers,
+                                  &pool->sharing.servers};
     unsigned count = 0;
 
     for (size_t i = 0; i < COUNT_OF(lists); i++)
@@ -770,8 +782,83 @@ static unsigned check_servers(const struct pool *pool)
             count++;
         }
     must(count == pool->server_count);
+    must(list_length(&pool->sharing.servers) == pool->sharing.server_count);
     must(list_length(&pool->idle_servers) == pool->idle_count);
     return count;
+}
+
+/* The queue of a shared server. Returns how many of it are known to belong to a client. */
+static unsigned check_queue(const struct server *server)
+{
+    const struct shared *before = NULL;
+    unsigned count = 0, owned = 0;
+    bool only_sets = true;
+
+    must(!list_is_empty(&server->shared));
+    must(server->client == NULL);
+    must(server->replication == REPLICATION_NONE);
+    list_for_each(link, &server->shared)
+    {
+        const struct shared *shared = OWNER_OF(link, struct shared, link);
+        const struct client *client = shared->client;
+
+        must(shared->server == server);
+        must((shared->since_us != 0) == (before == NULL));
+        must(!shared->has_begun || before == NULL);
+        if (shared->kind == SHARED_SET)
+            must(client == NULL);
+        if (client != NULL) {
+            must(client->shared == shared);
+            must(client->state == CLIENT_SHARED);
+            must(client->server == NULL);
+            must(client->pool == server->pool);
+            must(shared->bytes != NULL);
+            owned++;
+        }
+        /* Nobody was queued behind what is alone, or of which nothing is known. */
+        only_sets = only_sets && (before == NULL || before->kind == SHARED_SET);
+        must(only_sets || !shared->is_alone);
+        must(before == NULL || before->is_followed || before->kind == SHARED_SET);
+        /* Whoever might be hit by a neighbour's signal has got nothing. */
+        must(!shared->may_be_hit || before != NULL || !shared->has_begun ||
+             shared->phase == PHASE_COMPLETE || !shared->collects);
+        before = shared;
+        count++;
+    }
+    must(count == server->shared_count);
+    return owned;
+}
+
+static void check_sharing(const struct pool *pool)
+{
+    const struct sharing *sharing = &pool->sharing;
+    unsigned queued = 0, waiting = 0, owned = 0, clients = 0;
+
+    list_for_each(link, &sharing->servers)
+    {
+        const struct server *server = OWNER_OF(link, struct server, link);
+
+        owned += check_queue(server);
+        queued += server->shared_count;
+    }
+    must(queued == sharing->queued_count);
+    list_for_each(link, &pool->waiting_clients)
+    {
+        const struct client *client = OWNER_OF(link, struct client, link);
+
+        if (client->shared == NULL)
+            continue;
+        must(client->shared->client == client);
+        must(client->shared->server == NULL);
+        must(!client->shared->has_begun);
+        waiting++;
+    }
+    must(waiting == sharing->waiting_count);
+    list_for_each(link, &pool->active_clients) clients +=
+        OWNER_OF(link, struct client, link)->state == CLIENT_SHARED;
+    must(clients == owned);
+    must(sharing->stats.joined_count <= sharing->stats.depth_sum);
+    must(sharing->stats.depth_max <= sharing->stats.depth_sum);
 }
 
 /* Who has no welcome yet and has asked for replication, with a server that is logging in or without. */
@@ -868,13 +955,15 @@ static void check_core(const struct core *core)
             replication_first_waiter(pool) != NULL)
             must(pool->idle_count == 0);
         check_replication(pool);
+        check_sharing(pool);
         /* What waits is asked for, elsewhere too. */
         if (!pool_is_stopped(pool) && !pool->is_retired && shard_has_siblings(pool->set) &&
             pool->waiting_count > pool->tested_count)
             must(pool->asked_count >= pool->waiting_count - pool->tested_count ||
                  atomic_load(&pool->shard->is_poked)); /* by one that has only just come */
         must(atomic_load(&pool->shard->wanted) <= (int)pool->asked_count);
-        must(atomic_load(&pool->shard->wanted) <= (int)pool->waiting_count);
+        must(atomic_load(&pool->shard->wanted) <=
+             (int)MAX(pool->waiting_count, (unsigned)pool->sharing.wants_server));
         must(atomic_load(&pool->shard->idle_count) == pool->idle_count || worker_count == 1);
         must(atomic_load(&pool->shard->server_count) == pool->server_count);
     }
@@ -1177,6 +1266,7 @@ static void check_home(void)
         must(core->servers.used_count == 0);
         must(core->server_logins.used_count == 0);
         must(core->cancels.used_count == 0);
+        must(core->shared.used_count == 0);
         must(names_are_home(core));
         must(core->loop.spans.used_count == 0);
         must(core->loop.tls.used_count == 0);
@@ -1229,6 +1319,24 @@ static void give_random(void *out, size_t bytes)
         *at++ = (uint8_t)sim_random(world.sim);
 }
 
+/* In most of the chaos nothing is answered in a time that others may wait for: so the cores believe that it
+ * is, again and again. */
+static void teach(struct core *core)
+{
+    list_for_each(link, &core->pool_list)
+    {
+        struct pool *pool = OWNER_OF(link, struct pool, link);
+
+        if (pool->sharing.times == NULL || !happens(4))
+            continue;
+        for (size_t i = 0; i < COUNT_OF(pool->sharing.times->slots); i++)
+            if (pool->sharing.times->slots[i].hash != 0)
+                for (unsigned k = 0; k < 8; k++)
+                    statement_times_note(&pool->sharing.times->slots[i],
+                                         20 + sim_below(world.sim, 20), true, true);
+    }
+}
+
 static void member_step(struct member *member)
 {
     struct worker *worker = &member->worker;
@@ -1258,6 +1366,8 @@ static void member_step(struct member *member)
     check_core(&worker->core);
     check_limits();
     check_lending(&worker->core);
+    if (world.teaches)
+        teach(&worker->core);
 }
 
 static void members_step(void)
@@ -1425,7 +1535,9 @@ static bool control_is_idle(void)
 
     for (unsigned i = 0; i < job_count; i++)
         handshakes += jobs[i].job->kind == JOB_TLS_ACCEPT || jobs[i].job->kind == JOB_TLS_CONNECT;
-    return request_count == 0 && visit_count == 0 && job_count == handshakes &&
+    /* With so many clients there are always passwords, too. */
+    return request_count == 0 && visit_count == 0 &&
+           (world.has_sharing || job_count == handshakes) &&
            atomic_load(&control_mailbox.last) == NULL;
 }
 
@@ -1451,6 +1563,12 @@ static void explain(void)
         {
             const struct pool *pool = OWNER_OF(link, struct pool, link);
 
+            if (pool->sharing.server_count + pool->sharing.waiting_count > 0)
+                fprintf(stderr,
+                        "  pool %s/%s shares %u servers (limit %u, on %d), %u queued, %u waiting\n",
+                        pool->database_name, pool->user_name, pool->sharing.server_count,
+                        pool->sharing.policy.limit, pool->sharing.is_on,
+                        pool->sharing.queued_count, pool->sharing.waiting_count);
             fprintf(
                 stderr,
                 "  pool %s/%s: %u servers, %u idle, %u login, %u tested; %u clients, %u "
@@ -1467,9 +1585,11 @@ static void explain(void)
             if (server->state == SERVER_FREE || server->state >= SERVER_STATES)
                 continue;
             fprintf(stderr,
-                    "  server %u: state %d, status %c, client %d, runs %u (kind %u x %u), copy in "
+                    "  server %u: state %d, shared %u, closed %d, status %c, client %d, runs %u "
+                    "(kind %u x %u), copy in "
                     "%d, queued %u, receive %d, wanted %d, body left %u\n",
-                    index, server->state, server->status, server->client != NULL,
+                    index, server->state, server->shared_count, server->is_queue_closed,
+                    server->status, server->client != NULL,
                     server->exchange.run_count, server->exchange.runs[0].kind,
                     server->exchange.runs[0].count, server->exchange.in_copy_in,
                     server->conn.out.bytes, server->conn.receive_op.started,
@@ -1521,6 +1641,12 @@ static void begin(uint64_t seed)
     fixed_mode = happens(2) ? modes[sim_below(world.sim, COUNT_OF(modes))] : NULL;
     world.is_session_mode = fixed_mode != NULL && strcmp(fixed_mode, "session") == 0;
     world.has_replication = seed % 3 == 0; /* not drawn: what other seeds have found stays found */
+    world.has_sharing = seed % SHARING_SEEDS < SHARING_SEEDS - 2; /* not drawn, likewise */
+    if (world.has_sharing) {
+        world.teaches = !happens(3);
+        world.is_alike = happens(2);
+        world.is_sleepy = world.is_sleepy || happens(3);
+    }
     world.is_shared_mode = fixed_mode != NULL && !world.is_session_mode;
     world.prepared_max = prepared_max[sim_below(world.sim, COUNT_OF(prepared_max))];
     world.is_tracked = world.is_shared_mode && world.prepared_max > 0;
@@ -1545,6 +1671,8 @@ static void begin(uint64_t seed)
     memset(passings, 0, sizeof(passings));
     limits = (struct limits){0};
     worker_count = 1 + (unsigned)sim_below(world.sim, WORKERS_SIM_MAX);
+    if (world.has_sharing && happens(2)) /* so that clients meet */
+        worker_count = 1;
     job_count = visit_count = question_count = 0;
     addresses_of_name = 3;
     names_fail = true;
@@ -1571,7 +1699,8 @@ static void begin(uint64_t seed)
     start_workers(256u << sim_below(world.sim, 6), 16u << sim_below(world.sim, 4));
     sessions_begin();
     strays_begin();
-    users_begin(1 + (unsigned)sim_below(world.sim, USERS_MAX));
+    users_begin(world.has_sharing ? 4 + (unsigned)sim_below(world.sim, USERS_MAX - 3)
+                                  : 1 + (unsigned)sim_below(world.sim, USERS_FEW));
     world_log("seed %llu: %u workers, auth %s\n%s", (unsigned long long)seed, worker_count,
               auth_type, config_text);
 }
@@ -1637,6 +1766,92 @@ static void shut_down(void)
     request_command(request);
 }
 
+/* What the seeds together have to reach. */
+enum {
+    REACH_SHARED,
+    REACH_JOINED,
+    REACH_DEEP,
+    REACH_LOST,
+    REACH_CANCELED,
+    REACH_ALONE,
+    REACH_MOVED,
+    REACH_SET,
+    REACH_IN_FLIGHT,
+    REACH_SET_BETWEEN,
+    REACH_QUEUE_CANCELED,
+    REACH_SIGNAL_LATE,
+    REACH_SIGNAL_NEIGHBOUR,
+    REACH_REFUSED,
+    REACH_APART = REACH_REFUSED + REFUSED_KINDS,
+    REACHES = REACH_APART + APART_KINDS,
+};
+
+static const char *const reach_names[REACHES + 1] = {
+    [REACH_SHARED] = "exchanges that share",
+    [REACH_JOINED] = "behind others",
+    [REACH_DEEP] = "behind five or more",
+    [REACH_LOST] = "asked again, their server was lost",
+    [REACH_CANCELED] = "asked again, hit by a neighbour's cancel request",
+    [REACH_ALONE] = "asked again in the ordinary way",
+    [REACH_MOVED] = "asked again, what was in front took long",
+    [REACH_SET] = "SET queued between exchanges",
+    [REACH_IN_FLIGHT] = "PostgreSQL got them while others' were not answered",
+    [REACH_SET_BETWEEN] = "the same of SET",
+    [REACH_QUEUE_CANCELED] = "cancelled in the queue",
+    [REACH_SIGNAL_LATE] = "cancel requests that arrived after their connection had ended",
+    [REACH_SIGNAL_NEIGHBOUR] = "cancel requests that hit somebody else",
+    [REACH_REFUSED + REFUSED_PIECES] = "refused: pieces",
+    [REACH_REFUSED + REFUSED_NO_READ] = "refused: no read",
+    [REACH_REFUSED + REFUSED_KEYWORD] = "refused: keyword",
+    [REACH_REFUSED + REFUSED_FUNCTION] = "refused: function",
+    [REACH_REFUSED + REFUSED_SEVERAL] = "refused: several",
+    [REACH_REFUSED + REFUSED_DOUBT] = "refused: doubt",
+    [REACH_REFUSED + REFUSED_BATCH] = "refused: batch",
+    [REACH_REFUSED + REFUSED_STATEMENT] = "refused: statement",
+    [REACH_REFUSED + REFUSED_CLIENT] = "refused: client",
+    [REACH_APART + APART_UNKNOWN] = "apart: unknown",
+    [REACH_APART + APART_SLOW] = "apart: slow",
+    [REACH_APART + APART_ERRATIC] = "apart: erratic",
+    [REACH_APART + APART_RUNS_LONG] = "apart: runs long",
+    [REACH_APART + APART_DEPTH] = "apart: depth",
+    [REACH_APART + APART_PARAMETERS] = "apart: parameters",
+    [REACH_APART + APART_NEEDED] = "apart: needed",
+};
+
+static void count_reached(void)
+{
+    for (unsigned i = 0; i < worker_count; i++)
+        list_for_each(link, &members[i].worker.core.pool_list)
+        {
+            const struct pool *pool = OWNER_OF(link, struct pool, link);
+            const struct sharing_stats *stats = &pool->sharing.stats;
+
+            must(world.has_sharing || stats->shared_count == 0);
+            must(pool->sharing.server_count == 0);
+            must(pool->sharing.waiting_count == 0);
+            must(stats->joined_count <= stats->shared_count + stats->again_lost +
+                                            stats->again_canceled + stats->again_alone +
+                                            stats->again_moved);
+            harness_count(REACH_SHARED, stats->shared_count);
+            harness_count(REACH_JOINED, stats->joined_count);
+            harness_count(REACH_DEEP, stats->depth_max >= 5);
+            harness_count(REACH_LOST, stats->again_lost);
+            harness_count(REACH_CANCELED, stats->again_canceled);
+            harness_count(REACH_ALONE, stats->again_alone);
+            harness_count(REACH_MOVED, stats->again_moved);
+            harness_count(REACH_SET, stats->set_count);
+            for (unsigned k = 0; k < REFUSED_KINDS; k++)
+                harness_count(REACH_REFUSED + k, stats->refused[k]);
+            for (unsigned k = 0; k < APART_KINDS; k++)
+                harness_count(REACH_APART + k, stats->apart[k]);
+        }
+    harness_count(REACH_IN_FLIGHT, world.joined);
+    harness_count(REACH_SET_BETWEEN, world.sets_between);
+    harness_count(REACH_QUEUE_CANCELED, world.cancelled_in_queue);
+    harness_count(REACH_SIGNAL_LATE, world.late_signals);
+    harness_count(REACH_SIGNAL_NEIGHBOUR, world.stray_signals);
+}
+
 static void end(void)
 {
     if (!world.is_shut_down)
@@ -1669,6 +1884,8 @@ static uint64_t run(uint64_t seed)
 
     begin(seed);
     round_us = happens(4) ? 50000 : 300;
+    if (world.has_sharing && !happens(4)) /* else nothing is short */
+        round_us = 60u << sim_below(world.sim, 4);
     world.is_chaos = true;
     world.order_cancel = order_cancel;
     for (unsigned round = 0; round < CHAOS_ROUNDS; round++) {
@@ -1687,6 +1904,7 @@ static uint64_t run(uint64_t seed)
     run_until(all_is_done, 20, "not all clients come to their end");
     run_until(letters_are_read, 20, "letters are not read");
     check_welcomes();
+    count_reached();
     end();
     sim_note(world.sim, world.answers);
     trace = sim_trace(world.sim);
@@ -1706,5 +1924,6 @@ static uint64_t run(uint64_t seed)
 
 int main(int argc, char **argv)
 {
+    harness_names = reach_names;
     return harness_main(argc, argv, run, SEEDS);
 }

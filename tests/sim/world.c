@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 enum { SERVER_SCRAM_ITERATIONS = 2, ERROR_BYTES_MAX = 256, ALPHABET = 26 };
 
@@ -125,6 +126,112 @@ void put_authentication(struct heap *heap, uint32_t code, const void *data, size
 
 /* ---- questions and answers ---- */
 
+/* Classes differ in what is no literal. Some have bytes that a doubt may be about: a backslash, UTF-8. */
+static const char *const shares[] = {
+    "SELECT 'Q %u %u %u %u%s' AS rows",
+    "select 'Q %u %u %u %u%s' as rows ; ",
+    "SELECT lower('Q %u %u %u %u%s') AS rows",
+    "SELECT 'Q %u %u %u %u%s' AS rows -- \\ \xc3\xa9",
+    "SELECT '\xc3\xa9' AS more, 'Q %u %u %u %u%s' AS rows",
+    "SELECT '\\' AS more, 'Q %u %u %u %u%s' AS rows",
+    "VALUES ('Q %u %u %u %u%s')",
+};
+/* Of which some sleep, or most. */
+static const char *const shares_mixed[] = {
+    "SELECT 'Q %u %u %u %u%s' AS mixed",
+    "WITH w AS (SELECT 'Q %u %u %u %u%s' AS c) SELECT c FROM w"};
+static const char shares_slow[] = "SELECT 'Q %u %u %u %u%s' AS slow";
+static const char *const nearly[] = {
+    "SELECT 'Q %u %u %u %u%s' AS rows FOR UPDATE",
+    "SELECT 'Q %u %u %u %u%s' AS rows; SELECT 1",
+    "SELECT pg_backend_pid(), 'Q %u %u %u %u%s' AS rows",
+    "SELECT 'Q %u %u %u %u%s' AS rows INTO somewhere",
+    "WITH w AS (INSERT INTO t VALUES (1)) SELECT 'Q %u %u %u %u%s' AS rows",
+    "EXPLAIN SELECT 'Q %u %u %u %u%s' AS rows",
+    "SELECT mine('Q %u %u %u %u%s')",
+};
+
+static const char *question_format(const struct asked *asked)
+{
+    bool sleeps = asked->kind == KIND_SLEEP || asked->kind == KIND_ROWS_SLEEP;
+
+    switch (asked->form) {
+    case FORM_SHARES:
+        if (asked->arg % 9 == (sleeps ? 0 : 1))
+            return shares_mixed[asked->arg / 9 % COUNT_OF(shares_mixed)];
+        return sleeps && asked->arg % 13 > 0 ? shares_slow
+                                             : shares[asked->arg / 9 % COUNT_OF(shares)];
+    case FORM_NEARLY:
+        return nearly[asked->arg / 9 % COUNT_OF(nearly)];
+    default:
+        return "Q %u %u %u %u%s";
+    }
+}
+
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+size_t make_question(char text[QUESTION_BYTES_MAX], const struct asked *asked)
+{
+    char padding[QUESTION_BYTES_MAX] = "";
+
+    if (question_is_long(asked->arg)) {
+        size_t bytes = asked->arg % 6000;
+
+        padding[0] = ' ';
+        memset(padding + 1, '-', bytes);
+        padding[1 + bytes] = '\0';
+    }
+    return (size_t)snprintf(text, QUESTION_BYTES_MAX, question_format(asked), asked->owner,
+                            asked->number, asked->kind, asked->arg, padding) +
+           1;
+}
+#pragma GCC diagnostic pop
+
+bool read_question(const char *text, struct asked *asked)
+{
+    const char *at = strncmp(text, "Q ", 2) == 0 ? text : strstr(text, "'Q ");
+    char wanted[QUESTION_BYTES_MAX];
+
+    if (at == NULL)
+        return false;
+    assert(sscanf(at + (at != text), "Q %u %u %u %u", &asked->owner, &asked->number, &asked->kind,
+                  &asked->arg) == 4);
+    asked->form = at == text ? FORM_PLAIN : FORM_SHARES;
+    do {
+        (void)make_question(wanted, asked);
+        if (strcmp(wanted, text) == 0)
+            return true;
+    } while (++asked->form < FORMS);
+    never("a question that nobody has asked");
+}
+
+/* ---- parameters ---- */
+
+const char *const world_param_names[WORLD_PARAMS] = {
+    "application_name", "client_encoding", "DateStyle", "TimeZone", "standard_conforming_strings"};
+const char *const world_param_values[WORLD_PARAMS][PARAM_VALUES] = {
+    {"app0", "app1", "app2"},
+    {"UTF8", "LATIN1", "SJIS"},
+    {"ISO, MDY", "German, DMY", "SQL, DMY"},
+    {"UTC", "Europe/Berlin", "Asia/Tokyo"},
+    {"on", "off", "on"},
+};
+
+unsigned find_world_param(const char *name)
+{
+    unsigned param = 0;
+
+    while (param < WORLD_PARAMS && strcasecmp(world_param_names[param], name) != 0)
+        param++;
+    return param;
+}
+
+void make_params_text(char text[PARAMS_TEXT_BYTES_MAX], const world_params values)
+{
+    snprintf(text, PARAMS_TEXT_BYTES_MAX, "%s|%s|%s|%s|%s", values[PARAM_NAME],
+             values[PARAM_ENCODING], values[PARAM_DATE], values[PARAM_ZONE], values[PARAM_STRINGS]);
+}
+
 unsigned row_count(unsigned arg)
 {
     return arg % 8;
@@ -138,11 +245,11 @@ unsigned row_bytes(unsigned arg)
 static char filler[ROW_BYTES_MAX + ALPHABET];
 
 size_t make_row(char text[ROW_BYTES_MAX], const struct question *question, unsigned row,
-                const char *name, unsigned bytes)
+                const char *params, unsigned bytes)
 {
     size_t at =
         (size_t)snprintf(text, ROW_TEXT_BYTES_MAX, "A %u %u %u %u %u [%s] ", question->owner,
-                         question->number, question->statement, question->version, row, name);
+                         question->number, question->statement, question->version, row, params);
     unsigned letter = (question->owner * 7 + question->number * 5 + row * 3) % ALPHABET;
 
     if (at < bytes) {
@@ -157,8 +264,9 @@ size_t make_row(char text[ROW_BYTES_MAX], const struct question *question, unsig
 enum {
     CLASSES = 6, /* of texts: one is not a query */
     CLASS_CALL = 5,
-    QUOTED = 5, /* with a literal in quotes, which some look at more closely */
-    LONG = 7,   /* more than a receive buffer */
+    QUOTED = 5,         /* with a literal in quotes, which some look at more closely */
+    PREPARED_ALONE = 4, /* with sharing: calls a function that nobody knows */
+    LONG = 7,           /* more than a receive buffer */
     LONG_BYTES_MIN = 2000,
     LONG_BYTES_MORE = 5000,
 };
@@ -166,6 +274,14 @@ enum {
 static bool is_special(unsigned statement)
 {
     return statement > STATEMENT_SHARED_LAST && statement < STATEMENT_PRIVATE_FIRST;
+}
+
+bool statement_shares(unsigned statement)
+{
+    unsigned number = statement / 2;
+
+    return world.has_sharing && statement != STATEMENT_TEXT && !is_special(statement) &&
+           number % CLASSES != CLASS_CALL && number % PREPARED_ALONE != 0;
 }
 
 size_t make_statement(char text[STATEMENT_TEXT_BYTES_MAX], unsigned statement)
@@ -183,9 +299,10 @@ size_t make_statement(char text[STATEMENT_TEXT_BYTES_MAX], unsigned statement)
         make_statement_name(name, 0, statement - STATEMENT_DEALLOCATE_FIRST);
         bytes = (size_t)sprintf(text, "DEALLOCATE %s", name);
     } else {
-        const char *format = number % CLASSES == CLASS_CALL ? "CALL prepared(%u)"
-                             : number % QUOTED == 0         ? "SELECT prepared('%u')"
-                                                            : "SELECT prepared(%u)";
+        const char *format = statement_shares(statement)      ? "SELECT lower('%u') AS prepared"
+                             : number % CLASSES == CLASS_CALL ? "CALL prepared(%u)"
+                             : number % QUOTED == 0           ? "SELECT prepared('%u')"
+                                                              : "SELECT prepared(%u)";
 
         bytes = (size_t)snprintf(text, STATEMENT_TEXT_BYTES_MAX, format, number);
         if (number % LONG == 3) {

@@ -3,7 +3,8 @@
  * questions and answers.
  *
  * A question is the text `Q OWNER NUMBER KIND ARG` and padding: the owner is a number that each
- * connection of a client gets anew, the number counts its questions. Each answer names owner and
+ * connection of a client gets anew, the number counts its questions. It may stand in a SELECT that only
+ * reads, which makes it one that may share a server, or in one that nearly does (enum form). Each answer names owner and
  * number again and is made of other bytes, so that an answer that goes astray, comes twice, or
  * comes late is seen by whoever gets it. Both ends compute from ARG what the answer must be.
  *
@@ -25,7 +26,7 @@
 #include <netinet/in.h>
 
 enum {
-    ROW_TEXT_BYTES_MAX = 256, /* what make_row writes before the filler */
+    ROW_TEXT_BYTES_MAX = 320, /* what make_row writes before the filler */
     ROW_BYTES_MAX = 16384,
     STATEMENT_TEXT_BYTES_MAX = 8192,
     SERVER_ADDRESSES = 4,
@@ -68,7 +69,51 @@ enum kind {
     KIND_COPY_OUT,
     KIND_COPY_BOTH, /* replication only: rows and COPY data at the same time */
     KIND_MARK,      /* leaves something in the session that the next client must not find */
+    /* In runs with sharing only. */
+    KIND_SET,        /* a parameter that the pooler tracks: `arg` says which and to what */
+    KIND_BAD,        /* does not parse */
+    KIND_ROWS_ERROR, /* an error behind the rows */
+    KIND_ROWS_SLEEP, /* the end comes late */
 };
+
+/* How the question stands in a text. Which of several texts of a form it is follows from the question. */
+enum form {
+    FORM_PLAIN,  /* no SQL at all */
+    FORM_SHARES, /* a SELECT that only reads, of functions that everybody knows */
+    FORM_NEARLY, /* one that does a little more */
+    FORMS,
+};
+
+/* What stands in a text. */
+struct asked {
+    unsigned owner, number, kind, arg;
+    enum form form;
+};
+
+enum { QUESTION_BYTES_MAX = 8192 };
+/* With its closing zero; returns its length with it. */
+size_t make_question(char text[QUESTION_BYTES_MAX], const struct asked *asked);
+/* False: there is none in it. If there is, it must be one to the last byte. */
+bool read_question(const char *text, struct asked *asked);
+/* One of many is long. */
+static inline bool question_is_long(unsigned arg)
+{
+    return arg % 11 == 0;
+}
+
+/* ---- parameters that the pooler tracks ---- */
+
+enum { PARAM_NAME, PARAM_ENCODING, PARAM_DATE, PARAM_ZONE, PARAM_STRINGS, WORLD_PARAMS };
+enum { PARAM_BYTES_MAX = 32, PARAM_VALUES = 3 };
+extern const char *const world_param_names[WORLD_PARAMS];
+/* The first is PostgreSQL's own, but for PARAM_NAME. */
+extern const char *const world_param_values[WORLD_PARAMS][PARAM_VALUES];
+/* WORLD_PARAMS: it is none of them. */
+unsigned find_world_param(const char *name);
+/* What a session has, as its rows tell it: `NAME|ENCODING|...`. */
+enum { PARAMS_TEXT_BYTES_MAX = WORLD_PARAMS * PARAM_BYTES_MAX };
+typedef char world_params[WORLD_PARAMS][PARAM_BYTES_MAX];
+void make_params_text(char text[PARAMS_TEXT_BYTES_MAX], const world_params values);
 
 /* KIND_SLEEP after the chaos: so long that a cancel request always comes before its end, and less
  * than any query_timeout. The other sleeps are over at once. */
@@ -83,9 +128,9 @@ struct question {
     unsigned version;   /* of the schema, when that was prepared */
 };
 
-/* `A OWNER NUMBER STATEMENT VERSION ROW [NAME] ` and filler up to `bytes`; returns the length. */
+/* `A OWNER NUMBER STATEMENT VERSION ROW [PARAMS] ` and filler up to `bytes`; returns the length. */
 size_t make_row(char text[ROW_BYTES_MAX], const struct question *question, unsigned row,
-                const char *name, unsigned bytes);
+                const char *params, unsigned bytes);
 
 /* ---- prepared statements ---- */
 
@@ -110,6 +155,8 @@ size_t make_statement(char text[STATEMENT_TEXT_BYTES_MAX], unsigned statement);
 /* The statement of a text and its number of parameter types. It must be one to the last byte. */
 unsigned read_statement(const char *text, unsigned type_count);
 bool statement_returns_rows(unsigned statement);
+/* Its text is one that may share. */
+bool statement_shares(unsigned statement);
 /* The body of the RowDescription of a statement that was prepared under this version of the schema: each version
  * changes either the name of the column or its type. The table has no meaning. Returns its length. */
 enum { DESCRIPTION_BYTES_MAX = 64 };
@@ -149,7 +196,7 @@ struct owner {
     uint8_t database, login;
     bool is_replication; /* has a session of its own, as long as it lives */
 };
-enum { OWNERS_MAX = 4096 };
+enum { OWNERS_MAX = 16384 };
 
 /* How one end demands a password. */
 enum demand { DEMAND_NOTHING, DEMAND_PLAIN, DEMAND_MD5, DEMAND_SCRAM };
@@ -174,6 +221,9 @@ struct world {
      * where that is a named statement. */
     bool avoids_known;
     bool is_session_mode; /* of all pools, for the whole run: a session is reset between clients */
+    bool has_sharing;     /* questions in SELECTs, and servers that are shared */
+    bool teaches;         /* statements are taken to be short, though they may not be */
+    bool is_alike;        /* few parameters differ */
     bool is_shut_down;    /* all must leave */
     bool has_replication; /* some clients ask for it */
     bool is_handed_over;  /* another process listens now: who was accepted before must be served */
@@ -215,6 +265,10 @@ struct world {
     bool changes_peer_id;          /* RELOADs do: what was ours once need not be */
     unsigned long long strays_arrived;
     unsigned long long parses, binds, bind_errors, stale_errors, healed;
+    /* PostgreSQL got them while others' were not answered. */
+    unsigned long long joined, sets_between;
+    unsigned long long cancelled_in_queue, late_signals, stray_signals;
+    bool has_cancelled[OWNERS_MAX];
 };
 
 extern struct world world;

@@ -6,6 +6,7 @@
 #include "wire/message.h"
 
 #include <arpa/inet.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,7 +15,8 @@ enum {
     SESSIONS_MAX = 256,
     CANCEL_CODE = 80877102,
     SSL_REQUEST_CODE = 80877103,
-    STATEMENT_BYTES_MAX = 8192,
+    STATEMENT_BYTES_MAX = QUESTION_BYTES_MAX,
+    UNITS_MAX = 1024,
     OUTPUT_BYTES = 8192, /* PostgreSQL's buffer: what is full is sent */
     OID_FIRST = 1000,    /* + the statement: the type of its parameter, for Describe */
 };
@@ -26,6 +28,26 @@ struct prepared {
     unsigned statement;
     unsigned schema_version; /* when it was prepared */
     char *text;              /* where it is the question itself; else NULL */
+};
+
+/* What a unit is, and whose: owners are numbers above 0. */
+enum { UNIT_ANYBODYS = 0, UNIT_LOOKUP = -1, UNIT_SET = -2, UNIT_POOLERS = -3 };
+
+/* A Query, or a batch up to its Sync, from its first byte on (see units_arrive). */
+struct unit {
+    uint64_t begin, end; /* in what has arrived; `end` 0: not all of it has */
+    uint64_t oldest;     /* unit that was not answered when its first byte came; itself: all were */
+    uint64_t answer_end; /* in what was put; 0: not known yet */
+    int owner;
+    bool shares; /* it is whole, reads only, and opens nothing: known when it was run */
+};
+
+/* The batch that is being run. */
+struct batch_shape {
+    unsigned binds, executes;
+    bool parses_text, text_shares; /* of the unnamed statement */
+    bool statement_shares, is_odd;
+    unsigned refused; /* the question whose Bind was refused, though its statement is there */
 };
 
 /* A backend. */
@@ -49,7 +71,7 @@ struct session {
     enum login_step login_step;
     char status;
     char user[32], database[32];
-    char application_name[32], first_application_name[32];
+    world_params params, first_params;
     uint8_t key[8];
     uint8_t md5_salt[MD5_SALT_BYTES];
     struct scram_server scram;
@@ -70,6 +92,17 @@ struct session {
     unsigned sleep_owner, sleep_number, sleep_statement, sleep_version;
     bool sleep_is_extended;
     uint64_t wakes_us, slow_until_us;
+    /* Exchanges that are in flight together. Those before `unit_first` are run, and may be answered. */
+    struct unit units[UNITS_MAX];
+    uint64_t unit_first, unit_next;
+    uint64_t arrived, scanned, written;
+    bool unit_is_open;
+    struct batch_shape batch;
+    bool portal_is_lookup;
+    unsigned portal_owner;
+    unsigned portal_limit;
+    /* A signal that comes when the connection that brought it has gone; it hits what had arrived by then. */
+    uint64_t signal_us, signal_end;
 };
 
 static struct session *sessions[SESSIONS_MAX];
@@ -103,14 +136,179 @@ static void put_complete(struct session *session, const struct question *questio
 }
 
 static void put_rows(struct session *session, char type, const struct question *question,
-                     unsigned arg)
+                     unsigned arg, unsigned limit)
 {
-    char text[ROW_BYTES_MAX];
+    char text[ROW_BYTES_MAX], params[PARAMS_TEXT_BYTES_MAX];
 
-    for (unsigned row = 0; row < row_count(arg); row++)
+    make_params_text(params, session->params);
+    for (unsigned row = 0; row < MIN(row_count(arg), limit); row++)
         put_message(&session->out, type, text,
-                    make_row(text, question, row, session->application_name, row_bytes(arg)));
+                    make_row(text, question, row, params, row_bytes(arg)));
 }
+
+/* ---- exchanges that are in flight together ---- */
+
+/* What arrives is a row of units: a Query, or a batch up to its Sync. PostgreSQL reads the next one when the one
+ * before is answered; but the pooler may have sent it before it had that answer. Then the two may only be two
+ * owners' if each is whole, only reads, and opens nothing. That is checked here, by what arrived when, and
+ * by the world's own knowledge of its texts. */
+
+static struct unit *unit_at(struct session *session, uint64_t index)
+{
+    return &session->units[index % UNITS_MAX];
+}
+
+static bool unit_is_in_flight(struct session *session, uint64_t index)
+{
+    return index >= session->unit_first || unit_at(session, index)->answer_end > session->written;
+}
+
+static void unit_begins(struct session *session)
+{
+    uint64_t index = session->unit_next++;
+    struct unit *unit = unit_at(session, index);
+
+    assert(session->unit_next - session->unit_first < UNITS_MAX / 2);
+    *unit = (struct unit){.begin = session->scanned, .oldest = index};
+    while (unit->oldest > 0 && index - unit->oldest < UNITS_MAX / 2 &&
+           unit_is_in_flight(session, unit->oldest - 1))
+        unit->oldest--;
+    session->unit_is_open = true;
+}
+
+/* Of what has arrived; nothing of it need be run. */
+static void units_arrive(struct session *session)
+{
+    uint64_t consumed = session->arrived - heap_bytes(&session->in);
+
+    if (!session->is_started || session->login_step != LOGIN_NOTHING)
+        session->scanned = session->arrived;
+    while (session->scanned < session->arrived) {
+        const uint8_t *at = session->in.data + session->in.begin + (session->scanned - consumed);
+        uint64_t bytes = session->arrived - session->scanned;
+
+        if (!session->unit_is_open && strchr("QPBDECHS", (char)*at) != NULL)
+            unit_begins(session);
+        if (bytes < 5 || bytes < 1 + bytes_get_u32(at + 1))
+            return;
+        session->scanned += 1 + bytes_get_u32(at + 1);
+        if (session->unit_is_open && (*at == 'Q' || *at == 'S')) {
+            unit_at(session, session->unit_next - 1)->end = session->scanned;
+            session->unit_is_open = false;
+        }
+    }
+}
+
+/* Whose is the unit of the message that is run now? */
+static void unit_is_of(struct session *session, int owner)
+{
+    struct unit *unit = unit_at(session, session->unit_first);
+
+    if (session->unit_first == session->unit_next)
+        return; /* of COPY */
+    if (unit->owner == UNIT_ANYBODYS)
+        unit->owner = owner;
+    assert(unit->owner == owner);
+}
+
+static void check_unit(struct session *session, uint64_t index)
+{
+    const struct unit *unit = unit_at(session, index);
+    bool joins = false;
+
+    for (uint64_t other = unit->oldest; other < index; other++) {
+        const struct unit *before = unit_at(session, other);
+
+        if (unit->owner == before->owner || unit->owner == UNIT_ANYBODYS ||
+            before->owner == UNIT_ANYBODYS)
+            continue;
+        assert(unit->owner != UNIT_LOOKUP && before->owner != UNIT_LOOKUP);
+        assert(unit->owner != UNIT_POOLERS && before->owner != UNIT_POOLERS);
+        assert(unit->shares || unit->owner == UNIT_SET);
+        assert(before->shares || before->owner == UNIT_SET);
+        assert(!session->is_replication);
+        assert(world.has_sharing && !world.is_session_mode);
+        joins = joins || before->owner > 0;
+    }
+    world.joined += joins && unit->owner > 0;
+    world.sets_between += joins && unit->owner == UNIT_SET;
+}
+
+/* Those that are run are over. */
+static void units_run(struct session *session)
+{
+    uint64_t consumed = session->arrived - heap_bytes(&session->in);
+
+    while (session->unit_first < session->unit_next && !session->is_asleep && !session->in_copy) {
+        struct unit *unit = unit_at(session, session->unit_first);
+
+        if (unit->end == 0 || unit->end > consumed)
+            break;
+        unit->answer_end = session->written + heap_bytes(&session->out);
+        check_unit(session, session->unit_first++);
+    }
+}
+
+static struct prepared *find_prepared(struct session *session, const char *name);
+
+static bool text_shares(const char *text)
+{
+    struct asked asked;
+
+    return read_question(text, &asked) && asked.form == FORM_SHARES;
+}
+
+/* A message of a batch, whether it is run or skipped. */
+static void look_at_batch(struct session *session, char type, const uint8_t *body, size_t bytes)
+{
+    struct batch_shape *batch = &session->batch;
+    const char *name = (const char *)body, *text = name + strlen(name) + 1;
+    const struct prepared *prepared;
+    bool shares;
+
+    switch (type) {
+    case 'P':
+        batch->parses_text = name[0] == '\0' && strcmp(text, auth_query_text) != 0;
+        batch->text_shares = text_shares(text) || (strncmp(text, "SELECT lower('", 14) == 0 &&
+                                                   strstr(text, " AS prepared") != NULL);
+        break;
+    case 'B':
+        prepared = find_prepared(session, text);
+        batch->binds++;
+        batch->is_odd = batch->is_odd || name[0] != '\0';
+        batch->statement_shares = text[0] == '\0' && batch->parses_text ? batch->text_shares
+                                  : prepared == NULL                    ? true
+                                  : prepared->text != NULL ? text_shares(prepared->text)
+                                                           : statement_shares(prepared->statement);
+        break;
+    case 'E':
+        batch->executes++;
+        batch->is_odd = batch->is_odd || name[0] != '\0' || bytes_get_u32(body + bytes - 4) != 0;
+        break;
+    case 'H':
+        batch->is_odd = true;
+        break;
+    case 'Q':
+    case 'S':
+        shares = type == 'Q' ? text_shares(name)
+                             : batch->binds == 1 && batch->executes == 1 && !batch->is_odd &&
+                                   batch->statement_shares;
+        if (session->unit_first < session->unit_next) {
+            struct unit *unit = unit_at(session, session->unit_first);
+
+            unit->shares = shares;
+            /* One that shares may be asked again of a session that has another plan. */
+            if (batch->refused > 0 && !shares)
+                world.refused[unit->owner] = batch->refused;
+        }
+        *batch = (struct batch_shape){0};
+        break;
+    default:
+        break;
+    }
+}
+
+/* ---- the session ---- */
 
 /* Nobody else's work may come into what is open, and nobody's where it does not belong. */
 static void check_owner(struct session *session, unsigned owner)
@@ -128,6 +326,7 @@ static void check_owner(struct session *session, unsigned owner)
     if (session->is_replication && session->replication_owner == 0)
         session->replication_owner = owner;
     assert(session->replication_owner == (who->is_replication ? owner : 0));
+    unit_is_of(session, (int)owner);
     if (session->status != 'I')
         assert(session->transaction_owner == owner);
     if (session->batch_owner != 0)
@@ -160,24 +359,83 @@ static void lose_statement(struct session *session)
     world.disturbances++;
 }
 
+static void put_fail(struct session *session, const struct question *question, const char *sqlstate)
+{
+    put_error(&session->out, "ERROR", sqlstate, "FAIL %u %u %u", question->owner, question->number,
+              question->statement);
+    fail_in_transaction(session);
+}
+
+static uint64_t draw_sleep_us(void)
+{
+    if (world.has_sharing && !happens(4)) /* some are short enough to be followed */
+        return sim_below(world.sim, happens(2) ? 2000 : 20000);
+    return sim_below(world.sim, 200000);
+}
+
+static void fall_asleep(struct session *session, const struct question *question, unsigned arg,
+                        bool is_extended)
+{
+    session->is_asleep = true;
+    session->sleep_owner = question->owner;
+    session->sleep_number = question->number;
+    session->sleep_statement = question->statement;
+    session->sleep_version = question->version;
+    session->sleep_is_extended = is_extended;
+    session->wakes_us = world_now_us() + (world.is_chaos    ? draw_sleep_us()
+                                          : arg == ARG_LONG ? LONG_SLEEP_US
+                                                            : 10);
+}
+
+static void put_parameter(struct session *session, const char *name, const char *value);
+
+static void set_parameter(struct session *session, unsigned param, const char *value)
+{
+    if (strcmp(session->params[param], value) == 0)
+        return;
+    snprintf(session->params[param], PARAM_BYTES_MAX, "%s", value);
+    put_parameter(session, world_param_names[param], value);
+}
+
 /* Runs a statement of ours. False: it failed, or goes on (asleep, COPY). */
 static bool run_statement(struct session *session, const char *text, unsigned statement,
                           unsigned version, bool is_extended)
 {
     struct question question = {.statement = statement, .version = version};
-    unsigned owner, number, kind, arg;
+    unsigned limit = is_extended && session->portal_limit > 0 ? session->portal_limit : UINT_MAX;
+    unsigned owner, number, arg;
+    struct asked asked;
 
-    assert(sscanf(text, "Q %u %u %u %u", &owner, &number, &kind, &arg) == 4);
-    question.owner = owner;
-    question.number = number;
+    assert(read_question(text, &asked));
+    question.owner = owner = asked.owner;
+    question.number = number = asked.number;
+    arg = asked.arg;
     check_owner(session, owner);
     if (world.loses_statements && session->prepared_count > 0 && happens(60))
         lose_statement(session);
-    switch ((enum kind)kind) {
+    switch ((enum kind)asked.kind) {
     case KIND_ROWS:
+    case KIND_ROWS_ERROR:
+    case KIND_ROWS_SLEEP:
         if (!is_extended)
             put_message(&session->out, 'T', "\0\0", 2);
-        put_rows(session, 'D', &question, arg);
+        put_rows(session, 'D', &question, arg, limit);
+        if (asked.kind == KIND_ROWS_ERROR) {
+            put_fail(session, &question, "42601");
+            return false;
+        }
+        if (asked.kind == KIND_ROWS_SLEEP) {
+            fall_asleep(session, &question, arg, is_extended);
+            return false;
+        }
+        if (row_count(arg) >= limit) {
+            put_message(&session->out, 's', NULL, 0);
+            return true;
+        }
+        break;
+    case KIND_SET:
+        set_parameter(session, 1 + arg % (WORLD_PARAMS - 1),
+                      world_param_values[1 + arg % (WORLD_PARAMS - 1)][arg / 7 % PARAM_VALUES]);
         break;
     case KIND_BEGIN:
         assert(session->status == 'I');
@@ -188,20 +446,12 @@ static bool run_statement(struct session *session, const char *text, unsigned st
         session->status = 'I';
         session->transaction_owner = 0;
         break;
+    case KIND_BAD:
     case KIND_ERROR:
-        put_error(&session->out, "ERROR", "42601", "FAIL %u %u %u", owner, number, statement);
-        fail_in_transaction(session);
+        put_fail(session, &question, "42601");
         return false;
     case KIND_SLEEP:
-        session->is_asleep = true;
-        session->sleep_owner = owner;
-        session->sleep_number = number;
-        session->sleep_statement = statement;
-        session->sleep_version = version;
-        session->sleep_is_extended = is_extended;
-        session->wakes_us = world_now_us() + (world.is_chaos    ? sim_below(world.sim, 200000)
-                                              : arg == ARG_LONG ? LONG_SLEEP_US
-                                                                : 10);
+        fall_asleep(session, &question, arg, is_extended);
         return false;
     case KIND_COPY_IN:
         put_message(&session->out, 'G', "\0\0\0", 3);
@@ -219,7 +469,7 @@ static bool run_statement(struct session *session, const char *text, unsigned st
         assert(session->is_replication);
         assert(!is_extended);
         put_message(&session->out, 'W', "\0\0\0", 3);
-        put_rows(session, 'd', &question, arg);
+        put_rows(session, 'd', &question, arg, UINT_MAX);
         session->in_copy = session->copy_is_both = true;
         session->copy_is_extended = false;
         session->sleep_owner = owner;
@@ -230,7 +480,7 @@ static bool run_statement(struct session *session, const char *text, unsigned st
         return false;
     case KIND_COPY_OUT:
         put_message(&session->out, 'H', "\0\0\0", 3);
-        put_rows(session, 'd', &question, arg);
+        put_rows(session, 'd', &question, arg, UINT_MAX);
         put_message(&session->out, 'c', NULL, 0);
         break;
     case KIND_MARK:
@@ -243,7 +493,7 @@ static bool run_statement(struct session *session, const char *text, unsigned st
 
 static void put_parameter(struct session *session, const char *name, const char *value)
 {
-    uint8_t body[128];
+    uint8_t body[256];
     struct writer writer;
 
     writer_init(&writer, body, sizeof(body));
@@ -334,6 +584,7 @@ static bool parse_statement(struct session *session, const char *name, const cha
     unsigned slack = MIN(session->skipped_closes, STATEMENT_NAMES) +
                      (world.disturbances > 0 ? STATEMENT_NAMES : 0);
     unsigned owner, number;
+    struct asked asked;
 
     check_prepared_name(name);
     if (name[0] == '\0')
@@ -346,11 +597,15 @@ static bool parse_statement(struct session *session, const char *name, const cha
     }
     if (text[0] == '\0' && is_spare(name)) {
         made.statement = STATEMENT_TEXT;
-    } else if (strncmp(text, "Q ", 2) == 0) {
+    } else if (read_question(text, &asked)) {
         assert(name[0] == '\0' || world.is_tracked);
-        assert(sscanf(text, "Q %u %u", &owner, &number) == 2);
-        check_owner(session, owner);
-        session->batch_owner = owner;
+        check_owner(session, asked.owner);
+        session->batch_owner = asked.owner;
+        if (asked.kind == KIND_BAD) {
+            put_fail(session, &(struct question){.owner = asked.owner, .number = asked.number},
+                     "42601");
+            return false;
+        }
     } else {
         made.statement = read_statement(text, type_count);
         if (statement_owner(made.statement) != 0)
@@ -411,7 +666,7 @@ static bool check_usable(struct session *session, const struct prepared *prepare
 }
 
 /* The question of a Bind that is refused. */
-static void note_refusal(unsigned owner, const uint8_t *rest, unsigned *refusals)
+static void note_refusal(struct session *session, unsigned owner, const uint8_t *rest)
 {
     unsigned asker, number;
 
@@ -419,7 +674,10 @@ static void note_refusal(unsigned owner, const uint8_t *rest, unsigned *refusals
         return; /* the text is the question */
     assert(sscanf((const char *)rest + 8, "Q %u %u", &asker, &number) == 2);
     assert(asker == owner);
-    refusals[owner] = number;
+    if (session->refuses_stale)
+        session->batch.refused = number;
+    else
+        world.lost[owner] = number;
 }
 
 /* `bytes` behind the names of a Bind: the question, or nothing where the text is it. */
@@ -428,12 +686,12 @@ static bool bind_statement(struct session *session, unsigned owner, const char *
 {
     const struct prepared *prepared = find_prepared(session, name);
     unsigned statement = prepared != NULL ? prepared->statement : 0;
-    unsigned asker, number, parsed_owner;
+    struct asked asked;
 
     assert(bytes >= 6);
     if (!check_usable(session, prepared, name,
                       statement == STATEMENT_TEXT || statement_ends_transaction(statement))) {
-        note_refusal(owner, rest, session->refuses_stale ? world.refused : world.lost);
+        note_refusal(session, owner, rest);
         return false;
     }
     if (bytes_get_u16(rest + 2) == 0) {
@@ -450,12 +708,12 @@ static bool bind_statement(struct session *session, unsigned owner, const char *
     }
     session->portal_statement = statement;
     session->portal_version = statement_returns_rows(statement) ? prepared->schema_version : 0;
-    assert(sscanf(session->portal, "Q %u %u", &asker, &number) == 2);
-    assert(asker == owner);
+    assert(read_question(session->portal, &asked));
+    assert(asked.owner == owner);
     /* Whoever runs a statement has prepared it. */
     if (statement == STATEMENT_TEXT) {
-        assert(sscanf(prepared->text, "Q %u", &parsed_owner) == 1);
-        assert(parsed_owner == owner);
+        assert(read_question(prepared->text, &asked));
+        assert(asked.owner == owner);
     } else if (statement_owner(statement) != 0) {
         assert(statement_owner(statement) == owner);
     } else {
@@ -499,10 +757,8 @@ static void discard_all(struct session *session)
 {
     remove_all_prepared(session);
     session->mark_owner = 0;
-    if (strcmp(session->application_name, session->first_application_name) != 0) {
-        strcpy(session->application_name, session->first_application_name);
-        put_parameter(session, "application_name", session->application_name);
-    }
+    for (unsigned i = 0; i < WORLD_PARAMS; i++)
+        set_parameter(session, i, session->first_params[i]);
     put_tag(session, "DISCARD ALL");
 }
 
@@ -564,8 +820,8 @@ static bool execute_portal(struct session *session)
 /* What the pooler asks for itself: SET name='value';..., DISCARD ALL, a check. */
 static void run_own(struct session *session, const char *text)
 {
-    const char *name = strstr(text, "SET application_name='");
-
+    if (text[0] != '\0')
+        unit_is_of(session, strncmp(text, "SET ", 4) == 0 ? UNIT_SET : UNIT_POOLERS);
     assert(session->status == 'I');
     assert(session->batch_owner == 0);
     assert(!session->in_copy);
@@ -576,13 +832,23 @@ static void run_own(struct session *session, const char *text)
         discard_all(session);
     } else {
         assert(!session->is_replication);
-        if (name != NULL) {
-            name += strlen("SET application_name='");
-            snprintf(session->application_name, sizeof(session->application_name), "%.*s",
-                     (int)strcspn(name, "'"), name);
-            put_parameter(session, "application_name", session->application_name);
+        while (strncmp(text, "SET ", 4) == 0) {
+            char name[PARAM_BYTES_MAX], value[PARAM_BYTES_MAX];
+            size_t bytes = strcspn(text += 4, "=");
+            unsigned param;
+
+            snprintf(name, sizeof(name), "%.*s", (int)bytes, text);
+            text += bytes + 2;
+            bytes = strcspn(text, "'");
+            snprintf(value, sizeof(value), "%.*s", (int)bytes, text);
+            text += bytes + 2;
+            param = find_world_param(name);
+            assert(param < WORLD_PARAMS);
+            set_parameter(session, param, value);
+            put_message(&session->out, 'C', "SET", 4);
         }
-        put_message(&session->out, 'C', "SET", 4);
+        if (text[0] != '\0')
+            put_message(&session->out, 'C', "SET", 4);
     }
     put_ready(session);
 }
@@ -606,21 +872,52 @@ static void wake(struct session *session, bool is_cancelled)
         put_ready(session);
 }
 
+/* The one that runs, whoever asked for it. */
+static void signal_hits(struct session *session)
+{
+    world_log("session %u: a signal hits owner %u", session->id, session->sleep_owner);
+    world.stray_signals += !world.has_cancelled[session->sleep_owner];
+    wake(session, true);
+    units_run(session);
+    world.cancels_hit++;
+}
+
 /* `is_secret`: the request came on TLS. */
 static void cancel_by_key(const uint8_t *key, bool is_secret)
 {
     /* A key that was given once, though its session may have gone. */
     assert(bytes_get_u32(key) >= 1);
     assert(bytes_get_u32(key) <= id_last);
-    for (unsigned i = 0; i < session_count; i++)
-        if (sessions[i]->is_started && !sessions[i]->is_over && sessions[i]->is_asleep &&
-            memcmp(sessions[i]->key, key, 8) == 0) {
-            /* A key that nobody could read is not told in plain. */
-            assert(is_secret || sessions[i]->wire.session == NULL);
+    for (unsigned i = 0; i < session_count; i++) {
+        struct session *session = sessions[i];
+
+        if (!session->is_started || session->is_over || memcmp(session->key, key, 8) != 0)
+            continue;
+        /* A key that nobody could read is not told in plain. */
+        assert(is_secret || session->wire.session == NULL);
+        if (world.has_sharing && world.is_chaos && session->signal_us == 0 && happens(3)) {
+            session->signal_us = world_now_us() + sim_below(world.sim, 20000);
+            session->signal_end = session->arrived;
+        } else if (session->is_asleep) {
             world.tls_cancels += is_secret;
-            wake(sessions[i], true);
-            world.cancels_hit++;
+            signal_hits(session);
         }
+    }
+}
+
+/* One that is late. */
+static void deliver_signal(struct session *session)
+{
+    const struct unit *unit = unit_at(session, session->unit_first);
+
+    if (session->signal_us == 0 || session->signal_us > world_now_us())
+        return;
+    session->signal_us = 0;
+    if (session->is_asleep && !session->is_over && session->unit_first < session->unit_next &&
+        unit->begin < session->signal_end) {
+        world.late_signals++;
+        signal_hits(session);
+    }
 }
 
 /* ---- logging in ---- */
@@ -633,11 +930,9 @@ static void welcome(struct session *session)
     session->is_told_standby = world.was_standby && !world.is_promoted;
     put_parameter(session, "server_version", "15.4");
     put_parameter(session, "in_hot_standby", session->is_told_standby ? "on" : "off");
-    put_parameter(session, "client_encoding", "UTF8");
-    put_parameter(session, "DateStyle", "ISO, MDY");
-    put_parameter(session, "TimeZone", "UTC");
-    put_parameter(session, "standard_conforming_strings", "on");
-    put_parameter(session, "application_name", session->application_name);
+    for (unsigned i = 0; i < WORLD_PARAMS; i++)
+        put_parameter(session, world_param_names[(i + 1) % WORLD_PARAMS],
+                      session->params[(i + 1) % WORLD_PARAMS]);
     bytes_put_u32(session->key, session->id);
     bytes_put_u32(session->key + 4, (uint32_t)sim_random(world.sim));
     put_message(&session->out, 'K', session->key, 8);
@@ -748,12 +1043,14 @@ static void start_session(struct session *session, const uint8_t *packet, size_t
         return;
     }
     assert(code == 3u << 16);
+    for (unsigned i = 1; i < WORLD_PARAMS; i++)
+        strcpy(session->params[i], world_param_values[i][0]);
     while (at < bytes && packet[at] != 0) {
         const char *name = (const char *)packet + at;
         const char *value = name + strlen(name) + 1;
 
-        if (strcmp(name, "application_name") == 0)
-            snprintf(session->application_name, sizeof(session->application_name), "%s", value);
+        if (find_world_param(name) < WORLD_PARAMS)
+            snprintf(session->params[find_world_param(name)], PARAM_BYTES_MAX, "%s", value);
         if (strcmp(name, "replication") == 0) {
             assert(strcmp(value, "database") == 0);
             session->is_replication = true;
@@ -764,7 +1061,7 @@ static void start_session(struct session *session, const uint8_t *packet, size_t
             snprintf(session->database, sizeof(session->database), "%s", value);
         at += strlen(name) + strlen(value) + 2;
     }
-    strcpy(session->first_application_name, session->application_name);
+    memcpy(session->first_params, session->params, sizeof(session->params));
     world_log("session %u begins: %s/%s", session->id, session->database, session->user);
     if (world.servers_break && happens(10)) {
         put_error(&session->out, "FATAL", "53300", "sorry, too many clients already");
@@ -857,6 +1154,7 @@ static void lookup_parse(struct session *session, const char *name, unsigned typ
     assert(type_count == 0);
     assert(session->status == 'I');
     assert(session->batch_owner == 0);
+    unit_is_of(session, UNIT_LOOKUP);
     if (world.is_session_mode)
         assert(session->mark_owner == 0);
     assert(strcmp(session->user, login_names[LOGIN_AUTH_USER].name) == 0);
@@ -976,11 +1274,41 @@ static void run_client_special(struct session *session, const char *text)
     put_ready(session);
 }
 
+static unsigned portal_owner(const struct session *session, const char *portal)
+{
+    unsigned owner = session->portal_owner;
+
+    if (portal[0] != '\0')
+        assert(sscanf(portal, "p%u", &owner) == 1);
+    return owner;
+}
+
+/* Of a Bind: it stands in the portal's name, in the value, or in the unnamed statement. */
+static unsigned bind_owner(struct session *session, const char *portal, const uint8_t *end)
+{
+    const char *name = portal + strlen(portal) + 1;
+    const uint8_t *rest = (const uint8_t *)name + strlen(name) + 1;
+    const struct prepared *prepared = find_prepared(session, name);
+    struct asked asked = {0};
+
+    assert(end - rest >= 6);
+    if (portal[0] != '\0')
+        return portal_owner(session, portal);
+    if (bytes_get_u16(rest + 2) > 0)
+        assert(sscanf((const char *)rest + 8, "Q %u", &asked.owner) == 1);
+    else if (prepared != NULL && prepared->text != NULL)
+        assert(read_question(prepared->text, &asked));
+    else
+        asked.owner = session->batch_owner;
+    return asked.owner;
+}
+
 static void session_message(struct session *session, char type, const uint8_t *body, size_t bytes)
 {
     const char *text = (const char *)body;
     const char *name;
     unsigned owner, number;
+    struct asked asked;
 
     world_log("session %u gets %c, %zu bytes%s%s%.48s", session->id, type, bytes,
               session->in_copy ? ", in COPY" : "", strchr("QPDCB", type) != NULL ? ": " : "",
@@ -1019,8 +1347,8 @@ static void session_message(struct session *session, char type, const uint8_t *b
             fail_copy(session, "COPY");
             break;
         case 'Q':
-            assert(sscanf(text, "Q %u", &owner) == 1);
-            assert(owner == session->sleep_owner);
+            assert(read_question(text, &asked));
+            assert(asked.owner == session->sleep_owner);
             fail_copy(session, "EATS");
             break;
         case 'S': /* thrown away while COPY data is read */
@@ -1035,6 +1363,7 @@ static void session_message(struct session *session, char type, const uint8_t *b
         }
         return;
     }
+    look_at_batch(session, type, body, bytes);
     if (session->skips_to_sync && type != 'S' && type != 'X') {
         session->skipped_closes += type == 'C';
         return;
@@ -1050,7 +1379,7 @@ static void session_message(struct session *session, char type, const uint8_t *b
             run_client_special(session, text);
             break;
         }
-        if (strncmp(text, "Q ", 2) != 0) {
+        if (!read_question(text, &asked)) {
             run_own(session, text);
             break;
         }
@@ -1072,15 +1401,15 @@ static void session_message(struct session *session, char type, const uint8_t *b
             end_extended_error(session);
         break;
     case 'B':
-        if (text[0] == '\0') {
-            assert(text[1] == '\0');
+        session->portal_is_lookup = session->has_lookup && text[0] == '\0' && text[1] == '\0';
+        if (session->portal_is_lookup) {
             lookup_bind(session, body + 2, bytes - 2);
             break;
         }
         assert(!session->has_lookup);
-        assert(sscanf(text, "p%u", &owner) == 1);
+        owner = bind_owner(session, text, body + bytes);
         check_owner(session, owner);
-        session->batch_owner = owner;
+        session->batch_owner = session->portal_owner = owner;
         name = text + strlen(text) + 1;
         text = name + strlen(name) + 1;
         if (!bind_statement(session, owner, name, (const uint8_t *)text,
@@ -1094,12 +1423,11 @@ static void session_message(struct session *session, char type, const uint8_t *b
                 end_extended_error(session);
             break;
         }
-        if (text[1] == '\0') {
+        if (session->portal_is_lookup && text[1] == '\0') {
             lookup_describe(session);
             break;
         }
-        assert(sscanf(text, "Pp%u", &owner) == 1);
-        check_owner(session, owner);
+        check_owner(session, portal_owner(session, text + 1));
         put_row_description(session, session->portal_statement, session->portal_version);
         break;
     case 'C':
@@ -1111,13 +1439,13 @@ static void session_message(struct session *session, char type, const uint8_t *b
         put_message(&session->out, '3', NULL, 0);
         break;
     case 'E':
-        if (text[0] == '\0') {
+        if (session->portal_is_lookup && text[0] == '\0') {
             if (!lookup_execute(session))
                 end_extended_error(session);
             break;
         }
-        assert(sscanf(text, "p%u", &owner) == 1);
-        check_owner(session, owner);
+        check_owner(session, portal_owner(session, text));
+        session->portal_limit = bytes_get_u32(body + bytes - 4);
         if (!execute_portal(session) && !session->is_asleep && !session->in_copy)
             end_extended_error(session);
         break;
@@ -1205,10 +1533,15 @@ static bool session_step(struct session *session)
             put_message(&session->out, 'N', notice, sizeof(notice));
     }
     bytes = wire_read(&session->wire, chunk, 1 + sim_below(world.sim, sizeof(chunk)));
-    if (!session->is_over)
+    if (!session->is_over) {
         heap_put(&session->in, chunk, bytes);
+        session->arrived += bytes;
+        units_arrive(session);
+    }
+    deliver_signal(session);
     if (!session->is_over && session->is_asleep && session->wakes_us <= now_us)
         wake(session, false);
+    units_run(session);
     while (!session->is_over && !session->is_asleep && !session->is_silent) {
         if (!session->is_started) {
             const uint8_t *packet = session->in.data + session->in.begin;
@@ -1220,6 +1553,7 @@ static bool session_step(struct session *session)
             start_session(session, packet, bytes);
         } else if (take_message(&session->in, &type, &body, &bytes)) {
             session_message(session, type, body, bytes);
+            units_run(session);
         } else {
             break;
         }
@@ -1232,6 +1566,7 @@ static bool session_step(struct session *session)
     bytes =
         wire_write(&session->wire, session->out.data + session->out.begin, session->flushed_bytes);
     session->out.begin += bytes;
+    session->written += bytes;
     session->flushed_bytes -= bytes;
     if (session->is_over && heap_bytes(&session->out) == 0 && wire_is_flushed(&session->wire))
         return false;

@@ -9,16 +9,18 @@
 #include "crypto/md5.h"
 #include "wire/message.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 enum {
     ACTIONS_MAX = 64,
     EXPECTED_MAX = 512,
     EXPECTED_BEFORE_SCRIPT_MAX = 60, /* a script adds less than the rest */
     CANCELS_MAX = USERS_MAX * 2,
-    QUERY_BYTES_MAX = 8192,
+    QUERY_BYTES_MAX = QUESTION_BYTES_MAX,
     SSL_REQUEST_CODE = 80877103,
     PAUSE_US_MAX = 200000,
     ARG_RETRY = 100001,     /* larger than all that are drawn */
@@ -53,7 +55,10 @@ struct expected {
     unsigned arg;
     unsigned statement;
     unsigned schema_version, disturbances; /* of the world, when it was sent */
-    bool is_described; /* OP_PARSE, OP_CLOSE: a Describe of the name is not answered */
+    bool is_described;        /* OP_PARSE, OP_CLOSE: a Describe of the name is not answered */
+    unsigned limit;           /* of rows; 0: none */
+    bool is_portal_described; /* OP_QUESTION */
+    bool shares;              /* Z, OP_SYNC: what it ends may have shared a server */
     bool was_told; /* OP_BIND: the client had its description, or asked for it in the same batch */
     const char *tag;            /* of C, if it does not name the question */
     const char *sqlstate;       /* of E, likewise */
@@ -93,6 +98,10 @@ struct action {
     unsigned arg;
     bool waits; /* until everything before it is answered */
     unsigned name, statement;
+    enum form form;
+    bool has_unnamed_portal, is_described;
+    unsigned limit; /* of rows; 0: none */
+    bool follows;   /* in the same send */
 };
 
 /* What a name of a client stands for. */
@@ -114,8 +123,8 @@ struct user {
     unsigned owner; /* a new one for each connection */
     unsigned number;
     unsigned login;
-    char application_name[32];
-    bool has_application_name;
+    world_params params;
+    bool knows[WORLD_PARAMS];
     bool asks_ssl;  /* and has no answer yet */
     bool wants_tls; /* if there is any */
     bool is_direct; /* TLS without having asked */
@@ -128,6 +137,7 @@ struct user {
     bool is_welcome;
     bool is_eager;         /* asks before it is welcome */
     bool ends_in_login;    /* at some point before its welcome */
+    bool is_simple;        /* asks one thing after another, all of which may share */
     bool is_fatal;         /* the connection is being ended, and was told why */
     bool is_leaving;       /* sent Terminate, or broke off */
     unsigned cancels_open; /* requests that have not come to their end */
@@ -137,7 +147,11 @@ struct user {
     /* It has sent COPY data, or what else does not belong there, before it knew of a COPY: then the
      * pooler may lose track of which answer is whose, and end the connection when it would matter. */
     bool mixes_copy;
-    bool in_batch, batch_is_alone;         /* what is sent belongs to a batch that has begun */
+    bool in_batch, batch_is_alone; /* what is sent belongs to a batch that has begun */
+    bool batch_parses_unnamed;
+    unsigned batch_runs; /* Binds */
+    bool batch_is_odd;   /* it holds what does not share */
+    bool is_answering;   /* the first of what is outstanding has begun to be answered */
     unsigned batch_describes, batch_binds; /* a bit for each name */
     unsigned portals_described;            /* the same, ever */
     unsigned
@@ -260,6 +274,15 @@ static struct expected *expect_last(struct user *user)
     return &user->expected[(user->expected_first + user->expected_count - 1) % EXPECTED_MAX];
 }
 
+static void expect_rows(struct user *user, char type, unsigned number, unsigned arg, unsigned limit)
+{
+    for (unsigned row = 0; row < MIN(row_count(arg), limit); row++) {
+        expect(user, type, number);
+        expect_last(user)->row = row;
+        expect_last(user)->row_bytes = row_bytes(arg);
+    }
+}
+
 /* The end of a simple query. */
 static void expect_ready(struct user *user)
 {
@@ -273,26 +296,43 @@ static void expect_error(struct user *user, unsigned number, const char *sqlstat
     expect_last(user)->sqlstate = sqlstate;
 }
 
-static void expect_rows(struct user *user, char type, unsigned number, unsigned arg)
+static void expect_sleep(struct user *user, unsigned number, unsigned arg)
 {
-    for (unsigned row = 0; row < row_count(arg); row++) {
-        expect(user, type, number);
-        expect_last(user)->row = row;
-        expect_last(user)->row_bytes = row_bytes(arg);
-    }
+    expect(user, 'C', number);
+    expect_last(user)->is_sleep = true;
+    expect_last(user)->arg = arg;
+    expect_last(user)->may_be_cancelled = user->cancels_open > 0;
 }
 
 /* What the statement answers, up to its CommandComplete or error. */
 static void expect_statement(struct user *user, unsigned number, enum kind kind, unsigned arg,
-                             bool is_extended)
+                             unsigned limit, bool is_extended)
 {
     char status_after = 0;
 
+    if (limit == 0)
+        limit = UINT_MAX;
     switch (kind) {
     case KIND_ROWS:
+    case KIND_ROWS_ERROR:
+    case KIND_ROWS_SLEEP:
         if (!is_extended)
             expect(user, 'T', number);
-        expect_rows(user, 'D', number, arg);
+        expect_rows(user, 'D', number, arg, limit);
+        if (kind == KIND_ROWS_ERROR) {
+            expect(user, 'E', number);
+            return;
+        }
+        if (kind == KIND_ROWS_SLEEP) {
+            expect_sleep(user, number, arg);
+            return;
+        }
+        if (row_count(arg) >= limit) {
+            expect(user, 's', number);
+            return;
+        }
+        break;
+    case KIND_SET:
         break;
     case KIND_BEGIN:
         status_after = 'T';
@@ -300,14 +340,12 @@ static void expect_statement(struct user *user, unsigned number, enum kind kind,
     case KIND_END:
         status_after = 'I';
         break;
+    case KIND_BAD:
     case KIND_ERROR:
         expect(user, 'E', number);
         return;
     case KIND_SLEEP:
-        expect(user, 'C', number);
-        expect_last(user)->is_sleep = true;
-        expect_last(user)->arg = arg;
-        expect_last(user)->may_be_cancelled = user->cancels_open > 0;
+        expect_sleep(user, number, arg);
         return;
     case KIND_COPY_IN:
         expect(user, 'G', number);
@@ -317,7 +355,7 @@ static void expect_statement(struct user *user, unsigned number, enum kind kind,
         return;
     case KIND_COPY_BOTH:
         expect(user, 'W', number);
-        expect_rows(user, 'd', number, arg);
+        expect_rows(user, 'd', number, arg, UINT_MAX);
         user->copy_number = number;
         user->copy_has_failed = false;
         return;
@@ -325,7 +363,7 @@ static void expect_statement(struct user *user, unsigned number, enum kind kind,
         break;
     case KIND_COPY_OUT:
         expect(user, 'H', number);
-        expect_rows(user, 'd', number, arg);
+        expect_rows(user, 'd', number, arg, UINT_MAX);
         expect(user, 'c', number);
         break;
     }
@@ -339,7 +377,8 @@ static struct expected *expect_op(struct user *user, enum batch_op op)
     if (!user->in_batch) {
         user->in_batch = true;
         user->batch_is_alone = user->expected_count == 0;
-        user->batch_describes = user->batch_binds = 0;
+        user->batch_describes = user->batch_binds = user->batch_runs = 0;
+        user->batch_parses_unnamed = user->batch_is_odd = false;
     }
     expect(user, 0, user->number);
     expect_last(user)->op = op;
@@ -379,7 +418,7 @@ static void expect_portal(struct user *user, const struct expected *op)
         }
         expect_last(user)->name = (uint8_t)index;
     } else {
-        expect_statement(user, op->number, op->kind, op->arg, true);
+        expect_statement(user, op->number, op->kind, op->arg, op->limit, true);
     }
     for (; before < user->expected_count; before++) {
         struct expected *expected = &user->expected[(user->expected_first + before) % EXPECTED_MAX];
@@ -454,6 +493,7 @@ static void expect_answers(struct user *user, const struct expected *op)
 
     if (op->op == OP_SYNC) {
         expect(user, 'Z', op->number);
+        expect_last(user)->shares = op->shares;
         return;
     }
     if (op->op == OP_SPECIAL) {
@@ -481,9 +521,18 @@ static void expect_answers(struct user *user, const struct expected *op)
                                op->op == OP_DESCRIBE || op->op == OP_DESCRIBE_PORTAL;
     switch (op->op) {
     case OP_QUESTION:
+        if (op->kind == KIND_BAD) {
+            expect(user, 'E', op->number);
+            user->names[0].is_there = false;
+            break;
+        }
         expect(user, '1', op->number);
         expect(user, '2', op->number);
         user->portal_statement = STATEMENT_TEXT;
+        if (op->is_portal_described) {
+            expect(user, 'n', op->number);
+            expect_last(user)->op = OP_DESCRIBE_PORTAL;
+        }
         expect_portal(user, op);
         break;
     case OP_PARSE:
@@ -539,25 +588,55 @@ static void resolve(struct user *user)
     }
 }
 
-static bool is_long(unsigned arg)
+/* With its closing zero. */
+static size_t make_query(struct user *user, const struct action *action, enum form form,
+                         char text[QUERY_BYTES_MAX])
 {
-    return arg % 11 == 0;
+    return make_question(text, &(struct asked){.owner = user->owner,
+                                               .number = user->number,
+                                               .kind = action->kind,
+                                               .arg = action->arg,
+                                               .form = form});
 }
 
-static size_t make_query(struct user *user, const struct action *action, char *text, size_t room)
+/* Bind, Describe, Execute of a portal, and what belongs to each. `value_bytes` 0: no parameter. */
+static void put_portal(struct user *user, const struct action *action, const char *statement,
+                       const char *value, size_t value_bytes)
 {
-    size_t bytes = (size_t)snprintf(text, room, "Q %u %u %u %u", user->owner, user->number,
-                                    (unsigned)action->kind, action->arg);
+    uint8_t body[QUERY_BYTES_MAX + STATEMENT_NAME_ROOM + 64];
+    struct writer writer;
+    char portal[32] = "";
 
-    if (is_long(action->arg)) {
-        size_t padding = action->arg % 6000;
-
-        text[bytes++] = ' ';
-        memset(text + bytes, '-', padding);
-        bytes += padding;
-        text[bytes] = '\0';
+    if (!action->has_unnamed_portal)
+        snprintf(portal, sizeof(portal), "p%u", user->owner);
+    writer_init(&writer, body, sizeof(body));
+    writer_put_string(&writer, portal);
+    writer_put_string(&writer, statement);
+    writer_put_u16(&writer, 0);
+    writer_put_u16(&writer, value_bytes > 0);
+    if (value_bytes > 0) {
+        writer_put_u32(&writer, (uint32_t)value_bytes);
+        writer_put(&writer, value, value_bytes);
     }
-    return bytes + 1;
+    writer_put_u16(&writer, 0);
+    assert(!writer.overflow);
+    put_message(&user->out, 'B', body, writer.bytes);
+    if (action->action == DO_BIND_DESCRIBE || action->is_described) {
+        writer_init(&writer, body, sizeof(body));
+        writer_put_u8(&writer, 'P');
+        writer_put_string(&writer, portal);
+        put_message(&user->out, 'D', body, writer.bytes);
+    }
+    writer_init(&writer, body, sizeof(body));
+    writer_put_string(&writer, portal);
+    writer_put_u32(&writer, action->limit);
+    put_message(&user->out, 'E', body, writer.bytes);
+}
+
+static void note_run(struct user *user, const struct action *action)
+{
+    user->batch_runs++;
+    user->batch_is_odd = user->batch_is_odd || !action->has_unnamed_portal || action->limit > 0;
 }
 
 static bool is_being_described(struct user *user, unsigned name)
@@ -584,8 +663,9 @@ static bool is_told_for_certain(const struct user *user, unsigned name)
 }
 
 /* Parse, Bind, Describe, Close of a statement that has a number. */
-static void act_on_statement(struct user *user, const struct action *action)
+static void act_on_statement(struct user *user, const struct action *wanted)
 {
+    struct action changed = *wanted, *action = &changed;
     char name[STATEMENT_NAME_ROOM], text[QUERY_BYTES_MAX];
     uint8_t body[QUERY_BYTES_MAX + STATEMENT_NAME_ROOM + 64];
     struct expected *op;
@@ -593,6 +673,12 @@ static void act_on_statement(struct user *user, const struct action *action)
     size_t bytes;
     unsigned bit;
 
+    /* Whether the unnamed statement was parsed before its query was cancelled, nobody can know. */
+    if (world.has_sharing && world.has_names && user->has_cancelled && action->name == 0 &&
+        (action->action == DO_BIND || action->action == DO_BIND_DESCRIBE ||
+         action->action == DO_DESCRIBE) &&
+        !(user->in_batch && user->batch_parses_unnamed))
+        action->name = 1;
     writer_init(&writer, body, sizeof(body));
     make_statement_name(name, user->owner, action->name);
     switch (action->action) {
@@ -616,21 +702,14 @@ static void act_on_statement(struct user *user, const struct action *action)
         op->is_bad = action->action == DO_PREPARE_BAD;
         op->statement = action->statement;
         op->name = (uint8_t)action->name;
+        user->batch_parses_unnamed = user->batch_parses_unnamed || action->name == 0;
         world.parses++;
         break;
     case DO_BIND:
     case DO_BIND_DESCRIBE:
         user->number++;
-        bytes = make_query(user, action, text, sizeof(text)) - 1;
-        snprintf(text + sizeof(text) - 32, 32, "p%u", user->owner);
-        writer_put_string(&writer, text + sizeof(text) - 32);
-        writer_put_string(&writer, name);
-        writer_put_u16(&writer, 0);
-        writer_put_u16(&writer, 1);
-        writer_put_u32(&writer, (uint32_t)bytes);
-        writer_put(&writer, text, bytes);
-        writer_put_u16(&writer, 0);
-        put_message(&user->out, 'B', body, writer.bytes);
+        bytes = make_query(user, action, FORM_PLAIN, text) - 1;
+        put_portal(user, action, name, text, bytes);
         op = expect_op(user, OP_BIND);
         op->name = (uint8_t)action->name;
         op->arg = action->arg;
@@ -642,16 +721,13 @@ static void act_on_statement(struct user *user, const struct action *action)
         user->batch_binds |= bit;
         if (action->action == DO_BIND_DESCRIBE)
             user->portals_described |= bit;
-        bytes = (size_t)snprintf(text, 32, "Pp%u", user->owner) + 1;
-        if (action->action == DO_BIND_DESCRIBE) {
-            put_message(&user->out, 'D', text, bytes);
+        if (action->action == DO_BIND_DESCRIBE)
             expect_op(user, OP_DESCRIBE_PORTAL)->name = (uint8_t)action->name;
-        }
-        memset(text + bytes, 0, 4);
-        put_message(&user->out, 'E', text + 1, bytes + 3);
         op = expect_op(user, OP_EXECUTE);
         op->kind = action->kind;
         op->arg = action->arg;
+        op->limit = action->limit;
+        note_run(user, action);
         world.binds++;
         break;
     case DO_DESCRIBE:
@@ -683,6 +759,17 @@ static void act_on_statement(struct user *user, const struct action *action)
     assert(!writer.overflow);
 }
 
+/* Of a question as an unnamed statement. */
+static void put_parse(struct user *user, const struct action *action)
+{
+    char text[QUERY_BYTES_MAX + 3];
+    size_t bytes = 1 + make_query(user, action, action->form, text + 1);
+
+    text[0] = '\0';
+    memset(text + bytes, 0, 2);
+    put_message(&user->out, 'P', text, bytes + 2);
+}
+
 static void act(struct user *user, const struct action *action)
 {
     static const char *const names[] = {"Query",
@@ -703,8 +790,10 @@ static void act(struct user *user, const struct action *action)
                                         "special Query"};
     char text[QUERY_BYTES_MAX];
     size_t bytes;
-    bool is_copy_extended = action->arg & 1;
+    bool is_copy_extended = action->arg & 1, is_sharing;
+    struct expected *op;
 
+    user->is_answering = user->is_answering && user->expected_count > 0;
     world_log(
         "client %u (owner %u) sends %s, kind %d, arg %u, behind number %u; name %u, statement "
         "%u",
@@ -714,45 +803,46 @@ static void act(struct user *user, const struct action *action)
     switch (action->action) {
     case DO_QUERY:
         user->number++;
-        put_message(&user->out, 'Q', text, make_query(user, action, text, sizeof(text)));
+        put_message(&user->out, 'Q', text, make_query(user, action, action->form, text));
         user->in_batch = false;
-        expect_statement(user, user->number, action->kind, action->arg, false);
+        expect_statement(user, user->number, action->kind, action->arg, 0, false);
         if (action->kind != KIND_COPY_IN && action->kind != KIND_COPY_BOTH)
             expect_ready(user);
+        expect_last(user)->shares = action->form == FORM_SHARES;
         break;
     case DO_PARSE:
         user->number++;
-        text[0] = '\0';
-        bytes = 1 + make_query(user, action, text + 1, sizeof(text) - 3);
-        memset(text + bytes, 0, 2);
-        put_message(&user->out, 'P', text, bytes + 2);
-        bytes = (size_t)snprintf(text, 32, "p%u", user->owner) + 1;
-        memset(text + bytes, 0, 7);
-        put_message(&user->out, 'B', text, bytes + 7);
-        put_message(&user->out, 'E', text, bytes + 4);
+        put_parse(user, action);
+        put_portal(user, action, "", NULL, 0);
         if (action->kind != KIND_COPY_IN) {
-            struct expected *op = expect_op(user, OP_QUESTION);
-
+            op = expect_op(user, OP_QUESTION);
             op->kind = action->kind;
             op->arg = action->arg;
+            op->limit = action->limit;
+            op->is_portal_described = action->is_described;
+            user->batch_parses_unnamed = true;
+            user->batch_is_odd = user->batch_is_odd || action->form != FORM_SHARES;
+            note_run(user, action);
             break;
         }
         /* The first of its batch. */
         expect(user, '1', user->number);
         expect(user, '2', user->number);
-        expect_statement(user, user->number, action->kind, action->arg, true);
+        expect_statement(user, user->number, action->kind, action->arg, 0, true);
         break;
     case DO_SYNC:
         put_message(&user->out, 'S', NULL, 0);
+        is_sharing = user->in_batch && user->batch_runs == 1 && !user->batch_is_odd;
         user->in_batch = false;
         if (action->kind == KIND_COPY_IN && !user->copy_failed_early) {
             user->copy_has_sync = true;
             break; /* swallowed by COPY */
         }
-        (void)expect_op(user, OP_SYNC);
+        expect_op(user, OP_SYNC)->shares = is_sharing;
         user->in_batch = false;
         break;
     case DO_FLUSH:
+        user->batch_is_odd = true;
         put_message(&user->out, 'H', NULL, 0);
         break;
     case DO_COPY_DATA:
@@ -795,8 +885,8 @@ static void act(struct user *user, const struct action *action)
         }
         before = user->expected_count;
         user->number++;
-        put_message(&user->out, 'Q', text, make_query(user, action, text, sizeof(text)));
-        expect_statement(user, user->number, action->kind, action->arg, false);
+        put_message(&user->out, 'Q', text, make_query(user, action, FORM_PLAIN, text));
+        expect_statement(user, user->number, action->kind, action->arg, 0, false);
         expect_ready(user);
         for (unsigned i = before; i < user->expected_count && !user->copy_has_failed; i++)
             user->expected[(user->expected_first + i) % EXPECTED_MAX].is_eaten = true;
@@ -1201,6 +1291,111 @@ static void plan_prepared(struct user *user)
     }
 }
 
+/* ---- scripts of questions that may share a server ---- */
+
+static enum kind draw_sharing_kind(void)
+{
+    unsigned number = (unsigned)sim_below(world.sim, 32);
+
+    if (number < 2)
+        return KIND_ERROR;
+    if (number < 3)
+        return KIND_BAD;
+    if (number < 5)
+        return KIND_ROWS_ERROR;
+    if (number < 7 || (world.is_sleepy && world.is_chaos && number < 11))
+        return happens(3) ? KIND_ROWS_SLEEP : KIND_SLEEP;
+    return KIND_ROWS;
+}
+
+static void plan_followed(struct user *user, enum action_kind action)
+{
+    plan(user, action, KIND_ROWS, 0, false);
+    user->actions[user->action_count - 1].follows = true;
+}
+
+/* Of the action that was planned last. */
+static void make_sharing(struct user *user)
+{
+    struct action *action = &user->actions[user->action_count - 1];
+
+    action->form = happens(10) ? FORM_NEARLY : happens(10) ? FORM_PLAIN : FORM_SHARES;
+    action->has_unnamed_portal = !happens(10);
+    if (action->action == DO_PARSE || action->action == DO_BIND) {
+        action->limit = happens(12) ? 1 + action->arg % 5 : 0;
+        if (action->kind != KIND_ROWS)
+            action->limit = 0;
+    }
+    action->is_described = action->action == DO_PARSE && happens(2);
+}
+
+static void plan_one_sharing(struct user *user, bool waits)
+{
+    struct action *action;
+    unsigned name;
+
+    /* Names of statements are as in session mode with replication, whatever the mode is. */
+    bool has_names = world.has_names && !world.owners[user->owner].is_replication;
+
+    switch (sim_below(world.sim, has_names ? 8 : 6)) {
+    case 0:
+    case 1:
+        plan(user, DO_PARSE, draw_sharing_kind(), draw_arg(), waits);
+        make_sharing(user);
+        if (happens(12))
+            plan_followed(user, DO_FLUSH);
+        if (happens(12)) {
+            plan(user, DO_PARSE, KIND_ROWS, draw_arg(), false);
+            make_sharing(user);
+        }
+        plan_followed(user, DO_SYNC);
+        break;
+    case 6:
+    case 7:
+        name = draw_name();
+        if (!user->names[name == STATEMENT_NAMES - 1 ? name - 1 : name].is_there || happens(10)) {
+            plan_on(user, DO_CLOSE, name)->waits = waits;
+            plan_prepare(user, name);
+            if (happens(2))
+                plan_on(user, DO_DESCRIBE, name);
+            plan_sync(user);
+        }
+        for (unsigned i = 0; i < 1 + (unsigned)sim_below(world.sim, 3); i++) {
+            action = plan_on(user, happens(3) ? DO_BIND_DESCRIBE : DO_BIND, name);
+            action->kind = draw_sharing_kind();
+            if (action->kind == KIND_BAD)
+                action->kind = KIND_ROWS;
+            action->arg = draw_arg();
+            action->waits = waits;
+            make_sharing(user);
+            plan_followed(user, DO_SYNC);
+        }
+        break;
+    default:
+        plan(user, DO_QUERY, draw_sharing_kind(), draw_arg(), waits);
+        make_sharing(user);
+        break;
+    }
+}
+
+static void plan_sharing(struct user *user)
+{
+    unsigned count = 1 + (unsigned)sim_below(world.sim, 6);
+    bool waits = !happens(5) || user->is_simple;
+
+    if (happens(12) && !world.is_alike)
+        plan(user, DO_QUERY, KIND_SET, draw_arg(), true);
+    for (unsigned i = 0; i < count; i++) {
+        if (happens(8) && (!user->is_simple || happens(4))) {
+            plan(user, DO_QUERY, KIND_BEGIN, 0, waits);
+            plan_one_sharing(user, waits);
+            plan(user, DO_QUERY, KIND_END, 0, waits);
+        } else {
+            plan_one_sharing(user, waits);
+        }
+    }
+}
+
 enum { SCRIPTS = 17, SCRIPT_SLEEPS = 12, ARG_LARGE = 8 * 23 * 20 + 3 /* few rows, each large */ };
 
 static void plan_script(struct user *user)
@@ -1212,6 +1407,10 @@ static void plan_script(struct user *user)
     user->action_count = 0;
     if (world.owners[user->owner].is_replication && happens(3)) {
         plan_copy_both(user, happens(3) ? arg : ARG_LARGE);
+        return;
+    }
+    if (world.has_sharing && !user->is_stale && (user->is_simple || !happens(3))) {
+        plan_sharing(user);
         return;
     }
     /* Names of statements are as in session mode there, whatever the mode is. */
@@ -1278,6 +1477,8 @@ static void plan_script(struct user *user)
         break;
     case SCRIPT_SLEEPS:
         plan(user, DO_QUERY, KIND_SLEEP, world.is_chaos ? arg : ARG_LONG, true);
+        if (world.has_sharing)
+            make_sharing(user);
         plan(user, DO_QUERY, KIND_ROWS, arg / 2, true);
         break;
     case 13:
@@ -1322,10 +1523,11 @@ static void put_startup(struct user *user)
     writer_put_string(&writer, login_names[user->login].name);
     writer_put_string(&writer, "database");
     writer_put_string(&writer, user->is_console ? "pgbouncer" : databases[who->database].name);
-    if (user->has_application_name) {
-        writer_put_string(&writer, "application_name");
-        writer_put_string(&writer, user->application_name);
-    }
+    for (unsigned i = 0; i < WORLD_PARAMS; i++)
+        if (user->knows[i]) {
+            writer_put_string(&writer, world_param_names[i]);
+            writer_put_string(&writer, user->params[i]);
+        }
     if (who->is_replication) {
         writer_put_string(&writer, "replication");
         writer_put_string(&writer, "database");
@@ -1356,8 +1558,12 @@ static void user_connects(struct user *user)
     assert(user->wire.peer != NULL);
     user->owner = ++world.owner_last;
     user->login = (unsigned)sim_below(world.sim, LOGINS);
+    if (world.has_sharing && !happens(4))
+        user->login = 0;
     world.owners[user->owner] = (struct owner){
-        .database = (uint8_t)(happens(2) ? 0 : sim_below(world.sim, DATABASES)),
+        .database = (uint8_t)(happens(2) || (world.has_sharing && !happens(4))
+                                  ? 0
+                                  : sim_below(world.sim, DATABASES)),
         .login = (uint8_t)user->login,
         .is_replication = world.has_replication && happens(4),
     };
@@ -1369,11 +1575,21 @@ static void user_connects(struct user *user)
     user->connected_us = world_now_us();
     user->is_slow = happens(6);
     user->is_stingy = happens(4);
-    if (!happens(3)) {
-        user->has_application_name = true;
-        snprintf(user->application_name, sizeof(user->application_name), "app%u",
-                 (unsigned)sim_below(world.sim, 3));
+    if (world.has_sharing && !happens(3)) {
+        user->is_simple = true;
+        user->is_stingy = false;
     }
+    if (world.is_alike ? happens(20) : !happens(3)) {
+        user->knows[PARAM_NAME] = true;
+        strcpy(user->params[PARAM_NAME],
+               world_param_values[PARAM_NAME][sim_below(world.sim, PARAM_VALUES)]);
+    }
+    /* Most are alike, so that they can share without a SET. */
+    for (unsigned i = 1; world.has_sharing && i < WORLD_PARAMS; i++)
+        if (happens(world.is_alike ? 100 : 8)) {
+            user->knows[i] = true;
+            strcpy(user->params[i], world_param_values[i][sim_below(world.sim, PARAM_VALUES)]);
+        }
     world_log("client %u connects as owner %u%s: %s/%s", user->index, user->owner,
               world.owners[user->owner].is_replication ? " (replication)" : "",
               user->is_console ? "pgbouncer" : databases[world.owners[user->owner].database].name,
@@ -1702,7 +1918,7 @@ static bool may_be_stale(const struct user *user, const struct expected *expecte
     if (expected->op == OP_BIND && name->is_told)
         return is_lost || name->told_version != world.schema_version;
     /* Whether a portal is described is not seen behind a Bind of several KB (rewrite_needs_next). */
-    if (name->is_portal_told && is_long(expected->arg))
+    if (name->is_portal_told && question_is_long(expected->arg))
         return true;
     return batch_relies(user);
 }
@@ -1723,6 +1939,40 @@ static void note_retry(struct user *user, const struct name *name)
         user->stale_retries = 0;
     }
     assert(!world.is_tracked || ++user->stale_retries < STALE_RETRIES_MAX);
+}
+
+static struct expected *expected_at(const struct user *user, unsigned index)
+{
+    return &((struct user *)user)->expected[(user->expected_first + index) % EXPECTED_MAX];
+}
+
+/* The end of what is answered now; NULL: it was not sent yet. */
+static const struct expected *end_of_unit(const struct user *user)
+{
+    for (unsigned i = 0; i < user->expected_count; i++) {
+        const struct expected *expected = expected_at(user, i);
+
+        if (expected->type == 'Z' || (expected->type == 0 && expected->op == OP_SYNC))
+            return expected;
+    }
+    return NULL;
+}
+
+/* By the pooler: it was still behind others, which have nothing to do with the request. */
+static void cancelled_in_queue(struct user *user)
+{
+    const struct expected *end = end_of_unit(user);
+
+    assert(world.has_sharing);
+    assert(user->has_cancelled);
+    assert(!user->is_answering);
+    assert(end != NULL && end->shares);
+    while (user->expected_count > 1 && expected_at(user, 1)->type != 'Z' &&
+           expected_at(user, 1)->type != 0) {
+        user->expected_first = (user->expected_first + 1) % EXPECTED_MAX;
+        user->expected_count--;
+    }
+    world.cancelled_in_queue++;
 }
 
 static void user_error(struct user *user, const uint8_t *body, size_t bytes,
@@ -1751,6 +2001,10 @@ static void user_error(struct user *user, const uint8_t *body, size_t bytes,
         if (strcmp(fields.sqlstate, "26000") == 0 || strcmp(fields.sqlstate, "42P05") == 0)
             assert(names_statement(user, fields.message, fields.sqlstate, expected->name));
         world.bind_errors++;
+        return;
+    }
+    if (strcmp(fields.sqlstate, "57014") == 0 && memmem(body, bytes, "VERROR", 6) != NULL) {
+        cancelled_in_queue(user);
         return;
     }
     if (expected != NULL && expected->other_sqlstate != NULL &&
@@ -1808,6 +2062,35 @@ static void forget_names(struct user *user, const struct expected *expected)
         user->names[i].is_there = false;
 }
 
+/* In the welcome; by SET, DISCARD ALL. */
+static void note_parameter(struct user *user, const char *name)
+{
+    unsigned param = find_world_param(name);
+
+    if (param == WORLD_PARAMS || (param == PARAM_NAME && !user->knows[param]))
+        return;
+    user->knows[param] = true;
+    snprintf(user->params[param], PARAM_BYTES_MAX, "%s", name + strlen(name) + 1);
+}
+
+/* Of a row: `... [NAME|ENCODING|...] ...`. It ran with what its client has. Returns that part. */
+static void check_params(const struct user *user, const char *row, char text[PARAMS_TEXT_BYTES_MAX])
+{
+    const char *at = strchr(row, '[');
+    const char *end = at != NULL ? strchr(at, ']') : NULL;
+
+    assert(end != NULL);
+    snprintf(text, PARAMS_TEXT_BYTES_MAX, "%.*s", (int)(end - at - 1), at + 1);
+    for (unsigned i = 0; i < WORLD_PARAMS; i++) {
+        size_t bytes = strcspn(++at, "|]");
+
+        if (user->knows[i])
+            assert(bytes == strlen(user->params[i]) &&
+                   strncasecmp(at, user->params[i], bytes) == 0);
+        at += bytes;
+    }
+}
+
 static void user_message(struct user *user, char type, const uint8_t *body, size_t bytes)
 {
     const struct expected *expected =
@@ -1824,6 +2107,8 @@ static void user_message(struct user *user, char type, const uint8_t *body, size
         assert(type == 'E');
         return;
     }
+    if (type == 'S')
+        note_parameter(user, text);
     if (!user->is_welcome) {
         assert(strchr("RSKZEN", type) != NULL);
         /* Neither a demand for a password nor a welcome may come in plain where it must not. */
@@ -1842,9 +2127,6 @@ static void user_message(struct user *user, char type, const uint8_t *body, size
         assert(type != 'Z' || user->is_granted);
         return;
     }
-    if (type == 'S' && strcmp(text, "application_name") == 0 && user->has_application_name)
-        snprintf(user->application_name, sizeof(user->application_name), "%s",
-                 text + sizeof("application_name")); /* DISCARD ALL */
     if (type == 'N' || type == 'S')
         return;
     if (type == 'E') {
@@ -1852,7 +2134,7 @@ static void user_message(struct user *user, char type, const uint8_t *body, size
         if (user->is_fatal || expected == NULL)
             return;
     } else {
-        char row[ROW_BYTES_MAX];
+        char row[ROW_BYTES_MAX], params[PARAMS_TEXT_BYTES_MAX];
 
         world.answers++;
         assert(expected != NULL);
@@ -1899,6 +2181,8 @@ static void user_message(struct user *user, char type, const uint8_t *body, size
             version = type == 'T' ? read_description(body, bytes, expected->statement) : 0;
             if (expected->op == OP_DESCRIBE_PORTAL) {
                 check_version(user, expected, version);
+                if (expected->statement == STATEMENT_TEXT)
+                    break;
                 name->portal_told_version = version;
                 name->is_portal_told = true;
                 break;
@@ -1930,25 +2214,23 @@ static void user_message(struct user *user, char type, const uint8_t *body, size
             break;
         case 'D':
         case 'd':
-            snprintf(row, sizeof(row), "%.*s", (int)MIN(bytes, (size_t)64), text);
+            snprintf(row, sizeof(row), "%.*s", (int)MIN(bytes, (size_t)ROW_TEXT_BYTES_MAX), text);
             assert(sscanf(row, "A %u %u %u %u", &owner, &number, &statement, &question.version) ==
                    4);
             assert(owner == user->owner);
             assert(statement == expected->statement);
             check_version(user, expected, question.version);
-            if (user->has_application_name) {
-                assert(bytes == make_row(row, &question, expected->row, user->application_name,
-                                         expected->row_bytes));
-                assert(memcmp(row, body, bytes) == 0);
-            } else {
-                assert(number == expected->number);
-            }
+            assert(number == expected->number);
+            check_params(user, row, params);
+            assert(bytes == make_row(row, &question, expected->row, params, expected->row_bytes));
+            assert(memcmp(row, body, bytes) == 0);
             break;
         default:
             break;
         }
         user->batch_has_shown = user->batch_has_shown || strchr("DTCHd", type) != NULL;
     }
+    user->is_answering = type != 'Z';
     user->expected_first = (user->expected_first + 1) % EXPECTED_MAX;
     user->expected_count--;
     resolve(user);
@@ -2026,7 +2308,7 @@ static void user_asks_elsewhere(struct user *user)
     if (!world.order_cancel(user->key))
         return;
     world_log("client %u asks another process for a cancel", user->index);
-    user->has_cancelled = true;
+    user->has_cancelled = world.has_cancelled[user->owner] = true;
     for (unsigned i = 0; i < user->expected_count; i++)
         user->expected[(user->expected_first + i) % EXPECTED_MAX].may_be_cancelled = true;
     user->expected[user->expected_first].is_cancelled = !world.is_chaos;
@@ -2057,7 +2339,7 @@ static void user_asks_cancel(struct user *user)
     if (cancel->wire.peer == NULL)
         return;
     world_log("client %u asks for a cancel%s", user->index, closes_at_once ? " and closes" : "");
-    user->has_cancelled = true;
+    user->has_cancelled = world.has_cancelled[user->owner] = true;
     for (unsigned i = 0; i < user->expected_count; i++)
         user->expected[(user->expected_first + i) % EXPECTED_MAX].may_be_cancelled = true;
     user->expected[user->expected_first].is_cancelled = !world.is_chaos;
@@ -2078,7 +2360,21 @@ static bool user_wants_cancel(const struct user *user)
 {
     const struct expected *next = &user->expected[user->expected_first];
 
-    if (!user->is_welcome || user->expected_count == 0 || !next->is_sleep)
+    if (!user->is_welcome || user->expected_count == 0)
+        return false;
+    if (world.has_sharing && world.is_chaos) {
+        const struct expected *end = end_of_unit(user);
+
+        for (unsigned i = 0; i < user->expected_count; i++) {
+            const struct expected *op = expected_at(user, i);
+
+            if ((op->op == OP_BIND || op->op == OP_DESCRIBE) && op->name == 0)
+                return false;
+        }
+        if (end != NULL && end->shares)
+            return happens(world.is_sleepy ? 20 : 80);
+    }
+    if (!next->is_sleep)
         return false;
     if (world.is_chaos)
         return happens(world.is_sleepy ? 5 : 20);
@@ -2188,7 +2484,7 @@ static void user_asks(struct user *user)
 {
     if (user->action_first == user->action_count && heap_bytes(&user->out) == 0 &&
         user->expected_count < EXPECTED_BEFORE_SCRIPT_MAX &&
-        (user->expected_count == 0 || happens(4))) {
+        (user->expected_count == 0 || happens(world.has_sharing && !world.is_chaos ? 60 : 4))) {
         bool goes = world.is_chaos && world.users_break && happens(200);
 
         if (!world.is_chaos && user->expected_count == 0) {
@@ -2206,6 +2502,8 @@ static void user_asks(struct user *user)
     while (user->action_first < user->action_count &&
            (!user->actions[user->action_first].waits || user->expected_count == 0)) {
         act(user, &user->actions[user->action_first++]);
+        if (user->action_first < user->action_count && user->actions[user->action_first].follows)
+            continue;
         if (world.is_chaos && happens(3))
             break;
     }

@@ -5,7 +5,7 @@
 
 #include "world.h"
 
-enum { USERS_MAX = 12 };
+enum { USERS_MAX = 24 };
 
 /* `count`: how many there are, at most USERS_MAX. */
 void users_begin(unsigned count);

@@ -37,8 +37,8 @@ struct model_setup {
     double think_us;       /* mean pause of a client; 0: none */
     unsigned others;       /* other programs that compute all the time on PostgreSQL's host */
     int setting;           /* server_sharing of each shard */
-    double credit_us;       /* who wakes up gets a core the sooner: workers' turns are short then */
-    double cache;           /* part by which a backend is slower for each other one at work */
+    double credit_us;      /* who wakes up gets a core the sooner: workers' turns are short then */
+    double cache;          /* part by which a backend is slower for each other one at work */
     double hiccup_chance;  /* that an actor loses its core for 4 ms */
     struct model_class classes[MODEL_CLASSES];
 };
@@ -400,8 +400,9 @@ static inline void model_answered(struct model *model, struct model_shard *shard
     struct statement_time *time =
         statement_times_make(&shard->times, model->clients[client].class + 1, now_us, &is_new);
 
-    statement_times_note(time, now_us - server->since_us, model->clients[client].was_first,
-                         shard->busy_count > shard->policy.limit);
+    statement_times_note(
+        time, now_us - server->since_us, model->clients[client].was_first,
+        sharing_policy_is_crowded(&shard->policy, shard->busy_count, now_us - server->since_us));
     sharing_policy_answered(&shard->policy, now_us, now_us - server->since_us, time->floor_us,
                             shard->busy_count, shard->queued);
     server->head = (server->head + 1) % MODEL_CLIENTS_MAX;
