@@ -89,10 +89,10 @@ struct sharing {
     struct sharing_stats stats;
 };
 
-/* More servers are at work than the policy wants, and slow each other down. */
-static inline bool sharing_crowds(const struct sharing *sharing)
+/* What took so long says nothing about its statement. */
+static inline bool sharing_crowds(const struct sharing *sharing, uint64_t took_us)
 {
-    return sharing->server_count > sharing->policy.limit;
+    return sharing_policy_is_crowded(&sharing->policy, sharing->server_count, took_us);
 }
 
 enum shared_kind { SHARED_QUERY, SHARED_BATCH, SHARED_SET };

@@ -621,7 +621,8 @@ void sharing_overrun(struct server *server)
     }
     time = statement_times_find(pool->sharing.times, oldest->hash, now_us);
     if (time != NULL && !oldest->was_overrun)
-        statement_times_overrun(time, now_us - oldest->since_us, sharing_crowds(&pool->sharing));
+        statement_times_overrun(time, now_us - oldest->since_us,
+                                sharing_crowds(&pool->sharing, now_us - oldest->since_us));
     oldest->was_overrun = true;
     sharing_move(server);
     /* There may be somewhere to go later. */
