@@ -89,6 +89,8 @@ struct sharing {
     unsigned server_count, queued_count;
     unsigned waiting_count; /* of pool->waiting_clients, those whose exchange shares */
     unsigned move_budget;   /* each answer adds one, each move costs SHARED_MOVE_PRICE */
+    float present;          /* queued_count, of late */
+    bool are_few;           /* so few that each gets a server for itself, if there is one */
     bool is_on;
     bool wants_server; /* fewer servers than the limit are there */
     struct sharing_stats stats;

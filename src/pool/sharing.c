@@ -10,6 +10,7 @@
 
 #include "base/bytes.h"
 
+#include <limits.h>
 #include <string.h>
 
 /* Idle servers that are looked at for one whose parameters are the client's. */
@@ -160,6 +161,22 @@ static void join(struct server *server, struct shared *shared)
     enqueue(server, shared);
 }
 
+/* With few questions at a time there is nothing to be gained by queues: answers come one by one, and each of them
+ * wakes the worker. Two cores, pgbench -S, 8 clients: 16,700 tx/s with a server for each, 12,700 with
+ * queues. A number of servers that the operator has set holds in any case. */
+enum { SHARED_FEW = 10, SHARED_NOT_FEW = 12, PRESENT_WEIGHT = 64 };
+
+static unsigned limit_now(struct sharing *sharing)
+{
+    sharing->present += ((float)sharing->queued_count - sharing->present) / PRESENT_WEIGHT;
+    if (sharing->present < SHARED_FEW)
+        sharing->are_few = true;
+    else if (sharing->present > SHARED_NOT_FEW)
+        sharing->are_few = false;
+    return sharing->are_few && sharing->policy.setting == SHARING_AUTO ? UINT_MAX
+                                                                       : sharing->policy.limit;
+}
+
 bool sharing_place(struct pool *pool, struct shared *shared)
 {
     struct sharing *sharing = &pool->sharing;
@@ -169,6 +186,7 @@ bool sharing_place(struct pool *pool, struct shared *shared)
     struct server *other = NULL;
     struct server *found;
     unsigned busy = 0;
+    unsigned limit = limit_now(sharing);
     enum sharing_apart why = APART_KINDS;
 
     if (unlikely(pool_is_stopped(pool) || pool->is_retired))
@@ -186,7 +204,7 @@ bool sharing_place(struct pool *pool, struct shared *shared)
         }
         busy++;
         /* Of too many the same ones run empty (sharing_policy.h). */
-        if (reason != APART_KINDS || busy > sharing->policy.limit)
+        if (reason != APART_KINDS || busy > limit)
             why = reason;
         else if (has_same_params(server, client))
             same = better(same, server);
@@ -201,8 +219,8 @@ bool sharing_place(struct pool *pool, struct shared *shared)
             return true;
         }
     }
-    if (idle != NULL && (busy < sharing->policy.limit || same == NULL)) {
-        if (busy > 0 && busy >= sharing->policy.limit)
+    if (idle != NULL && (busy < limit || same == NULL)) {
+        if (busy > 0 && busy >= limit)
             sharing->stats.apart[APART_PARAMETERS]++;
         else if (busy == 0 && sharing->server_count > 0 && why != APART_KINDS)
             sharing->stats.apart[why]++;
@@ -215,7 +233,7 @@ bool sharing_place(struct pool *pool, struct shared *shared)
             sharing->stats.apart[why]++;
         return false;
     }
-    if (unlikely(busy < sharing->policy.limit && !sharing->wants_server)) {
+    if (unlikely(busy < limit && !sharing->wants_server)) {
         sharing->wants_server = true;
         pool_launch(pool);
     }

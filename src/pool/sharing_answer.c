@@ -373,8 +373,10 @@ static void account_time(struct server *server, const struct shared *shared)
     if (time != NULL)
         statement_times_note(time, took_us, shared->was_first,
                              sharing_crowds(&pool->sharing, took_us));
-    sharing_policy_answered(&sharing->policy, now_us, took_us, time != NULL ? time->floor_us : 0,
-                            sharing->server_count, sharing->queued_count);
+    if (!sharing->are_few)
+        sharing_policy_answered(&sharing->policy, now_us, took_us,
+                                time != NULL ? time->floor_us : 0, sharing->server_count,
+                                sharing->queued_count);
 }
 
 static bool send_collected(struct shared *shared)
