@@ -19,6 +19,7 @@ enum { IDLE_LOOKED_AT = 4 };
 
 void sharing_init(struct pool *pool)
 {
+    pool->sharing.move_budget = SHARED_MOVE_BUDGET_MAX;
     list_init(&pool->sharing.servers);
 }
 
@@ -592,12 +593,14 @@ void sharing_move(struct server *server)
         link = link->next;
         if (shared->client == NULL || shared->was_moved)
             continue;
-        if (pool_is_stopped(pool) || pool->is_retired || !has_elsewhere(server))
+        if (pool_is_stopped(pool) || pool->is_retired ||
+            pool->sharing.move_budget < SHARED_MOVE_PRICE || !has_elsewhere(server))
             return;
         copy = detach(shared);
         if (copy == NULL)
             return;
         copy->was_moved = true;
+        pool->sharing.move_budget -= SHARED_MOVE_PRICE;
         pool->sharing.stats.again_moved++;
         sharing_ask_again(copy, AGAIN_ELSEWHERE);
         if (server->state != SERVER_SHARED)

@@ -411,6 +411,8 @@ static void answered(struct server *server)
         return;
     }
     account_time(server, shared);
+    if (pool->sharing.move_budget < SHARED_MOVE_BUDGET_MAX)
+        pool->sharing.move_budget++;
     list_remove(&shared->link);
     shared->server = NULL;
     server->shared_count--;

@@ -348,7 +348,7 @@ static void test_mixed_classes(void **state)
     setup.classes[0].weight = 20;
     setup.classes[1] = (struct model_class){.cpu_us = 60, .weight = 5};
     setup.classes[2] = (struct model_class){.cpu_us = 300, .weight = 1};
-    settles("mixed, 2 cores", &setup, 0.92);
+    settles("mixed, 2 cores", &setup, 0.88);
     setup.cores = 16;
     setup.ceiling = 20;
     settles("mixed, 16 cores", &setup, 0.92);
@@ -422,6 +422,36 @@ static void test_other_load_comes_and_goes(void **state)
     assert_true(after > 0.95 * before);
 }
 
+/* Ten programs that compute all the time: each answer takes milliseconds, whatever its statement. Sharing is worth
+ * most there, and must not be lost, nor must it be for good if it was. */
+static void test_a_machine_that_is_full_of_others_does_not_end_sharing(void **state)
+{
+    const struct model_setup *machines[] = {&patient, &hasty};
+
+    (void)state;
+    for (unsigned i = 0; i < 2; i++) {
+        struct model_setup setup = machine(machines[i], 64, 17);
+        double alone;
+
+        setup.others = 10;
+        setup.setting = 10;
+        model_init(&model, &setup);
+        model_demand(&model, 64, 10);
+        model_run(&model, SETTLE_S);
+        model_run(&model, LOOK_S);
+        alone = model_rate(&model);
+        say("full, all servers", alone, 20);
+        setup.setting = SHARING_AUTO;
+        model_init(&model, &setup);
+        model_demand(&model, 64, 10);
+        model_run(&model, SETTLE_S);
+        model_run(&model, LOOK_S);
+        say("full", alone, 20);
+        assert_true(model_rate(&model) > 0.95 * alone);
+        assert_true(model_busy(&model) <= 10);
+    }
+}
+
 /* Nothing in memory, then everything, then nothing again. */
 static void test_statements_change_what_they_need(void **state)
 {
@@ -469,6 +499,7 @@ int main(void)
         cmocka_unit_test(test_backends_that_lose_their_core_now_and_then),
         cmocka_unit_test(test_demand_comes_and_goes),
         cmocka_unit_test(test_other_load_comes_and_goes),
+        cmocka_unit_test(test_a_machine_that_is_full_of_others_does_not_end_sharing),
         cmocka_unit_test(test_statements_change_what_they_need),
     };
 
