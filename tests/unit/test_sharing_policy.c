@@ -146,6 +146,31 @@ static void test_the_queue_is_bounded_by_time_until_trials_have_found_the_limit(
     assert_true(sharing_policy_has_room(&policy, 10 * US_PER_S, 5, 5 * 500.0f));
 }
 
+/* ---- what a slow answer means ---- */
+
+static void test_what_everybody_waits_is_no_sign_of_a_slow_statement(void **state)
+{
+    struct sharing_policy policy = {0};
+    uint64_t now_us = US_PER_S;
+
+    (void)state;
+    sharing_policy_set(&policy, SHARING_AUTO, 10);
+    assert_false(sharing_policy_is_crowded(&policy, 2, 5000));
+    /* More servers are busy than wanted. */
+    assert_true(sharing_policy_is_crowded(&policy, 5, 5000));
+    /* 64 wait, 4000 are answered in a second: 16 ms. */
+    for (unsigned i = 0; i < 1000; i++)
+        sharing_policy_answered(&policy, now_us += 250, 500, 40, 2, 64);
+    assert_true(policy.wait_us > 15000 && policy.wait_us < 17000);
+    assert_true(sharing_policy_is_crowded(&policy, 2, 30000));
+    assert_false(sharing_policy_is_crowded(&policy, 2, SHARING_CROWDED_US_MAX));
+    /* A pool with little to do, 50 us each. */
+    for (unsigned i = 0; i < 1000; i++)
+        sharing_policy_answered(&policy, now_us += 100000, 50, 40, 1, 1);
+    assert_true(policy.wait_us > 45 && policy.wait_us < 55);
+    assert_false(sharing_policy_is_crowded(&policy, 1, 5000));
+}
+
 /* ---- machines ---- */
 
 enum { SETTLE_S = 2, LOOK_S = 2 };
@@ -488,6 +513,7 @@ int main(void)
         cmocka_unit_test(test_the_trial_comes_first_in_half_of_the_pairs),
         cmocka_unit_test(test_few_answers_move_nothing),
         cmocka_unit_test(test_the_queue_is_bounded_by_time_until_trials_have_found_the_limit),
+        cmocka_unit_test(test_what_everybody_waits_is_no_sign_of_a_slow_statement),
         cmocka_unit_test(test_two_cores_that_all_share_need_few_servers),
         cmocka_unit_test(test_one_shard_needs_few_servers),
         cmocka_unit_test(test_four_shards_on_eight_cores),
