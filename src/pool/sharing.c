@@ -48,6 +48,12 @@ void sharing_update(struct pool *pool)
     sharing_policy_set(&pool->sharing.policy, setting, ceiling);
 }
 
+void sharing_count_queued(struct pool *pool, int change)
+{
+    pool->sharing.queued_count = (unsigned)((int)pool->sharing.queued_count + change);
+    pool->core->queued_count = (unsigned)((int)pool->core->queued_count + change);
+}
+
 /* ---- which server ---- */
 
 /* What the server's parameters are when everything queued is done. Compared, never read. */
@@ -251,7 +257,7 @@ static void begin(struct shared *shared)
 
 static bool push_bytes(struct server *server, const void *data, size_t bytes)
 {
-    return conn_push_copy(&server->conn, data, bytes);
+    return conn_push_copy_of_many(&server->conn, data, bytes);
 }
 
 static bool push_named(struct server *server, uint8_t type, const char *name)
@@ -347,13 +353,11 @@ static bool push_set(struct server *server, const char *query)
 
 static void put_last(struct server *server, struct shared *shared)
 {
-    struct sharing *sharing = &server->pool->sharing;
-
     shared->server = server;
     shared->was_first = server->shared_count == 0;
     list_push_back(&server->shared, &shared->link);
     server->shared_count++;
-    sharing->queued_count++;
+    sharing_count_queued(server->pool, 1);
     if (server->shared_count == 1)
         begin(shared);
 }
@@ -417,7 +421,6 @@ static void enqueue(struct server *server, struct shared *shared)
     if (client->state != CLIENT_SHARED)
         client_become(client, CLIENT_SHARED);
     server->request_us = pool->core->loop.now_us;
-    pool->stats.server_assignment_count++;
     if (unlikely(!has_same_params(server, client)))
         sent = set_params(server, client);
     put_last(server, shared);
@@ -653,7 +656,7 @@ void sharing_lost(struct server *server, const char *reason, bool mid_answer)
 
         list_remove(&shared->link);
         server->shared_count--;
-        pool->sharing.queued_count--;
+        sharing_count_queued(pool, -1);
         shared->server = NULL;
         if (client == NULL) {
             is_oldest = is_oldest && shared->kind == SHARED_SET;
@@ -662,7 +665,7 @@ void sharing_lost(struct server *server, const char *reason, bool mid_answer)
         }
         if (shared->has_begun) {
             sharing_free(core, shared);
-            client->is_mid_answer = mid_answer;
+            client->is_mid_answer |= mid_answer;
             client_close_error(client, reason, NULL);
             is_oldest = false;
             continue;
