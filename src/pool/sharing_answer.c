@@ -441,6 +441,7 @@ static void answered(struct server *server)
     if (client != NULL && again == AGAIN_NO) {
         bool sent = !shared->collects || send_collected(shared);
 
+        pool->stats.server_assignment_count++;
         pool->stats.query_us += now_us - client->query_since_us;
         pool->stats.xact_us += now_us - client->xact_since_us;
         account_statements(client, shared);
