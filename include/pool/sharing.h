@@ -154,6 +154,7 @@ struct shared {
     bool may_be_hit;          /* a neighbour's cancel request may reach it */
     bool has_begun;           /* something of its answer was passed on */
     bool has_failed;          /* SET: with an error */
+    bool is_past_end;         /* an error came behind the end of its answer */
     bool was_moved;
     bool was_overrun; /* its class has been told */
 };

@@ -552,6 +552,7 @@ void sharing_reset(struct shared *shared)
     shared->again = AGAIN_NO;
     shared->swallow_count = 0;
     shared->owes_parse_complete = shared->awaits_shape = shared->learns_shape = false;
+    shared->is_past_end = false;
     shared->is_bound = shared->collects = shared->may_be_hit = shared->is_followed = false;
     shared->since_us = 0;
     shared->floor_us = 0;

@@ -200,8 +200,12 @@ void sharing_message_began(struct server *server, uint8_t type)
         server->looks_at_body = type == 'N' && !shared->has_begun;
         return;
     case 'E':
-        if (unlikely(shared->phase == PHASE_COMPLETE && shared->kind != SHARED_SET))
-            break;
+        if (unlikely(shared->phase == PHASE_COMPLETE && shared->kind != SHARED_SET)) {
+            /* Its last word may come before ReadyForQuery. */
+            shared->is_past_end = server->looks_at_body = true;
+            server->forwards_message = false;
+            return;
+        }
         /* Whether it is its client's is known when it is there as a whole; not any more when something went
          * out before. What came with it in one receive has not, and does not if the server ends with this:
          * a backend that is terminated while it runs has said RowDescription, often. */
@@ -301,6 +305,10 @@ static void error_complete(struct server *server, const uint8_t *body, size_t by
                    fields.message);
         server->was_terminated = strncmp(fields.sqlstate, "57P", 3) == 0;
         server_close(server, "server conn crashed?");
+        return;
+    }
+    if (unlikely(shared->is_past_end)) {
+        server_close(server, out_of_turn);
         return;
     }
     if (shared->kind == SHARED_SET) {
