@@ -72,6 +72,10 @@ struct sharing_stats {
 
 enum {
     SHARED_BYTES_MAX = 4000, /* of a request that is kept; what is longer goes the ordinary way */
+    /* Who is moved is asked twice. On a machine that is full each backend loses its core for milliseconds now and
+     * then, and a quarter of all exchanges were moved, which made it fuller: so only one for so many answers. */
+    SHARED_MOVE_PRICE = 64,
+    SHARED_MOVE_BUDGET_MAX = 256 * SHARED_MOVE_PRICE,
     SHARED_COLLECTED_BYTES_MAX = 65536, /* of an answer that waits for its end */
     SHARED_LOST_MAX = 200,              /* servers lost under one exchange, whatever the cause */
     SHARED_CRASHED_MAX = 1,             /* of them, those that ended without a word while it ran */
@@ -84,6 +88,7 @@ struct sharing {
     struct list servers;           /* in state SERVER_SHARED */
     unsigned server_count, queued_count;
     unsigned waiting_count; /* of pool->waiting_clients, those whose exchange shares */
+    unsigned move_budget;   /* each answer adds one, each move costs SHARED_MOVE_PRICE */
     bool is_on;
     bool wants_server; /* fewer servers than the limit are there */
     struct sharing_stats stats;

@@ -19,6 +19,7 @@ enum { IDLE_LOOKED_AT = 4 };
 
 void sharing_init(struct pool *pool)
 {
+    pool->sharing.move_budget = SHARED_MOVE_BUDGET_MAX;
     list_init(&pool->sharing.servers);
 }
 
@@ -250,7 +251,7 @@ static void begin(struct shared *shared)
 
 static bool push_bytes(struct server *server, const void *data, size_t bytes)
 {
-    return conn_push_copy(&server->conn, data, bytes);
+    return conn_push_copy_of_many(&server->conn, data, bytes);
 }
 
 static bool push_named(struct server *server, uint8_t type, const char *name)
@@ -416,7 +417,6 @@ static void enqueue(struct server *server, struct shared *shared)
     if (client->state != CLIENT_SHARED)
         client_become(client, CLIENT_SHARED);
     server->request_us = pool->core->loop.now_us;
-    pool->stats.server_assignment_count++;
     if (unlikely(!has_same_params(server, client)))
         sent = set_params(server, client);
     put_last(server, shared);
@@ -592,12 +592,14 @@ void sharing_move(struct server *server)
         link = link->next;
         if (shared->client == NULL || shared->was_moved)
             continue;
-        if (pool_is_stopped(pool) || pool->is_retired || !has_elsewhere(server))
+        if (pool_is_stopped(pool) || pool->is_retired ||
+            pool->sharing.move_budget < SHARED_MOVE_PRICE || !has_elsewhere(server))
             return;
         copy = detach(shared);
         if (copy == NULL)
             return;
         copy->was_moved = true;
+        pool->sharing.move_budget -= SHARED_MOVE_PRICE;
         pool->sharing.stats.again_moved++;
         sharing_ask_again(copy, AGAIN_ELSEWHERE);
         if (server->state != SERVER_SHARED)
@@ -659,7 +661,7 @@ void sharing_lost(struct server *server, const char *reason, bool mid_answer)
         }
         if (shared->has_begun) {
             sharing_free(core, shared);
-            client->is_mid_answer = mid_answer;
+            client->is_mid_answer |= mid_answer;
             client_close_error(client, reason, NULL);
             is_oldest = false;
             continue;
