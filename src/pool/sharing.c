@@ -251,7 +251,7 @@ static void begin(struct shared *shared)
 
 static bool push_bytes(struct server *server, const void *data, size_t bytes)
 {
-    return conn_push_copy(&server->conn, data, bytes);
+    return conn_push_copy_of_many(&server->conn, data, bytes);
 }
 
 static bool push_named(struct server *server, uint8_t type, const char *name)
