@@ -588,10 +588,11 @@ void sharing_move(struct server *server)
     sharing_close_queue(server);
     while (link != &server->shared) {
         struct shared *shared = OWNER_OF(link, struct shared, link);
+        enum shared_again how = shared->was_moved ? AGAIN_ALONE : AGAIN_ELSEWHERE;
         struct shared *copy;
 
         link = link->next;
-        if (shared->client == NULL || shared->was_moved)
+        if (shared->client == NULL)
             continue;
         if (pool_is_stopped(pool) || pool->is_retired ||
             pool->sharing.move_budget < SHARED_MOVE_PRICE || !has_elsewhere(server))
@@ -602,7 +603,8 @@ void sharing_move(struct server *server)
         copy->was_moved = true;
         pool->sharing.move_budget -= SHARED_MOVE_PRICE;
         pool->sharing.stats.again_moved++;
-        sharing_ask_again(copy, AGAIN_ELSEWHERE);
+        /* Many may wait for one lock: who has met two of them gets a server for himself. */
+        sharing_ask_again(copy, how);
         if (server->state != SERVER_SHARED)
             return;
     }

@@ -113,6 +113,7 @@ def test_who_waits_in_line_is_not_overtaken_for_ever(t):
                 c.until("Z")
             longer.until("Z")
             overtaken = figures.since("shared") - before
+            print("overtaken", turn, overtaken, {k: v for k, v in figures.now().items() if k.startswith(("apart", "again")) and v}, flush=True)
             assert overtaken < 10000, f"turn {turn}: overtaken {overtaken} times"
     load.terminate()
     load.communicate()
