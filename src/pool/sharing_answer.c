@@ -486,6 +486,8 @@ static void answered(struct server *server)
         server_shared_over(server);
     else if (unlikely(server->params_changed))
         server_close(server, "parameters changed under shared exchanges");
+    else if (unlikely(pool->waiting_count > 0))
+        sharing_serve_waiters(pool);
     if (client == NULL || client->state != CLIENT_SHARED)
         return;
     if (shared == NULL) {
