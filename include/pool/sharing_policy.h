@@ -22,9 +22,9 @@
 #include "config/settings.h"
 
 enum {
-    SHARING_DEPTH_MAX = 256,     /* exchanges on one server */
-    SHARING_AHEAD_US_MAX = 2000, /* sharing_policy_has_room */
-    SHARING_CROWDED_US_MAX = 20000,
+    SHARING_DEPTH_MAX = 256,        /* exchanges on one server */
+    SHARING_AHEAD_US_MAX = 2000,    /* sharing_policy_has_room */
+    SHARING_CROWDED_US_MAX = 60000, /* sharing_policy_is_crowded */
 };
 
 /* What the clients saw during a slot, its first quarter left out. */
@@ -42,7 +42,7 @@ enum sharing_direction {
     SHARING_MORE,  /* a third */
     SHARING_FEWER, /* a quarter */
     SHARING_DOUBLE,
-    SHARING_HALF,
+    SHARING_THIRD,
     SHARING_DIRECTIONS,
 };
 

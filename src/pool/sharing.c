@@ -251,7 +251,7 @@ static void begin(struct shared *shared)
 
 static bool push_bytes(struct server *server, const void *data, size_t bytes)
 {
-    return conn_push_copy(&server->conn, data, bytes);
+    return conn_push_copy_of_many(&server->conn, data, bytes);
 }
 
 static bool push_named(struct server *server, uint8_t type, const char *name)
@@ -417,7 +417,6 @@ static void enqueue(struct server *server, struct shared *shared)
     if (client->state != CLIENT_SHARED)
         client_become(client, CLIENT_SHARED);
     server->request_us = pool->core->loop.now_us;
-    pool->stats.server_assignment_count++;
     if (unlikely(!has_same_params(server, client)))
         sent = set_params(server, client);
     put_last(server, shared);
@@ -704,7 +703,7 @@ void sharing_lost(struct server *server, const char *reason, bool mid_answer)
         }
         if (shared->has_begun) {
             sharing_free(core, shared);
-            client->is_mid_answer = mid_answer;
+            client->is_mid_answer |= mid_answer;
             client_close_error(client, reason, NULL);
             is_oldest = false;
             continue;

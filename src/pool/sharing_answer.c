@@ -30,7 +30,8 @@ static bool is_for_client(const struct shared *shared)
 static void collect(struct server *server, struct shared *shared, const void *data, size_t bytes)
 {
     if (shared->collected.bytes + bytes > SHARED_COLLECTED_BYTES_MAX)
-        spoil(server, shared, AGAIN_ALONE);
+        /* Alone it would be collected again, if it was for a notice. */
+        spoil(server, shared, shared->is_alone ? AGAIN_ORDINARY : AGAIN_ALONE);
     else if (!span_queue_push_copy(&shared->collected, server->conn.loop, data, bytes))
         server_close(server, "out of memory");
 }
@@ -253,6 +254,9 @@ void sharing_message_began(struct server *server, uint8_t type)
     place = place_of(shared, type);
     if (unlikely(place == PLACE_WRONG)) {
         server->forwards_message = false;
+        /* Of what came before it in this receive a part may not have gone out: nothing may follow that. */
+        if (shared->client != NULL && shared->has_begun)
+            shared->client->is_mid_answer = true;
         server_log(server, LEVEL_WARNING, "%s: '%c'", out_of_turn,
                    type >= ' ' && type < 0x7f ? type : '?');
         server_close(server, out_of_turn);
@@ -470,6 +474,7 @@ static void answered(struct server *server)
     if (client != NULL && again == AGAIN_NO) {
         bool sent = !shared->collects || send_collected(shared);
 
+        pool->stats.server_assignment_count++;
         pool->stats.query_us += now_us - client->query_since_us;
         pool->stats.xact_us += now_us - client->xact_since_us;
         account_statements(client, shared);

@@ -395,6 +395,7 @@ void sharing_client_leaves(struct client *client)
         sharing_free(core, shared);
         return;
     }
+    client->pool->stats.server_assignment_count++;
     client->shared = NULL;
     shared->client = NULL;
     shared->name = NULL;

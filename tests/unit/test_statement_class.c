@@ -356,6 +356,9 @@ static void the_text_of_a_class_can_be_read(void **state)
     expect_text("SELECT abc", 10, "SELECT ab");
     expect_text("SELECT abc FROM t", 9, "SELECT a");
     expect_text("SELECT 1", 1, "");
+    expect_text("SELECT \xc3\xa4 FROM t", 9, "SELECT ");
+    expect_text("SELECT \xc3\xa4 FROM t", 10, "SELECT ");
+    expect_text("SELECT \xc3\xa4 FROM t", 11, "SELECT \xc3\xa4 ");
 }
 
 int main(void)
