@@ -213,6 +213,8 @@ void sharing_lost(struct server *server, const char *reason, bool mid_answer);
 void sharing_move(struct server *server);
 /* The next one is the oldest from now on. */
 void sharing_next(struct server *server);
+/* The one place where the number of queued exchanges changes. */
+void sharing_count_queued(struct pool *pool, int change);
 /* As if it had never been sent. */
 void sharing_reset(struct shared *shared);
 /* Asked again: `shared` is in no queue any more and is the client's, or is freed. */

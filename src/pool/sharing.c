@@ -48,6 +48,12 @@ void sharing_update(struct pool *pool)
     sharing_policy_set(&pool->sharing.policy, setting, ceiling);
 }
 
+void sharing_count_queued(struct pool *pool, int change)
+{
+    pool->sharing.queued_count = (unsigned)((int)pool->sharing.queued_count + change);
+    pool->core->queued_count = (unsigned)((int)pool->core->queued_count + change);
+}
+
 /* ---- which server ---- */
 
 /* What the server's parameters are when everything queued is done. Compared, never read. */
@@ -347,13 +353,11 @@ static bool push_set(struct server *server, const char *query)
 
 static void put_last(struct server *server, struct shared *shared)
 {
-    struct sharing *sharing = &server->pool->sharing;
-
     shared->server = server;
     shared->was_first = server->shared_count == 0;
     list_push_back(&server->shared, &shared->link);
     server->shared_count++;
-    sharing->queued_count++;
+    sharing_count_queued(server->pool, 1);
     if (server->shared_count == 1)
         begin(shared);
 }
@@ -694,7 +698,7 @@ void sharing_lost(struct server *server, const char *reason, bool mid_answer)
 
         list_remove(&shared->link);
         server->shared_count--;
-        pool->sharing.queued_count--;
+        sharing_count_queued(pool, -1);
         shared->server = NULL;
         if (client == NULL) {
             is_oldest = is_oldest && shared->kind == SHARED_SET;

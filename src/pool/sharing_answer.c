@@ -461,7 +461,7 @@ static void answered(struct server *server)
     list_remove(&shared->link);
     shared->server = NULL;
     server->shared_count--;
-    pool->sharing.queued_count--;
+    sharing_count_queued(pool, -1);
     server->ahead_us -= shared->floor_us;
     sharing_next(server);
     /* Its client may have been slow to read; whoever is the next need not be. */
