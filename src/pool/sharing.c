@@ -465,14 +465,33 @@ bool sharing_start(struct server *server, struct client *client)
     return true;
 }
 
-void sharing_admit(struct pool *pool)
-{
-    while (!list_is_empty(&pool->waiting_clients)) {
-        struct client *client = OWNER_OF(list_front(&pool->waiting_clients), struct client, link);
+/* Waiters that are looked at for one whose exchange shares. */
+enum { WAITERS_LOOKED_AT = 64 };
 
-        if (client->shared == NULL || !sharing_place(pool, client->shared))
-            return;
+/* Of those who wait, the next one who may join others. NULL: none. */
+static struct shared *next_to_join(const struct pool *pool, bool passes_others)
+{
+    unsigned looked_at = 0;
+
+    list_for_each(link, &pool->waiting_clients)
+    {
+        const struct client *client = OWNER_OF(link, struct client, link);
+
+        if (client->shared != NULL && !client->shared->is_alone)
+            return client->shared;
+        if (!passes_others || ++looked_at == WAITERS_LOOKED_AT)
+            break;
     }
+    return NULL;
+}
+
+void sharing_admit(struct pool *pool, bool passes_others)
+{
+    struct shared *shared;
+
+    while (pool->sharing.waiting_count > 0 &&
+           (shared = next_to_join(pool, passes_others)) != NULL && sharing_place(pool, shared))
+        ;
 }
 
 /* ---- room for others ---- */
@@ -480,6 +499,17 @@ void sharing_admit(struct pool *pool)
 void sharing_close_queue(struct server *server)
 {
     server->is_queue_closed = true;
+}
+
+/* Is what is queued there answered soon? */
+static bool is_quick(const struct server *server)
+{
+    const struct shared *oldest = sharing_oldest(&server->shared);
+    const struct shared *newest = OWNER_OF(list_back(&server->shared), struct shared, link);
+    uint64_t now_us = server->pool->core->loop.now_us;
+
+    return newest->is_followed &&
+           (!oldest->is_followed || now_us - oldest->since_us <= oldest->patience_us);
 }
 
 void sharing_make_room(struct pool *pool)
@@ -495,6 +525,9 @@ void sharing_make_room(struct pool *pool)
         {
             struct server *server = OWNER_OF(link, struct server, link);
 
+            /* A slow one is no room, closed or not: it comes free when it does. */
+            if (!is_quick(server))
+                continue;
             if (server->is_queue_closed)
                 closed++;
             else
@@ -504,6 +537,13 @@ void sharing_make_room(struct pool *pool)
             return;
         sharing_close_queue(shortest);
     } while (true);
+}
+
+void sharing_serve_waiters(struct pool *pool)
+{
+    if (pool->waiting_count > pool->sharing.waiting_count)
+        sharing_make_room(pool);
+    sharing_admit(pool, true);
 }
 
 /* ---- elsewhere ---- */
@@ -610,10 +650,11 @@ void sharing_move(struct server *server)
     sharing_close_queue(server);
     while (link != &server->shared) {
         struct shared *shared = OWNER_OF(link, struct shared, link);
+        enum shared_again how = shared->was_moved ? AGAIN_ALONE : AGAIN_ELSEWHERE;
         struct shared *copy;
 
         link = link->next;
-        if (shared->client == NULL || shared->was_moved)
+        if (shared->client == NULL)
             continue;
         if (pool_is_stopped(pool) || pool->is_retired ||
             pool->sharing.move_budget < SHARED_MOVE_PRICE || !has_elsewhere(server))
@@ -624,7 +665,8 @@ void sharing_move(struct server *server)
         copy->was_moved = true;
         pool->sharing.move_budget -= SHARED_MOVE_PRICE;
         pool->sharing.stats.again_moved++;
-        sharing_ask_again(copy, AGAIN_ELSEWHERE);
+        /* Many may wait for one lock: who has met two of them gets a server for himself. */
+        sharing_ask_again(copy, how);
         if (server->state != SERVER_SHARED)
             return;
     }
