@@ -63,6 +63,7 @@ enum {
     ROUNDS_MAX = 20000,
     TAG_BYTES = 12, /* @1:023:0456 and a `;` */
     VALUE_BYTES = 64,
+    NAME_BYTES = 64,
     BIG_ROWS = 20,
     BIG_ROW_BYTES = 5000,
 };
@@ -184,7 +185,7 @@ struct plan {
 };
 
 struct known {
-    char name[8];
+    char name[NAME_BYTES];
     struct plan plan;
 };
 
@@ -209,6 +210,8 @@ static struct backend backends[BACKENDS];
 /* Of this input: a server has said what PostgreSQL would not; some have ended; what was dropped behind the pooler's
  * back; time went by; names are not tracked. */
 static bool is_foreign, servers_end, is_meddled, time_passed, is_untracked;
+/* Servers ended without a word, or nothing shares: the end of one may be noticed. */
+static bool is_noticed;
 
 static void find_tag(const void *data, size_t bytes, char tag[TAG_BYTES + 1])
 {
@@ -286,8 +289,12 @@ static void mask(const struct backend *backend, char *text, size_t bytes)
 static size_t error_write(char body[256], const char *severity, const char *sqlstate,
                           const char *text)
 {
-    return (size_t)snprintf(body, 256, "S%s%cV%s%cC%s%cM%s%cRroutine%c%c", severity, 0, severity, 0,
-                            sqlstate, 0, text, 0, 0, 0);
+    const char *routine = strcmp(sqlstate, "26000") == 0   ? "FetchPreparedStatement"
+                          : strcmp(sqlstate, "42P05") == 0 ? "StorePreparedStatement"
+                                                           : "exec";
+
+    return (size_t)snprintf(body, 256, "S%s%cV%s%cC%s%cM%s%cR%s%c%c", severity, 0, severity, 0,
+                            sqlstate, 0, text, 0, routine, 0, 0);
 }
 
 static void backend_fails(struct backend *backend, const char *sqlstate, const char *text,
@@ -391,7 +398,7 @@ static void backend_run(struct backend *backend, const struct plan *plan, const 
         break;
     case PLAN_DIES:
         if (!backend->is_reference)
-            servers_end = true;
+            servers_end = is_noticed = true;
         backend->has_died = true;
         break;
     case PLAN_INSERT:
@@ -422,16 +429,14 @@ static void backend_run(struct backend *backend, const struct plan *plan, const 
     }
 }
 
-static size_t text_read(const uint8_t *body, size_t bytes, char name[8])
+static size_t text_read(const uint8_t *body, size_t bytes, char name[NAME_BYTES])
 {
     const uint8_t *zero = bytes > 0 ? memchr(body, 0, bytes) : NULL;
 
     if (zero == NULL)
         return 0;
-    snprintf(name, 8, "%.*s", (int)MIN((size_t)(zero - body), 24),
-             (const char *)(zero - body > 24 ? zero - 7 : body));
-    if (zero - body > 8) /* ours: the end of the hash */
-        snprintf(name, 8, "%.7s", (const char *)zero - 7);
+    memset(name, 0, NAME_BYTES);
+    memcpy(name, body, MIN((size_t)(zero - body), (size_t)NAME_BYTES - 1));
     return (size_t)(zero - body) + 1;
 }
 
@@ -447,6 +452,7 @@ static struct known *known_find(struct backend *backend, const char *name)
 
 static void backend_parse(struct backend *backend, const uint8_t *body, size_t bytes)
 {
+    char error[NAME_BYTES + 64];
     struct known known;
     size_t name_bytes = text_read(body, bytes, known.name);
     const uint8_t *text = body + name_bytes;
@@ -468,7 +474,8 @@ static void backend_parse(struct backend *backend, const uint8_t *body, size_t b
         backend->has_unnamed = true;
         backend_say(backend, '1', NULL, 0);
     } else if (known_find(backend, known.name) != NULL) {
-        backend_fails(backend, "42P05", "prepared statement already exists", "");
+        snprintf(error, sizeof(error), "prepared statement \"%s\" already exists", known.name);
+        backend_fails(backend, "42P05", error, "");
     } else {
         if (backend->known_count == KNOWN_MAX)
             backend->known_count = 0;
@@ -477,18 +484,18 @@ static void backend_parse(struct backend *backend, const uint8_t *body, size_t b
     }
 }
 
-/* As a client that named `name` would hear it. */
 static void known_missing(struct backend *backend, const char *name)
 {
+    char text[NAME_BYTES + 64];
+
+    snprintf(text, sizeof(text), "prepared statement \"%s\" does not exist", name);
     backend_fails(backend, "26000",
-                  name[0] == '\0' ? "unnamed prepared statement does not exist"
-                                  : "prepared statement does not exist",
-                  "");
+                  name[0] == '\0' ? "unnamed prepared statement does not exist" : text, "");
 }
 
 static void backend_bind(struct backend *backend, const uint8_t *body, size_t bytes)
 {
-    char portal[8], name[8];
+    char portal[NAME_BYTES], name[NAME_BYTES];
     size_t portal_bytes = text_read(body, bytes, portal);
     size_t name_bytes = text_read(body + portal_bytes, bytes - portal_bytes, name);
     struct known *known;
@@ -513,7 +520,7 @@ static void backend_describe(struct backend *backend, const uint8_t *body, size_
 {
     static const uint8_t types[] = {0, 1, 0, 0, 0, 25};
     const struct plan *plan = NULL;
-    char name[8];
+    char name[NAME_BYTES];
 
     if (bytes < 2 || text_read(body + 1, bytes - 1, name) == 0) {
         backend_fails(backend, "08P01", "invalid message", "");
@@ -549,7 +556,7 @@ static void backend_describe(struct backend *backend, const uint8_t *body, size_
 static void backend_close(struct backend *backend, const uint8_t *body, size_t bytes)
 {
     struct known *known;
-    char name[8];
+    char name[NAME_BYTES];
 
     if (bytes < 2 || text_read(body + 1, bytes - 1, name) == 0) {
         backend_fails(backend, "08P01", "invalid message", "");
@@ -730,10 +737,13 @@ static void cancel_hits(struct backend *request)
 struct person {
     struct sim_peer *peer; /* NULL: is not there */
     bool is_welcome, is_over;
-    bool is_malformed; /* it has sent what is no protocol */
-    bool is_stalled;   /* does not read */
-    bool is_plain;     /* whatever it asked, a part may be missing without effect on the others */
-    bool deviates;     /* from here on the pooler's answers may be others than the reference's */
+    bool is_malformed;   /* it has sent what is no protocol */
+    bool is_stalled;     /* does not read */
+    bool is_plain;       /* whatever it asked, a part may be missing without effect on the others */
+    bool may_notice;     /* that a server is terminated: not all it did shares, beyond doubt */
+    bool may_lose_track; /* of prepared statements, and is closed */
+    bool has_begun;      /* it has got a part of an answer */
+    bool deviates;       /* from here on the pooler's answers may be others than the reference's */
     unsigned incarnation, number, last_number;
     unsigned cancel_count; /* requests that have hit nothing of its yet */
     uint8_t key[8];
@@ -760,11 +770,17 @@ static void check_last_words(const struct person *person, const char *text)
     if (person->is_malformed || is_foreign)
         return;
     if (servers_end &&
-        (strcmp(text, "server conn crashed?") == 0 || strstr(text, "server login") != NULL))
+        (strcmp(text, "server conn crashed?") == 0 || strcmp(text, "terminating connection") == 0 ||
+         strstr(text, "server login") != NULL)) {
+        if (!person->may_notice && !person->has_begun && !is_noticed && !time_passed)
+            never("what shares was not asked again");
         return;
+    }
     for (unsigned i = 0; i < COUNT_OF(of_time) && time_passed; i++)
         if (strstr(text, of_time[i]) != NULL)
             return;
+    if (strcmp(text, "lost track of prepared statements") == 0 && person->may_lose_track)
+        return;
     fprintf(stderr, "the client was closed: %s\n", text);
     never("a client was closed for no reason");
 }
@@ -781,7 +797,7 @@ static void check_tags(struct person *person, const uint8_t *message, size_t byt
         find_tag(at, (size_t)(end - at), tag);
         at++;
         if (sscanf(tag, "@%1u:%3u:%4u;", &index, &incarnation, &number) != 3)
-            never("a tag is broken");
+            continue; /* a length */
         if (index != (unsigned)(person - people) || incarnation != person->incarnation) {
             fprintf(stderr, "client %d, for the %uth time, gets %s\n", (int)(person - people) + 1,
                     person->incarnation, tag);
@@ -803,8 +819,7 @@ static bool is_same_error(const uint8_t *a, size_t a_bytes, const uint8_t *b, si
     return a[0] == 'E' && b[0] == 'E' && error_fields_read(a + 5, a_bytes - 5, &first) &&
            error_fields_read(b + 5, b_bytes - 5, &second) &&
            strcmp(first.sqlstate, second.sqlstate) == 0 &&
-           (strcmp(first.message, second.message) == 0 || strcmp(first.sqlstate, "26000") == 0 ||
-            strcmp(first.sqlstate, "42P05") == 0);
+           strcmp(first.message, second.message) == 0;
 }
 
 /* What would have come up to ReadyForQuery does not. */
@@ -841,6 +856,8 @@ static void person_message(struct person *person, const uint8_t *message, size_t
     check_tags(person, message, bytes);
     if (message[0] == 'S' || message[0] == 'N' || message[0] == 'A' || is_foreign)
         return;
+    if (message[0] != 'E')
+        person->has_begun = message[0] != 'Z';
     if (message[0] == 'E' && error_fields_read(message + 5, bytes - 5, &fields)) {
         trace("    %s %s %s\n", fields.severity, fields.sqlstate, fields.message);
         if (strcmp(fields.severity, "FATAL") == 0) {
@@ -878,7 +895,7 @@ static void person_message(struct person *person, const uint8_t *message, size_t
 static void person_closed(struct person *person)
 {
     if (!person->is_over && person->is_welcome && !person->is_malformed && !is_foreign &&
-        !servers_end && !time_passed)
+        !servers_end && !time_passed && !sim_peer_is_reset(person->peer))
         never("a client was closed without a word");
     person->is_over = true;
     sim_peer_close(person->peer);
@@ -917,7 +934,10 @@ static void person_says(struct person *person, uint8_t type, const void *body, s
 
     if (!person->is_welcome || person->is_over || person->peer == NULL)
         return;
-    if (type == 'Q' && person->reference.in_batch)
+    person->may_notice |= stream_bytes(&person->out) > 0 || person->is_stalled ||
+                          stream_bytes(&person->reference.out) > 0;
+    person->may_lose_track |= type == 'Q' && person->reference.in_batch;
+    if (person->may_lose_track)
         person_deviates(person, "a Query in an open batch");
     if (is_untracked && type != 'Q')
         person->is_plain = false;
@@ -1340,11 +1360,13 @@ static void order_of_client(struct program *program, struct person *person, unsi
     unsigned type, name, text;
     size_t bytes;
 
+    person->may_notice |= order != 'q';
     stream_clear(&body);
     switch (order) {
     case 'q':
         text = take_index(program, COUNT_OF(texts));
         person->is_plain &= texts[text].is_plain;
+        person->may_notice |= text > 1;
         body_sql(person, text, ++person->number);
         person_says_body(person, 'Q');
         break;
@@ -1426,6 +1448,12 @@ static void person_sends(struct person *person, size_t limit)
         stream_clear(&person->out);
     before -= stream_bytes(&person->out);
     person->last_at -= MIN(person->last_at, before);
+}
+
+static void person_sends_part(struct person *person, size_t limit)
+{
+    person->may_notice = true;
+    person_sends(person, limit);
 }
 
 static void person_cancels(struct person *person)
@@ -1520,7 +1548,7 @@ static bool has_order_of_server(struct program *program, unsigned order)
             (void)stream_write(&backend->out, backend->peer, number == 0 ? SIZE_MAX : number);
         break;
     case '^':
-        servers_end = true;
+        servers_end = is_noticed = true;
         if (backend != NULL)
             backend_ends(backend);
         break;
@@ -1613,7 +1641,7 @@ static void run_program(struct program *program)
         else if (order == '.')
             person_sends(person, SIZE_MAX);
         else if (order == ',')
-            person_sends(person, take_number(program, 256) + 1);
+            person_sends_part(person, take_number(program, 256) + 1);
         else if (order == 'k')
             person_cancels(person);
         else if (!has_order_of_pooler(program, order) && !has_order_of_server(program, order))
@@ -1716,6 +1744,7 @@ static struct snapshot *snapshot_of(unsigned variant)
 static void use_variant(unsigned variant)
 {
     is_untracked |= (variant >> 3 & 3) == 1;
+    is_noticed |= (variant >> 1 & 3) == 3;
     if (is_untracked)
         for (unsigned i = 0; i < PERSONS; i++)
             if (!people[i].is_plain)
@@ -1752,7 +1781,7 @@ static void configure(struct program *program)
     unsigned variant = take_number(program, VARIANTS);
     unsigned flags = take_number(program, 2);
 
-    is_foreign = servers_end = is_meddled = time_passed = is_untracked = false;
+    is_foreign = servers_end = is_meddled = time_passed = is_untracked = is_noticed = false;
     random_state = 1;
     core.id_last = 0;
     memset(core.statements.sightings, 0, STATEMENT_SIGHTINGS * sizeof(uint64_t));
@@ -1789,7 +1818,7 @@ static void everything_ends(void)
         }
         settle(true);
     }
-    if (servers_end || is_foreign) {
+    if (servers_end || is_foreign || time_passed) {
         time_passed = true;
         sim_advance(sim, 20 * US_PER_S);
         settle(true);
