@@ -52,6 +52,7 @@ def table_of_functions():
 
 
 @ours
+@slow(90)
 def test_functions_that_share_are_known_and_harmless(t):
     binary = classifier(t)
     table = table_of_functions()

@@ -876,7 +876,7 @@ static void check_sharing(const struct pool *pool)
         must(client->shared->client == client);
         must(client->shared->server == NULL);
         must(!client->shared->has_begun);
-        waiting++;
+        waiting += shared_may_join(client->shared);
     }
     must(waiting == sharing->waiting_count);
     list_for_each(link, &pool->active_clients) clients +=
