@@ -1462,11 +1462,6 @@ static struct {
 } closed_queues[128];
 static unsigned closed_count;
 
-static bool queue_is_closed(const struct server *server)
-{
-    return server->state == SERVER_SHARED && (server->is_queue_closed || server->cancel_count > 0);
-}
-
 static const struct shared *newest_of(const struct server *server)
 {
     return OWNER_OF(list_back(&server->shared), struct shared, link);
@@ -1478,7 +1473,8 @@ static void note_closed_queues(const struct core *core)
     for (uint32_t index = 0; index < core->servers.touched_count; index++) {
         const struct server *server = slab_at(&core->servers, index);
 
-        if (!queue_is_closed(server) || closed_count == COUNT_OF(closed_queues))
+        if (server->state != SERVER_SHARED || !server->is_queue_closed ||
+            closed_count == COUNT_OF(closed_queues))
             continue;
         closed_queues[closed_count].server = server;
         closed_queues[closed_count].id = server->id;
