@@ -212,8 +212,9 @@ void sharing_overrun(struct server *server);
 /* The server's connection is over; it is closing already. `mid_answer`: the oldest one's client has got
  * part of a message. */
 void sharing_lost(struct server *server, const char *reason, bool mid_answer);
-/* Those behind the oldest, as far as they can go elsewhere. */
-void sharing_move(struct server *server);
+/* Those behind the oldest go elsewhere, as far as they can; `with_oldest`: that one, too. Their answers here are
+ * thrown away. */
+void sharing_move(struct server *server, bool with_oldest);
 /* The next one is the oldest from now on. */
 void sharing_next(struct server *server);
 /* The one place where the number of queued exchanges changes. */

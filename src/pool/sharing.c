@@ -649,10 +649,10 @@ static bool has_elsewhere(const struct server *server)
     return false;
 }
 
-void sharing_move(struct server *server)
+void sharing_move(struct server *server, bool with_oldest)
 {
     struct pool *pool = server->pool;
-    struct list *link = server->shared.next->next;
+    struct list *link = with_oldest ? server->shared.next : server->shared.next->next;
 
     sharing_close_queue(server);
     while (link != &server->shared) {
@@ -698,7 +698,9 @@ void sharing_overrun(struct server *server)
         statement_times_overrun(time, now_us - oldest->since_us,
                                 sharing_crowds(&pool->sharing, now_us - oldest->since_us));
     oldest->was_overrun = true;
-    sharing_move(server);
+    /* A short statement that takes so long waits for a core, most likely, as all behind it do: so it is asked
+     * elsewhere, too, once. Mixed load on two cores, p99.9 of the short ones: 26 -> 23 ms (without sharing 41). */
+    sharing_move(server, !oldest->has_begun && !oldest->was_moved);
     /* There may be somewhere to go later. */
     if (server->state == SERVER_SHARED && server->shared_count > 1)
         timer_set(&core->timers, &server->timer, now_us + oldest->overrun_us);
