@@ -128,6 +128,7 @@ struct shared {
     struct span_queue collected; /* see `collects` */
     uint64_t hash;               /* statement_class */
     uint64_t since_us;           /* the oldest of its queue since then; 0: is not yet */
+    uint64_t running_since_us;   /* what its timeouts count from: the oldest somewhere since then */
     uint64_t patience_us;        /* is_followed: when it runs for so long nothing joins any more; */
     uint64_t overrun_us;         /* and for so long: those behind it go elsewhere */
     uint64_t wanted_shape; /* of the result that the client relies on; 0: none (statement.h) */

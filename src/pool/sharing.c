@@ -268,8 +268,10 @@ static void begin(struct shared *shared)
     if (!shared->was_first && client->wait_since_us != 0)
         server->pool->sharing.stats.wait_us += now_us - client->wait_since_us;
     account_wait(client);
-    client->query_since_us = now_us;
-    client->xact_since_us = now_us;
+    if (shared->running_since_us == 0)
+        shared->running_since_us = now_us;
+    client->query_since_us = shared->running_since_us;
+    client->xact_since_us = shared->running_since_us;
     client_arm_timer(client);
 }
 
@@ -584,6 +586,7 @@ static struct shared *detach(struct shared *shared)
     copy->is_named = shared->is_named;
     copy->describes = shared->describes;
     copy->was_moved = shared->was_moved;
+    copy->running_since_us = shared->running_since_us;
     client->shared = copy;
     shared->client = NULL;
     shared->bytes = NULL;
