@@ -223,7 +223,7 @@ check-drivers: ## each driver straight, through session and transaction mode, co
 	@$(MAKE) --no-print-directory -j$$(nproc) $(BUILD)/pgsplice
 	PGSPLICE_BIN=$(abspath $(BUILD)/pgsplice) /usr/bin/python3 tests/drivers/runner.py $(DRIVERS)
 
-# Fuzz targets read foreign bytes: most of them in the lower layers only, two through the pools, on a ring of their
+# Fuzz targets read foreign bytes: most of them in the lower layers only, three through the pools, on rings of their
 # own. Found inputs are kept under build/fuzz/NAME.
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
@@ -236,7 +236,7 @@ $(BUILD)/fuzz/bin/%: tests/fuzz/%.c $(FUZZ_SOURCES) $(WOLFSSL_MARK)
 	    -DASSERT_SLOW -o $@ $(filter %.c,$^) $(WOLFSSL_LIBS) -linih -lidn
 
 $(BUILD)/fuzz/bin/fuzz_statements: $(filter src/io/% src/conn/% src/pool/%,$(LIB_SOURCES))
-$(BUILD)/fuzz/bin/fuzz_tls: $(filter src/io/% src/conn/% src/pool/%,$(LIB_SOURCES)) tests/sim/ring_sim.c
+$(BUILD)/fuzz/bin/fuzz_tls $(BUILD)/fuzz/bin/fuzz_sharing: $(filter src/io/% src/conn/% src/pool/%,$(LIB_SOURCES)) tests/sim/ring_sim.c
 $(BUILD)/fuzz/bin/fuzz_console: src/control/console_command.c src/control/console_message.c src/control/show.c
 
 .PHONY: fuzz

@@ -121,6 +121,38 @@ struct client *sharing_parameter_changed(struct server *server)
 
 /* ---- messages ---- */
 
+/* A longer one is not looked at: none that means anything to us is as long. */
+static bool is_too_long(const struct server *server)
+{
+    return server->frame.body_left > GATHER_BYTES_MAX;
+}
+
+/* An error may have the value in it that it complains of. It ends no session, and is no cancel request's. */
+static void long_error_began(struct server *server, struct shared *shared)
+{
+    if (shared->kind == SHARED_SET) {
+        server_close(server, out_of_turn);
+        return;
+    }
+    if (!is_for_client(shared))
+        return;
+    if (shared->kind == SHARED_BATCH && !shared->is_bound)
+        spoil(server, shared, AGAIN_ORDINARY);
+    else
+        server->forwards_message = true;
+}
+
+/* Of a table with very many columns: not remembered, so it is not the one that a client relies on. */
+static void shape_is_too_long(struct server *server, struct shared *shared)
+{
+    shared->learns_shape = false;
+    if (!shared->awaits_shape)
+        return;
+    shared->awaits_shape = false;
+    if (is_for_client(shared))
+        spoil(server, shared, AGAIN_ORDINARY);
+}
+
 enum place { PLACE_CLIENT, PLACE_NOBODY, PLACE_WRONG };
 
 /* A message that answers something, and where it may stand. */
@@ -197,14 +229,24 @@ void sharing_message_began(struct server *server, uint8_t type)
         if (is_wanted && !shared->has_begun)
             shared->collects = true;
         server->forwards_message = is_wanted;
-        server->looks_at_body = type == 'N' && !shared->has_begun;
+        server->looks_at_body = type == 'N' && !shared->has_begun && !is_too_long(server);
         return;
     case 'E':
-        if (unlikely(shared->phase == PHASE_COMPLETE && shared->kind != SHARED_SET))
-            break;
+        if (unlikely(shared->phase == PHASE_COMPLETE && shared->kind != SHARED_SET)) {
+            /* Its last word may come before ReadyForQuery. */
+            shared->is_past_end = server->looks_at_body = true;
+            server->forwards_message = false;
+            return;
+        }
         /* Whether it is its client's is known when it is there as a whole; not any more when something went
          * out before. What came with it in one receive has not, and does not if the server ends with this:
          * a backend that is terminated while it runs has said RowDescription, often. */
+        if (unlikely(!shared->has_begun && is_too_long(server))) {
+            server->forwards_message = false;
+            shared->phase = PHASE_COMPLETE;
+            long_error_began(server, shared);
+            return;
+        }
         shared->collects |= is_wanted && !shared->has_begun;
         server->looks_at_body = !shared->has_begun;
         server->forwards_message = is_wanted && shared->has_begun;
@@ -228,8 +270,11 @@ void sharing_message_began(struct server *server, uint8_t type)
     if (type == 'Z') {
         server->looks_at_body = true;
     } else if (type == 'T' || type == 'n') {
-        server->looks_at_body = type == 'T' && (awaited_shape || shared->learns_shape);
-        if (type == 'n' && (awaited_shape || shared->learns_shape))
+        server->looks_at_body =
+            type == 'T' && (awaited_shape || shared->learns_shape) && !is_too_long(server);
+        if (type == 'T' && is_too_long(server))
+            shape_is_too_long(server, shared);
+        else if (type == 'n' && (awaited_shape || shared->learns_shape))
             sharing_message_complete(server, 'n', NULL, 0);
     }
 }
@@ -303,6 +348,10 @@ static void error_complete(struct server *server, const uint8_t *body, size_t by
         server_close(server, "server conn crashed?");
         return;
     }
+    if (unlikely(shared->is_past_end)) {
+        server_close(server, out_of_turn);
+        return;
+    }
     if (shared->kind == SHARED_SET) {
         server_log(server, LEVEL_WARNING, "setting parameters failed: %s %s", fields.severity,
                    fields.message);
@@ -373,8 +422,10 @@ static void account_time(struct server *server, const struct shared *shared)
     if (time != NULL)
         statement_times_note(time, took_us, shared->was_first,
                              sharing_crowds(&pool->sharing, took_us));
-    sharing_policy_answered(&sharing->policy, now_us, took_us, time != NULL ? time->floor_us : 0,
-                            sharing->server_count, sharing->queued_count);
+    if (!sharing->are_few)
+        sharing_policy_answered(&sharing->policy, now_us, took_us,
+                                time != NULL ? time->floor_us : 0, sharing->server_count,
+                                sharing->queued_count);
 }
 
 static bool send_collected(struct shared *shared)
@@ -450,6 +501,8 @@ static void answered(struct server *server)
         server_shared_over(server);
     else if (unlikely(server->params_changed))
         server_close(server, "parameters changed under shared exchanges");
+    else if (unlikely(pool->waiting_count > 0))
+        sharing_serve_waiters(pool);
     if (client == NULL || client->state != CLIENT_SHARED)
         return;
     if (shared == NULL) {

@@ -27,6 +27,8 @@ enum {
     PAIRS_TRUSTED = 4,
     DOUBTS_MAX = 2,
 
+    ANSWERS_OF_WAIT = 64, /* their mean is what clients wait now */
+
     TRIED_US = 2 * 1000 * 1000,
 };
 
@@ -269,7 +271,7 @@ static void slot_end(struct sharing_policy *policy, uint64_t now_us)
             policy->slot_bits--;
     } else {
         policy->first.answers = 0;
-        policy->time_us = policy->usual_us = 0;
+        policy->usual_us = 0;
         if (is_next && ended.answers > 0 && ended.answers < ANSWERS_MIN &&
             policy->slot_bits < SLOT_BITS_MAX)
             policy->slot_bits++;
@@ -300,26 +302,29 @@ void sharing_policy_answered(struct sharing_policy *policy, uint64_t now_us, uin
                              float floor_us, unsigned busy, unsigned queued)
 {
     struct sharing_slot *slot = &policy->current;
-    uint64_t since_us;
+    uint64_t passed_us =
+        policy->now_us == 0 || now_us < policy->now_us ? 0 : now_us - policy->now_us;
+    /* Time in which nobody was here does not count: then nothing waits, and the present ones came when they
+     * were sent. */
+    uint64_t present_us = queued == busy ? MIN(passed_us, took_us) : passed_us;
+    float wait_us = (float)(MIN(present_us, US_PER_S / 10) * queued);
 
+    policy->wait_us += (wait_us - policy->wait_us) / ANSWERS_OF_WAIT;
+    policy->now_us = MAX(policy->now_us, now_us);
     if (policy->setting != SHARING_AUTO)
         return;
     if (now_us >> policy->slot_bits != policy->slot)
         slot_end(policy, now_us);
-    /* Time in which nobody was here does not count: then nothing waits, and the present ones came when they
-     * were sent. */
-    since_us = MAX(policy->now_us, policy->measured_from_us);
     if (now_us >= policy->measured_from_us) {
-        uint64_t present_us = now_us > since_us ? now_us - since_us : 0;
+        uint64_t measured_us = now_us - policy->measured_from_us;
 
-        slot->time_us += present_us;
-        if (queued == busy)
-            present_us = MIN(present_us, took_us);
+        passed_us = MIN(passed_us, measured_us);
+        present_us = MIN(present_us, measured_us);
+        slot->time_us += passed_us;
         slot->queued_us += present_us * queued;
         slot->busy_us += present_us * busy;
         slot->took_us += took_us;
         slot->floor_us += floor_us;
         slot->answers++;
     }
-    policy->now_us = now_us;
 }

@@ -14,19 +14,14 @@ enum {
 
     WEIGHT = 32, /* of a new value in mean and deviation: 1/32 */
 
-    /* Who owes is paid for by fast ones, one each: a class that is slow once in 250 times has no trust. One is
-     * chance, three are a habit. */
-    DEBT_FOR_SLOW = 250, /* of DEBT_FULL_US and longer; less for less */
+    /* Who owes is paid for by fast ones, one each: a class that is slow once in 64 times is not trusted. Some in a
+     * row are chance, ten are a habit. */
+    DEBT_FOR_SLOW = 64, /* of DEBT_FULL_US and longer; less for less */
     DEBT_FULL_US = 10 * 1000,
-    DEBT_ERRATIC = 625,
-    DEBT_TRUSTED = 250,
-    DEBT_MAX = 1250,
+    DEBT_ERRATIC = 640,
+    DEBT_TRUSTED = 320,
+    DEBT_MAX = 1280,
     DEBT_FREE = 64, /* the first ones owe nothing: they fill the caches of new backends */
-
-    /* A second overrun before so many fast ones: the class has become slow, and has to show as many as that
-     * before it is followed. */
-    FAST_BETWEEN_MIN = 8,
-    PROBATION = 64,
 
     FLOOR_PERIOD_BITS = 23, /* 8.4 s */
 
@@ -94,9 +89,9 @@ static float scale(const struct statement_time *time)
     return MIN(time->median_us / normal_us, (float)STATEMENT_TIMES_SCALE_MAX);
 }
 
-static float bound_us(const struct statement_time *time)
+static float slow_us(const struct statement_time *time)
 {
-    return scale(time) * STATEMENT_TIMES_BOUND_US;
+    return scale(time) * STATEMENT_TIMES_SLOW_US;
 }
 
 /* Of the bound. Below it lies what a network of 1 ms takes, where sharing gains most. */
@@ -104,7 +99,7 @@ static const float median_part = 0.56f;
 
 static void judge(struct statement_time *time)
 {
-    float bound = bound_us(time);
+    float bound = scale(time) * STATEMENT_TIMES_BOUND_US;
     bool was_erratic = time->follow == FOLLOW_ERRATIC;
 
     /* What has lost the trust must do a little better to win it back. */
@@ -112,7 +107,7 @@ static void judge(struct statement_time *time)
         bound *= 0.95f;
     if (time->count < STATEMENT_TIMES_KNOWN_MIN)
         time->follow = FOLLOW_UNKNOWN;
-    else if (time->median_us > bound * median_part || time->probation > 0)
+    else if (time->median_us > bound * median_part)
         time->follow = FOLLOW_SLOW;
     else if (time->debt > (was_erratic ? DEBT_TRUSTED : DEBT_ERRATIC))
         time->follow = FOLLOW_ERRATIC;
@@ -171,18 +166,14 @@ void statement_times_note(struct statement_time *time, uint64_t took_us, bool wa
         time->median_us = 0;
     if (was_first)
         note_floor(time, MAX(took, 1));
-    if (took > bound_us(time)) {
+    if (took > slow_us(time)) {
         if (!is_crowded)
-            owe(time, took_us, time->overruns_open > 0 ? statement_times_overrun_us(time) : 0);
+            owe(time, took_us, time->overruns_open > 0 ? (uint64_t)slow_us(time) : 0);
         if (time->overruns_open > 0)
             time->overruns_open--;
     } else {
         if (time->debt > 0)
             time->debt--;
-        if (time->probation > 0)
-            time->probation--;
-        if (time->fast_count < UINT8_MAX)
-            time->fast_count++;
     }
     judge(time);
 }
@@ -193,9 +184,6 @@ void statement_times_overrun(struct statement_time *time, uint64_t so_far_us, bo
         time->overruns_open++;
     if (is_crowded)
         return;
-    if (time->fast_count < FAST_BETWEEN_MIN)
-        time->probation = PROBATION;
-    time->fast_count = 0;
     owe(time, so_far_us, 0);
     judge(time);
 }
@@ -209,5 +197,5 @@ uint64_t statement_times_patience_us(const struct statement_time *time)
 
 uint64_t statement_times_overrun_us(const struct statement_time *time)
 {
-    return (uint64_t)(scale(time) * STATEMENT_TIMES_OVERRUN_US);
+    return (uint64_t)slow_us(time);
 }

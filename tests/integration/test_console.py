@@ -357,6 +357,23 @@ def test_classes_of_all_workers_are_one_row_without_literals(t):
         c.terminate()
 
 
+@ours
+def test_more_classes_than_a_worker_tells_at_once_are_all_shown(t):
+    databases = {name: t.postgres.address(name) for name in ("app", "app2")}
+    pooler = t.pooler(pool_mode="transaction", databases=databases, extra="[pgsplice]\nworker_threads = 1\n")
+    with pooler.console() as console:
+        for name in databases:
+            with pooler.connect(database=name) as c:
+                for number in range(300):
+                    c.value("select 1" + " + 0" * number)
+        rows = console.table("show sharing_classes")
+        for name in databases:
+            mine = [row for row in rows if row["database"] == name]
+            assert 150 < len(mine) <= 256, len(mine)  # a full one gives up those of least use
+            same(len({row["class"] for row in mine}), len(mine))
+        same([row["database"] for row in rows], sorted(row["database"] for row in rows))
+
+
 def effective_sharing(console):
     return {row["database"]: row["server_sharing"] for row in console.table("show sharing")}
 

@@ -13,7 +13,7 @@ import shlex
 import subprocess
 import sys
 
-SEEDS = 20000
+SEEDS = int(os.environ.get("SEEDS", 20000))
 
 # name, file, what stands there, what is to stand there
 # Not in the list: that a place which has become free, and a welcome, are told to other shards. Without it they find it
@@ -273,6 +273,66 @@ MUTANTS = [
     ("other_rules_of_tls_close_nothing", "pool/core.c",
      "        else if (has_new_tls)\n            pool_retire_servers(pool, \"close_needed\");\n", ""),
     ("error_is_said_inside_a_handshake", "pool/client.c", "!client->is_mid_answer && !is_shaking)", "!client->is_mid_answer)"),
+    # Shared servers: whose answer it is, who may be asked again, what may stand behind what.
+    ("answer_of_who_has_left_goes_to_the_next", "pool/sharing_ask.c",
+     "    if (sharing_oldest(&server->shared) != shared)\n        return;\n",
+     "    if (sharing_oldest(&server->shared) != shared) {\n        list_remove(&shared->link);\n        server->shared_count--;\n"
+     "        server->pool->sharing.queued_count--;\n        shared->server = NULL;\n        sharing_free(core, shared);\n        return;\n    }\n"),
+    ("joins_in_spite_of_a_cancel", "pool/sharing.c",
+     "    if (server->is_queue_closed || server->close_needed || server->cancel_count > 0 ||\n",
+     "    if ((server->is_queue_closed && server->cancel_count == 0) || server->close_needed ||\n"),
+    ("neighbours_cancel_is_passed_on", "pool/sharing_answer.c",
+     "    if (shared->may_be_hit && strcmp(fields.sqlstate, \"57014\") == 0) {", "    if (false) {"),
+    ("those_behind_a_cancel_are_not_collected", "pool/sharing.c",
+     "        shared->may_be_hit = true;\n        shared->collects = true;\n", "        shared->may_be_hit = true;\n"),
+    ("cancel_is_sent_whoever_runs", "pool/server.c",
+     "    if (server->state == SERVER_SHARED)\n        client = sharing_oldest(&server->shared)->client;\n    return client != NULL",
+     "    if (server->state == SERVER_SHARED)\n        return true;\n    return client != NULL"),
+    ("oldest_is_cancelled_here", "pool/sharing.c",
+     "    if (sharing_oldest(&server->shared) == shared)\n        return false;\n    copy", "    copy"),
+    ("parameters_of_who_joins_are_taken_for_set", "pool/sharing.c",
+     "    if (unlikely(!has_same_params(server, client)))\n        sent = set_params(server, client);\n", ""),
+    ("refused_set_is_believed", "pool/sharing_answer.c", "        shared->has_failed = true;\n", ""),
+    ("asked_again_though_something_was_passed_on", "pool/sharing.c",
+     "        if (shared->has_begun) {\n            sharing_free(core, shared);", "        if (false) {\n            sharing_free(core, shared);"),
+    ("begun_is_forgotten", "pool/sharing_answer.c",
+     "    shared->has_begun = true;\n    if (unlikely(!conn_push(", "    if (unlikely(!conn_push("),
+    ("lost_server_takes_those_behind_with_it", "pool/sharing.c",
+     "        if (shared->has_begun) {\n            sharing_free(core, shared);", "        if (shared->has_begun || !is_oldest) {\n            sharing_free(core, shared);"),
+    ("queued_behind_what_nobody_knows", "pool/sharing.c", "    if (!newest->is_followed) {", "    if (false) {"),
+    ("open_transaction_goes_on", "pool/sharing_answer.c", "    if (server->status != 'I') {", "    if (false) {"),
+    ("answer_out_of_turn_is_passed_on", "pool/sharing_answer.c", "    if (unlikely(place == PLACE_WRONG)) {", "    if (false) {"),
+    ("made_up_parse_complete_goes_to_the_client", "pool/sharing_answer.c",
+     "            shared->swallow_count--;\n            return PLACE_NOBODY;", "            shared->swallow_count--;\n            return PLACE_CLIENT;"),
+    ("parse_complete_is_not_paid", "pool/sharing.c",
+     "    shared->owes_parse_complete = shared->has_parse;", "    shared->owes_parse_complete = false;"),
+    ("full_clients_server_stays_paused", "pool/sharing_answer.c",
+     "    /* Its client may have been slow to read; whoever is the next need not be. */\n    conn_resume(&server->conn);\n", ""),
+    ("limit_of_rows_is_no_matter", "pool/sharing_ask.c",
+     "           memcmp(data + at, execute, sizeof(execute)) == 0 &&\n", ""),
+    ("named_portal_is_no_matter", "pool/sharing_ask.c",
+     "        next - body < 4 || data[body] != 0)\n        return false;\n    batch->bind_at", "        next - body < 4)\n        return false;\n    batch->bind_at"),
+    ("query_that_locks_shares", "pool/sharing_ask.c",
+     "    if (class != STATEMENT_SHARES)\n        return refuse(client, refusal_of(class));\n    shared->kind = SHARED_QUERY;",
+     "    if (class == STATEMENT_NO_READ)\n        return refuse(client, refusal_of(class));\n    shared->kind = SHARED_QUERY;"),
+    ("result_of_another_shape_is_passed_on", "pool/sharing_answer.c",
+     "    if (shape != shared->wanted_shape && is_for_client(shared))", "    if (false)"),
+    ("statement_of_another_shape_suits", "pool/sharing.c",
+     "    return prepared == NULL || prepared->state != PREPARED_SURE || prepared->shape == 0 ||", "    return true || prepared == NULL || prepared->state != PREPARED_SURE || prepared->shape == 0 ||"),
+    ("refused_bind_of_who_shares_is_not_healed", "pool/sharing_answer.c", "    } else if (!was_bound) {", "    } else if (false) {"),
+    ("shared_query_leaves_the_unnamed_statement", "pool/sharing_answer.c",
+     "    if (shared->kind == SHARED_QUERY || shared->has_parse) {", "    if (shared->has_parse) {"),
+    ("collected_answer_is_not_sent", "pool/sharing_answer.c", "bool sent = !shared->collects || send_collected(shared);", "bool sent = true;"),
+    ("collected_answer_is_kept", "pool/sharing.c",
+     "    shared->shape = 0;\n    span_queue_clear(&shared->collected, shared->client->conn.loop);\n", "    shared->shape = 0;\n"),
+    ("missing_statement_is_believed", "pool/sharing_answer.c",
+     "        doubt_prepared(server, shared);\n", "        (void)0;\n"),
+    ("moved_exchange_stays_the_clients", "pool/sharing.c",
+     "    client->shared = copy;\n    shared->client = NULL;\n", "    client->shared = copy;\n"),
+    ("client_in_a_queue_leaves_it_behind", "pool/client.c",
+     "    if (client->shared != NULL)\n        sharing_client_leaves(client);\n", "    client->shared = NULL;\n"),
+    ("last_word_before_ready_is_out_of_turn", "pool/sharing_answer.c", "            shared->is_past_end = server->looks_at_body = true;\n", "            shared->is_past_end = true;\n"),
+    ("alone_is_collected_for_ever", "pool/sharing_answer.c", "shared->is_alone ? AGAIN_ORDINARY : AGAIN_ALONE", "AGAIN_ALONE"),
     ("own_error_has_no_routine", "wire/message.c", "    put_field(writer, 'R', error->routine);\n", ""),
 ]
 
@@ -298,7 +358,7 @@ def seeds_until_found(build, mutant):
                 f"{build}/libpgsplice.a", *shlex.split(os.environ["LIBS"])])
     if done.returncode != 0:
         sys.exit(f"{name} does not compile:\n{done.stderr}")
-    done = run([str(binary), "1", str(SEEDS)])
+    done = run([str(binary), "1", str(SEEDS)], env={**os.environ, "SIM_FAILURES": "1"})
     found = [int(seed) for seed in re.findall(r"seed (\d+) failed", done.stdout)]
     causes = sorted(set(re.findall(r"broken invariant `(.*)` in", done.stderr)))
     return (min(found) if found else None), causes
