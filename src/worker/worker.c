@@ -174,7 +174,7 @@ enum { GATHER_FROM = 12, GATHER_PART = 2, GATHER_MAX = 32, GATHER_PATIENCE_US = 
 
 /* What is queued may be slow, or wait for a lock: then gathering only delays everybody else, for its whole patience in
  * each turn. So each time that it was in vain it pauses for twice as long. */
-enum { GATHER_PAUSE_MIN = 4, GATHER_PAUSE_MAX = 4096 };
+enum { GATHER_PAUSE_MIN = 4, GATHER_PAUSE_MAX = 256 };
 
 static void judge_gathering(struct worker *worker)
 {
