@@ -194,7 +194,7 @@ struct backend {
     bool is_cancel;  /* a request: target */
     bool is_foreign; /* has said what was not its to say: what comes from now on has no tags */
     bool is_hit;     /* by a cancel request, in what it does */
-    bool skips, in_batch, has_died;
+    bool skips, in_batch, has_died, has_skipped_parse;
     bool has_unnamed, has_portal, portal_is_done;
     char status, style;
     unsigned target;
@@ -604,8 +604,10 @@ static void backend_message(struct backend *backend, uint8_t type, const uint8_t
     struct plan plan;
 
     trace_message(backend, type, body, bytes);
-    if (backend->skips && type != 'S')
+    if (backend->skips && type != 'S') {
+        backend->has_skipped_parse |= type == 'P' && bytes > 0 && body[0] == '\0';
         return;
+    }
     if (type != 0 && strchr("PBDCE", type) != NULL)
         backend->in_batch = true;
     if (backend->is_hit && type != 0 && strchr("QPBDE", type) != NULL) {
@@ -947,6 +949,8 @@ static void person_says(struct person *person, uint8_t type, const void *body, s
     person_puts(person, body, bytes);
     if (!person->is_malformed)
         (void)backend_step(&person->reference, UINT32_MAX);
+    if (person->reference.has_skipped_parse)
+        person_deviates(person, "a Parse of the unnamed statement that is skipped");
     if (person->reference.has_died)
         person_deviates(person, "its server dies");
 }
@@ -1850,6 +1854,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {
     struct program program = {data, data + bytes};
 
+    sim_reseed(sim, 1);
     configure(&program);
     for (unsigned i = 0; i < PERSONS; i++)
         person_comes(&people[i]);
