@@ -23,6 +23,7 @@
  *   vs           server s changes a parameter by itself
  *   $stn.. @sn.. server s says a message of any type, or n bytes as they are
  *   esn          server s says an error of kind n (`errors`) that nobody asked for
+ *   s            the schema changes: rows have another type
  *   = - +        a turn of the pooler; it runs until nothing moves; so does everything
  *   wn           time passes
  *   p r c Ln     PAUSE, RESUME, RECONNECT, RELOAD of other settings
@@ -187,6 +188,7 @@ struct plan {
 struct known {
     char name[NAME_BYTES];
     struct plan plan;
+    unsigned version; /* of the schema */
 };
 
 struct backend {
@@ -203,6 +205,7 @@ struct backend {
     struct stream in, out;
     struct known unnamed, known[KNOWN_MAX];
     struct plan portal;
+    unsigned portal_version;
     char portal_tag[TAG_BYTES + 1];
 };
 
@@ -212,6 +215,7 @@ static struct backend backends[BACKENDS];
 static bool is_foreign, servers_end, is_meddled, time_passed, is_untracked;
 /* Servers ended without a word, or nothing shares: the end of one may be noticed. */
 static bool is_noticed;
+static unsigned schema_version;
 
 static void find_tag(const void *data, size_t bytes, char tag[TAG_BYTES + 1])
 {
@@ -289,7 +293,8 @@ static void mask(const struct backend *backend, char *text, size_t bytes)
 static size_t error_write(char body[256], const char *severity, const char *sqlstate,
                           const char *text)
 {
-    const char *routine = strcmp(sqlstate, "26000") == 0   ? "FetchPreparedStatement"
+    const char *routine = strcmp(sqlstate, "0A000") == 0   ? "RevalidateCachedQuery"
+                          : strcmp(sqlstate, "26000") == 0 ? "FetchPreparedStatement"
                           : strcmp(sqlstate, "42P05") == 0 ? "StorePreparedStatement"
                                                            : "exec";
 
@@ -325,11 +330,13 @@ static void backend_tag(struct backend *backend, const char *tag)
     backend_say(backend, 'C', tag, strlen(tag) + 1);
 }
 
-static void backend_describe_rows(struct backend *backend)
+/* One column, whose type modifier is the version of the schema. */
+static void backend_describe_rows(struct backend *backend, unsigned version)
 {
-    static const uint8_t description[] = {0, 1, 'c', 0, 0,    0,    0,    0,    0,    0, 0,
-                                          0, 0, 25,  0, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0};
+    uint8_t description[] = {0, 1, 'c', 0,    0,    0, 0, 0, 0, 0, 0,
+                             0, 0, 25,  0xff, 0xff, 0, 0, 0, 0, 0, 0};
 
+    bytes_put_u32(description + sizeof(description) - 6, version);
     backend_say(backend, 'T', description, sizeof(description));
 }
 
@@ -358,7 +365,7 @@ static void backend_rows(struct backend *backend, const struct plan *plan, const
         backend_say(backend, 'N', notice, bytes);
     }
     if (is_simple)
-        backend_describe_rows(backend);
+        backend_describe_rows(backend, schema_version);
     if (plan->kind == PLAN_DIVIDES) {
         backend_fails(backend, "22012", "division by zero ", value);
         return;
@@ -463,6 +470,7 @@ static void backend_parse(struct backend *backend, const uint8_t *body, size_t b
         return;
     }
     plan_read(&known.plan, text, (size_t)(zero - text));
+    known.version = schema_version;
     if (known.name[0] == '\0')
         backend->has_unnamed = false;
     if (known.plan.kind == PLAN_BROKEN) {
@@ -493,6 +501,14 @@ static void known_missing(struct backend *backend, const char *name)
                   name[0] == '\0' ? "unnamed prepared statement does not exist" : text, "");
 }
 
+static bool known_is_stale(struct backend *backend, const struct known *known)
+{
+    if (backend->is_reference || known->version == schema_version || !plan_has_rows(&known->plan))
+        return false;
+    backend_fails(backend, "0A000", "cached plan must not change result type", "");
+    return true;
+}
+
 static void backend_bind(struct backend *backend, const uint8_t *body, size_t bytes)
 {
     char portal[NAME_BYTES], name[NAME_BYTES];
@@ -507,8 +523,9 @@ static void backend_bind(struct backend *backend, const uint8_t *body, size_t by
     known = known_find(backend, name);
     if (known == NULL) {
         known_missing(backend, name);
-    } else if (!backend_is_aborted(backend, &known->plan)) {
+    } else if (!backend_is_aborted(backend, &known->plan) && !known_is_stale(backend, known)) {
         backend->portal = known->plan;
+        backend->portal_version = known->version;
         backend->has_portal = true;
         backend->portal_is_done = false;
         find_tag(body, bytes, backend->portal_tag);
@@ -520,6 +537,7 @@ static void backend_describe(struct backend *backend, const uint8_t *body, size_
 {
     static const uint8_t types[] = {0, 1, 0, 0, 0, 25};
     const struct plan *plan = NULL;
+    unsigned version = backend->portal_version;
     char name[NAME_BYTES];
 
     if (bytes < 2 || text_read(body + 1, bytes - 1, name) == 0) {
@@ -534,6 +552,7 @@ static void backend_describe(struct backend *backend, const uint8_t *body, size_
             return;
         }
         plan = &known->plan;
+        version = known->version;
         if (plan_has_rows(plan) && backend_is_aborted(backend, plan))
             return;
         backend_say(backend, 't', plan->has_parameter ? types : (const uint8_t *)"\0",
@@ -548,7 +567,7 @@ static void backend_describe(struct backend *backend, const uint8_t *body, size_
             return;
     }
     if (plan_has_rows(plan))
-        backend_describe_rows(backend);
+        backend_describe_rows(backend, version);
     else
         backend_say(backend, 'n', NULL, 0);
 }
@@ -800,13 +819,16 @@ static void check_tags(struct person *person, const uint8_t *message, size_t byt
         at++;
         if (sscanf(tag, "@%1u:%3u:%4u;", &index, &incarnation, &number) != 3)
             continue; /* a length */
+        /* Of a text: who has a name that is not tracked may meet another one's. */
+        if (number == 0 && is_untracked)
+            continue;
         if (index != (unsigned)(person - people) || incarnation != person->incarnation) {
             fprintf(stderr, "client %d, for the %uth time, gets %s\n", (int)(person - people) + 1,
                     person->incarnation, tag);
             never("a client gets an answer of somebody else");
         }
         if (number == 0)
-            continue; /* of a text */
+            continue;
         if (number < person->last_number ||
             (number == person->last_number && !person->is_malformed))
             never("an answer comes twice, or out of order");
@@ -847,6 +869,7 @@ static void person_message(struct person *person, const uint8_t *message, size_t
     struct stream *answers = &person->reference.out;
     struct error_fields fields = {"", "", "", "", ""};
     size_t expected_bytes;
+    bool is_description;
 
     trace("  client %d gets %c %zu\n", (int)(person - people) + 1, message[0], bytes);
     if (!person->is_welcome) {
@@ -875,17 +898,21 @@ static void person_message(struct person *person, const uint8_t *message, size_t
     if (person->deviates)
         return;
     expected_bytes = stream_message(answers, true);
-    if (is_meddled && strcmp(fields.sqlstate, "26000") == 0 &&
+    if (((is_meddled && strcmp(fields.sqlstate, "26000") == 0) ||
+         (schema_version > 0 && strcmp(fields.sqlstate, "0A000") == 0)) &&
         (expected_bytes == 0 ||
          !is_same_error(message, bytes, stream_at(answers), expected_bytes))) {
-        person_deviates(person, "a statement is gone");
+        person_deviates(person, "a statement is gone, or stale");
         return;
     }
     if (expected_bytes == 0) {
         fprintf(stderr, "client %d gets %c\n", (int)(person - people) + 1, message[0]);
         never("an answer that PostgreSQL would not give");
     }
-    if ((expected_bytes != bytes || memcmp(message, stream_at(answers), bytes) != 0) &&
+    /* But for the version of the schema. */
+    is_description = schema_version > 0 && message[0] == 'T' && expected_bytes == bytes;
+    if ((expected_bytes != bytes ||
+         memcmp(message, stream_at(answers), bytes - (is_description ? 6 : 0)) != 0) &&
         !is_same_error(message, bytes, stream_at(answers), expected_bytes)) {
         fprintf(stderr, "client %d gets %c, and %c would be right\n", (int)(person - people) + 1,
                 message[0], stream_at(answers)[0]);
@@ -1614,6 +1641,9 @@ static bool has_order_of_pooler(struct program *program, unsigned order)
         sim_advance(sim, times_us[take_index(program, COUNT_OF(times_us))]);
         turn();
         break;
+    case 's':
+        schema_version++;
+        break;
     case 'p':
         core_pause(&core, NULL);
         break;
@@ -1786,6 +1816,7 @@ static void configure(struct program *program)
     unsigned flags = take_number(program, 2);
 
     is_foreign = servers_end = is_meddled = time_passed = is_untracked = is_noticed = false;
+    schema_version = 0;
     random_state = 1;
     core.id_last = 0;
     memset(core.statements.sightings, 0, STATEMENT_SIGHTINGS * sizeof(uint64_t));
