@@ -59,8 +59,9 @@ enum {
     VARIANTS = 32,
     KNOWN_MAX = 64,
     PIPE_BYTES = 32 * 1024,
-    RECEIVE_BYTES = 16 * 1024,
-    RECEIVE_COUNT = 64,
+    RECEIVE_BYTES =
+        2 * 1024, /* so that a big answer is more than a client who does not read may have */
+    RECEIVE_COUNT = 256,
     ROUNDS_MAX = 20000,
     TAG_BYTES = 12, /* @1:023:0456 and a `;` */
     VALUE_BYTES = 64,
@@ -199,7 +200,7 @@ struct backend {
     bool skips, in_batch, has_died, has_skipped_parse;
     bool has_unnamed, has_portal, portal_is_done;
     char status, style;
-    unsigned target;
+    uint32_t pid, target;
     unsigned known_count;
     struct sim_peer *peer;
     struct stream in, out;
@@ -216,6 +217,7 @@ static bool is_foreign, servers_end, is_meddled, time_passed, is_untracked;
 /* Servers ended without a word, or nothing shares: the end of one may be noticed. */
 static bool is_noticed;
 static unsigned schema_version;
+static uint32_t last_pid;
 
 static void find_tag(const void *data, size_t bytes, char tag[TAG_BYTES + 1])
 {
@@ -689,12 +691,13 @@ static void backend_login(struct backend *backend, const uint8_t *packet, size_t
 
     if (bytes == 16 && bytes_get_u32(packet + 4) == 80877102) {
         backend->is_cancel = true;
-        backend->target = packet[11] % BACKENDS;
-        trace("  server %d: cancel request on its way\n", (int)backend->target);
+        backend->target = bytes_get_u32(packet + 8);
+        trace("  a cancel request is on its way\n");
         return;
     }
     backend->is_logged_in = true;
-    key[3] = (uint8_t)(backend - backends);
+    backend->pid = ++last_pid;
+    bytes_put_u32(key, backend->pid);
     backend_say(backend, 'R', key + 4, 4);
     stream_put(&backend->out, parameters, sizeof(parameters) - 1);
     backend_say(backend, 'K', key, sizeof(key));
@@ -745,10 +748,13 @@ static void backend_ends(struct backend *backend)
 /* A cancel request is done: it hits what its target does, if it does anything. */
 static void cancel_hits(struct backend *request)
 {
-    struct backend *target = &backends[request->target];
+    for (unsigned i = 0; i < BACKENDS; i++) {
+        struct backend *target = &backends[i];
 
-    if (target->peer != NULL && target->is_logged_in && stream_message(&target->in, true) > 0) {
-        trace("  server %d is hit\n", (int)request->target);
+        if (target->peer == NULL || !target->is_logged_in || target->pid != request->target ||
+            stream_message(&target->in, true) == 0)
+            continue;
+        trace("  server %u is hit\n", i);
         target->is_hit = true;
     }
 }
