@@ -179,6 +179,9 @@ must_check bool conn_push(struct conn *conn, struct buffer *buffer, uint32_t off
                           uint32_t bytes);
 /* Queues a copy. */
 must_check bool conn_push_copy(struct conn *conn, const void *data, size_t bytes);
+/* The same where more copies are likely to follow in this turn: they go out as one span, which costs a send
+ * instead of a sendmsg. */
+must_check bool conn_push_copy_of_many(struct conn *conn, const void *data, size_t bytes);
 
 static inline bool conn_is_full(struct conn *conn)
 {

@@ -65,7 +65,8 @@ struct show_row {
 void show_row_begin(struct show_row *row, struct output *output, const struct show_table *table);
 void show_text(struct show_row *row, const char *text); /* NULL: null */
 void show_number(struct show_row *row, int64_t number);
-void show_float(struct show_row *row, double number); /* two digits behind the point */
+void show_float(struct show_row *row,
+                double number); /* two digits behind the point, if it is not huge */
 void show_row_end(struct show_row *row);
 
 void show_message(struct output *output, uint8_t type, const void *body, size_t bytes);

@@ -105,6 +105,11 @@ void ring_wake(struct ring *ring, int other_fd);
  * it. */
 unsigned ring_turn(struct ring *ring, uint64_t deadline_us);
 
+/* The next ring_turn waits for `count` completions besides those of the sends that it submits, for at most
+ * `patience_us`; 0 or 1: for any. For a caller who knows that several are sure to come, and soon: each wake-up
+ * costs two switches, and takes its core from whoever is about to cause the next completion. */
+void ring_gather(struct ring *ring, unsigned count, unsigned patience_us);
+
 struct ring_counters {
     uint64_t enters; /* io_uring_enter calls */
     uint64_t completions;

@@ -58,6 +58,9 @@ enum server_test {
     TEST_PROBE,   /* an empty query, to see that nothing else is on its way */
 };
 
+/* Of a message that is looked at: it may arrive in pieces. */
+enum { GATHER_BYTES_MAX = 32 * 1024 };
+
 struct server {
     struct conn conn;
     struct list link;   /* one of the pool's lists */

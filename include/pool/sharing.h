@@ -72,6 +72,10 @@ struct sharing_stats {
 
 enum {
     SHARED_BYTES_MAX = 4000, /* of a request that is kept; what is longer goes the ordinary way */
+    /* Who is moved is asked twice. On a machine that is full each backend loses its core for milliseconds now and
+     * then, and a quarter of all exchanges were moved, which made it fuller: so only one for so many answers. */
+    SHARED_MOVE_PRICE = 64,
+    SHARED_MOVE_BUDGET_MAX = 256 * SHARED_MOVE_PRICE,
     SHARED_COLLECTED_BYTES_MAX = 65536, /* of an answer that waits for its end */
     SHARED_LOST_MAX = 200,              /* servers lost under one exchange, whatever the cause */
     SHARED_CRASHED_MAX = 1,             /* of them, those that ended without a word while it ran */
@@ -83,7 +87,10 @@ struct sharing {
     struct statement_times *times; /* NULL: nothing has shared yet */
     struct list servers;           /* in state SERVER_SHARED */
     unsigned server_count, queued_count;
-    unsigned waiting_count; /* of pool->waiting_clients, those whose exchange shares */
+    unsigned waiting_count; /* of pool->waiting_clients, those whose exchange may join others */
+    unsigned move_budget;   /* each answer adds one, each move costs SHARED_MOVE_PRICE */
+    float present;          /* queued_count, of late */
+    bool are_few;           /* so few that each gets a server for itself, if there is one */
     bool is_on;
     bool wants_server; /* fewer servers than the limit are there */
     struct sharing_stats stats;
@@ -147,9 +154,16 @@ struct shared {
     bool may_be_hit;          /* a neighbour's cancel request may reach it */
     bool has_begun;           /* something of its answer was passed on */
     bool has_failed;          /* SET: with an error */
+    bool is_past_end;         /* an error came behind the end of its answer */
     bool was_moved;
     bool was_overrun; /* its class has been told */
 };
+
+/* Does who waits with it wait for no server of his own? NULL: an exchange that does not share. */
+static inline bool shared_may_join(const struct shared *shared)
+{
+    return shared != NULL && !shared->is_alone;
+}
 
 static inline struct shared *sharing_oldest(const struct list *queue)
 {
@@ -183,10 +197,14 @@ must_check bool sharing_place(struct pool *pool, struct shared *shared);
 /* A server is idle, and the first who waits is a client whose exchange shares. False: it cannot run on this
  * server this way. */
 must_check bool sharing_start(struct server *server, struct client *client);
-/* Those who wait in front, as far as they can join. */
-void sharing_admit(struct pool *pool);
-/* A client waits for a server of its own: one of those that are shared is to become free. */
+/* Those who wait in front, as far as they can join; `passes_others`: also those behind clients that wait for a server
+ * of their own. */
+void sharing_admit(struct pool *pool, bool passes_others);
+/* A client waits for a server of its own: one of those that are shared is to become free, and soon. */
 void sharing_make_room(struct pool *pool);
+/* Something was answered: the queues may be open again for those who wait, or a server that was to become free has
+ * turned out to be slow. Else newcomers would join, and overtake them for ever. */
+void sharing_serve_waiters(struct pool *pool);
 /* Can this server's queue be joined no more, until it is empty. */
 void sharing_close_queue(struct server *server);
 /* The oldest takes too long: those behind it go elsewhere. */
@@ -198,6 +216,8 @@ void sharing_lost(struct server *server, const char *reason, bool mid_answer);
 void sharing_move(struct server *server);
 /* The next one is the oldest from now on. */
 void sharing_next(struct server *server);
+/* The one place where the number of queued exchanges changes. */
+void sharing_count_queued(struct pool *pool, int change);
 /* As if it had never been sent. */
 void sharing_reset(struct shared *shared);
 /* Asked again: `shared` is in no queue any more and is the client's, or is freed. */

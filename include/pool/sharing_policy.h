@@ -22,9 +22,9 @@
 #include "config/settings.h"
 
 enum {
-    SHARING_DEPTH_MAX = 256,     /* exchanges on one server */
-    SHARING_AHEAD_US_MAX = 2000, /* sharing_policy_has_room */
-    SHARING_CROWDED_US_MAX = 20000,
+    SHARING_DEPTH_MAX = 256,        /* exchanges on one server */
+    SHARING_AHEAD_US_MAX = 2000,    /* sharing_policy_has_room */
+    SHARING_CROWDED_US_MAX = 40000, /* sharing_policy_is_crowded */
 };
 
 /* What the clients saw during a slot, its first quarter left out. */
@@ -42,7 +42,7 @@ enum sharing_direction {
     SHARING_MORE,  /* a third */
     SHARING_FEWER, /* a quarter */
     SHARING_DOUBLE,
-    SHARING_HALF,
+    SHARING_THIRD,
     SHARING_DIRECTIONS,
 };
 
@@ -64,6 +64,8 @@ struct sharing_policy {
     struct sharing_trial trials[SHARING_DIRECTIONS];
     struct sharing_slot last; /* the last slot at `base` that had enough answers */
     uint64_t raised_count, lowered_count, changed_count; /* changed: the load did */
+
+    float wait_us; /* clients' time of late, whatever the limit */
 
     /* Nobody else's. */
     uint64_t now_us; /* of the last answer */
@@ -89,7 +91,7 @@ static inline bool sharing_policy_is_crowded(const struct sharing_policy *policy
                                              uint64_t took_us)
 {
     return busy > policy->limit ||
-           (took_us < SHARING_CROWDED_US_MAX && (float)took_us < 4 * policy->time_us);
+           (took_us < SHARING_CROWDED_US_MAX && (float)took_us < 4 * policy->wait_us);
 }
 
 /* May one more be queued on a server behind `ahead` exchanges (what runs included) that take `ahead_us` together,

@@ -5,12 +5,16 @@
  * server's queue until its ReadyForQuery (0 when that came in the same receive as the one before it).
  * Nothing is queued behind a statement whose class is unknown, slow or erratic.
  *
- * A class may be followed when mean + 3 deviations are below 2 ms, and when slow ones, of 4 ms and more,
- * are rare: one in a thousand of 10 ms, one in 400 of 4 ms. Those behind see the tail of its times in
- * their p99.9. Where the class' median is more than twice its floor the machine is full rather than the
- * statement slow, and these bounds grow with median / floor, up to fourfold. Else a pool that has
- * come to keep all its servers busy, each slowing down the others, would take every statement for
- * slow, and never share again: a doubt about the machine must lead to more sharing, not to less.
+ * A class may be followed when its median is below about 1.1 ms and slow ones, of 4 ms and more, are rare:
+ * one in 64 of 10 ms, one in 160 of 4 ms. Those behind a slow one are moved elsewhere, so that each
+ * costs them some milliseconds once. The mean is shown only: a single stop of 50 ms would move it
+ * for long.
+ *
+ * The machine must not be taken for the statement: backends that wait for a core are slow, whatever they
+ * run. A pool that followed nothing then would keep all its servers busy, and so the machine full, and
+ * never share again. So a doubt about the machine leads to more sharing, not to less: what is slow
+ * while too many servers are busy or everybody waits long does not count (is_crowded), and where the
+ * class' median is more than twice its floor, the bounds grow with it, up to sixteenfold.
  *
  * Pure: time is an argument, no I/O. One thread: the core's. */
 #ifndef POOL_STATEMENT_TIMES_H
@@ -22,7 +26,7 @@ enum {
     STATEMENT_TIMES_MAX = 256, /* classes of a shard; the least useful one of its set gives way */
     STATEMENT_TIMES_WAYS = 4,
     STATEMENT_TEXT_SHOWN_BYTES = 120,
-    STATEMENT_TIMES_BOUND_US = 2000, /* mean + 3 deviations; times 1 to SCALE_MAX */
+    STATEMENT_TIMES_BOUND_US = 2000, /* of the median, about half of it; times 1 to SCALE_MAX */
     STATEMENT_TIMES_SLOW_US = 4000,  /* a single one; likewise */
     STATEMENT_TIMES_SCALE_MAX = 16,
     STATEMENT_TIMES_KNOWN_MIN = 5, /* measured so often: known */
@@ -49,8 +53,7 @@ struct statement_time {
     uint32_t floor_period;
     float median_us;       /* follows in small steps, so that a few slow ones do not move it */
     uint32_t count;        /* measured; saturates */
-    uint16_t debt;         /* slow ones owe up to a thousand fast ones each */
-    uint8_t probation;     /* fast ones until it can be followed after an overrun */
+    uint16_t debt;         /* slow ones owe up to 64 fast ones each */
     uint8_t overruns_open; /* told by statement_times_overrun, their end was not noted yet */
     uint8_t follow;        /* enum follow */
     char text[STATEMENT_TEXT_SHOWN_BYTES]; /* statement_class_text */
@@ -74,15 +77,14 @@ struct statement_time *statement_times_make(struct statement_times *times, uint6
  * in the mean, but it does not stand against its class. */
 void statement_times_note(struct statement_time *time, uint64_t took_us, bool was_first,
                           bool is_crowded);
-/* It runs for so long already: longer than anything that may be followed (statement_times_overrun_us). It is
- * FOLLOW_SLOW from now on: for 64 fast ones when that is rare, for thousands when it is not. Once for an
- * exchange; its end is noted all the same if it is seen. */
+/* It runs for so long already (statement_times_overrun_us). That is no verdict on its class: it owes as if it had
+ * ended so. Once for an exchange; its end is noted all the same if it is seen. */
 void statement_times_overrun(struct statement_time *time, uint64_t so_far_us, bool is_crowded);
 /* How long a running one may take before nothing more joins it: what joins would wait longer there than it
  * would elsewhere. 500 us to 2 ms. Being wrong costs little, for another server is found. */
 uint64_t statement_times_patience_us(const struct statement_time *time);
 /* How long a running one may take before those behind it are asked again elsewhere, and the class is slow
- * (statement_times_overrun): 4 to 16 ms. Being wrong costs all their work a second time, so it is not
+ * (statement_times_overrun): 4 to 64 ms. Being wrong costs all their work a second time, so it is not
  * as strict: a backend that waits for a core is no slow statement. */
 uint64_t statement_times_overrun_us(const struct statement_time *time);
 

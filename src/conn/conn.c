@@ -3,6 +3,9 @@
 #include <errno.h>
 #include <string.h>
 
+/* For copies that others will follow: of the second class of parked buffers. */
+enum { COPIES_ROOM_BYTES = 1000 };
+
 static void receive_done(struct op *op, const struct completion *completion);
 static void send_done(struct op *op, const struct completion *completion);
 static void connect_done(struct op *op, const struct completion *completion);
@@ -58,8 +61,8 @@ bool span_queue_push(struct span_queue *queue, struct conn_loop *loop, struct bu
     return true;
 }
 
-bool span_queue_push_copy(struct span_queue *queue, struct conn_loop *loop, const void *data,
-                          size_t bytes)
+static bool push_copy(struct span_queue *queue, struct conn_loop *loop, const void *data,
+                      size_t bytes, size_t room)
 {
     const uint8_t *from = data;
     struct span *last = queue->last;
@@ -78,7 +81,7 @@ bool span_queue_push_copy(struct span_queue *queue, struct conn_loop *loop, cons
     }
     while (bytes > 0) {
         uint32_t count = (uint32_t)MIN(bytes, (size_t)BUFFER_PARKED_BYTES_MAX);
-        struct buffer *buffer = buffer_park(loop->buffers, count);
+        struct buffer *buffer = buffer_park(loop->buffers, MAX((size_t)count, room));
         bool pushed;
 
         if (unlikely(buffer == NULL))
@@ -92,6 +95,12 @@ bool span_queue_push_copy(struct span_queue *queue, struct conn_loop *loop, cons
         bytes -= count;
     }
     return true;
+}
+
+bool span_queue_push_copy(struct span_queue *queue, struct conn_loop *loop, const void *data,
+                          size_t bytes)
+{
+    return push_copy(queue, loop, data, bytes, 0);
 }
 
 static void span_queue_pop(struct span_queue *queue, struct conn_loop *loop)
@@ -322,15 +331,25 @@ bool conn_push(struct conn *conn, struct buffer *buffer, uint32_t offset, uint32
     return true;
 }
 
-bool conn_push_copy(struct conn *conn, const void *data, size_t bytes)
+static bool conn_push_copy_with_room(struct conn *conn, const void *data, size_t bytes, size_t room)
 {
     if (unlikely(conn->state != CONN_OPEN))
         return true;
-    if (unlikely(!span_queue_push_copy(&conn->out, conn->loop, data, bytes)))
+    if (unlikely(!push_copy(&conn->out, conn->loop, data, bytes, room)))
         return false;
     if (bytes > 0)
         conn_flush_later(conn);
     return true;
+}
+
+bool conn_push_copy(struct conn *conn, const void *data, size_t bytes)
+{
+    return conn_push_copy_with_room(conn, data, bytes, 0);
+}
+
+bool conn_push_copy_of_many(struct conn *conn, const void *data, size_t bytes)
+{
+    return conn_push_copy_with_room(conn, data, bytes, COPIES_ROOM_BYTES);
 }
 
 void conn_ended(struct conn *conn, int error)

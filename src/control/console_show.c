@@ -189,10 +189,11 @@ static void show_policy(struct session *session, const struct sharing_row *rows,
         show_number(&row, rows[i].setting == SHARING_OFF ? 0 : policy->limit);
         show_number(&row, (int64_t)policy->raised_count);
         show_number(&row, (int64_t)policy->lowered_count);
-        show_number(&row, policy->trials[SHARING_MORE].count);
-        show_float(&row, 100 * (double)policy->trials[SHARING_MORE].gain);
-        show_number(&row, policy->trials[SHARING_FEWER].count);
-        show_float(&row, 100 * (double)policy->trials[SHARING_FEWER].gain);
+        show_number(&row, (int64_t)policy->changed_count);
+        for (unsigned k = 0; k < SHARING_DIRECTIONS; k++) {
+            show_number(&row, policy->trials[k].count);
+            show_float(&row, 100 * (double)policy->trials[k].gain);
+        }
         show_float(&row, ratio(1e6 * last->answers, (double)last->time_us));
         show_float(&row, ratio((double)last->busy_us, (double)last->time_us));
         show_float(&row, ratio((double)last->queued_us, (double)last->time_us));

@@ -69,12 +69,14 @@ const struct show_table show_tables[] = {
         {"apart_unknown", TYPE_INT8}, {"apart_slow", TYPE_INT8}, {"apart_erratic", TYPE_INT8},
         {"apart_runs_long", TYPE_INT8}, {"apart_depth", TYPE_INT8}, {"apart_parameters", TYPE_INT8},
         {"apart_needed", TYPE_INT8}, {NULL, 0}}},
-    /* How its server_limit is found (pool/sharing_policy.h). */
+    /* How its server_limit is found (pool/sharing_policy.h). Trials stand in the order of their directions. */
     {.name = "SHARING_POLICY", .columns = {
         {"database", TYPE_TEXT}, {"user", TYPE_TEXT}, {"worker", TYPE_INT4}, {"ceiling", TYPE_INT4},
-        {"server_limit", TYPE_INT4}, {"limit_now", TYPE_INT4}, {"raised", TYPE_INT8}, {"lowered", TYPE_INT8},
+        {"server_limit", TYPE_INT4}, {"limit_now", TYPE_INT4}, {"raised", TYPE_INT8}, {"lowered", TYPE_INT8}, {"changed", TYPE_INT8},
         {"more_trials", TYPE_INT4}, {"more_gain_percent", TYPE_FLOAT8}, {"fewer_trials", TYPE_INT4},
-        {"fewer_gain_percent", TYPE_FLOAT8}, {"answers_per_s", TYPE_FLOAT8}, {"busy_avg", TYPE_FLOAT8},
+        {"fewer_gain_percent", TYPE_FLOAT8}, {"double_trials", TYPE_INT4},
+        {"double_gain_percent", TYPE_FLOAT8}, {"half_trials", TYPE_INT4}, {"half_gain_percent", TYPE_FLOAT8},
+        {"answers_per_s", TYPE_FLOAT8}, {"busy_avg", TYPE_FLOAT8},
         {"queued_avg", TYPE_FLOAT8}, {"client_us_avg", TYPE_FLOAT8}, {"took_us_avg", TYPE_FLOAT8},
         {"floor_us_avg", TYPE_FLOAT8}, {NULL, 0}}},
     /* And the classes of statements that shared, with the text of one. */
@@ -403,8 +405,7 @@ void show_float(struct show_row *row, double number)
 {
     char text[64];
 
-    assert(number > -1e15 && number < 1e15);
-    snprintf(text, sizeof(text), "%.2f", number);
+    snprintf(text, sizeof(text), number > -1e15 && number < 1e15 ? "%.2f" : "%g", number);
     show_text(row, text);
 }
 

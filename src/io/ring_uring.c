@@ -47,6 +47,8 @@ struct ring {
     /* The kernel reads a vector when the send is submitted, not later (IORING_FEAT_SUBMIT_STABLE).
      */
     unsigned vectors_used, messages_used;
+    unsigned gather_count, gather_patience_us; /* ring_gather */
+    unsigned sends_started;                    /* since the last enter */
     struct iovec vectors[VECTOR_ARENA];
     struct msghdr messages[MESSAGE_ARENA];
 };
@@ -314,6 +316,7 @@ void ring_send(struct ring *ring, struct op *op, int fd, const struct iovec *vec
     assert(count > 0);
     assert(count <= RING_SEND_VECTOR_MAX);
     ring->counters.sends++;
+    ring->sends_started++;
     if (count == 1) {
         sqe = op_start(ring, op);
         io_uring_prep_send(sqe, fd, vector->iov_base, vector->iov_len, MSG_NOSIGNAL);
@@ -481,6 +484,24 @@ static bool has_work(struct ring *ring)
             (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) != 0;
 }
 
+void ring_gather(struct ring *ring, unsigned count, unsigned patience_us)
+{
+    ring->gather_count = count;
+    ring->gather_patience_us = patience_us;
+}
+
+/* Sends complete while they are submitted, nearly always. */
+static int wait_for_several(struct ring *ring)
+{
+    struct __kernel_timespec patience = {.tv_nsec = ring->gather_patience_us * 1000LL};
+    struct io_uring_cqe *first;
+    int result;
+
+    result = io_uring_submit_and_wait_timeout(
+        &ring->uring, &first, ring->sends_started + ring->gather_count, &patience, NULL);
+    return result == -ETIME ? 0 : result;
+}
+
 /* Submits, and waits for one completion until the deadline unless one is there. */
 static void enter(struct ring *ring, uint64_t deadline_us)
 {
@@ -507,9 +528,13 @@ static void enter(struct ring *ring, uint64_t deadline_us)
     ring->counters.enters++;
     if (!wait) {
         result = io_uring_submit_and_get_events(uring);
+    } else if (ring->gather_count > 1) {
+        result = wait_for_several(ring);
     } else {
         result = io_uring_submit_and_wait(uring, 1);
     }
+    ring->gather_count = 0;
+    ring->sends_started = 0;
     assert(result >= 0 || result == -EINTR || result == -EAGAIN || result == -EBUSY);
     if (io_uring_sq_ready(uring) == 0) {
         ring->vectors_used = 0;

@@ -97,7 +97,7 @@ void client_become(struct client *client, enum client_state state)
     list_remove(&client->link);
     if (client->state == CLIENT_WAITING) {
         pool->waiting_count--;
-        pool->sharing.waiting_count -= client->shared != NULL;
+        pool->sharing.waiting_count -= shared_may_join(client->shared);
     }
     if (client->state == CLIENT_WELCOME && client->replication == REPLICATION_NONE)
         pool->welcome_count--;
@@ -125,7 +125,7 @@ void client_become(struct client *client, enum client_state state)
         break;
     case CLIENT_WAITING:
         pool->waiting_count++;
-        pool->sharing.waiting_count += client->shared != NULL;
+        pool->sharing.waiting_count += shared_may_join(client->shared);
         list_push_back(&pool->waiting_clients, &client->link);
         break;
     case CLIENT_SHARED:

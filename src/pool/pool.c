@@ -518,7 +518,7 @@ void pool_wait_in_line(struct pool *pool, struct client *client)
         client_close_error(client, "server shutting down", NULL);
         return;
     }
-    if (client->shared == NULL)
+    if (!shared_may_join(client->shared))
         sharing_make_room(pool);
     arm_maintenance(pool);
     pool_launch(pool);
@@ -580,7 +580,7 @@ static void give_to_next(struct pool *pool, struct server *server)
             return;
         }
         if (client->shared != NULL && sharing_start(server, client)) {
-            sharing_admit(pool);
+            sharing_admit(pool, false);
             sharing_make_room(pool);
             return;
         }

@@ -23,8 +23,6 @@
 #include <string.h>
 #include <sys/un.h>
 
-enum { GATHER_BYTES_MAX = 32 * 1024 };
-
 static const unsigned server_may_become[SERVER_STATES] = {
     [SERVER_LOGIN] = BIT(SERVER_TESTED) | BIT(SERVER_IDLE) | BIT(SERVER_ACTIVE) |
                      BIT(SERVER_PREPARING) | BIT(SERVER_CLOSING),

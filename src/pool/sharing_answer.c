@@ -30,7 +30,8 @@ static bool is_for_client(const struct shared *shared)
 static void collect(struct server *server, struct shared *shared, const void *data, size_t bytes)
 {
     if (shared->collected.bytes + bytes > SHARED_COLLECTED_BYTES_MAX)
-        spoil(server, shared, AGAIN_ALONE);
+        /* Alone it would be collected again, if it was for a notice. */
+        spoil(server, shared, shared->is_alone ? AGAIN_ORDINARY : AGAIN_ALONE);
     else if (!span_queue_push_copy(&shared->collected, server->conn.loop, data, bytes))
         server_close(server, "out of memory");
 }
@@ -120,6 +121,38 @@ struct client *sharing_parameter_changed(struct server *server)
 
 /* ---- messages ---- */
 
+/* A longer one is not looked at: none that means anything to us is as long. */
+static bool is_too_long(const struct server *server)
+{
+    return server->frame.body_left > GATHER_BYTES_MAX;
+}
+
+/* An error may have the value in it that it complains of. It ends no session, and is no cancel request's. */
+static void long_error_began(struct server *server, struct shared *shared)
+{
+    if (shared->kind == SHARED_SET) {
+        server_close(server, out_of_turn);
+        return;
+    }
+    if (!is_for_client(shared))
+        return;
+    if (shared->kind == SHARED_BATCH && !shared->is_bound)
+        spoil(server, shared, AGAIN_ORDINARY);
+    else
+        server->forwards_message = true;
+}
+
+/* Of a table with very many columns: not remembered, so it is not the one that a client relies on. */
+static void shape_is_too_long(struct server *server, struct shared *shared)
+{
+    shared->learns_shape = false;
+    if (!shared->awaits_shape)
+        return;
+    shared->awaits_shape = false;
+    if (is_for_client(shared))
+        spoil(server, shared, AGAIN_ORDINARY);
+}
+
 enum place { PLACE_CLIENT, PLACE_NOBODY, PLACE_WRONG };
 
 /* A message that answers something, and where it may stand. */
@@ -196,14 +229,24 @@ void sharing_message_began(struct server *server, uint8_t type)
         if (is_wanted && !shared->has_begun)
             shared->collects = true;
         server->forwards_message = is_wanted;
-        server->looks_at_body = type == 'N' && !shared->has_begun;
+        server->looks_at_body = type == 'N' && !shared->has_begun && !is_too_long(server);
         return;
     case 'E':
-        if (unlikely(shared->phase == PHASE_COMPLETE && shared->kind != SHARED_SET))
-            break;
+        if (unlikely(shared->phase == PHASE_COMPLETE && shared->kind != SHARED_SET)) {
+            /* Its last word may come before ReadyForQuery. */
+            shared->is_past_end = server->looks_at_body = true;
+            server->forwards_message = false;
+            return;
+        }
         /* Whether it is its client's is known when it is there as a whole; not any more when something went
          * out before. What came with it in one receive has not, and does not if the server ends with this:
          * a backend that is terminated while it runs has said RowDescription, often. */
+        if (unlikely(!shared->has_begun && is_too_long(server))) {
+            server->forwards_message = false;
+            shared->phase = PHASE_COMPLETE;
+            long_error_began(server, shared);
+            return;
+        }
         shared->collects |= is_wanted && !shared->has_begun;
         server->looks_at_body = !shared->has_begun;
         server->forwards_message = is_wanted && shared->has_begun;
@@ -215,6 +258,9 @@ void sharing_message_began(struct server *server, uint8_t type)
     place = place_of(shared, type);
     if (unlikely(place == PLACE_WRONG)) {
         server->forwards_message = false;
+        /* Of what came before it in this receive a part may not have gone out: nothing may follow that. */
+        if (shared->client != NULL && shared->has_begun)
+            shared->client->is_mid_answer = true;
         server_log(server, LEVEL_WARNING, "%s: '%c'", out_of_turn,
                    type >= ' ' && type < 0x7f ? type : '?');
         server_close(server, out_of_turn);
@@ -224,8 +270,11 @@ void sharing_message_began(struct server *server, uint8_t type)
     if (type == 'Z') {
         server->looks_at_body = true;
     } else if (type == 'T' || type == 'n') {
-        server->looks_at_body = type == 'T' && (awaited_shape || shared->learns_shape);
-        if (type == 'n' && (awaited_shape || shared->learns_shape))
+        server->looks_at_body =
+            type == 'T' && (awaited_shape || shared->learns_shape) && !is_too_long(server);
+        if (type == 'T' && is_too_long(server))
+            shape_is_too_long(server, shared);
+        else if (type == 'n' && (awaited_shape || shared->learns_shape))
             sharing_message_complete(server, 'n', NULL, 0);
     }
 }
@@ -299,6 +348,10 @@ static void error_complete(struct server *server, const uint8_t *body, size_t by
         server_close(server, "server conn crashed?");
         return;
     }
+    if (unlikely(shared->is_past_end)) {
+        server_close(server, out_of_turn);
+        return;
+    }
     if (shared->kind == SHARED_SET) {
         server_log(server, LEVEL_WARNING, "setting parameters failed: %s %s", fields.severity,
                    fields.message);
@@ -369,8 +422,10 @@ static void account_time(struct server *server, const struct shared *shared)
     if (time != NULL)
         statement_times_note(time, took_us, shared->was_first,
                              sharing_crowds(&pool->sharing, took_us));
-    sharing_policy_answered(&sharing->policy, now_us, took_us, time != NULL ? time->floor_us : 0,
-                            sharing->server_count, sharing->queued_count);
+    if (!sharing->are_few)
+        sharing_policy_answered(&sharing->policy, now_us, took_us,
+                                time != NULL ? time->floor_us : 0, sharing->server_count,
+                                sharing->queued_count);
 }
 
 static bool send_collected(struct shared *shared)
@@ -411,10 +466,12 @@ static void answered(struct server *server)
         return;
     }
     account_time(server, shared);
+    if (pool->sharing.move_budget < SHARED_MOVE_BUDGET_MAX)
+        pool->sharing.move_budget++;
     list_remove(&shared->link);
     shared->server = NULL;
     server->shared_count--;
-    pool->sharing.queued_count--;
+    sharing_count_queued(pool, -1);
     server->ahead_us -= shared->floor_us;
     sharing_next(server);
     /* Its client may have been slow to read; whoever is the next need not be. */
@@ -427,6 +484,7 @@ static void answered(struct server *server)
     if (client != NULL && again == AGAIN_NO) {
         bool sent = !shared->collects || send_collected(shared);
 
+        pool->stats.server_assignment_count++;
         pool->stats.query_us += now_us - client->query_since_us;
         pool->stats.xact_us += now_us - client->xact_since_us;
         account_statements(client, shared);
@@ -443,6 +501,8 @@ static void answered(struct server *server)
         server_shared_over(server);
     else if (unlikely(server->params_changed))
         server_close(server, "parameters changed under shared exchanges");
+    else if (unlikely(pool->waiting_count > 0))
+        sharing_serve_waiters(pool);
     if (client == NULL || client->state != CLIENT_SHARED)
         return;
     if (shared == NULL) {

@@ -372,7 +372,7 @@ bool sharing_make_ordinary(struct client *client)
     assert(shared->server == NULL);
     client->shared = NULL;
     shared->client = NULL;
-    if (client->state == CLIENT_WAITING) {
+    if (client->state == CLIENT_WAITING && shared_may_join(shared)) {
         assert(client->pool->sharing.waiting_count > 0);
         client->pool->sharing.waiting_count--;
     }
@@ -388,13 +388,14 @@ void sharing_client_leaves(struct client *client)
     struct core *core = client_core(client);
 
     if (server == NULL) {
-        if (client->state == CLIENT_WAITING) {
+        if (client->state == CLIENT_WAITING && shared_may_join(shared)) {
             assert(client->pool->sharing.waiting_count > 0);
             client->pool->sharing.waiting_count--;
         }
         sharing_free(core, shared);
         return;
     }
+    client->pool->stats.server_assignment_count++;
     client->shared = NULL;
     shared->client = NULL;
     shared->name = NULL;

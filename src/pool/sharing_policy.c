@@ -27,6 +27,8 @@ enum {
     PAIRS_TRUSTED = 4,
     DOUBTS_MAX = 2,
 
+    ANSWERS_OF_WAIT = 64, /* their mean is what clients wait now */
+
     TRIED_US = 2 * 1000 * 1000,
 };
 
@@ -34,17 +36,19 @@ enum {
 static const float gain_to_raise = 0.12f;
 /* A step down may lengthen it by that. Between the two the limit stays. */
 static const float loss_to_lower = 0.04f;
-/* A decision is made at this many standard errors. Before it was measured, the variance is taken for that of slots
+/* A decision is made at so many standard errors. Before it was measured, the variance is taken for that of slots
  * that differ by 6 %, with the weight of four pairs. */
-static const float errors_to_decide = 2.0f;
+static const float errors_to_raise = 2.0f, errors_to_lower = 2.0f;
 static const float variance_usual = 0.06f * 0.06f;
 static const float variance_usual_pairs = 4;
 
 /* A pair that is so many standard deviations away is not of their kind. */
 static const float errors_to_doubt = 3.0f;
 
+static const float gain_bad = 0.1f;
+
 /* The clients' time has changed by that factor: another load. */
-static const float change = 1.5f;
+static const float change = 1.2f;
 
 static unsigned more(const struct sharing_policy *policy)
 {
@@ -69,7 +73,7 @@ static unsigned limit_of_trial(const struct sharing_policy *policy,
     case SHARING_DOUBLE:
         return MAX(up, MIN(policy->base * 2, policy->ceiling));
     default:
-        return MIN(down, MAX(policy->base / 2, LIMIT_MIN));
+        return MIN(down, MAX(policy->base / 3, LIMIT_MIN));
     }
 }
 
@@ -79,19 +83,25 @@ static bool is_settled(const struct sharing_policy *policy)
            (policy->trials[SHARING_FEWER].count >= PAIRS_SETTLED || fewer(policy) == policy->base);
 }
 
-/* What a pair tries: a step, or seldom a jump, for what is best may lie beyond what is worse. */
+/* What a pair tries: a step, or seldom a jump, for what is best may lie beyond what is worse. Once the steps are
+ * known, trials are rare, and those that are known to be bad are rarer: they are what a p99.9 sees. */
 static bool pair_is_trial(const struct sharing_policy *policy, uint64_t pair,
                           enum sharing_direction *direction)
 {
-    bool is_up = (pair & 1) != 0;
+    bool is_up = (pair & 1) != 0, is_bad;
     uint64_t turn = pair >> 1;
 
-    if (turn % 4 == 1) {
-        *direction = is_up ? SHARING_DOUBLE : SHARING_HALF;
-        return turn % 64 == 1 || !is_settled(policy);
-    }
-    *direction = is_up ? SHARING_MORE : SHARING_FEWER;
-    return turn % 4 == 0 || !is_settled(policy);
+    if (turn % 4 == 1)
+        *direction = is_up ? SHARING_DOUBLE : SHARING_THIRD;
+    else
+        *direction = is_up ? SHARING_MORE : SHARING_FEWER;
+    if (!is_settled(policy))
+        return true;
+    is_bad =
+        policy->trials[*direction].count > PAIRS_MIN && policy->trials[*direction].gain < -gain_bad;
+    if (turn % 4 == 1)
+        return turn % (is_bad ? 256 : 16) == 1;
+    return turn % (is_bad ? 16 : 4) == 0;
 }
 
 static unsigned limit_of_slot(const struct sharing_policy *policy, uint64_t slot)
@@ -142,14 +152,14 @@ static void trial_note(struct sharing_policy *policy, struct sharing_trial *tria
 }
 
 /* Is the mean above `least`, beyond doubt? */
-static bool trial_proves(const struct sharing_trial *trial, float least)
+static bool trial_proves(const struct sharing_trial *trial, float least, float errors_least)
 {
     float above = trial->gain - least, errors;
 
     if (trial->count < PAIRS_MIN || above <= 0)
         return false;
     errors = variance(trial) / (float)(trial->count - 1);
-    return above * above > errors_to_decide * errors_to_decide * errors;
+    return above * above > errors_least * errors_least * errors;
 }
 
 static float step(unsigned low, unsigned high)
@@ -162,10 +172,11 @@ static void decide(struct sharing_policy *policy, enum sharing_direction directi
     const struct sharing_trial *trial = &policy->trials[direction];
     unsigned base = policy->base, limit = limit_of_trial(policy, direction);
 
-    if (limit > base && trial_proves(trial, gain_to_raise * step(base, limit))) {
+    if (limit > base && trial_proves(trial, gain_to_raise * step(base, limit), errors_to_raise)) {
         base_set(policy, limit);
         policy->raised_count++;
-    } else if (limit < base && trial_proves(trial, -loss_to_lower * step(limit, base))) {
+    } else if (limit < base &&
+               trial_proves(trial, -loss_to_lower * step(limit, base), errors_to_lower)) {
         base_set(policy, limit);
         policy->lowered_count++;
     }
@@ -260,6 +271,7 @@ static void slot_end(struct sharing_policy *policy, uint64_t now_us)
             policy->slot_bits--;
     } else {
         policy->first.answers = 0;
+        policy->usual_us = 0;
         if (is_next && ended.answers > 0 && ended.answers < ANSWERS_MIN &&
             policy->slot_bits < SLOT_BITS_MAX)
             policy->slot_bits++;
@@ -290,26 +302,29 @@ void sharing_policy_answered(struct sharing_policy *policy, uint64_t now_us, uin
                              float floor_us, unsigned busy, unsigned queued)
 {
     struct sharing_slot *slot = &policy->current;
-    uint64_t since_us;
+    uint64_t passed_us =
+        policy->now_us == 0 || now_us < policy->now_us ? 0 : now_us - policy->now_us;
+    /* Time in which nobody was here does not count: then nothing waits, and the present ones came when they
+     * were sent. */
+    uint64_t present_us = queued == busy ? MIN(passed_us, took_us) : passed_us;
+    float wait_us = (float)(MIN(present_us, US_PER_S / 10) * queued);
 
+    policy->wait_us += (wait_us - policy->wait_us) / ANSWERS_OF_WAIT;
+    policy->now_us = MAX(policy->now_us, now_us);
     if (policy->setting != SHARING_AUTO)
         return;
     if (now_us >> policy->slot_bits != policy->slot)
         slot_end(policy, now_us);
-    /* Time in which nobody was here does not count: then nothing waits, and the present ones came when they
-     * were sent. */
-    since_us = MAX(policy->now_us, policy->measured_from_us);
     if (now_us >= policy->measured_from_us) {
-        uint64_t present_us = now_us > since_us ? now_us - since_us : 0;
+        uint64_t measured_us = now_us - policy->measured_from_us;
 
-        slot->time_us += present_us;
-        if (queued == busy)
-            present_us = MIN(present_us, took_us);
+        passed_us = MIN(passed_us, measured_us);
+        present_us = MIN(present_us, measured_us);
+        slot->time_us += passed_us;
         slot->queued_us += present_us * queued;
         slot->busy_us += present_us * busy;
         slot->took_us += took_us;
         slot->floor_us += floor_us;
         slot->answers++;
     }
-    policy->now_us = now_us;
 }

@@ -12,20 +12,16 @@ enum {
     KEPT_US_FOR_A_USE = 1000 * 1000,
     KEPT_USES_MAX = 600,
 
-    /* The weight of a new value in mean and deviation is 1/32: one of 10 ms adds 0.3 ms to each of them, so
-     * mean + 3 deviations of a statement of 50 us stay below 2 ms. One of 50 ms takes the trust away for about
-     * as many as that. */
-    WEIGHT = 32,
+    WEIGHT = 32, /* of a new value in mean and deviation: 1/32 */
 
-    /* Who owes is paid for by fast ones, one each. Two at once are chance, three are a habit. */
+    /* Who owes is paid for by fast ones, one each: a class that is slow once in 64 times is not trusted. Some in a
+     * row are chance, ten are a habit. */
     DEBT_FOR_SLOW = 64, /* of DEBT_FULL_US and longer; less for less */
     DEBT_FULL_US = 10 * 1000,
     DEBT_ERRATIC = 640,
     DEBT_TRUSTED = 320,
     DEBT_MAX = 1280,
     DEBT_FREE = 64, /* the first ones owe nothing: they fill the caches of new backends */
-
-    PROBATION = 64,
 
     FLOOR_PERIOD_BITS = 23, /* 8.4 s */
 
@@ -98,17 +94,20 @@ static float slow_us(const struct statement_time *time)
     return scale(time) * STATEMENT_TIMES_SLOW_US;
 }
 
+/* Of the bound. Below it lies what a network of 1 ms takes, where sharing gains most. */
+static const float median_part = 0.56f;
+
 static void judge(struct statement_time *time)
 {
     float bound = scale(time) * STATEMENT_TIMES_BOUND_US;
     bool was_erratic = time->follow == FOLLOW_ERRATIC;
 
     /* What has lost the trust must do a little better to win it back. */
-    if (time->follow != FOLLOW_YES)
-        bound *= 0.75f;
+    if (time->follow == FOLLOW_SLOW)
+        bound *= 0.95f;
     if (time->count < STATEMENT_TIMES_KNOWN_MIN)
         time->follow = FOLLOW_UNKNOWN;
-    else if (time->median_us > bound * 0.7f || time->probation > 0)
+    else if (time->median_us > bound * median_part)
         time->follow = FOLLOW_SLOW;
     else if (time->debt > (was_erratic ? DEBT_TRUSTED : DEBT_ERRATIC))
         time->follow = FOLLOW_ERRATIC;
@@ -160,9 +159,9 @@ void statement_times_note(struct statement_time *time, uint64_t took_us, bool wa
         time->deviation_us +=
             weight * ((difference < 0 ? -difference : difference) - time->deviation_us);
     }
-    /* Steps of a few percent, larger while little is known. The step is relative to the median, which may be 0
-     * where answers come several at a time. */
-    time->median_us += (took > time->median_us ? 1.0f : -1.0f) * weight * (time->median_us + 1.0f);
+    /* Steps of 3 %, at first of 6. */
+    time->median_us += (took > time->median_us ? 1.0f : -1.0f) * (time->median_us + 1.0f) /
+                       (time->count < 256 ? 16.0f : 32.0f);
     if (time->median_us < 0)
         time->median_us = 0;
     if (was_first)
@@ -175,19 +174,17 @@ void statement_times_note(struct statement_time *time, uint64_t took_us, bool wa
     } else {
         if (time->debt > 0)
             time->debt--;
-        if (time->probation > 0)
-            time->probation--;
     }
     judge(time);
 }
 
 void statement_times_overrun(struct statement_time *time, uint64_t so_far_us, bool is_crowded)
 {
-    time->probation = PROBATION;
     if (time->overruns_open < UINT8_MAX)
         time->overruns_open++;
-    if (!is_crowded)
-        owe(time, so_far_us, 0);
+    if (is_crowded)
+        return;
+    owe(time, so_far_us, 0);
     judge(time);
 }
 

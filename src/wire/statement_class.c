@@ -32,10 +32,10 @@ enum {
     OTHER = BIT_64(9),
     END = BIT_64(10),
     BAD = BIT_64(11),
+    CALL = BIT_64(42), /* a name that calls a function that may be harmful */
     /* words */
     FUNCTION = BIT_64(12), /* in pg_catalog, and harmless */
-    BRACKET = BIT_64(
-        13), /* a keyword that no function can have as its name, and that a parenthesis may follow */
+    BRACKET = BIT_64(13),  /* a keyword that no function has as its name, and that a ( may follow */
     FORBIDDEN = BIT_64(14),     /* keywords that are more than a read */
     FORBIDDEN_TOO = BIT_64(15), /* even behind a dot */
     HARMFUL = BIT_64(16),       /* functions of one argument that are to be feared as `x.name` */
@@ -243,7 +243,9 @@ static inline struct word_key word_key(const char *at, size_t bytes)
                     (uint64_t)(uint8_t)at[bytes - 1] << 16;
     }
     key.first |= SMALL;
-    key.hash = mix(mix(bytes, key.first), key.last);
+    key.hash =
+        key.first * UINT64_C(0x9e3779b97f4a7c15) + key.last * UINT64_C(0xbf58476d1ce4e5b9) + bytes;
+    key.hash ^= key.hash >> 32;
     for (size_t i = 8; i + 8 < bytes; i += 8)
         key.hash = mix(key.hash, load_8(at + i) | SMALL);
     return key;
@@ -340,11 +342,9 @@ static const uint8_t byte_kinds[256] = {
 struct tokens {
     const char *text;
     size_t bytes;
-    size_t start;  /* the token that was read */
-    size_t at;     /* behind it */
-    uint64_t hash; /* of a name or another character */
+    size_t start; /* the token that was read */
+    size_t at;    /* behind it */
     bool standard_conforming_strings;
-    bool word_is_known; /* `word` was looked up */
 };
 
 /* BYTE_BAD behind the end: nothing goes on there. */
@@ -546,10 +546,13 @@ static inline uint64_t next_token(struct tokens *tokens)
 
 /* ---- classes ---- */
 
-/* The bits of the last tokens, newest first. */
-struct history {
-    uint64_t last, second, third;
+/* What is known of the tokens so far. */
+struct reading {
+    struct tokens tokens;
+    uint64_t last, second, third; /* bits of the last ones, newest first */
     bool has_distinct_on;
+    bool owes_comma; /* behind a value: not in the hash before it is known what follows */
+    uint64_t hash;
 };
 
 /* Is it one of the built-in functions of one argument that write, wait, or know the session? More than those are
@@ -581,32 +584,32 @@ static bool is_joined_select(struct tokens tokens)
 }
 
 /* Is what stands before this parenthesis certainly no function but one of the table? */
-static bool may_open(const struct tokens *tokens, struct history *history)
+static bool may_open(struct reading *reading)
 {
-    uint64_t name = history->last, before = history->second;
+    uint64_t name = reading->last, before = reading->second;
 
     if (likely((name & NAME) == 0))
         return true;
     if (name & ATTRIBUTE)
-        return (name & FUNCTION) != 0 && (history->third & WORD_PG_CATALOG) != 0;
+        return (name & FUNCTION) != 0 && (reading->third & WORD_PG_CATALOG) != 0;
     if (before & INTRODUCTION)
         return true; /* WITH a(b), AS a(b), CAST(a AS b(1)) */
     if (name & (FUNCTION | BRACKET)) {
         if ((name & WORD_ON) && (before & WORD_DISTINCT))
-            history->has_distinct_on = true;
+            reading->has_distinct_on = true;
         return true;
     }
     /* Not behind DISTINCT ON (a), where an expression follows a parenthesis. */
     if (name & BEHIND_CLOSE)
-        return (before & CLOSE) != 0 && !history->has_distinct_on;
+        return (before & CLOSE) != 0 && !reading->has_distinct_on;
     if (name & WORD_BY)
         return (before & BEFORE_BY) != 0;
     if (name & WORD_ROLLUP_CUBE)
-        return (before & WORD_BY) != 0 && (history->third & WORD_GROUP) != 0;
+        return (before & WORD_BY) != 0 && (reading->third & WORD_GROUP) != 0;
     if (name & WORD_SETS)
         return (before & WORD_GROUPING) != 0;
     if (name & WORD_MATERIALIZED)
-        return (before & WORD_NOT) != 0 && (history->third & WORD_AS) != 0;
+        return (before & WORD_NOT) != 0 && (reading->third & WORD_AS) != 0;
     if (name & WORD_VARYING)
         return (before & CHARACTERS) != 0;
     if (name & WORD_ZONE)
@@ -614,7 +617,7 @@ static bool may_open(const struct tokens *tokens, struct history *history)
     if (name & WORD_SAMPLER)
         return (before & WORD_TABLESAMPLE) != 0;
     if (name & WORD_JOIN)
-        return is_joined_select(*tokens);
+        return is_joined_select(reading->tokens);
     return false;
 }
 
@@ -630,95 +633,106 @@ static inline bool has_high_bytes(const char *text, size_t bytes)
     return (all & UINT64_C(0x8080808080808080)) != 0;
 }
 
+/* More bits of a name, and its hash. */
+static inline uint64_t read_name(const struct reading *reading, uint64_t bits, uint64_t *hash)
+{
+    const char *name = reading->tokens.text + reading->tokens.start;
+    size_t bytes = reading->tokens.at - reading->tokens.start;
+    struct word_key key;
+    const struct word *word;
+    uint64_t word_bits;
+
+    if (bits & QUOTED) {
+        name++;
+        bytes -= 2;
+    }
+    key = word_key(name, bytes);
+    word = word_find(name, bytes, &key);
+    word_bits = word != NULL ? word->bits : 0;
+    *hash = key.hash + (bits & QUOTED);
+    if (unlikely(reading->last & DOT)) {
+        /* (a).b, a[1].b, $1.b; x.pg_sleep */
+        if ((reading->second & NAME) == 0 || is_harmful_attribute(name, bytes, word_bits))
+            bits |= CALL;
+        bits |= ATTRIBUTE;
+        word_bits &= FUNCTION | FORBIDDEN_TOO; /* each keyword is a name there */
+    }
+    return bits & QUOTED ? bits : bits | word_bits;
+}
+
+/* A list of values counts as one. */
+static inline void add_to_hash(struct reading *reading, uint64_t bits, uint64_t value)
+{
+    if ((bits & VALUE) && reading->owes_comma) {
+        reading->owes_comma = false;
+        return;
+    }
+    if (reading->owes_comma)
+        reading->hash = mix(reading->hash, COMMA);
+    reading->owes_comma = (bits & COMMA) != 0 && (reading->last & VALUE) != 0;
+    if (!reading->owes_comma)
+        reading->hash = mix(reading->hash, value);
+}
+
+/* Does the statement end here, with nothing behind it? */
+static enum statement_class class_at_end(struct reading *reading, size_t depth, uint64_t *hash)
+{
+    if (depth > 0)
+        return STATEMENT_DOUBT;
+    for (uint64_t bits; ((bits = next_token(&reading->tokens)) & END) == 0;)
+        if ((bits & SEMICOLON) == 0)
+            return STATEMENT_SEVERAL;
+    *hash = reading->hash != 0 ? reading->hash : 1;
+    return STATEMENT_SHARES;
+}
+
 enum statement_class statement_class(const char *text, size_t bytes,
                                      bool standard_conforming_strings, bool is_utf8, uint64_t *hash)
 {
-    struct tokens tokens = {
-        .text = text, .bytes = bytes, .standard_conforming_strings = standard_conforming_strings};
-    struct history history = {0};
-    uint64_t sum = 1;
+    struct reading reading = {
+        .tokens = {.text = text,
+                   .bytes = bytes,
+                   .standard_conforming_strings = standard_conforming_strings},
+        .hash = 1,
+    };
     size_t depth = 0;
-    bool has_begun = false, owes_comma = false;
+    bool has_begun = false;
 
     if (bytes > STATEMENT_CLASS_BYTES_MAX || memchr(text, 0, bytes) != NULL ||
         (!is_utf8 && has_high_bytes(text, bytes)))
         return STATEMENT_DOUBT;
     for (;;) {
-        uint64_t bits = next_token(&tokens);
+        uint64_t bits = next_token(&reading.tokens), value = bits;
 
-        if (bits & NAME) {
-            const char *name = text + tokens.start;
-            size_t count = tokens.at - tokens.start;
-            struct word_key key;
-            struct word *word;
-
-            if (bits & QUOTED) {
-                name++;
-                count -= 2;
-            }
-            key = word_key(name, count);
-            word = word_find(name, count, &key);
-            if (unlikely(history.last & DOT)) {
-                /* Behind a dot each keyword is a name. */
-                if ((history.second & NAME) == 0)
-                    return STATEMENT_FUNCTION; /* (a).b, a[1].b, $1.b */
-                if (is_harmful_attribute(name, count, word != NULL ? word->bits : 0))
-                    return STATEMENT_FUNCTION;
-                if (word != NULL && (bits & QUOTED) == 0)
-                    bits |= word->bits & (FUNCTION | FORBIDDEN_TOO);
-                bits |= ATTRIBUTE;
-            } else if (word != NULL && (bits & QUOTED) == 0) {
-                bits |= word->bits;
-            }
-            if (unlikely(bits & (FORBIDDEN | FORBIDDEN_TOO | WORD_SHARE)) && has_begun &&
-                ((bits & (FORBIDDEN | FORBIDDEN_TOO)) || (history.last & WORD_FOR_KEY)))
-                return STATEMENT_KEYWORD;
-            if (!has_begun) {
-                if ((bits & READ) == 0)
-                    return STATEMENT_NO_READ;
-                has_begun = true;
-            }
-            tokens.hash = key.hash + (bits & QUOTED);
-        } else if (bits & OPEN) {
-            if (!may_open(&tokens, &history))
-                return STATEMENT_FUNCTION;
-            depth++;
-        } else if (bits & CLOSE) {
-            if (depth-- == 0)
-                return STATEMENT_DOUBT;
-        } else if (bits & (SEMICOLON | END | BAD)) {
-            if (bits & BAD)
-                return STATEMENT_DOUBT;
-            if (!has_begun)
+        if (bits & NAME)
+            bits = read_name(&reading, bits, &value);
+        else if (bits & OTHER)
+            value = (uint8_t)text[reading.tokens.start];
+        if (bits & BAD)
+            return STATEMENT_DOUBT;
+        if (unlikely(!has_begun)) {
+            has_begun = (bits & READ) != 0;
+            if (!has_begun && (bits & OPEN) == 0)
                 return STATEMENT_NO_READ;
-            if (depth > 0)
-                return STATEMENT_DOUBT;
-            break;
         }
-        if (!has_begun && (bits & OPEN) == 0)
-            return STATEMENT_NO_READ;
+        if (bits & (FORBIDDEN | FORBIDDEN_TOO))
+            return STATEMENT_KEYWORD;
+        if ((bits & WORD_SHARE) && (reading.last & WORD_FOR_KEY))
+            return STATEMENT_KEYWORD;
+        if ((bits & CALL) || ((bits & OPEN) && !may_open(&reading)))
+            return STATEMENT_FUNCTION;
+        if (bits & (SEMICOLON | END))
+            return class_at_end(&reading, depth, hash);
+        if ((bits & CLOSE) && depth == 0)
+            return STATEMENT_DOUBT;
+        depth += (bits & OPEN) != 0;
+        depth -= (bits & CLOSE) != 0;
 
-        /* A list of values counts as one. */
-        if ((bits & VALUE) && owes_comma) {
-            owes_comma = false;
-        } else {
-            if (owes_comma)
-                sum = mix(sum, ',');
-            owes_comma = (bits & COMMA) != 0 && (history.last & VALUE) != 0;
-            if (!owes_comma)
-                sum = mix(sum, bits & NAME    ? tokens.hash
-                               : bits & VALUE ? '?'
-                                              : (uint8_t)text[tokens.start]);
-        }
-        history.third = history.second;
-        history.second = history.last;
-        history.last = bits;
+        add_to_hash(&reading, bits, value);
+        reading.third = reading.second;
+        reading.second = reading.last;
+        reading.last = bits;
     }
-    for (uint64_t bits; ((bits = next_token(&tokens)) & END) == 0;)
-        if ((bits & SEMICOLON) == 0)
-            return STATEMENT_SEVERAL;
-    *hash = sum != 0 ? sum : 1;
-    return STATEMENT_SHARES;
 }
 
 void statement_class_text(const char *text, size_t bytes, bool standard_conforming_strings,
@@ -747,5 +761,9 @@ void statement_class_text(const char *text, size_t bytes, bool standard_conformi
                            ? tokens.at - tokens.start
                            : writer.bytes_max - writer.bytes);
     }
+    /* Not half a character, should it be cut there. */
+    if (writer.bytes == writer.bytes_max)
+        while (writer.bytes > 0 && (uint8_t)out[writer.bytes - 1] > 0x7f)
+            writer.bytes--;
     out[writer.bytes] = '\0';
 }

@@ -350,6 +350,13 @@ include_if_exists = 'of_one_test.conf'
 
     def clear(self):
         """Ends whatever an earlier test left behind."""
+        def lets_in():
+            try:
+                self.admin().vanish()
+                return True
+            except (OSError, pgwire.PgError, pgwire.Closed):
+                return False
+        eventually(lets_in, "PostgreSQL has recovered", 30)
         left = os.path.join(self.data, "of_one_test.conf")
         if os.path.exists(left):
             os.unlink(left)

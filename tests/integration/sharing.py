@@ -290,20 +290,24 @@ class Load:
         elif how == 1:
             asker.connection.send(query("select 'half'")[:-3])
         (asker.connection.reset if how == 2 else asker.connection.vanish)()
-        self.askers[at] = self._asker()
+        self._come(at)
 
     def _lost(self, asker):
-        """A hardy one comes again, as soon as he can."""
         self.losses += 1
         self.left_answers += asker.answers
         asker.connection.vanish()
-        at = self.askers.index(asker)
+        self._come(self.askers.index(asker))
+
+    def _come(self, at):
+        """A hardy one tries again, as soon as he can."""
         end = time.monotonic() + 15
         while True:
             try:
                 self.askers[at] = self._asker()
                 return
             except (pgwire.Closed, pgwire.PgError, pgwire.TimedOut, OSError, AssertionError):
+                if not self.is_hardy:
+                    raise
                 assert time.monotonic() < end, "no way back in"
 
     def _turn(self):

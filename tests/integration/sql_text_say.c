@@ -5,21 +5,7 @@
  * the name in hexadecimal digits; without a name -1 for each place. */
 #include "wire/sql_text.h"
 
-#include <stdio.h>
-#include <stdlib.h>
-
-/* The program needs nothing else of base/. */
-_Noreturn void assert_failed(const char *condition, const char *file, int line,
-                             const char *function)
-{
-    (void)fprintf(stderr, "%s:%d: %s: %s\n", file, line, function, condition);
-    abort();
-}
-
-static int digit(char c)
-{
-    return c <= '9' ? c - '0' : c - 'a' + 10;
-}
+#include "say.h"
 
 int main(void)
 {
@@ -28,10 +14,8 @@ int main(void)
     while (fgets(line, sizeof(line), stdin) != NULL) {
         struct sql_prepare found;
         enum sql_prepare_kind kind;
-        size_t bytes = 0;
+        size_t bytes = say_bytes(line + 2, text);
 
-        for (const char *at = line + 2; at[0] >= '0' && at[1] >= '0'; at += 2)
-            text[bytes++] = (char)(digit(at[0]) << 4 | digit(at[1]));
         kind = sql_prepare_read(text, bytes, line[0] == '1', &found);
         printf("%d %d ", (int)kind, sql_is_cacheable(text, bytes));
         if (kind == SQL_PREPARE || kind == SQL_EXECUTE || kind == SQL_DEALLOCATE) {

@@ -4,21 +4,7 @@
  * digits. A line out: the number of its class. */
 #include "wire/statement_class.h"
 
-#include <stdio.h>
-#include <stdlib.h>
-
-/* The program needs nothing else of base/. */
-_Noreturn void assert_failed(const char *condition, const char *file, int line,
-                             const char *function)
-{
-    (void)fprintf(stderr, "%s:%d: %s: %s\n", file, line, function, condition);
-    abort();
-}
-
-static int digit(char c)
-{
-    return c <= '9' ? c - '0' : c - 'a' + 10;
-}
+#include "say.h"
 
 int main(void)
 {
@@ -26,10 +12,8 @@ int main(void)
 
     while (fgets(line, sizeof(line), stdin) != NULL) {
         uint64_t hash;
-        size_t bytes = 0;
+        size_t bytes = say_bytes(line + 3, text);
 
-        for (const char *at = line + 3; at[0] >= '0' && at[1] >= '0'; at += 2)
-            text[bytes++] = (char)(digit(at[0]) << 4 | digit(at[1]));
         printf("%d\n", (int)statement_class(text, bytes, line[0] == '1', line[1] == '1', &hash));
     }
     return 0;

@@ -65,7 +65,9 @@ class Cancelled(Asker):
         super().ask(*rest)
 
     def check(self, result):
-        if self.may_be_hit and [e.sqlstate for e in result.errors] == ["57014"] and not result.rows:
+        # The row may be on its way already, when the signal comes.
+        if self.may_be_hit and [e.sqlstate for e in result.errors] == ["57014"] and \
+                result.rows == self.expected[0][0][:len(result.rows)]:
             self.hits += 1
             self.expected.pop(0)
             return
@@ -172,7 +174,8 @@ def rounds(t, played, play, count=4, behind=3, size=1):
     while done < count:
         turn += 1
         assert turn < 150, f"{done} of {turn}"
-        trusted(clients[1:], rounds=16)
+        # A class of its own for each turn, for what is held is slow from then on.
+        trusted(clients[1:], f"select 'warm', 1 as r{turn}", rounds=16)
         done += bool(play(pooler, clients[0], clients[1:], turn))
         assert not played.fake.problems, played.fake.problems
     with pooler.console() as console:
@@ -209,9 +212,9 @@ def test_cancel_of_the_oldest_spares_those_behind(t):
         def play(pooler, head, others, turn):
             ready_.clear()
             played.traps["trap"] = trap
-            head.send(query(f"select 'trap', {turn}"))
+            head.send(query(f"select 'trap', {turn} as r{turn}"))
             for i, c in enumerate(others):
-                c.send(query(f"select 'c{i}', {turn}"))
+                c.send(query(f"select 'c{i}', {turn} as r{turn}"))
             assert ready_.wait(5)
             pooler.cancel(head.key, wait=False)
             result = head.results()
@@ -246,9 +249,9 @@ def test_cancel_of_one_behind_is_answered_at_once(t):
         ready_.clear()
         go_on.clear()
         played.traps["trap"] = trap
-        head.send(query(f"select 'trap', {turn}"))
+        head.send(query(f"select 'trap', {turn} as r{turn}"))
         for i, c in enumerate(others):
-            c.send(query(f"select 'c{i}', {turn}"))
+            c.send(query(f"select 'c{i}', {turn} as r{turn}"))
         assert ready_.wait(5)
         if seen["company"]:
             with pooler.console() as console:

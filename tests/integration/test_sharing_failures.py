@@ -133,8 +133,10 @@ def test_killed_backend_is_not_noticed_by_who_shares(t):
     with Load(pooler, 10, silence=40) as load:
         for _ in range(3):
             load.goes_on(300)
+            t.postgres.wait_ready()
             os.kill(eventually(t.postgres.backends, "there is a backend")[0], signal.SIGKILL)
             load.goes_on(300, 30)
+        t.postgres.wait_ready()
 
 
 # ---- servers that are played ----------------------------------------------------------------------

@@ -224,6 +224,10 @@ struct world {
     bool has_sharing;     /* questions in SELECTs, and servers that are shared */
     bool teaches;         /* statements are taken to be short, though they may not be */
     bool is_alike;        /* few parameters differ */
+    bool breaks_often;    /* backends */
+    /* A chaos in which most comes to its end: many clients, few limits, and nothing stands still for long. */
+    bool is_mild;
+    bool is_pure;         /* nearly all that is asked may share */
     bool is_shut_down;    /* all must leave */
     bool has_replication; /* some clients ask for it */
     bool is_handed_over;  /* another process listens now: who was accepted before must be served */
@@ -268,7 +272,16 @@ struct world {
     /* PostgreSQL got them while others' were not answered. */
     unsigned long long joined, sets_between;
     unsigned long long cancelled_in_queue, late_signals, stray_signals;
-    bool has_cancelled[OWNERS_MAX];
+    unsigned cancelled[OWNERS_MAX]; /* up to this question an owner has asked for a cancel */
+    /* What PostgreSQL has answered it with makes no sense. */
+    bool is_wild[OWNERS_MAX];
+    unsigned long long wild_answers, failed_sets;
+    /* The exchange of an owner shares, and nothing of its answer was passed on: as the pooler sees it when
+     * each of its turns ends. `losses`: how often it was asked again already. */
+    struct {
+        bool is_shared;
+        uint8_t losses;
+    } at_stake[OWNERS_MAX];
 };
 
 extern struct world world;

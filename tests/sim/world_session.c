@@ -65,6 +65,7 @@ struct session {
     bool is_asleep;
     bool skips_to_sync;
     bool is_told_standby;
+    bool is_wild; /* has answered what nobody can understand */
     bool in_copy, copy_is_extended;
     bool copy_is_both;  /* it sends rows, too, and ends when the other side has */
     bool copy_has_read; /* at least one message */
@@ -327,7 +328,7 @@ static void check_owner(struct session *session, unsigned owner)
         session->replication_owner = owner;
     assert(session->replication_owner == (who->is_replication ? owner : 0));
     unit_is_of(session, (int)owner);
-    if (session->status != 'I')
+    if (session->status != 'I' && !session->is_wild)
         assert(session->transaction_owner == owner);
     if (session->batch_owner != 0)
         assert(session->batch_owner == owner);
@@ -368,7 +369,8 @@ static void put_fail(struct session *session, const struct question *question, c
 
 static uint64_t draw_sleep_us(void)
 {
-    if (world.has_sharing && !happens(4)) /* some are short enough to be followed */
+    if (world.has_sharing &&
+        !happens(world.is_mild ? 20 : 4)) /* some are short enough to be followed */
         return sim_below(world.sim, happens(2) ? 2000 : 20000);
     return sim_below(world.sim, 200000);
 }
@@ -397,6 +399,40 @@ static void set_parameter(struct session *session, unsigned param, const char *v
     put_parameter(session, world_param_names[param], value);
 }
 
+static const char notice[] = "SNOTICE\0Mhello from a backend\0";
+
+/* Something is very wrong with this backend: its answer is none, or what comes with it cannot be. */
+static bool go_wild(struct session *session, const struct question *question)
+{
+    unsigned harm = (unsigned)sim_below(world.sim, 6);
+
+    world_log("session %u goes wild, %u", session->id, harm);
+    session->is_wild = true;
+    world.is_wild[question->owner] = true;
+    world.wild_answers++;
+    switch (harm) {
+    case 0: /* ReadyForQuery, and nothing before it */
+        return true;
+    case 1:
+        put_complete(session, question);
+        break;
+    case 2:
+        put_rows(session, 'D', question, 3, UINT_MAX);
+        break;
+    case 3:
+        put_message(&session->out, '~', "abc", 4);
+        break;
+    case 4:
+        put_message(&session->out, '2', NULL, 0);
+        break;
+    default:
+        session->status = 'T';
+        break;
+    }
+    put_complete(session, question);
+    return true;
+}
+
 /* Runs a statement of ours. False: it failed, or goes on (asleep, COPY). */
 static bool run_statement(struct session *session, const char *text, unsigned statement,
                           unsigned version, bool is_extended)
@@ -413,6 +449,10 @@ static bool run_statement(struct session *session, const char *text, unsigned st
     check_owner(session, owner);
     if (world.loses_statements && session->prepared_count > 0 && happens(60))
         lose_statement(session);
+    if (asked.form == FORM_SHARES && arg % 17 == 3) /* a name was too long, perhaps */
+        put_message(&session->out, 'N', notice, sizeof(notice));
+    if (asked.form == FORM_SHARES && session->status == 'I' && world.servers_break && happens(50))
+        return go_wild(session, &question);
     switch ((enum kind)asked.kind) {
     case KIND_ROWS:
     case KIND_ROWS_ERROR:
@@ -438,7 +478,7 @@ static bool run_statement(struct session *session, const char *text, unsigned st
                       world_param_values[1 + arg % (WORLD_PARAMS - 1)][arg / 7 % PARAM_VALUES]);
         break;
     case KIND_BEGIN:
-        assert(session->status == 'I');
+        assert(session->status == 'I' || session->is_wild);
         session->status = 'T';
         session->transaction_owner = owner;
         break;
@@ -822,7 +862,7 @@ static void run_own(struct session *session, const char *text)
 {
     if (text[0] != '\0')
         unit_is_of(session, strncmp(text, "SET ", 4) == 0 ? UNIT_SET : UNIT_POOLERS);
-    assert(session->status == 'I');
+    assert(session->status == 'I' || session->is_wild);
     assert(session->batch_owner == 0);
     assert(!session->in_copy);
     if (text[0] == '\0') {
@@ -832,6 +872,13 @@ static void run_own(struct session *session, const char *text)
         discard_all(session);
     } else {
         assert(!session->is_replication);
+        if (strncmp(text, "SET ", 4) == 0 && world.has_sharing && world.servers_break &&
+            happens(25)) {
+            world_log("session %u refuses a SET", session->id);
+            put_error(&session->out, "ERROR", "22023", "invalid value");
+            world.failed_sets++;
+            text = "";
+        }
         while (strncmp(text, "SET ", 4) == 0) {
             char name[PARAM_BYTES_MAX], value[PARAM_BYTES_MAX];
             size_t bytes = strcspn(text += 4, "=");
@@ -876,7 +923,7 @@ static void wake(struct session *session, bool is_cancelled)
 static void signal_hits(struct session *session)
 {
     world_log("session %u: a signal hits owner %u", session->id, session->sleep_owner);
-    world.stray_signals += !world.has_cancelled[session->sleep_owner];
+    world.stray_signals += session->sleep_number > world.cancelled[session->sleep_owner];
     wake(session, true);
     units_run(session);
     world.cancels_hit++;
@@ -1063,7 +1110,7 @@ static void start_session(struct session *session, const uint8_t *packet, size_t
     }
     memcpy(session->first_params, session->params, sizeof(session->params));
     world_log("session %u begins: %s/%s", session->id, session->database, session->user);
-    if (world.servers_break && happens(10)) {
+    if (world.servers_break && happens(world.is_mild ? 100 : 10)) {
         put_error(&session->out, "FATAL", "53300", "sorry, too many clients already");
         session->is_over = true;
         return;
@@ -1487,7 +1534,6 @@ static void session_free(struct session *session)
 /* False: it has ended. */
 static bool session_step(struct session *session)
 {
-    static const char notice[] = "SNOTICE\0Mhello from a backend\0";
     uint8_t chunk[4096];
     size_t bytes;
     char type;
@@ -1497,7 +1543,7 @@ static bool session_step(struct session *session)
     if (world.is_chaos && session->slow_until_us > now_us)
         return true;
     if (world.servers_break && !session->is_over) {
-        switch (sim_below(world.sim, 2000)) {
+        switch (sim_below(world.sim, world.breaks_often ? 300 : 2000)) {
         case 0:
             world_log("session %u resets", session->id);
             sim_peer_reset(session->wire.peer);
@@ -1513,7 +1559,8 @@ static bool session_step(struct session *session)
             break;
         case 3:
             world_log("session %u is slow", session->id);
-            session->slow_until_us = now_us + sim_below(world.sim, 20 * US_PER_S);
+            session->slow_until_us =
+                now_us + sim_below(world.sim, world.is_mild ? 10000 : 20 * US_PER_S);
             break;
         default:
             break;
@@ -1583,9 +1630,11 @@ static void session_begins(void *context, struct sim_peer *peer)
     wire_open(&session->wire, peer);
     session->id = ++id_last;
     if (world.servers_break && happens(8))
-        session->slow_until_us = world_now_us() + sim_below(world.sim, US_PER_S);
+        session->slow_until_us =
+            world_now_us() + sim_below(world.sim, world.is_mild ? 10000 : US_PER_S);
     else if (world.is_chaos && world.is_sleepy && happens(2)) /* cancel requests that are late */
-        session->slow_until_us = world_now_us() + sim_below(world.sim, 100000);
+        session->slow_until_us =
+            world_now_us() + sim_below(world.sim, world.is_mild ? 3000 : 100000);
     sessions[session_count++] = session;
 }
 

@@ -248,6 +248,9 @@ static const struct cause {
     {"bad sslreq answer", false},
     {"received unencrypted data after SSL response", false},
     {"bad pkt header", false}, /* behind an 'N' */
+    /* with sharing */
+    {"unexpected answer of a shared server", false}, /* part of its answer was passed on */
+    {"invalid server parameter", false},
 };
 
 /* Nothing that holds for transactions in another mode ends a client with replication. */
@@ -1303,7 +1306,7 @@ static enum kind draw_sharing_kind(void)
         return KIND_BAD;
     if (number < 5)
         return KIND_ROWS_ERROR;
-    if (number < 7 || (world.is_sleepy && world.is_chaos && number < 11))
+    if (number < 7 || (world.is_sleepy && world.is_chaos && number < 18))
         return happens(3) ? KIND_ROWS_SLEEP : KIND_SLEEP;
     return KIND_ROWS;
 }
@@ -1319,6 +1322,12 @@ static void make_sharing(struct user *user)
 {
     struct action *action = &user->actions[user->action_count - 1];
 
+    if (world.is_pure) {
+        action->form = FORM_SHARES;
+        action->has_unnamed_portal = true;
+        action->is_described = action->action == DO_PARSE && happens(2);
+        return;
+    }
     action->form = happens(10) ? FORM_NEARLY : happens(10) ? FORM_PLAIN : FORM_SHARES;
     action->has_unnamed_portal = !happens(10);
     if (action->action == DO_PARSE || action->action == DO_BIND) {
@@ -1337,14 +1346,14 @@ static void plan_one_sharing(struct user *user, bool waits)
     /* Names of statements are as in session mode with replication, whatever the mode is. */
     bool has_names = world.has_names && !world.owners[user->owner].is_replication;
 
-    switch (sim_below(world.sim, has_names ? 8 : 6)) {
+    switch (sim_below(world.sim, has_names && (!world.is_pure || happens(4)) ? 8 : 6)) {
     case 0:
     case 1:
         plan(user, DO_PARSE, draw_sharing_kind(), draw_arg(), waits);
         make_sharing(user);
-        if (happens(12))
+        if (happens(12) && !world.is_pure)
             plan_followed(user, DO_FLUSH);
-        if (happens(12)) {
+        if (happens(12) && !world.is_pure) {
             plan(user, DO_PARSE, KIND_ROWS, draw_arg(), false);
             make_sharing(user);
         }
@@ -1383,10 +1392,10 @@ static void plan_sharing(struct user *user)
     unsigned count = 1 + (unsigned)sim_below(world.sim, 6);
     bool waits = !happens(5) || user->is_simple;
 
-    if (happens(12) && !world.is_alike)
+    if (happens(12) && !world.is_alike && !world.is_pure)
         plan(user, DO_QUERY, KIND_SET, draw_arg(), true);
     for (unsigned i = 0; i < count; i++) {
-        if (happens(8) && (!user->is_simple || happens(4))) {
+        if (happens(8) && (!user->is_simple || happens(4)) && !world.is_pure) {
             plan(user, DO_QUERY, KIND_BEGIN, 0, waits);
             plan_one_sharing(user, waits);
             plan(user, DO_QUERY, KIND_END, 0, waits);
@@ -1558,10 +1567,10 @@ static void user_connects(struct user *user)
     assert(user->wire.peer != NULL);
     user->owner = ++world.owner_last;
     user->login = (unsigned)sim_below(world.sim, LOGINS);
-    if (world.has_sharing && !happens(4))
+    if (world.has_sharing && !happens(world.is_mild ? 12 : 4))
         user->login = 0;
     world.owners[user->owner] = (struct owner){
-        .database = (uint8_t)(happens(2) || (world.has_sharing && !happens(4))
+        .database = (uint8_t)(happens(2) || (world.has_sharing && !happens(world.is_mild ? 12 : 4))
                                   ? 0
                                   : sim_below(world.sim, DATABASES)),
         .login = (uint8_t)user->login,
@@ -1569,13 +1578,13 @@ static void user_connects(struct user *user)
     };
     user->status = 'I';
     user->is_eager = happens(4);
-    user->ends_in_login = world.is_chaos && world.users_break && happens(6);
-    user->is_console = world.is_chaos && happens(20);
-    user->password_is_wrong = world.is_chaos && happens(20);
+    user->ends_in_login = world.is_chaos && world.users_break && happens(world.is_mild ? 60 : 6);
+    user->is_console = world.is_chaos && happens(world.is_mild ? 200 : 20);
+    user->password_is_wrong = world.is_chaos && happens(world.is_mild ? 200 : 20);
     user->connected_us = world_now_us();
     user->is_slow = happens(6);
     user->is_stingy = happens(4);
-    if (world.has_sharing && !happens(3)) {
+    if (world.has_sharing && (world.is_pure || !happens(world.is_mild ? 6 : 3))) {
         user->is_simple = true;
         user->is_stingy = false;
     }
@@ -1697,6 +1706,14 @@ static void user_is_asked(struct user *user, const uint8_t *body, size_t bytes)
 
 /* ---- answers ---- */
 
+/* What shares and has not been answered is asked again, unseen. */
+static bool is_loss(const char *message)
+{
+    return strncmp(message, "server conn crashed?", 20) == 0 ||
+           strncmp(message, "terminating connection", 22) == 0 ||
+           strncmp(message, "unexpected answer", 17) == 0;
+}
+
 static void user_is_told_why(struct user *user, const char *message)
 {
     bool in_peace = !world.is_chaos && (!world.is_shut_down || world.is_handed_over) &&
@@ -1704,6 +1721,9 @@ static void user_is_told_why(struct user *user, const char *message)
 
     world_log("client %u (owner %u) is told: %s", user->index, user->owner, message);
     assert(!world.is_handed_over || strcmp(message, "pooler is shutting down") != 0);
+    if (is_loss(message) && world.at_stake[user->owner].is_shared && !user->is_answering &&
+        world.at_stake[user->owner].losses == 0)
+        never("its server is lost: nobody has asked again");
     if (user->mixes_copy && world.may_track &&
         strcmp(message, "lost track of prepared statements") == 0)
         return;
@@ -2103,6 +2123,13 @@ static void user_message(struct user *user, char type, const uint8_t *body, size
     struct name *name;
 
     world_log("client %u (owner %u) gets %c, %zu bytes", user->index, user->owner, type, bytes);
+    if (world.is_wild[user->owner]) {
+        /* It can make nothing of it. */
+        if (!user->is_leaving)
+            put_message(&user->out, 'X', NULL, 0);
+        user->is_leaving = true;
+        return;
+    }
     if (user->is_fatal) {
         assert(type == 'E');
         return;
@@ -2308,7 +2335,8 @@ static void user_asks_elsewhere(struct user *user)
     if (!world.order_cancel(user->key))
         return;
     world_log("client %u asks another process for a cancel", user->index);
-    user->has_cancelled = world.has_cancelled[user->owner] = true;
+    user->has_cancelled = true;
+    world.cancelled[user->owner] = user->number;
     for (unsigned i = 0; i < user->expected_count; i++)
         user->expected[(user->expected_first + i) % EXPECTED_MAX].may_be_cancelled = true;
     user->expected[user->expected_first].is_cancelled = !world.is_chaos;
@@ -2339,7 +2367,8 @@ static void user_asks_cancel(struct user *user)
     if (cancel->wire.peer == NULL)
         return;
     world_log("client %u asks for a cancel%s", user->index, closes_at_once ? " and closes" : "");
-    user->has_cancelled = world.has_cancelled[user->owner] = true;
+    user->has_cancelled = true;
+    world.cancelled[user->owner] = user->number;
     for (unsigned i = 0; i < user->expected_count; i++)
         user->expected[(user->expected_first + i) % EXPECTED_MAX].may_be_cancelled = true;
     user->expected[user->expected_first].is_cancelled = !world.is_chaos;
@@ -2372,7 +2401,7 @@ static bool user_wants_cancel(const struct user *user)
                 return false;
         }
         if (end != NULL && end->shares)
-            return happens(world.is_sleepy ? 20 : 80);
+            return happens(world.is_sleepy ? 12 : 60);
     }
     if (!next->is_sleep)
         return false;
@@ -2514,7 +2543,7 @@ static void user_asks(struct user *user)
 /* False: it is gone. */
 static bool user_breaks(struct user *user)
 {
-    switch (sim_below(world.sim, 1500)) {
+    switch (sim_below(world.sim, world.is_mild ? 3000 : 1500)) {
     case 0:
         world_log("client %u resets", user->index);
         sim_peer_reset(user->wire.peer);
@@ -2551,7 +2580,7 @@ static void user_step(struct user *user)
     size_t bytes;
 
     if (user->wire.peer == NULL) {
-        if (world.is_chaos ? happens(20)
+        if (world.is_chaos ? happens(world.is_mild ? 3 : 20)
                            : user->scripts_left > 0 && user->connects_again_us <= world_now_us())
             user_connects(user);
         return;
@@ -2560,7 +2589,8 @@ static void user_step(struct user *user)
         if (happens(3))
             return;
         if (happens(500))
-            user->reads_again_us = world_now_us() + sim_below(world.sim, 100000);
+            user->reads_again_us =
+                world_now_us() + sim_below(world.sim, world.is_mild ? 10000 : 100000);
         if (world.users_break && !user_breaks(user))
             return;
     }
@@ -2574,7 +2604,7 @@ static void user_step(struct user *user)
         assert(user->is_fatal || user->is_leaving || user->is_console ||
                (user->is_slow && world_now_us() - user->connected_us > CONN_LINGER_US) ||
                heap_bytes(&user->in) > 0 || sim_peer_is_reset(user->wire.peer) ||
-               handshake_may_fail(user) ||
+               handshake_may_fail(user) || world.is_wild[user->owner] ||
                (world.has_dropped && (world.is_chaos || user->owner <= world.chaos_owner_last)));
         /* The end is said on TLS, too. */
         if (!world.is_chaos && wire_is_up(&user->wire) && user->is_fatal && !user->is_leaving &&
@@ -2629,6 +2659,14 @@ void users_finish(unsigned scripts)
 {
     for (unsigned i = 0; i < user_count; i++)
         users[i].scripts_left = scripts;
+}
+
+unsigned users_find_key(const uint8_t key[8])
+{
+    for (unsigned i = 0; i < user_count; i++)
+        if (users[i].wire.peer != NULL && memcmp(users[i].key, key, 8) == 0)
+            return users[i].owner;
+    return 0;
 }
 
 bool users_are_done(void)

@@ -14,6 +14,8 @@ void users_step(void);
 /* The chaos is over: each of them is to run `scripts` more and to leave. */
 void users_finish(unsigned scripts);
 bool users_are_done(void);
+/* The owner that was told this key; 0: nobody, yet or any more. */
+unsigned users_find_key(const uint8_t key[8]);
 /* When one of them will go on by itself; UINT64_MAX: none will. */
 uint64_t users_next_us(void);
 void users_explain(void);

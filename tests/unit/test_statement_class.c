@@ -175,8 +175,8 @@ static void functions_that_are_not_known_do_not_share(void **state)
         "SELECT _count(1)", "SELECT query_to_xml('DELETE FROM t', true, true, '')",
         "SELECT random(), setseed(0)",
         /* A value behind which a dot stands is an argument. */
-        "SELECT (1.5).pg_sleep", "SELECT ('s'::regclass).nextval",
-        "SELECT (ARRAY['s'::regclass])[1].nextval",
+        "SELECT (1.5).pg_sleep", "SELECT (1).f", "SELECT f[1].g FROM t", "SELECT $1.f",
+        "SELECT ('s'::regclass).nextval", "SELECT (ARRAY['s'::regclass])[1].nextval",
         "SELECT (ARRAY['s'::regclass])[1] . \"nextval\"", "SELECT $1.pg_sleep",
         "SELECT ((SELECT 1.5)).pg_sleep", "SELECT x.pg_sleep FROM generate_series(0.1, 0.2) x",
         "SELECT x.\"pg_sleep\" FROM generate_series(0.1, 0.2) x",
@@ -356,6 +356,9 @@ static void the_text_of_a_class_can_be_read(void **state)
     expect_text("SELECT abc", 10, "SELECT ab");
     expect_text("SELECT abc FROM t", 9, "SELECT a");
     expect_text("SELECT 1", 1, "");
+    expect_text("SELECT \xc3\xa4 FROM t", 9, "SELECT ");
+    expect_text("SELECT \xc3\xa4 FROM t", 10, "SELECT ");
+    expect_text("SELECT \xc3\xa4 FROM t", 11, "SELECT \xc3\xa4 ");
 }
 
 int main(void)

@@ -183,15 +183,19 @@ static void test_a_backend_that_lost_its_core_now_and_then_does_not_spoil_its_cl
     }
 }
 
-static void test_one_slow_in_twenty_is_never_followed_nor_one_in_200(void **state)
+static void test_one_slow_in_twenty_is_never_followed_nor_one_in_forty(void **state)
 {
     (void)state;
-    for (uint64_t seed = 1; seed <= 5; seed++)
-        for (unsigned one_in = 10; one_in <= 200; one_in *= 2) {
-            assert_int_equal(percent_followed(seed, one_in, 50000, false), 0);
-            assert_int_equal(percent_followed(seed, one_in, 50000, true), 0);
-            assert_int_equal(percent_followed(seed, 5 + one_in / 4, 5000, false), 0);
+    for (uint64_t seed = 1; seed <= 5; seed++) {
+        for (unsigned one_in = 5; one_in <= 20; one_in *= 2) {
+            assert_in_range(percent_followed(seed, one_in, 50000, false), 0, 0);
+            assert_in_range(percent_followed(seed, one_in, 50000, true), 0, 0);
+            assert_in_range(percent_followed(seed, one_in, 8000, false), 0, 0);
         }
+        assert_in_range(percent_followed(seed, 40, 50000, false), 0, 10);
+        /* Those behind it are moved: a habit of one in 200 is borne. */
+        assert_in_range(percent_followed(seed, 200, 50000, true), 90, 100);
+    }
 }
 
 static void test_times_that_vary_widely_are_not_followed(void **state)
@@ -202,8 +206,8 @@ static void test_times_that_vary_widely_are_not_followed(void **state)
     (void)state;
     /* A fifth takes 5 ms; the median stays low. */
     for (unsigned i = 0; i < 10000; i++) {
-        statement_times_note(time, random_below(&seed, 5) == 0 ? 4000 : 50, true, false);
-        if (i > 30)
+        statement_times_note(time, random_below(&seed, 5) == 0 ? 5000 : 50, true, false);
+        if (i > 300)
             assert_int_not_equal(time->follow, FOLLOW_YES);
     }
     assert_int_equal(time->follow, FOLLOW_ERRATIC);
@@ -242,37 +246,52 @@ static void test_the_bound_grows_only_where_the_floor_is_low(void **state)
                      STATEMENT_TIMES_SLOW_US * STATEMENT_TIMES_SCALE_MAX);
 }
 
-static void test_an_overrun_takes_the_trust_at_once(void **state)
+static void test_an_overrun_is_no_verdict(void **state)
 {
     struct statement_time *time = fresh();
-    unsigned fast = 0;
 
     (void)state;
     note_many(time, 1000, 50);
-    assert_int_equal(time->follow, FOLLOW_YES);
-    statement_times_overrun(time, 4000, false);
-    assert_int_equal(time->follow, FOLLOW_SLOW);
-    statement_times_note(time, 10000, true, false);
-    assert_int_equal(time->follow, FOLLOW_SLOW);
-    for (; time->follow != FOLLOW_YES; fast++)
-        statement_times_note(time, 50, true, false);
-    assert_in_range(fast, 50, 500);
+    for (unsigned i = 0; i < 5; i++) {
+        statement_times_overrun(time, 4000, false);
+        statement_times_note(time, 10000, true, false);
+        assert_int_equal(time->follow, FOLLOW_YES);
+    }
 }
 
-static void test_a_habit_of_overruns_takes_the_trust_for_thousands(void **state)
+static void test_a_habit_of_overruns_takes_the_trust_for_hundreds(void **state)
 {
     struct statement_time *time = fresh();
     unsigned fast = 0;
 
     (void)state;
     note_many(time, 10000, 50);
-    for (unsigned i = 0; i < 10; i++) {
-        statement_times_overrun(time, 4500, false);
-        note_many(time, 100, 50);
+    for (unsigned i = 0; i < 20; i++) {
+        statement_times_overrun(time, 4000, false);
+        statement_times_note(time, 20000, true, false);
+        note_many(time, 5, 50);
     }
     for (; time->follow != FOLLOW_YES; fast++)
         statement_times_note(time, 50, true, false);
-    assert_in_range(fast, 1500, 5000);
+    assert_in_range(fast, 300, 1500);
+}
+
+/* Where too many servers are busy, or everybody waits long, it is the machine. */
+static void test_what_is_slow_in_a_crowd_is_not_held_against_it(void **state)
+{
+    struct statement_time *time = fresh();
+    uint64_t seed = 7;
+
+    (void)state;
+    note_many(time, 100, 50);
+    for (unsigned i = 0; i < 10000; i++) {
+        bool is_slow = random_below(&seed, 20) == 0;
+
+        if (is_slow)
+            statement_times_overrun(time, 4000, true);
+        statement_times_note(time, is_slow ? 20000 : 50, true, true);
+        assert_int_equal(time->follow, FOLLOW_YES);
+    }
 }
 
 /* The end of one that overran may be seen or not (its server was lost). */
@@ -285,12 +304,12 @@ static void test_an_overrun_counts_once(void **state)
     note_many(time, 1000, 50);
     statement_times_overrun(time, 4000, false);
     debt = time->debt;
-    assert_true(debt > 0);
+    assert_int_equal(debt, 25);
     statement_times_note(time, 4001, true, false);
     assert_int_equal(time->debt, debt);
     statement_times_overrun(time, 4000, false);
     statement_times_note(time, 10000, true, false);
-    assert_int_equal(time->debt, 400 + 1000);
+    assert_int_equal(time->debt, 25 + 25 + 38);
 }
 
 static void test_answers_that_come_together_leave_mean_and_floor_true(void **state)
@@ -358,12 +377,13 @@ int main(void)
         cmocka_unit_test(test_a_slow_class_is_never_followed),
         cmocka_unit_test(test_cold_backends_do_not_make_a_fast_class_slow_for_long),
         cmocka_unit_test(test_a_backend_that_lost_its_core_now_and_then_does_not_spoil_its_class),
-        cmocka_unit_test(test_one_slow_in_twenty_is_never_followed_nor_one_in_200),
+        cmocka_unit_test(test_one_slow_in_twenty_is_never_followed_nor_one_in_forty),
         cmocka_unit_test(test_times_that_vary_widely_are_not_followed),
         cmocka_unit_test(test_a_full_machine_does_not_make_a_fast_class_slow),
         cmocka_unit_test(test_the_bound_grows_only_where_the_floor_is_low),
-        cmocka_unit_test(test_an_overrun_takes_the_trust_at_once),
-        cmocka_unit_test(test_a_habit_of_overruns_takes_the_trust_for_thousands),
+        cmocka_unit_test(test_an_overrun_is_no_verdict),
+        cmocka_unit_test(test_a_habit_of_overruns_takes_the_trust_for_hundreds),
+        cmocka_unit_test(test_what_is_slow_in_a_crowd_is_not_held_against_it),
         cmocka_unit_test(test_an_overrun_counts_once),
         cmocka_unit_test(test_answers_that_come_together_leave_mean_and_floor_true),
         cmocka_unit_test(test_the_floor_rises_slowly_when_the_world_has_changed),
