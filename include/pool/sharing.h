@@ -74,7 +74,7 @@ enum {
     SHARED_BYTES_MAX = 4000, /* of a request that is kept; what is longer goes the ordinary way */
     /* Who is moved is asked twice. On a machine that is full each backend loses its core for milliseconds now and
      * then, and a quarter of all exchanges were moved, which made it fuller: so only one for so many answers. */
-    SHARED_MOVE_PRICE = 64,
+    SHARED_MOVE_PRICE = 16,
     SHARED_MOVE_BUDGET_MAX = 256 * SHARED_MOVE_PRICE,
     SHARED_COLLECTED_BYTES_MAX = 65536, /* of an answer that waits for its end */
     SHARED_LOST_MAX = 200,              /* servers lost under one exchange, whatever the cause */

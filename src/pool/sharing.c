@@ -293,6 +293,10 @@ static bool push_named(struct server *server, uint8_t type, const char *name)
     return push_bytes(server, message, writer.bytes);
 }
 
+/* By one exchange: their answers are counted (swallow_count). */
+enum { EVICTIONS_MAX = 100 };
+static_assert(EVICTIONS_MAX + 2 <= UINT8_MAX, "swallow_count");
+
 /* The statement will be there under its own name. What comes back for it is not the client's. */
 static bool push_prepared(struct server *server, struct shared *shared)
 {
@@ -310,7 +314,10 @@ static bool push_prepared(struct server *server, struct shared *shared)
     } else {
         if (prepared != NULL)
             prepared_touch(statements, prepared, NULL);
-        while (statements->table.count + (prepared == NULL) > limit) {
+        /* More than one when a RELOAD has lowered the limit: the rest go with the next ones. */
+        for (unsigned count = 0;
+             count < EVICTIONS_MAX && statements->table.count + (prepared == NULL) > limit;
+             count++) {
             struct prepared *oldest = prepared_oldest(statements);
             char name[STATEMENT_NAME_BYTES + 1];
 

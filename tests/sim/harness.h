@@ -3,6 +3,7 @@
  *   test_x              the default number of seeds from 1 on
  *   test_x SEED         one seed, in this process: for a debugger, and to replay
  *   test_x FIRST COUNT
+ *   SIM_FAILURES=n      ends after so many that failed, not after 10
  *   SIM_JOBS=n          so many processes at once; without it as many as there are cores
  *
  * A seed fails by a broken assertion, a signal, by running for too long, or when the same seed, run
@@ -44,7 +45,8 @@ typedef uint64_t simulation(uint64_t seed);
 /* Shared by all processes. */
 struct harness {
     _Atomic uint64_t next, passed, failed;
-    uint64_t last;                         /* behind the last seed */
+    uint64_t last; /* behind the last seed */
+    uint64_t failures_max;
     uint64_t running[JOBS_OF_HARNESS_MAX]; /* the seed of each job's process */
     _Atomic uint64_t reached[HARNESS_NAMES_MAX];
 };
@@ -133,10 +135,10 @@ static inline void harness_job(struct harness *harness, unsigned job, simulation
                    harness_run_some(run, end, end + 1, &alone) ? " (alone it passes!)" : "");
             fflush(stdout);
             first++;
-            if (atomic_fetch_add(&harness->failed, 1) + 1 >= FAILURES_SHOWN_MAX)
+            if (atomic_fetch_add(&harness->failed, 1) + 1 >= harness->failures_max)
                 return;
         }
-        if (atomic_load(&harness->failed) >= FAILURES_SHOWN_MAX)
+        if (atomic_load(&harness->failed) >= harness->failures_max)
             return;
     }
 }
@@ -167,6 +169,9 @@ static inline int harness_main(int argc, char **argv, simulation *run, uint64_t 
     jobs = jobs < 1 ? 1 : jobs > JOBS_OF_HARNESS_MAX ? JOBS_OF_HARNESS_MAX : jobs;
     atomic_init(&harness->next, first);
     harness->last = first + count;
+    harness->failures_max = getenv("SIM_FAILURES") != NULL
+                                ? strtoull(getenv("SIM_FAILURES"), NULL, 10)
+                                : FAILURES_SHOWN_MAX;
     fflush(stdout);
     for (long job = 0; job < jobs; job++)
         if (fork() == 0) {

@@ -1454,6 +1454,50 @@ static void teach(struct core *core)
     }
 }
 
+/* Queues that nothing may join any more, before a turn: the newest of each. */
+static struct {
+    const struct server *server;
+    uint64_t id, since_us;
+    const struct shared *newest;
+} closed_queues[128];
+static unsigned closed_count;
+
+static const struct shared *newest_of(const struct server *server)
+{
+    return OWNER_OF(list_back(&server->shared), struct shared, link);
+}
+
+static void note_closed_queues(const struct core *core)
+{
+    closed_count = 0;
+    for (uint32_t index = 0; index < core->servers.touched_count; index++) {
+        const struct server *server = slab_at(&core->servers, index);
+
+        if (server->state != SERVER_SHARED || !server->is_queue_closed ||
+            closed_count == COUNT_OF(closed_queues))
+            continue;
+        closed_queues[closed_count].server = server;
+        closed_queues[closed_count].id = server->id;
+        closed_queues[closed_count].since_us = server->state_since_us;
+        closed_queues[closed_count++].newest = newest_of(server);
+    }
+}
+
+static void check_closed_queues(void)
+{
+    for (unsigned i = 0; i < closed_count; i++) {
+        const struct server *server = closed_queues[i].server;
+
+        if (server->state != SERVER_SHARED || server->id != closed_queues[i].id ||
+            server->state_since_us != closed_queues[i].since_us)
+            continue;
+        /* It leaves last: if it has left, that is another queue. */
+        list_for_each(link, &server->shared) if (OWNER_OF(link, struct shared, link) ==
+                                                 closed_queues[i].newest)
+            must(newest_of(server) == closed_queues[i].newest);
+    }
+}
+
 static void note_stakes(const struct core *core)
 {
     for (uint32_t index = 0; index < core->clients.touched_count; index++) {
@@ -1496,12 +1540,14 @@ static void member_step(struct member *member)
     member->is_waiting = false;
     turning = (int)(member - members);
     note_lending(&worker->core);
+    note_closed_queues(&worker->core);
     world_log("worker %d turns", turning);
     worker_turn(worker, member->deadline_us);
     turning = -1;
     check_core(&worker->core);
     check_limits();
     check_lending(&worker->core);
+    check_closed_queues();
     note_stakes(&worker->core);
     list_for_each(link, &worker->core.pool_list) count_sharing(OWNER_OF(link, struct pool, link));
     if (world.teaches)
