@@ -1090,7 +1090,7 @@ static void check_counts(void)
             queued += count;
         }
         list_for_each(link, &pool->waiting_clients) waiting +=
-            OWNER_OF(link, struct client, link)->shared != NULL;
+            shared_may_join(OWNER_OF(link, struct client, link)->shared);
         assert(servers == pool->sharing.server_count);
         assert(queued == pool->sharing.queued_count);
         assert(waiting == pool->sharing.waiting_count);
