@@ -523,7 +523,8 @@ static bool is_quick(const struct server *server)
 
 void sharing_make_room(struct pool *pool)
 {
-    unsigned wanted = pool->waiting_count - pool->sharing.waiting_count;
+    /* A server that newcomers join is never idle, and so would never be lent either. */
+    unsigned wanted = pool->waiting_count - pool->sharing.waiting_count + lending_is_overdue(pool);
     struct server *shortest;
 
     do {
@@ -550,8 +551,7 @@ void sharing_make_room(struct pool *pool)
 
 void sharing_serve_waiters(struct pool *pool)
 {
-    if (pool->waiting_count > pool->sharing.waiting_count)
-        sharing_make_room(pool);
+    sharing_make_room(pool);
     sharing_admit(pool, true);
 }
 
@@ -698,6 +698,11 @@ void sharing_overrun(struct server *server)
 
     if (server->shared_count < 2 || !oldest->is_followed)
         return;
+    if (unlikely(core->loop.is_suspended)) {
+        /* Nothing is sent before RESUME, and what takes long now is our doing. */
+        timer_set(&core->timers, &server->timer, now_us + oldest->overrun_us);
+        return;
+    }
     if (now_us < oldest->since_us + oldest->overrun_us) {
         arm_overrun(server);
         return;
