@@ -74,7 +74,7 @@ enum {
     SHARED_BYTES_MAX = 4000, /* of a request that is kept; what is longer goes the ordinary way */
     /* Who is moved is asked twice. On a machine that is full each backend loses its core for milliseconds now and
      * then, and a quarter of all exchanges were moved, which made it fuller: so only one for so many answers. */
-    SHARED_MOVE_PRICE = 64,
+    SHARED_MOVE_PRICE = 16,
     SHARED_MOVE_BUDGET_MAX = 256 * SHARED_MOVE_PRICE,
     SHARED_COLLECTED_BYTES_MAX = 65536, /* of an answer that waits for its end */
     SHARED_LOST_MAX = 200,              /* servers lost under one exchange, whatever the cause */
@@ -128,6 +128,7 @@ struct shared {
     struct span_queue collected; /* see `collects` */
     uint64_t hash;               /* statement_class */
     uint64_t since_us;           /* the oldest of its queue since then; 0: is not yet */
+    uint64_t running_since_us;   /* what its timeouts count from: the oldest somewhere since then */
     uint64_t patience_us;        /* is_followed: when it runs for so long nothing joins any more; */
     uint64_t overrun_us;         /* and for so long: those behind it go elsewhere */
     uint64_t wanted_shape; /* of the result that the client relies on; 0: none (statement.h) */
@@ -212,8 +213,9 @@ void sharing_overrun(struct server *server);
 /* The server's connection is over; it is closing already. `mid_answer`: the oldest one's client has got
  * part of a message. */
 void sharing_lost(struct server *server, const char *reason, bool mid_answer);
-/* Those behind the oldest, as far as they can go elsewhere. */
-void sharing_move(struct server *server);
+/* Those behind the oldest go elsewhere, as far as they can; `with_oldest`: that one, too. Their answers here are
+ * thrown away. */
+void sharing_move(struct server *server, bool with_oldest);
 /* The next one is the oldest from now on. */
 void sharing_next(struct server *server);
 /* The one place where the number of queued exchanges changes. */

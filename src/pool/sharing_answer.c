@@ -41,7 +41,7 @@ static void client_is_full(struct server *server)
 {
     conn_pause(&server->conn);
     if (server->shared_count > 1)
-        sharing_move(server);
+        sharing_move(server, false);
 }
 
 /* The client's Parse was not sent: what answers its Bind answers that, too. */
