@@ -207,7 +207,9 @@ void sharing_make_room(struct pool *pool);
 void sharing_serve_waiters(struct pool *pool);
 /* Can this server's queue be joined no more, until it is empty. */
 void sharing_close_queue(struct server *server);
-/* The oldest takes too long: those behind it go elsewhere. */
+/* Where somebody is behind the oldest, or nobody wants its answer any more: */
+void sharing_arm_overrun(struct server *server);
+/* The oldest takes too long: those behind it go elsewhere. One whose client has left is given up. */
 void sharing_overrun(struct server *server);
 /* The server's connection is over; it is closing already. `mid_answer`: the oldest one's client has got
  * part of a message. */

@@ -410,12 +410,20 @@ static bool set_params(struct server *server, const struct client *client)
     return push_set(server, query);
 }
 
-static void arm_overrun(struct server *server)
+/* Its client has left. */
+static bool is_orphan(const struct shared *shared)
+{
+    return shared->client == NULL && shared->kind != SHARED_SET;
+}
+
+void sharing_arm_overrun(struct server *server)
 {
     const struct shared *oldest = sharing_oldest(&server->shared);
     struct core *core = server_core(server);
 
-    if (!timer_is_set(&server->timer) && oldest->is_followed)
+    if (timer_is_set(&server->timer))
+        return;
+    if ((server->shared_count > 1 && oldest->is_followed) || is_orphan(oldest))
         timer_set(&core->timers, &server->timer, oldest->since_us + oldest->overrun_us);
 }
 
@@ -450,8 +458,7 @@ static void enqueue(struct server *server, struct shared *shared)
         sent = set_params(server, client);
     put_last(server, shared);
     learn_speed(server, shared);
-    if (server->shared_count > 1)
-        arm_overrun(server);
+    sharing_arm_overrun(server);
     if (sent)
         sent = shared->kind == SHARED_QUERY
                    ? push_bytes(server, shared->bytes->data, shared->byte_count)
@@ -687,10 +694,10 @@ void sharing_overrun(struct server *server)
     uint64_t now_us = core->loop.now_us;
     struct statement_time *time;
 
-    if (server->shared_count < 2 || !oldest->is_followed)
+    if (!is_orphan(oldest) && (server->shared_count < 2 || !oldest->is_followed))
         return;
     if (now_us < oldest->since_us + oldest->overrun_us) {
-        arm_overrun(server);
+        sharing_arm_overrun(server);
         return;
     }
     time = statement_times_find(pool->sharing.times, oldest->hash, now_us);
@@ -698,14 +705,15 @@ void sharing_overrun(struct server *server)
         statement_times_overrun(time, now_us - oldest->since_us,
                                 sharing_crowds(&pool->sharing, now_us - oldest->since_us));
     oldest->was_overrun = true;
+    /* Nobody wants its answer, and it may run for long: it may wait for a lock. Those behind it are asked again. */
+    if (is_orphan(oldest)) {
+        server_close(server, "client disconnected with query in progress");
+        return;
+    }
     sharing_move(server);
     /* There may be somewhere to go later. */
     if (server->state == SERVER_SHARED && server->shared_count > 1)
         timer_set(&core->timers, &server->timer, now_us + oldest->overrun_us);
-    /* Nobody wants its answer, and it may run for long. */
-    if (server->state == SERVER_SHARED && oldest->client == NULL && server->shared_count == 1 &&
-        oldest->kind != SHARED_SET)
-        server_close(server, "client disconnected with query in progress");
 }
 
 void sharing_lost(struct server *server, const char *reason, bool mid_answer)
@@ -762,8 +770,7 @@ void sharing_next(struct server *server)
         return;
     }
     begin(oldest);
-    if (server->shared_count > 1)
-        arm_overrun(server);
+    sharing_arm_overrun(server);
 }
 
 /* ---- cancel requests ---- */

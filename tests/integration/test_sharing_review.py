@@ -183,3 +183,25 @@ def test_room_is_made_where_it_comes_soon(t):
     over.set()
     slow.until("Z")
     assert seen_late == 0, f"who came later was served earlier {seen_late} times of 40"
+
+
+@ours
+@slow(60)
+def test_server_that_works_for_nobody_any_more_is_given_up(t):
+    # The class is known to be short, so what is asked is not given up at once when its client leaves; but it is blocked.
+    locked_table(t)
+    pooler = sharing_pooler(t, size=1)
+    with t.postgres.connect() as admin, pooler.connect() as other:
+        for with_others in (False, True, False):
+            leaver = pooler.connect()
+            trusted([leaver], "select count(*) from locked_t where a = 1", rounds=100)
+            admin.query("begin; lock table locked_t")
+            leaver.send(query("select count(*) from locked_t where a = 2"))
+            eventually(lambda: t.postgres.value("select count(*) from pg_locks where not granted") == "1", "it is blocked")
+            if with_others:
+                other.send(query("select 'other', 1"))
+            leaver.vanish()
+            if not with_others:
+                other.send(query("select 'other', 1"))
+            other.until("Z")
+            admin.query("commit")
