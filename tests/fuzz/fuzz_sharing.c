@@ -23,6 +23,7 @@
  *   vs           server s changes a parameter by itself
  *   $stn.. @sn.. server s says a message of any type, or n bytes as they are
  *   esn          server s says an error of kind n (`errors`) that nobody asked for
+ *   s            the schema changes: rows have another type
  *   = - +        a turn of the pooler; it runs until nothing moves; so does everything
  *   wn           time passes
  *   p r c Ln     PAUSE, RESUME, RECONNECT, RELOAD of other settings
@@ -58,8 +59,9 @@ enum {
     VARIANTS = 32,
     KNOWN_MAX = 64,
     PIPE_BYTES = 32 * 1024,
-    RECEIVE_BYTES = 16 * 1024,
-    RECEIVE_COUNT = 64,
+    RECEIVE_BYTES =
+        2 * 1024, /* so that a big answer is more than a client who does not read may have */
+    RECEIVE_COUNT = 256,
     ROUNDS_MAX = 20000,
     TAG_BYTES = 12, /* @1:023:0456 and a `;` */
     VALUE_BYTES = 64,
@@ -187,6 +189,7 @@ struct plan {
 struct known {
     char name[NAME_BYTES];
     struct plan plan;
+    unsigned version; /* of the schema */
 };
 
 struct backend {
@@ -194,15 +197,16 @@ struct backend {
     bool is_cancel;  /* a request: target */
     bool is_foreign; /* has said what was not its to say: what comes from now on has no tags */
     bool is_hit;     /* by a cancel request, in what it does */
-    bool skips, in_batch, has_died;
+    bool skips, in_batch, has_died, has_skipped_parse;
     bool has_unnamed, has_portal, portal_is_done;
     char status, style;
-    unsigned target;
+    uint32_t pid, target;
     unsigned known_count;
     struct sim_peer *peer;
     struct stream in, out;
     struct known unnamed, known[KNOWN_MAX];
     struct plan portal;
+    unsigned portal_version;
     char portal_tag[TAG_BYTES + 1];
 };
 
@@ -212,6 +216,8 @@ static struct backend backends[BACKENDS];
 static bool is_foreign, servers_end, is_meddled, time_passed, is_untracked;
 /* Servers ended without a word, or nothing shares: the end of one may be noticed. */
 static bool is_noticed;
+static unsigned schema_version;
+static uint32_t last_pid;
 
 static void find_tag(const void *data, size_t bytes, char tag[TAG_BYTES + 1])
 {
@@ -289,7 +295,8 @@ static void mask(const struct backend *backend, char *text, size_t bytes)
 static size_t error_write(char body[256], const char *severity, const char *sqlstate,
                           const char *text)
 {
-    const char *routine = strcmp(sqlstate, "26000") == 0   ? "FetchPreparedStatement"
+    const char *routine = strcmp(sqlstate, "0A000") == 0   ? "RevalidateCachedQuery"
+                          : strcmp(sqlstate, "26000") == 0 ? "FetchPreparedStatement"
                           : strcmp(sqlstate, "42P05") == 0 ? "StorePreparedStatement"
                                                            : "exec";
 
@@ -325,11 +332,13 @@ static void backend_tag(struct backend *backend, const char *tag)
     backend_say(backend, 'C', tag, strlen(tag) + 1);
 }
 
-static void backend_describe_rows(struct backend *backend)
+/* One column, whose type modifier is the version of the schema. */
+static void backend_describe_rows(struct backend *backend, unsigned version)
 {
-    static const uint8_t description[] = {0, 1, 'c', 0, 0,    0,    0,    0,    0,    0, 0,
-                                          0, 0, 25,  0, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0};
+    uint8_t description[] = {0, 1, 'c', 0,    0,    0, 0, 0, 0, 0, 0,
+                             0, 0, 25,  0xff, 0xff, 0, 0, 0, 0, 0, 0};
 
+    bytes_put_u32(description + sizeof(description) - 6, version);
     backend_say(backend, 'T', description, sizeof(description));
 }
 
@@ -358,7 +367,7 @@ static void backend_rows(struct backend *backend, const struct plan *plan, const
         backend_say(backend, 'N', notice, bytes);
     }
     if (is_simple)
-        backend_describe_rows(backend);
+        backend_describe_rows(backend, schema_version);
     if (plan->kind == PLAN_DIVIDES) {
         backend_fails(backend, "22012", "division by zero ", value);
         return;
@@ -463,6 +472,7 @@ static void backend_parse(struct backend *backend, const uint8_t *body, size_t b
         return;
     }
     plan_read(&known.plan, text, (size_t)(zero - text));
+    known.version = schema_version;
     if (known.name[0] == '\0')
         backend->has_unnamed = false;
     if (known.plan.kind == PLAN_BROKEN) {
@@ -493,6 +503,14 @@ static void known_missing(struct backend *backend, const char *name)
                   name[0] == '\0' ? "unnamed prepared statement does not exist" : text, "");
 }
 
+static bool known_is_stale(struct backend *backend, const struct known *known)
+{
+    if (backend->is_reference || known->version == schema_version || !plan_has_rows(&known->plan))
+        return false;
+    backend_fails(backend, "0A000", "cached plan must not change result type", "");
+    return true;
+}
+
 static void backend_bind(struct backend *backend, const uint8_t *body, size_t bytes)
 {
     char portal[NAME_BYTES], name[NAME_BYTES];
@@ -507,8 +525,9 @@ static void backend_bind(struct backend *backend, const uint8_t *body, size_t by
     known = known_find(backend, name);
     if (known == NULL) {
         known_missing(backend, name);
-    } else if (!backend_is_aborted(backend, &known->plan)) {
+    } else if (!backend_is_aborted(backend, &known->plan) && !known_is_stale(backend, known)) {
         backend->portal = known->plan;
+        backend->portal_version = known->version;
         backend->has_portal = true;
         backend->portal_is_done = false;
         find_tag(body, bytes, backend->portal_tag);
@@ -520,6 +539,7 @@ static void backend_describe(struct backend *backend, const uint8_t *body, size_
 {
     static const uint8_t types[] = {0, 1, 0, 0, 0, 25};
     const struct plan *plan = NULL;
+    unsigned version = backend->portal_version;
     char name[NAME_BYTES];
 
     if (bytes < 2 || text_read(body + 1, bytes - 1, name) == 0) {
@@ -534,6 +554,7 @@ static void backend_describe(struct backend *backend, const uint8_t *body, size_
             return;
         }
         plan = &known->plan;
+        version = known->version;
         if (plan_has_rows(plan) && backend_is_aborted(backend, plan))
             return;
         backend_say(backend, 't', plan->has_parameter ? types : (const uint8_t *)"\0",
@@ -548,7 +569,7 @@ static void backend_describe(struct backend *backend, const uint8_t *body, size_
             return;
     }
     if (plan_has_rows(plan))
-        backend_describe_rows(backend);
+        backend_describe_rows(backend, version);
     else
         backend_say(backend, 'n', NULL, 0);
 }
@@ -604,8 +625,10 @@ static void backend_message(struct backend *backend, uint8_t type, const uint8_t
     struct plan plan;
 
     trace_message(backend, type, body, bytes);
-    if (backend->skips && type != 'S')
+    if (backend->skips && type != 'S') {
+        backend->has_skipped_parse |= type == 'P' && bytes > 0 && body[0] == '\0';
         return;
+    }
     if (type != 0 && strchr("PBDCE", type) != NULL)
         backend->in_batch = true;
     if (backend->is_hit && type != 0 && strchr("QPBDE", type) != NULL) {
@@ -668,12 +691,13 @@ static void backend_login(struct backend *backend, const uint8_t *packet, size_t
 
     if (bytes == 16 && bytes_get_u32(packet + 4) == 80877102) {
         backend->is_cancel = true;
-        backend->target = packet[11] % BACKENDS;
-        trace("  server %d: cancel request on its way\n", (int)backend->target);
+        backend->target = bytes_get_u32(packet + 8);
+        trace("  a cancel request is on its way\n");
         return;
     }
     backend->is_logged_in = true;
-    key[3] = (uint8_t)(backend - backends);
+    backend->pid = ++last_pid;
+    bytes_put_u32(key, backend->pid);
     backend_say(backend, 'R', key + 4, 4);
     stream_put(&backend->out, parameters, sizeof(parameters) - 1);
     backend_say(backend, 'K', key, sizeof(key));
@@ -724,10 +748,13 @@ static void backend_ends(struct backend *backend)
 /* A cancel request is done: it hits what its target does, if it does anything. */
 static void cancel_hits(struct backend *request)
 {
-    struct backend *target = &backends[request->target];
+    for (unsigned i = 0; i < BACKENDS; i++) {
+        struct backend *target = &backends[i];
 
-    if (target->peer != NULL && target->is_logged_in && stream_message(&target->in, true) > 0) {
-        trace("  server %d is hit\n", (int)request->target);
+        if (target->peer == NULL || !target->is_logged_in || target->pid != request->target ||
+            stream_message(&target->in, true) == 0)
+            continue;
+        trace("  server %u is hit\n", i);
         target->is_hit = true;
     }
 }
@@ -798,13 +825,16 @@ static void check_tags(struct person *person, const uint8_t *message, size_t byt
         at++;
         if (sscanf(tag, "@%1u:%3u:%4u;", &index, &incarnation, &number) != 3)
             continue; /* a length */
+        /* Of a text: who has a name that is not tracked may meet another one's. */
+        if (number == 0 && is_untracked)
+            continue;
         if (index != (unsigned)(person - people) || incarnation != person->incarnation) {
             fprintf(stderr, "client %d, for the %uth time, gets %s\n", (int)(person - people) + 1,
                     person->incarnation, tag);
             never("a client gets an answer of somebody else");
         }
         if (number == 0)
-            continue; /* of a text */
+            continue;
         if (number < person->last_number ||
             (number == person->last_number && !person->is_malformed))
             never("an answer comes twice, or out of order");
@@ -845,6 +875,7 @@ static void person_message(struct person *person, const uint8_t *message, size_t
     struct stream *answers = &person->reference.out;
     struct error_fields fields = {"", "", "", "", ""};
     size_t expected_bytes;
+    bool is_description;
 
     trace("  client %d gets %c %zu\n", (int)(person - people) + 1, message[0], bytes);
     if (!person->is_welcome) {
@@ -873,17 +904,21 @@ static void person_message(struct person *person, const uint8_t *message, size_t
     if (person->deviates)
         return;
     expected_bytes = stream_message(answers, true);
-    if (is_meddled && strcmp(fields.sqlstate, "26000") == 0 &&
+    if (((is_meddled && strcmp(fields.sqlstate, "26000") == 0) ||
+         (schema_version > 0 && strcmp(fields.sqlstate, "0A000") == 0)) &&
         (expected_bytes == 0 ||
          !is_same_error(message, bytes, stream_at(answers), expected_bytes))) {
-        person_deviates(person, "a statement is gone");
+        person_deviates(person, "a statement is gone, or stale");
         return;
     }
     if (expected_bytes == 0) {
         fprintf(stderr, "client %d gets %c\n", (int)(person - people) + 1, message[0]);
         never("an answer that PostgreSQL would not give");
     }
-    if ((expected_bytes != bytes || memcmp(message, stream_at(answers), bytes) != 0) &&
+    /* But for the version of the schema. */
+    is_description = schema_version > 0 && message[0] == 'T' && expected_bytes == bytes;
+    if ((expected_bytes != bytes ||
+         memcmp(message, stream_at(answers), bytes - (is_description ? 6 : 0)) != 0) &&
         !is_same_error(message, bytes, stream_at(answers), expected_bytes)) {
         fprintf(stderr, "client %d gets %c, and %c would be right\n", (int)(person - people) + 1,
                 message[0], stream_at(answers)[0]);
@@ -947,6 +982,8 @@ static void person_says(struct person *person, uint8_t type, const void *body, s
     person_puts(person, body, bytes);
     if (!person->is_malformed)
         (void)backend_step(&person->reference, UINT32_MAX);
+    if (person->reference.has_skipped_parse)
+        person_deviates(person, "a Parse of the unnamed statement that is skipped");
     if (person->reference.has_died)
         person_deviates(person, "its server dies");
 }
@@ -1053,7 +1090,7 @@ static void check_counts(void)
             queued += count;
         }
         list_for_each(link, &pool->waiting_clients) waiting +=
-            OWNER_OF(link, struct client, link)->shared != NULL;
+            shared_may_join(OWNER_OF(link, struct client, link)->shared);
         assert(servers == pool->sharing.server_count);
         assert(queued == pool->sharing.queued_count);
         assert(waiting == pool->sharing.waiting_count);
@@ -1610,6 +1647,9 @@ static bool has_order_of_pooler(struct program *program, unsigned order)
         sim_advance(sim, times_us[take_index(program, COUNT_OF(times_us))]);
         turn();
         break;
+    case 's':
+        schema_version++;
+        break;
     case 'p':
         core_pause(&core, NULL);
         break;
@@ -1782,6 +1822,7 @@ static void configure(struct program *program)
     unsigned flags = take_number(program, 2);
 
     is_foreign = servers_end = is_meddled = time_passed = is_untracked = is_noticed = false;
+    schema_version = 0;
     random_state = 1;
     core.id_last = 0;
     memset(core.statements.sightings, 0, STATEMENT_SIGHTINGS * sizeof(uint64_t));
@@ -1850,6 +1891,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {
     struct program program = {data, data + bytes};
 
+    sim_reseed(sim, 1);
     configure(&program);
     for (unsigned i = 0; i < PERSONS; i++)
         person_comes(&people[i]);

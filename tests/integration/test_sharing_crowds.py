@@ -505,13 +505,16 @@ def test_pgbench_of_all_protocols_is_served(t):
     tables(t)
     pooler = sharing_pooler(t, size=4, sharing=2, workers=2, shards=2)
     with pooler.console() as console:
+        figures = Figures(console)
         for mode in ("simple", "extended", "prepared"):
-            figures = Figures(console)
+            shared = figures.now().get("shared", 0)
             done = t.run_program([f"{POSTGRES_BIN}/pgbench", "-h", "127.0.0.1", "-p", str(pooler.port), "-U", "app", "-n",
                                   "-S", "-M", mode, "-c", "24", "-j", "2", "-t", "300", "app"], seconds=40)
             assert "number of transactions actually processed: 7200/7200" in done.stdout, done.stdout
             assert "failed transactions: 0 " in done.stdout, done.stdout
-            figures.has("joined")
+            if shares:
+                same(figures.now()["shared"] - shared >= 7200, True)
+        figures.has("joined")
 
 
 # ---- everything at once -------------------------------------------------------------------------------

@@ -444,6 +444,11 @@ struct sim *sim_create(uint64_t seed)
     return sim;
 }
 
+void sim_reseed(struct sim *sim, uint64_t seed)
+{
+    sim->random = seed;
+}
+
 void sim_destroy(struct sim *sim)
 {
     assert(list_is_empty(&sim->rings));

@@ -43,6 +43,8 @@ struct sim_peer;
 struct sim *sim_create(uint64_t seed) must_check;
 /* No ring may be left. Closes what the world still holds. */
 void sim_destroy(struct sim *sim);
+/* From now on it draws as if it were new: of many short programs each has its own. */
+void sim_reseed(struct sim *sim, uint64_t seed);
 
 void sim_set_faults(struct sim *sim, const struct sim_faults *faults);
 /* Draws which faults happen and how often: each of them is absent in about half of the seeds. */
