@@ -77,6 +77,7 @@ enum {
     SHARED_MOVE_PRICE = 16,
     SHARED_MOVE_BUDGET_MAX = 256 * SHARED_MOVE_PRICE,
     SHARED_COLLECTED_BYTES_MAX = 65536, /* of an answer that waits for its end */
+    SHARED_ORPHAN_US = 100 * 1000, /* how long an answer that nobody wants any more is waited for */
     SHARED_LOST_MAX = 200,              /* servers lost under one exchange, whatever the cause */
     SHARED_CRASHED_MAX = 1,             /* of them, those that ended without a word while it ran */
 };
@@ -208,7 +209,9 @@ void sharing_make_room(struct pool *pool);
 void sharing_serve_waiters(struct pool *pool);
 /* Can this server's queue be joined no more, until it is empty. */
 void sharing_close_queue(struct server *server);
-/* The oldest takes too long: those behind it go elsewhere. */
+/* Where somebody is behind the oldest, or nobody wants its answer any more: */
+void sharing_arm_overrun(struct server *server);
+/* The oldest takes too long: those behind it go elsewhere. One whose client has left is given up. */
 void sharing_overrun(struct server *server);
 /* The server's connection is over; it is closing already. `mid_answer`: the oldest one's client has got
  * part of a message. */

@@ -412,13 +412,23 @@ static bool set_params(struct server *server, const struct client *client)
     return push_set(server, query);
 }
 
-static void arm_overrun(struct server *server)
+/* Its client has left. */
+static bool is_orphan(const struct shared *shared)
+{
+    return shared->client == NULL && shared->kind != SHARED_SET;
+}
+
+void sharing_arm_overrun(struct server *server)
 {
     const struct shared *oldest = sharing_oldest(&server->shared);
     struct core *core = server_core(server);
 
-    if (!timer_is_set(&server->timer) && oldest->is_followed)
+    if (timer_is_set(&server->timer))
+        return;
+    if (server->shared_count > 1 && oldest->is_followed)
         timer_set(&core->timers, &server->timer, oldest->since_us + oldest->overrun_us);
+    else if (is_orphan(oldest))
+        timer_set(&core->timers, &server->timer, oldest->since_us + SHARED_ORPHAN_US);
 }
 
 static void learn_speed(struct server *server, struct shared *shared)
@@ -452,8 +462,7 @@ static void enqueue(struct server *server, struct shared *shared)
         sent = set_params(server, client);
     put_last(server, shared);
     learn_speed(server, shared);
-    if (server->shared_count > 1)
-        arm_overrun(server);
+    sharing_arm_overrun(server);
     if (sent)
         sent = shared->kind == SHARED_QUERY
                    ? push_bytes(server, shared->bytes->data, shared->byte_count)
@@ -696,15 +705,24 @@ void sharing_overrun(struct server *server)
     struct statement_time *time;
     bool waits_for_core;
 
-    if (server->shared_count < 2 || !oldest->is_followed)
+    if (!is_orphan(oldest) && (server->shared_count < 2 || !oldest->is_followed))
         return;
     if (unlikely(core->loop.is_suspended)) {
         /* Nothing is sent before RESUME, and what takes long now is our doing. */
-        timer_set(&core->timers, &server->timer, now_us + oldest->overrun_us);
+        timer_set(&core->timers, &server->timer, now_us + MAX(oldest->overrun_us, 1000));
+        return;
+    }
+    /* It may wait for a lock, and its server with it. Those behind it are asked again. */
+    if (is_orphan(oldest) && now_us >= oldest->since_us + SHARED_ORPHAN_US) {
+        server_close(server, "client disconnected with query in progress");
+        return;
+    }
+    if (server->shared_count < 2 || !oldest->is_followed) {
+        sharing_arm_overrun(server);
         return;
     }
     if (now_us < oldest->since_us + oldest->overrun_us) {
-        arm_overrun(server);
+        sharing_arm_overrun(server);
         return;
     }
     time = statement_times_find(pool->sharing.times, oldest->hash, now_us);
@@ -718,10 +736,6 @@ void sharing_overrun(struct server *server)
     /* There may be somewhere to go later. */
     if (server->state == SERVER_SHARED && server->shared_count > 1)
         timer_set(&core->timers, &server->timer, now_us + oldest->overrun_us);
-    /* Nobody wants its answer, and it may run for long. */
-    if (server->state == SERVER_SHARED && oldest->client == NULL && server->shared_count == 1 &&
-        oldest->kind != SHARED_SET)
-        server_close(server, "client disconnected with query in progress");
 }
 
 void sharing_lost(struct server *server, const char *reason, bool mid_answer)
@@ -778,8 +792,7 @@ void sharing_next(struct server *server)
         return;
     }
     begin(oldest);
-    if (server->shared_count > 1)
-        arm_overrun(server);
+    sharing_arm_overrun(server);
 }
 
 /* ---- cancel requests ---- */

@@ -411,6 +411,8 @@ void sharing_client_leaves(struct client *client)
     /* A short one is read and thrown away. What may run for long is not waited for. */
     if (server->shared_count == 1 && !shared->is_followed)
         server_close(server, "client disconnected with query in progress");
+    else
+        sharing_arm_overrun(server);
 }
 
 void sharing_timed_out(struct client *client, const char *reason)

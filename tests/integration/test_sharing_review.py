@@ -80,6 +80,7 @@ def test_who_waits_in_line_is_not_overtaken_for_ever(t):
     with pooler.console() as console:
         figures = Figures(console)
         eventually(lambda: figures.since("shared") > 1000, "the load is at work")
+        often = []
         for turn in range(60):
             longer.send(query(text.format(10000 + 1000 * turn)))
             before = figures.since("shared")
@@ -89,7 +90,9 @@ def test_who_waits_in_line_is_not_overtaken_for_ever(t):
                 c.until("Z")
             longer.until("Z")
             overtaken = figures.since("shared") - before
-            assert overtaken < 600, f"turn {turn}: overtaken {overtaken} times"
+            often += [overtaken] if overtaken > 600 else []
+    # A test that does not get the CPU for a while finds many answered meanwhile, whoever was first.
+    assert len(often) < 5, f"overtaken {often} times"
     load.terminate()
     load.communicate()
 
@@ -183,3 +186,25 @@ def test_room_is_made_where_it_comes_soon(t):
     over.set()
     slow.until("Z")
     assert seen_late == 0, f"who came later was served earlier {seen_late} times of 40"
+
+
+@ours
+@slow(60)
+def test_server_that_works_for_nobody_any_more_is_given_up(t):
+    # The class is known to be short, so what is asked is not given up at once when its client leaves; but it is blocked.
+    locked_table(t)
+    pooler = sharing_pooler(t, size=1)
+    with t.postgres.connect() as admin, pooler.connect() as other:
+        for with_others in (False, True, False):
+            leaver = pooler.connect()
+            trusted([leaver], "select count(*) from locked_t where a = 1", rounds=100)
+            admin.query("begin; lock table locked_t")
+            leaver.send(query("select count(*) from locked_t where a = 2"))
+            eventually(lambda: t.postgres.value("select count(*) from pg_locks where not granted") == "1", "it is blocked")
+            if with_others:
+                other.send(query("select 'other', 1"))
+            leaver.vanish()
+            if not with_others:
+                other.send(query("select 'other', 1"))
+            other.until("Z")
+            admin.query("commit")
