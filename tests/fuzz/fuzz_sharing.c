@@ -1859,7 +1859,8 @@ static void everything_ends(void)
         }
         settle(true);
     }
-    if (servers_end || is_foreign || time_passed) {
+    /* Pauses after failed logins. */
+    for (unsigned i = 0; i < 4 && (servers_end || is_foreign || time_passed); i++) {
         time_passed = true;
         sim_advance(sim, 20 * US_PER_S);
         settle(true);
