@@ -36,6 +36,8 @@ void lending_update(struct pool *pool);
 /* Gives idle servers to shards that want some. Due when a server has become idle. */
 void lending_serve(struct pool *pool);
 
+/* A client of another shard waits for a server, for longer than it may be passed over. */
+must_check bool lending_is_overdue(const struct pool *pool);
 /* `server` is free, and `first` waits here. True: somebody elsewhere has waited so much longer that
  * it was lent to him. */
 must_check bool lending_gives_way(struct pool *pool, struct server *server,

@@ -128,6 +128,7 @@ struct shared {
     struct span_queue collected; /* see `collects` */
     uint64_t hash;               /* statement_class */
     uint64_t since_us;           /* the oldest of its queue since then; 0: is not yet */
+    uint64_t running_since_us;   /* what its timeouts count from: the oldest somewhere since then */
     uint64_t patience_us;        /* is_followed: when it runs for so long nothing joins any more; */
     uint64_t overrun_us;         /* and for so long: those behind it go elsewhere */
     uint64_t wanted_shape; /* of the result that the client relies on; 0: none (statement.h) */
@@ -212,8 +213,9 @@ void sharing_overrun(struct server *server);
 /* The server's connection is over; it is closing already. `mid_answer`: the oldest one's client has got
  * part of a message. */
 void sharing_lost(struct server *server, const char *reason, bool mid_answer);
-/* Those behind the oldest, as far as they can go elsewhere. */
-void sharing_move(struct server *server);
+/* Those behind the oldest go elsewhere, as far as they can; `with_oldest`: that one, too. Their answers here are
+ * thrown away. */
+void sharing_move(struct server *server, bool with_oldest);
 /* The next one is the oldest from now on. */
 void sharing_next(struct server *server);
 /* The one place where the number of queued exchanges changes. */

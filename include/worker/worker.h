@@ -67,6 +67,9 @@ struct worker {
     atomic_bool asleep; /* may be asleep: a letter needs the bell */
     struct letter stop_tcp, stop_all, accept_again;
     atomic_uint listening_count; /* listeners that may still accept; read by any thread */
+    unsigned gather_pause;       /* turns without gathering after one in vain; */
+    unsigned gather_pause_left;  /* of the present one */
+    bool has_gathered;           /* in the last turn */
 };
 
 /* `worker` is zeroed. In the thread that will turn it. False: `error` says why in one line

@@ -49,6 +49,7 @@ struct ring {
     unsigned vectors_used, messages_used;
     unsigned gather_count, gather_patience_us; /* ring_gather */
     unsigned sends_started;                    /* since the last enter */
+    bool gathered_in_vain;
     struct iovec vectors[VECTOR_ARENA];
     struct msghdr messages[MESSAGE_ARENA];
 };
@@ -488,18 +489,25 @@ void ring_gather(struct ring *ring, unsigned count, unsigned patience_us)
 {
     ring->gather_count = count;
     ring->gather_patience_us = patience_us;
+    ring->gathered_in_vain = false;
 }
 
 /* Sends complete while they are submitted, nearly always. */
 static int wait_for_several(struct ring *ring)
 {
     struct __kernel_timespec patience = {.tv_nsec = ring->gather_patience_us * 1000LL};
+    unsigned wanted = ring->sends_started + ring->gather_count;
     struct io_uring_cqe *first;
-    int result;
+    int result = io_uring_submit_and_wait_timeout(&ring->uring, &first, wanted, &patience, NULL);
 
-    result = io_uring_submit_and_wait_timeout(
-        &ring->uring, &first, ring->sends_started + ring->gather_count, &patience, NULL);
+    /* -ETIME is not said of a call that has submitted something, too. */
+    ring->gathered_in_vain = io_uring_cq_ready(&ring->uring) < wanted;
     return result == -ETIME ? 0 : result;
+}
+
+bool ring_gathered_in_vain(const struct ring *ring)
+{
+    return ring->gathered_in_vain;
 }
 
 /* Submits, and waits for one completion until the deadline unless one is there. */

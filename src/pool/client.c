@@ -193,9 +193,9 @@ static uint64_t client_deadline(const struct client *client, const char **reason
         break;
     case CLIENT_SHARED:
         /* Behind others it waits for its server; then its time counts. */
-        if (client->shared->since_us == 0) {
+        if (client->shared->since_us == 0)
             CONSIDER(client->wait_since_us, limits->query_wait_timeout_us, "query_wait_timeout");
-        } else {
+        if (client->shared->running_since_us != 0) {
             CONSIDER(client->query_since_us, limits->query_timeout_us, "query timeout");
             CONSIDER(client->xact_since_us, limits->transaction_timeout_us, "transaction timeout");
         }

@@ -188,6 +188,17 @@ bool lending_gives_way(struct pool *pool, struct server *server, const struct cl
     return true;
 }
 
+bool lending_is_overdue(const struct pool *pool)
+{
+    uint64_t oldest_us;
+
+    return unlikely(pool->core->count > 1 &&
+                    (atomic_load_explicit(&pool->set->hungry, memory_order_relaxed) &
+                     ~own_bit(pool)) != 0) &&
+           shard_hungriest(pool->set, own_bit(pool), &oldest_us) >= 0 && oldest_us != UINT64_MAX &&
+           oldest_us + LENDING_PASS_OVER_US < pool->core->loop.now_us;
+}
+
 void lending_failed(struct pool *pool, unsigned index)
 {
     (void)!shard_want(pool->set, index, 1);

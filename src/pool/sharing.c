@@ -268,8 +268,10 @@ static void begin(struct shared *shared)
     if (!shared->was_first && client->wait_since_us != 0)
         server->pool->sharing.stats.wait_us += now_us - client->wait_since_us;
     account_wait(client);
-    client->query_since_us = now_us;
-    client->xact_since_us = now_us;
+    if (shared->running_since_us == 0)
+        shared->running_since_us = now_us;
+    client->query_since_us = shared->running_since_us;
+    client->xact_since_us = shared->running_since_us;
     client_arm_timer(client);
 }
 
@@ -521,7 +523,8 @@ static bool is_quick(const struct server *server)
 
 void sharing_make_room(struct pool *pool)
 {
-    unsigned wanted = pool->waiting_count - pool->sharing.waiting_count;
+    /* A server that newcomers join is never idle, and so would never be lent either. */
+    unsigned wanted = pool->waiting_count - pool->sharing.waiting_count + lending_is_overdue(pool);
     struct server *shortest;
 
     do {
@@ -548,8 +551,7 @@ void sharing_make_room(struct pool *pool)
 
 void sharing_serve_waiters(struct pool *pool)
 {
-    if (pool->waiting_count > pool->sharing.waiting_count)
-        sharing_make_room(pool);
+    sharing_make_room(pool);
     sharing_admit(pool, true);
 }
 
@@ -584,6 +586,7 @@ static struct shared *detach(struct shared *shared)
     copy->is_named = shared->is_named;
     copy->describes = shared->describes;
     copy->was_moved = shared->was_moved;
+    copy->running_since_us = shared->running_since_us;
     client->shared = copy;
     shared->client = NULL;
     shared->bytes = NULL;
@@ -649,10 +652,10 @@ static bool has_elsewhere(const struct server *server)
     return false;
 }
 
-void sharing_move(struct server *server)
+void sharing_move(struct server *server, bool with_oldest)
 {
     struct pool *pool = server->pool;
-    struct list *link = server->shared.next->next;
+    struct list *link = with_oldest ? server->shared.next : server->shared.next->next;
 
     sharing_close_queue(server);
     while (link != &server->shared) {
@@ -679,6 +682,11 @@ void sharing_move(struct server *server)
     }
 }
 
+/* A statement that was short a thousand times and takes so long now waits for a core, most likely, as all behind it do:
+ * it is asked elsewhere, too, once. Mixed load on two cores, p99.9 of the short ones: 26 -> 23 ms (without
+ * sharing 41). Not one of a class that has been slow lately: what waits for a lock would block two servers. */
+enum { HEDGED_MIN = 1000 };
+
 void sharing_overrun(struct server *server)
 {
     struct core *core = server_core(server);
@@ -686,19 +694,27 @@ void sharing_overrun(struct server *server)
     struct shared *oldest = sharing_oldest(&server->shared);
     uint64_t now_us = core->loop.now_us;
     struct statement_time *time;
+    bool waits_for_core;
 
     if (server->shared_count < 2 || !oldest->is_followed)
         return;
+    if (unlikely(core->loop.is_suspended)) {
+        /* Nothing is sent before RESUME, and what takes long now is our doing. */
+        timer_set(&core->timers, &server->timer, now_us + oldest->overrun_us);
+        return;
+    }
     if (now_us < oldest->since_us + oldest->overrun_us) {
         arm_overrun(server);
         return;
     }
     time = statement_times_find(pool->sharing.times, oldest->hash, now_us);
+    waits_for_core = time != NULL && time->count >= HEDGED_MIN && time->debt == 0 &&
+                     !oldest->has_begun && !oldest->was_moved;
     if (time != NULL && !oldest->was_overrun)
         statement_times_overrun(time, now_us - oldest->since_us,
                                 sharing_crowds(&pool->sharing, now_us - oldest->since_us));
     oldest->was_overrun = true;
-    sharing_move(server);
+    sharing_move(server, waits_for_core);
     /* There may be somewhere to go later. */
     if (server->state == SERVER_SHARED && server->shared_count > 1)
         timer_set(&core->timers, &server->timer, now_us + oldest->overrun_us);

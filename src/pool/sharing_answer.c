@@ -1,6 +1,7 @@
 /* sharing_answer.c - what a shared server sends: whose it is, and whether it goes out. Everything is the
  * oldest exchange's, and ReadyForQuery ends that. */
 #include "pool/client.h"
+#include "pool/lending.h"
 #include "pool/server.h"
 #include "pool/server_statements.h"
 #include "pool/sharing.h"
@@ -41,7 +42,7 @@ static void client_is_full(struct server *server)
 {
     conn_pause(&server->conn);
     if (server->shared_count > 1)
-        sharing_move(server);
+        sharing_move(server, false);
 }
 
 /* The client's Parse was not sent: what answers its Bind answers that, too. */
@@ -501,7 +502,7 @@ static void answered(struct server *server)
         server_shared_over(server);
     else if (unlikely(server->params_changed))
         server_close(server, "parameters changed under shared exchanges");
-    else if (unlikely(pool->waiting_count > 0))
+    else if (unlikely(pool->waiting_count > 0 || lending_is_overdue(pool)))
         sharing_serve_waiters(pool);
     if (client == NULL || client->state != CLIENT_SHARED)
         return;

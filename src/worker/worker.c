@@ -172,13 +172,36 @@ uint64_t worker_wait_until(struct worker *worker)
  * worker took its core away from the backend that worked for it, for each of them. */
 enum { GATHER_FROM = 12, GATHER_PART = 2, GATHER_MAX = 32, GATHER_PATIENCE_US = 300 };
 
+/* What is queued may be slow, or wait for a lock: then gathering only delays everybody else, for its whole patience in
+ * each turn. So each time that it was in vain it pauses for twice as long. */
+enum { GATHER_PAUSE_MIN = 4, GATHER_PAUSE_MAX = 256 };
+
+static void judge_gathering(struct worker *worker)
+{
+    if (!worker->has_gathered)
+        return;
+    worker->has_gathered = false;
+    if (ring_gathered_in_vain(worker->ring))
+        worker->gather_pause =
+            MIN(MAX(worker->gather_pause * 2, GATHER_PAUSE_MIN), GATHER_PAUSE_MAX);
+    else
+        worker->gather_pause /= 4;
+    worker->gather_pause_left = worker->gather_pause;
+}
+
 static void gather_answers(struct worker *worker)
 {
     unsigned queued = worker->core.queued_count;
 
-    if (queued >= GATHER_FROM)
-        ring_gather(worker->ring, MIN(queued / GATHER_PART, (unsigned)GATHER_MAX),
-                    GATHER_PATIENCE_US);
+    judge_gathering(worker);
+    if (queued < GATHER_FROM)
+        return;
+    if (worker->gather_pause_left > 0) {
+        worker->gather_pause_left--;
+        return;
+    }
+    ring_gather(worker->ring, MIN(queued / GATHER_PART, (unsigned)GATHER_MAX), GATHER_PATIENCE_US);
+    worker->has_gathered = true;
 }
 
 void worker_turn(struct worker *worker, uint64_t deadline_us)
