@@ -263,7 +263,8 @@ static bool text_shares(const char *text)
 static void look_at_batch(struct session *session, char type, const uint8_t *body, size_t bytes)
 {
     struct batch_shape *batch = &session->batch;
-    const char *name = (const char *)body, *text = name + strlen(name) + 1;
+    const char *name = (const char *)body;
+    const char *text = type == 'P' || type == 'B' ? name + strlen(name) + 1 : NULL;
     const struct prepared *prepared;
     bool shares;
 

@@ -192,10 +192,11 @@ size_t wire_read(struct wire *wire, void *data, size_t bytes_max)
         }
     }
     bytes = MIN(bytes_max, heap_bytes(&wire->plain));
+    if (bytes == 0)
+        return 0;
     memcpy(data, wire->plain.data + wire->plain.begin, bytes);
     wire->plain.begin += bytes;
-    if (bytes > 0) /* something happens, though nobody asks the kernel */
-        sim_note(world.sim, bytes);
+    sim_note(world.sim, bytes); /* something happens, though nobody asks the kernel */
     return bytes;
 }
 
