@@ -216,6 +216,7 @@ static struct backend backends[BACKENDS];
 static bool is_foreign, servers_end, is_meddled, time_passed, is_untracked;
 /* Servers ended without a word, or nothing shares: the end of one may be noticed. */
 static bool is_noticed;
+static bool params_change; /* of a server's own accord */
 static unsigned schema_version;
 static uint32_t last_pid;
 
@@ -1188,6 +1189,7 @@ static void person_comes(struct person *person)
     backend_init(&person->reference);
     person->reference.is_reference = person->reference.is_logged_in = true;
     person->is_plain = true;
+    person->deviates = params_change;
     person->peer = new_connection();
     (void)!sim_peer_write(person->peer, startup, sizeof(startup));
 }
@@ -1541,7 +1543,7 @@ static void backend_says_unasked(struct backend *backend, unsigned order, unsign
         backend_say(backend, 'N', text, bytes);
         break;
     case 'v':
-        is_meddled = true;
+        params_change = true;
         for (unsigned i = 0; i < PERSONS; i++)
             person_deviates(&people[i], "a parameter has changed by itself");
         backend_set(backend, backend->style == 'x' ? 'y' : 'x');
@@ -1822,6 +1824,7 @@ static void configure(struct program *program)
     unsigned flags = take_number(program, 2);
 
     is_foreign = servers_end = is_meddled = time_passed = is_untracked = is_noticed = false;
+    params_change = false;
     schema_version = 0;
     random_state = 1;
     core.id_last = 0;
@@ -1859,7 +1862,8 @@ static void everything_ends(void)
         }
         settle(true);
     }
-    if (servers_end || is_foreign || time_passed) {
+    /* Pauses after failed logins. */
+    for (unsigned i = 0; i < 4 && (servers_end || is_foreign || time_passed); i++) {
         time_passed = true;
         sim_advance(sim, 20 * US_PER_S);
         settle(true);

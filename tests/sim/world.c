@@ -299,7 +299,9 @@ size_t make_statement(char text[STATEMENT_TEXT_BYTES_MAX], unsigned statement)
         make_statement_name(name, 0, statement - STATEMENT_DEALLOCATE_FIRST);
         bytes = (size_t)sprintf(text, "DEALLOCATE %s", name);
     } else {
-        const char *format = statement_shares(statement)      ? "SELECT lower('%u') AS prepared"
+        const char *format = statement_shares(statement) && number % QUOTED == 0
+                                 ? "SELECT lower('%u') AS prepared"
+                             : statement_shares(statement)    ? "SELECT lower(%u) AS prepared"
                              : number % CLASSES == CLASS_CALL ? "CALL prepared(%u)"
                              : number % QUOTED == 0           ? "SELECT prepared('%u')"
                                                               : "SELECT prepared(%u)";

@@ -270,7 +270,7 @@ static void look_at_batch(struct session *session, char type, const uint8_t *bod
     switch (type) {
     case 'P':
         batch->parses_text = name[0] == '\0' && strcmp(text, auth_query_text) != 0;
-        batch->text_shares = text_shares(text) || (strncmp(text, "SELECT lower('", 14) == 0 &&
+        batch->text_shares = text_shares(text) || (strncmp(text, "SELECT lower(", 13) == 0 &&
                                                    strstr(text, " AS prepared") != NULL);
         break;
     case 'B':

@@ -1359,6 +1359,18 @@ static void plan_one_sharing(struct user *user, bool waits)
         }
         plan_followed(user, DO_SYNC);
         break;
+    case 2: /* a statement without a name, which others may have, too */
+        plan_prepare(user, 0);
+        user->actions[user->action_count - 1].waits = waits;
+        action = plan_on(user, happens(3) ? DO_BIND_DESCRIBE : DO_BIND, 0);
+        action->kind = draw_sharing_kind();
+        if (action->kind == KIND_BAD)
+            action->kind = KIND_ROWS;
+        action->arg = draw_arg();
+        action->follows = true;
+        make_sharing(user);
+        plan_followed(user, DO_SYNC);
+        break;
     case 6:
     case 7:
         name = draw_name();
