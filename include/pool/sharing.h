@@ -77,7 +77,7 @@ enum {
     SHARED_MOVE_PRICE = 16,
     SHARED_MOVE_BUDGET_MAX = 256 * SHARED_MOVE_PRICE,
     SHARED_COLLECTED_BYTES_MAX = 65536, /* of an answer that waits for its end */
-    SHARED_ORPHAN_US = 100 * 1000, /* how long an answer that nobody wants any more is waited for */
+    SHARED_ORPHAN_US = 500 * 1000, /* how long an answer that nobody wants any more is waited for */
     SHARED_LOST_MAX = 200,              /* servers lost under one exchange, whatever the cause */
     SHARED_CRASHED_MAX = 1,             /* of them, those that ended without a word while it ran */
 };

@@ -329,10 +329,12 @@ class Load:
         for fd in select.select(list(by_socket), [], [], 0.02)[0]:
             try:
                 by_socket[fd].pump()
-            except (Lost, pgwire.Closed):
+            except (Lost, pgwire.Closed) as problem:
+                asker = by_socket[fd]
                 if not self.is_hardy:
-                    raise
-                self._lost(by_socket[fd])
+                    raise AssertionError(f"{asker.name} {asker.kind.__name__} of port {asker.connection.socket.getsockname()[1]}: "
+                                         f"{problem!r} after {asker.messages}") from None
+                self._lost(asker)
 
     def _work(self):
         try:

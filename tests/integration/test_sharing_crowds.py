@@ -537,20 +537,23 @@ def test_everything_at_once_and_who_only_reads_notices_nothing(t):
         pooler.change(reload=False, **settings)
         console.do("reload")
 
-    sharing = ["auto"]
-
     def share(console):
-        sharing[0] = draw.choice(("auto", "1", "2", "off"))
-        pooler.extra = own(sharing[0], 2, 2)
+        pooler.extra = own(draw.choice(("auto", "1", "2")), 2, 2)
         change(console)
+
+    def stop_sharing(console):  # meanwhile nobody is terminated, for everybody would notice
+        pooler.extra = own("off", 2, 2)
+        change(console)
+        strict.goes_on(20, 30)
+        share(console)
 
     def cancel(console):
         for asker in draw.sample(hardy.askers, 3):
             pooler.cancel(asker.connection.key, wait=False)
 
     def terminate(console):
-        if shares and sharing[0] != "off":  # without sharing a termination is noticed
-            admin.query("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'app' order by random() limit "
+        if shares:
+            admin.query("select pg_terminate_backend(pid, 5000) from pg_stat_activity where usename = 'app' order by random() limit "
                         f"{draw.choice((1, 1, 1, 3))}")
 
     def pause(console):
@@ -566,7 +569,7 @@ def test_everything_at_once_and_who_only_reads_notices_nothing(t):
             c.send(query(f"select 'lazy', repeat('z', 2000) from generate_series(1, {draw.choice((10, 1000, 3000))})"))
             strict.goes_on(20, 30)
 
-    acts = (cancel, cancel, cancel, terminate, terminate, terminate, share, pause, suspend, lazy,
+    acts = (cancel, cancel, cancel, terminate, terminate, terminate, share, stop_sharing, pause, suspend, lazy,
             lambda console: console.do("reconnect"),
             lambda console: change(console, default_pool_size=draw.choice((2, 3, 5))),
             lambda console: change(console, server_lifetime=draw.choice((0.1, 0.5, 3600))),
