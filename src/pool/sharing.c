@@ -774,7 +774,8 @@ void sharing_lost(struct server *server, const char *reason, bool mid_answer)
         /* All of a pool's idle servers may be gone at once, and not all of them have said so yet. */
         if (++shared->lost_count > SHARED_LOST_MAX)
             how = AGAIN_ORDINARY;
-        if (server->has_failed_set)
+        /* The one whose parameters could not be set hears it the ordinary way. */
+        if (is_oldest && server->has_failed_set)
             how = AGAIN_ORDINARY;
         is_oldest = false;
         sharing_reset(shared);

@@ -53,6 +53,7 @@ enum {
 
 /* A worker, and what the scheduler knows of it. */
 struct member {
+    unsigned long long again_alone; /* see note_stakes */
     struct worker worker;
     int listen_fd;
     bool is_waiting; /* between worker_wait_until and worker_turn */
@@ -1498,16 +1499,38 @@ static void check_closed_queues(void)
     }
 }
 
-static void note_stakes(const struct core *core)
+/* Exchanges that went the ordinary way after they had shared, so far. */
+static unsigned long long again_alone(const struct core *core)
 {
+    unsigned long long count = 0;
+
+    list_for_each(link, &core->pool_list) count +=
+        OWNER_OF(link, const struct pool, link)->sharing.stats.again_alone;
+    return count;
+}
+
+static void note_stakes(struct member *member)
+{
+    const struct core *core = &member->worker.core;
+    unsigned long long before = member->again_alone;
+    bool some_went;
+
+    member->again_alone = again_alone(core);
+    some_went = member->again_alone != before;
     for (uint32_t index = 0; index < core->clients.touched_count; index++) {
         const struct client *client = slab_at(&core->clients, index);
         const struct shared *shared;
         unsigned owner;
 
-        if (client->state < CLIENT_IDLE || client->state >= CLIENT_CLOSING || client->is_auth_query)
+        if (client->state < CLIENT_IDLE || client->state > CLIENT_CLOSING || client->is_auth_query)
             continue;
         owner = users_find_key(client->key);
+        if (client->state == CLIENT_CLOSING) {
+            /* It may have gone the ordinary way in this very turn, and lost its server there. */
+            if (some_went)
+                world.at_stake[owner].is_shared = false;
+            continue;
+        }
         shared = client->shared;
         world.at_stake[owner].is_shared =
             shared != NULL && !shared->has_begun && shared->wanted_shape == 0;
@@ -1548,7 +1571,7 @@ static void member_step(struct member *member)
     check_limits();
     check_lending(&worker->core);
     check_closed_queues();
-    note_stakes(&worker->core);
+    note_stakes(member);
     list_for_each(link, &worker->core.pool_list) count_sharing(OWNER_OF(link, struct pool, link));
     if (world.teaches)
         teach(&worker->core);
