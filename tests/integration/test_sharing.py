@@ -9,7 +9,7 @@ import certificates
 import pgwire
 from harness import POSTGRES_BIN, eventually, ours, refused, same, slow
 from pgwire import bind, close, describe, execute, flush, parse, query, sync
-from sharing import (PREPARED, READS, Figures, Load, own, row_of, shares, sharing_pooler, tables, text_of, trusted)
+from sharing import PREPARED, Figures, Load, row_of, shares, sharing_pooler, tables, text_of
 from tls_wire import Offer
 
 

@@ -10,8 +10,8 @@ import time
 
 import pgwire
 from harness import eventually, ours, same, slow
-from pgwire import bind, describe, execute, extended, parse, query, sync
-from sharing import (READS, Asker, Figures, Load, Played, Question, answer_to, q_pipeline, q_prepared, q_simple, q_unnamed,
+from pgwire import bind, describe, execute, parse, query, sync
+from sharing import (Asker, Figures, Load, Played, Question, answer_to, q_pipeline, q_prepared, q_simple, q_unnamed,
                      row_of, shares, sharing_pooler, tables, text_of, trusted)
 
 CANCELS = int(os.environ.get("SHARING_CANCELS", 300))

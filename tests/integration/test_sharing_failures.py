@@ -2,17 +2,14 @@
 yet is asked again elsewhere and does not notice; whoever has is told; and nobody ever gets a byte of somebody else's."""
 
 import os
-import random
 import signal
 import subprocess
 import threading
-import time
 
 import pgwire
 from harness import POSTGRES_BIN, eventually, ours, same, slow
 from pgwire import error_response, message, parameter_status, query, ready
-from sharing import (MANY_READS, READS, Figures, Load, Played, Question, answer_to, data_row, row_of, shares, sharing_pooler,
-                     tables, tag, text_of, trusted, two_columns)
+from sharing import (Figures, Load, Played, answer_to, data_row, shares, sharing_pooler, tables, tag, trusted, two_columns)
 
 
 # ---- backends that are terminated ---------------------------------------------------------------
