@@ -109,7 +109,7 @@ unsigned ring_turn(struct ring *ring, uint64_t deadline_us);
  * `patience_us`; 0 or 1: for any. For a caller who knows that several are sure to come, and soon: each wake-up
  * costs two switches, and takes its core from whoever is about to cause the next completion. */
 void ring_gather(struct ring *ring, unsigned count, unsigned patience_us);
-/* Has the patience run out before so many had come? Of the last ring_turn that gathered. */
+/* Has the patience run out before any had come? Of the last ring_turn that gathered. */
 bool ring_gathered_in_vain(const struct ring *ring);
 
 struct ring_counters {

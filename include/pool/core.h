@@ -137,7 +137,8 @@ struct core {
      * names another one is looked for here first. */
     bool has_other_keys;
     uint64_t id_last;
-    unsigned queued_count; /* exchanges on shared servers, of all pools: answers that are sure to come */
+    unsigned queued_count; /* exchanges on shared servers, of all pools */
+    unsigned sharing_server_count;
     /* RECONNECTs, KILLs and changes of the servers' TLS so far: all cores see the same ones in the same order, so the number means
      * the same on all of them. */
     uint64_t generation;

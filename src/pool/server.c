@@ -80,6 +80,7 @@ static void server_become(struct server *server, enum server_state state)
     pool->idle_count -= server->state == SERVER_IDLE;
     pool->tested_count -= server->state == SERVER_TESTED;
     pool->sharing.server_count -= server->state == SERVER_SHARED;
+    core->sharing_server_count -= server->state == SERVER_SHARED;
     if (server->state == SERVER_LOGIN) {
         pool->login_count--;
         pool->replication_login_count -= server->replication != REPLICATION_NONE;
@@ -117,6 +118,7 @@ static void server_become(struct server *server, enum server_state state)
         break;
     case SERVER_SHARED:
         pool->sharing.server_count++;
+        core->sharing_server_count++;
         list_push_back(&pool->sharing.servers, &server->link);
         break;
     case SERVER_LENDING:

@@ -172,8 +172,9 @@ uint64_t worker_wait_until(struct worker *worker)
  * worker took its core away from the backend that worked for it, for each of them. */
 enum { GATHER_FROM = 12, GATHER_PART = 2, GATHER_MAX = 32, GATHER_PATIENCE_US = 300 };
 
-/* What is queued may be slow, or wait for a lock: then gathering only delays everybody else, for its whole patience in
- * each turn. So each time that it was in vain it pauses for twice as long. */
+/* What is queued may be blocked, and cannot go elsewhere: then gathering only delays everybody else, for its whole patience in
+ * each turn. So each time that not one answer came it pauses for twice as long. (Not when few came: on a slow machine that is
+ * what 300 us bring, and pausing cost all the gain.) */
 enum { GATHER_PAUSE_MIN = 4, GATHER_PAUSE_MAX = 256 };
 
 static void judge_gathering(struct worker *worker)
@@ -191,7 +192,8 @@ static void judge_gathering(struct worker *worker)
 
 static void gather_answers(struct worker *worker)
 {
-    unsigned queued = worker->core.queued_count;
+    /* Not the first of each queue, which may wait for a lock; who is behind such a one is moved away. */
+    unsigned queued = worker->core.queued_count - worker->core.sharing_server_count;
 
     judge_gathering(worker);
     if (queued < GATHER_FROM)
