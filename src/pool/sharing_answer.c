@@ -234,8 +234,9 @@ void sharing_message_began(struct server *server, uint8_t type)
         return;
     case 'E':
         if (unlikely(shared->phase == PHASE_COMPLETE && shared->kind != SHARED_SET)) {
-            /* Its last word may come before ReadyForQuery. */
+            /* Its last word may come before ReadyForQuery. What came with it in one receive has not gone out. */
             shared->is_past_end = server->looks_at_body = true;
+            shared->collects |= is_wanted && !shared->has_begun;
             server->forwards_message = false;
             return;
         }

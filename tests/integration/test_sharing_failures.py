@@ -242,6 +242,14 @@ def test_server_that_ends_with_an_error_is_not_noticed(t):
 
 @ours
 @slow(60)
+def test_server_that_ends_between_its_answer_and_ready_is_not_noticed(t):
+    """As a backend that is terminated before it reads the Sync of a batch: all but ReadyForQuery, and FATAL, at once."""
+    fatal = error_response(S="FATAL", V="FATAL", C="57P01", M="terminating connection")
+    company(t, lambda p, server, sql, *_: server.send(answer_to(sql)[:-len(ready())] + fatal), right_if_shared)
+
+
+@ours
+@slow(60)
 def test_question_that_kills_each_server_is_asked_a_few_times_and_the_others_do_not_notice(t):
     asked = {}
 
