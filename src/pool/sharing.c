@@ -280,21 +280,6 @@ static bool push_bytes(struct server *server, const void *data, size_t bytes)
     return conn_push_copy_of_many(&server->conn, data, bytes);
 }
 
-static bool push_named(struct server *server, uint8_t type, const char *name)
-{
-    uint8_t message[FRAME_HEADER_BYTES + 1 + STATEMENT_NAME_BYTES + 1];
-    struct writer writer;
-    size_t begin_at;
-
-    writer_init(&writer, message, sizeof(message));
-    begin_at = message_begin(&writer, type);
-    writer_put_u8(&writer, 'S');
-    writer_put_string(&writer, name);
-    message_end(&writer, begin_at);
-    assert(!writer.overflow);
-    return push_bytes(server, message, writer.bytes);
-}
-
 /* By one exchange: their answers are counted (swallow_count). */
 enum { EVICTIONS_MAX = 100 };
 static_assert(EVICTIONS_MAX + 2 <= UINT8_MAX, "swallow_count");
@@ -326,7 +311,7 @@ static bool push_prepared(struct server *server, struct shared *shared)
             statement_name(&oldest->digest, name);
             prepared_remove(server, oldest);
             shared->swallow_count++;
-            if (!push_named(server, 'C', name))
+            if (!send_named(server, 'C', name))
                 return false;
         }
         prepared = prepared_add(server, statement);
@@ -341,7 +326,7 @@ static bool push_prepared(struct server *server, struct shared *shared)
     shared->shape = prepared->shape;
     if (shared->wanted_shape != 0 && prepared->shape == 0) {
         shared->awaits_shape = true;
-        return push_named(server, 'D', statement->name);
+        return send_named(server, 'D', statement->name);
     }
     shared->learns_shape = shared->describes && prepared->shape == 0;
     return true;
